@@ -1,0 +1,47 @@
+/** Adds the chained methods to tf.Tensor on import: `x.moePermute(ids, E)` is `moePermute(x, ids, E)`. */
+import {type Rank, Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {
+  moePermute,
+  type MoePermuteOptions,
+  type MoePermuteResult,
+  moeSum,
+  type MoeSumOptions,
+  moeUnpermute,
+  type MoeUnpermuteOptions,
+} from './ops/index';
+
+declare module '@tensorflow/tfjs-core/dist/tensor.js' {
+  interface Tensor<R extends Rank = Rank> {
+    moePermute<T extends Tensor>(
+      this: T,
+      topkIds: Tensor | TensorLike,
+      numExperts: number,
+      options?: MoePermuteOptions | null,
+    ): MoePermuteResult;
+    moeUnpermute<T extends Tensor>(
+      this: T,
+      topkWeights: Tensor | TensorLike,
+      invPermutedIdx: Tensor | TensorLike,
+      expertFirstTokenOffset?: Tensor | TensorLike | null,
+      options?: MoeUnpermuteOptions | null,
+    ): Tensor2D;
+    moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
+  }
+}
+
+// Where a page has two copies of tfjs-core, tensors are of the class of the copy that came first.
+const globals = (globalThis as {_tfGlobals?: Map<string, unknown>})._tfGlobals;
+const TensorClass = (globals?.get('Tensor') as typeof Tensor | undefined) ?? Tensor;
+
+TensorClass.prototype.moePermute = function (topkIds, numExperts, options) {
+  this.throwIfDisposed();
+  return moePermute(this, topkIds, numExperts, options);
+};
+TensorClass.prototype.moeUnpermute = function (topkWeights, invPermutedIdx, expertFirstTokenOffset, options) {
+  this.throwIfDisposed();
+  return moeUnpermute(this, topkWeights, invPermutedIdx, expertFirstTokenOffset, options);
+};
+TensorClass.prototype.moeSum = function (options) {
+  this.throwIfDisposed();
+  return moeSum(this, options);
+};

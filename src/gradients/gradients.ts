@@ -1,0 +1,20 @@
+/** The gradient of every kernel, the same on all backends. */
+import type {GradConfig} from '@tensorflow/tfjs-core';
+import type {MoeKernelName} from '../kernel_names';
+import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
+import {moePermuteGradConfig} from './moe_permute_grad';
+import {moeSumGradConfig} from './moe_sum_grad';
+import {
+  moeUnpermuteBackpropRowsGradConfig,
+  moeUnpermuteBackpropWeightsGradConfig,
+  moeUnpermuteGradConfig,
+} from './moe_unpermute_grad';
+
+export const gradients = {
+  MoeAlignBlockSize: moeAlignBlockSizeGradConfig,
+  MoePermute: moePermuteGradConfig,
+  MoeUnpermute: moeUnpermuteGradConfig,
+  MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsGradConfig,
+  MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsGradConfig,
+  MoeSum: moeSumGradConfig,
+} satisfies Record<MoeKernelName, GradConfig>;

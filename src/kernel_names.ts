@@ -1,0 +1,133 @@
+/**
+ * The contract between ops and kernels: the name, inputs, attributes and outputs of every kernel.
+ * Ops and kernels meet only here; neither imports the other.
+ *
+ * Axes, used in every shape below and throughout the package:
+ *   T tokens · K experts per token (top-k) · N = T*K assignments, flat id i = t*K + k
+ *   E experts in all (global) · L experts that are here (local) · H hidden size
+ *   B block size · R rows of the permuted tensor · S length of the sorted ids · G = ceil(S/B) blocks
+ *   Q scale columns
+ */
+import {
+  engine,
+  type NamedAttrMap,
+  type NamedTensorMap,
+  type Tensor,
+  type TensorInfo,
+} from '@tensorflow/tfjs-core';
+
+/** Sorts assignments by expert into blocks of B, each of one expert. */
+export const MoeAlignBlockSize = 'MoeAlignBlockSize';
+export type MoeAlignBlockSizeInputs = {
+  topkIds: TensorInfo; //        int32 [T, K]
+  expertMap?: TensorInfo; //     int32 [E]
+};
+export type MoeAlignBlockSizeAttrs = {
+  blockSize: number;
+  numExperts: number;
+  padSortedIds: boolean;
+  ignoreInvalidExperts: boolean;
+};
+/** Outputs: sortedTokenIds int32 [S], expertIds int32 [G], numTokensPostPad int32 [1]. */
+
+/** Copies token rows so that all rows of one expert are contiguous. */
+export const MoePermute = 'MoePermute';
+export type MoePermuteInputs = {
+  hiddenStates: TensorInfo; //   float32 or int32 [T, H]
+  topkIds: TensorInfo; //        int32 [T, K]
+  expertMap?: TensorInfo; //     int32 [E]
+  a1qScale?: TensorInfo; //      float32 or int32 [T, ...]
+};
+export type MoePermuteAttrs = {
+  numExperts: number;
+  numLocalExperts: number;
+  /** B; 0 for no alignment. */
+  alignBlockSize: number;
+  fillInvalidExpert: number;
+  /**
+   * What a row of no assignment holds, and what the map means.
+   *   'zero'       moePermute: 0 in rows, N in permutedIdx; the map selects the local experts.
+   *   'lastToken'  moePermuteBlockAligned: the last token's row, N-1 in permutedIdx; every expert has
+   *                rows, and the map only translates the labels in mIndices, fillInvalidExpert too.
+   *                The inverse index of an id that is not here is R.
+   */
+  padding: 'zero' | 'lastToken';
+};
+/**
+ * Outputs: permutedHiddenStates [R, H], expertFirstTokenOffset int32 [L+1], invPermutedIdx int32 [N],
+ * mIndices int32 [R], permutedIdx int32 [R], and a1qScale [R, ...] where it is given.
+ */
+
+/** out[t] = sum over k of w[t,k] * rows[inv[t,k]], in slot order, skipping slots that are not here. */
+export const MoeUnpermute = 'MoeUnpermute';
+export type MoeUnpermuteInputs = {
+  permutedHiddenStates: TensorInfo; //     float32 [R, H]
+  topkWeights: TensorInfo; //              float32 [T, K]
+  invPermutedIdx: TensorInfo; //           int32 [T, K]
+  /** int32 [n], n >= 1. Only the last value V counts: a slot is skipped unless 0 <= index < min(R, V). */
+  expertFirstTokenOffset: TensorInfo;
+};
+/** Output: float32 [T, H]. */
+
+/** d MoeUnpermute / d permutedHiddenStates: dRows[r] = sum of w[t,k] * dy[t] over the slots that read r. */
+export const MoeUnpermuteBackpropRows = 'MoeUnpermuteBackpropRows';
+export type MoeUnpermuteBackpropRowsInputs = {
+  dy: TensorInfo; //                       float32 [T, H]
+  topkWeights: TensorInfo; //              float32 [T, K]
+  invPermutedIdx: TensorInfo; //           int32 [T, K]
+  expertFirstTokenOffset: TensorInfo; //   int32 [n]
+};
+export type MoeUnpermuteBackpropRowsAttrs = {
+  /** R */
+  numRows: number;
+};
+/** Output: float32 [R, H]. */
+
+/** d MoeUnpermute / d topkWeights: dWeights[t,k] = rows[inv[t,k]] . dy[t], 0 for a slot that is skipped. */
+export const MoeUnpermuteBackpropWeights = 'MoeUnpermuteBackpropWeights';
+export type MoeUnpermuteBackpropWeightsInputs = {
+  dy: TensorInfo; //                       float32 [T, H]
+  permutedHiddenStates: TensorInfo; //     float32 [R, H]
+  invPermutedIdx: TensorInfo; //           int32 [T, K]
+  expertFirstTokenOffset: TensorInfo; //   int32 [n]
+};
+/** Output: float32 [T, K]. */
+
+/** out[t] = sum over k of x[t,k], in slot order. */
+export const MoeSum = 'MoeSum';
+export type MoeSumInputs = {
+  x: TensorInfo; //              float32 [T, K, H]
+};
+/** Output: float32 [T, H]. */
+
+type NoAttrs = Record<string, never>;
+
+/** Every kernel by its name. A kernel table that lacks one of these does not compile. */
+export type MoeKernels = {
+  [MoeAlignBlockSize]: {inputs: MoeAlignBlockSizeInputs; attrs: MoeAlignBlockSizeAttrs};
+  [MoePermute]: {inputs: MoePermuteInputs; attrs: MoePermuteAttrs};
+  [MoeUnpermute]: {inputs: MoeUnpermuteInputs; attrs: NoAttrs};
+  [MoeUnpermuteBackpropRows]: {
+    inputs: MoeUnpermuteBackpropRowsInputs;
+    attrs: MoeUnpermuteBackpropRowsAttrs;
+  };
+  [MoeUnpermuteBackpropWeights]: {inputs: MoeUnpermuteBackpropWeightsInputs; attrs: NoAttrs};
+  [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs};
+};
+export type MoeKernelName = keyof MoeKernels;
+
+/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs. */
+export function runMoeKernel<K extends MoeKernelName>(
+  kernelName: K,
+  inputs: MoeKernels[K]['inputs'],
+  attrs: MoeKernels[K]['attrs'],
+): Tensor[] {
+  // An absent optional input must not be a key: backprop reads the id of every input it finds.
+  const given = Object.fromEntries(Object.entries(inputs).filter(([, input]) => input != null));
+  const outputs = engine().runKernel<Tensor | Tensor[]>(
+    kernelName,
+    given as unknown as NamedTensorMap,
+    attrs as unknown as NamedAttrMap,
+  );
+  return Array.isArray(outputs) ? outputs : [outputs];
+}

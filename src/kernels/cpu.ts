@@ -1,0 +1,20 @@
+/** The kernels that run on the host, one for each name. */
+import type {MoeKernelName} from '../kernel_names';
+import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
+import {moePermuteCpu} from './moe_permute/cpu';
+import {moeSumCpu} from './moe_sum/cpu';
+import {
+  moeUnpermuteBackpropRowsCpu,
+  moeUnpermuteBackpropWeightsCpu,
+  moeUnpermuteCpu,
+} from './moe_unpermute/cpu';
+import type {MoeKernel} from './shared/host_kernel';
+
+export const cpuKernels = {
+  MoeAlignBlockSize: moeAlignBlockSizeCpu,
+  MoePermute: moePermuteCpu,
+  MoeUnpermute: moeUnpermuteCpu,
+  MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsCpu,
+  MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsCpu,
+  MoeSum: moeSumCpu,
+} satisfies Record<MoeKernelName, MoeKernel>;

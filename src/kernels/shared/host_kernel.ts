@@ -1,0 +1,36 @@
+/**
+ * Kernels that compute on the host, with typed arrays. They serve every backend whose tensors the host
+ * can read at once and at little cost: cpu, wasm and tensorflow (tfjs-node). Never webgl or webgpu, where
+ * a read waits for the device.
+ */
+import type {DataType, KernelBackend, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+
+/** A kernel of one kind of backend, before it is registered under a backend's name. */
+export type MoeKernel = {kernelName: MoeKernelName; kernelFunc: KernelFunc};
+
+export type HostArray = Float32Array | Int32Array;
+export type HostTensor = {values: HostArray; shape: number[]};
+type HostInputs<Inputs> = {[Name in keyof Inputs]: HostTensor};
+
+export function hostKernel<K extends MoeKernelName>(
+  kernelName: K,
+  compute: (inputs: HostInputs<MoeKernels[K]['inputs']>, attrs: MoeKernels[K]['attrs']) => HostTensor[],
+): MoeKernel {
+  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
+    const {readSync, write} = backend as KernelBackend;
+    const hostInputs: Record<string, HostTensor> = {};
+    for (const [name, {dataId, shape}] of Object.entries(inputs as Record<string, TensorInfo>)) {
+      hostInputs[name] = {values: readSync.call(backend, dataId) as HostArray, shape};
+    }
+    const outputs = compute(
+      hostInputs as HostInputs<MoeKernels[K]['inputs']>,
+      attrs as unknown as MoeKernels[K]['attrs'],
+    );
+    return outputs.map(({values, shape}): TensorInfo => {
+      const dtype: DataType = values instanceof Int32Array ? 'int32' : 'float32';
+      return {dataId: write.call(backend, values, shape, dtype), shape, dtype};
+    });
+  };
+  return {kernelName, kernelFunc};
+}

@@ -1,0 +1,191 @@
+/** The checks of arguments that all ops share: one sentence a mistake, naming op, argument, expected and given. */
+import {Tensor, tensor, type TensorLike, type TypedArray, util, Variable} from '@tensorflow/tfjs-core';
+
+type NumericDtype = 'float32' | 'int32';
+
+const MAX_INT32 = 2 ** 31 - 1;
+const MIN_INT32 = -(2 ** 31);
+
+export function assert(condition: boolean, opName: string, message: () => string): void {
+  util.assert(condition, () => `Error in ${opName}: ${message()}`);
+}
+
+/**
+ * The argument as a tensor of one of `dtypes`. Arrays become a tensor; nothing is rounded, truncated or
+ * guessed on the way.
+ */
+export function convertToTensor(
+  x: Tensor | TensorLike,
+  argName: string,
+  opName: string,
+  dtypes: readonly NumericDtype[],
+): Tensor {
+  if (x instanceof Tensor) {
+    assert(!x.isDisposed, opName, () => `${argName} is disposed.`);
+    assertDtype(x.dtype, argName, opName, dtypes);
+    return x;
+  }
+  if (typeof x !== 'number' && typeof x !== 'boolean' && typeof x !== 'string' && !isArray(x)) {
+    const given = x == null ? 'null' : (x as object).constructor.name;
+    throw new Error(
+      `Argument '${argName}' passed to '${opName}' must be a Tensor or TensorLike, but got '${given}'`,
+    );
+  }
+
+  const shape: number[] = [];
+  let leaf: unknown = x;
+  let leafHolder: unknown = x;
+  while (isArray(leaf)) {
+    shape.push(leaf.length);
+    leafHolder = leaf;
+    leaf = leaf[0];
+  }
+  const isTypedArray = util.isTypedArray(leafHolder as TypedArray);
+  // Numbers in plain arrays have no dtype of their own: they are whatever the argument asks for.
+  const dtype =
+    !isTypedArray && (leaf === undefined || typeof leaf === 'number')
+      ? dtypes[0]
+      : util.inferDtype(leafHolder as TensorLike);
+  const target = dtype === 'int32' && !dtypes.includes('int32') ? 'float32' : dtype;
+  assertDtype(target, argName, opName, dtypes);
+  assertRectangular(x, shape, argName, opName);
+  if (util.isTypedArray(x)) {
+    return tensor(target === 'int32' ? Int32Array.from(x) : Float32Array.from(x), shape, target as NumericDtype);
+  }
+  const values = util.flatten(x as unknown as number[]);
+  for (const value of values) {
+    const fits =
+      typeof value === 'number' &&
+      (target === 'float32' || (Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32));
+    const wanted = target === 'float32' ? 'numbers' : 'integers that fit int32';
+    assert(fits, opName, () => `${argName} must hold ${wanted}, but has ${String(value)}.`);
+  }
+  return tensor(values, shape, target as NumericDtype);
+}
+
+/** An optional tensor argument: undefined and null both mean that it is not given. */
+export function convertToOptionalTensor(
+  x: Tensor | TensorLike | null | undefined,
+  argName: string,
+  opName: string,
+  dtypes: readonly NumericDtype[],
+): Tensor | undefined {
+  return x == null ? undefined : convertToTensor(x, argName, opName, dtypes);
+}
+
+function isArray(x: unknown): x is ArrayLike<unknown> {
+  return Array.isArray(x) || util.isTypedArray(x as TypedArray);
+}
+
+function assertDtype(dtype: string, argName: string, opName: string, dtypes: readonly string[]): void {
+  if (!dtypes.includes(dtype)) {
+    throw new Error(
+      `Argument '${argName}' passed to '${opName}' must be ${dtypes.join(' or ')} tensor, but got ${dtype} tensor`,
+    );
+  }
+}
+
+function assertRectangular(x: unknown, shape: number[], argName: string, opName: string): void {
+  const [length, ...elementShape] = shape;
+  if (isArray(x)) {
+    assert(
+      x.length === length,
+      opName,
+      () => `${argName} must be rectangular, but has rows of ${length ?? 0} and of ${x.length} elements.`,
+    );
+    if (!util.isTypedArray(x as TypedArray)) {
+      for (let i = 0; i < x.length; i++) {
+        assertRectangular(x[i], elementShape, argName, opName);
+      }
+    }
+  } else {
+    assert(
+      shape.length === 0,
+      opName,
+      () => `${argName} must be rectangular, but has the element ${String(x)} in place of a row.`,
+    );
+  }
+}
+
+/** Asserts the rank; `axes` names them, such as '[T, H]', and `remedy` says what to do. */
+export function assertRank(x: Tensor, argName: string, opName: string, axes: string, remedy = ''): void {
+  const rank = axes.split(',').length;
+  assert(
+    x.rank === rank,
+    opName,
+    () => `${argName} must be rank ${rank} ${axes}, but got rank ${x.rank} [${x.shape}].${remedy && ` ${remedy}`}`,
+  );
+}
+
+export function assertPositiveInteger(value: number, argName: string, opName: string): void {
+  assert(
+    Number.isInteger(value) && value >= 1 && value <= MAX_INT32,
+    opName,
+    () => `${argName} must be a positive integer, but is ${String(value)}.`,
+  );
+}
+
+export function assertInt32(value: number, argName: string, opName: string): void {
+  assert(
+    Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32,
+    opName,
+    () => `${argName} must be an integer that fits int32, but is ${String(value)}.`,
+  );
+}
+
+/** Asserts that `count`, described by `what`, can index rows: int32 is the widest index that tfjs has. */
+export function assertFitsInt32(count: number, what: string, opName: string): void {
+  assert(count <= MAX_INT32, opName, () => `${what} must be at most ${MAX_INT32}, but is ${count}.`);
+}
+
+/** The options object, checked: an unknown name is an error that lists the known ones. */
+export function checkOptions<Options extends object>(
+  options: Options | null | undefined,
+  known: ReadonlyArray<keyof Options & string>,
+  opName: string,
+): Partial<Options> {
+  if (options == null) {
+    return {};
+  }
+  assert(
+    typeof options === 'object' && !Array.isArray(options) && !(options instanceof Tensor),
+    opName,
+    () => `options must be an object with any of ${known.join(', ')}, but is ${String(options)}.`,
+  );
+  for (const name of Object.keys(options)) {
+    assert(
+      known.some((knownName) => knownName === name),
+      opName,
+      () => `unknown option '${name}'. The options are ${known.join(', ')}.`,
+    );
+  }
+  return options;
+}
+
+export function checkBoolean(value: boolean | null | undefined, argName: string, opName: string): boolean {
+  assert(
+    value == null || typeof value === 'boolean',
+    opName,
+    () => `${argName} must be a boolean, but is ${String(value)}.`,
+  );
+  return value ?? false;
+}
+
+/** Asserts, before any work, that a variable can take a result of this shape and dtype. */
+export function assertOut(
+  out: Variable | null | undefined,
+  shape: number[],
+  dtype: string,
+  opName: string,
+): void {
+  if (out == null) {
+    return;
+  }
+  assert(out instanceof Variable, opName, () => `out must be a tf.Variable, but is ${(out as object).constructor.name}.`);
+  assert(!out.isDisposed, opName, () => 'out is disposed.');
+  assert(
+    out.dtype === dtype && util.arraysEqual(out.shape, shape),
+    opName,
+    () => `out must be ${dtype} [${shape}] like the result, but is ${out.dtype} [${out.shape}].`,
+  );
+}

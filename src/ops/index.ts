@@ -1,0 +1,17 @@
+/** Every op, without registering any kernel: `tfjs-moe/ops`. */
+export {
+  moeAlignBlockSize,
+  type MoeAlignBlockSizeOptions,
+  type MoeAlignBlockSizeResult,
+} from './moe_align_block_size';
+export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
+export {moePermute, type MoePermuteOptions, type MoePermuteResult} from './moe_permute';
+export {
+  moePermuteBlockAligned,
+  type MoePermuteBlockAlignedOptions,
+  type MoePermuteBlockAlignedResult,
+} from './moe_permute_block_aligned';
+export {moePermuteUnpermuteSupported} from './moe_permute_unpermute_supported';
+export {moeSum, type MoeSumOptions} from './moe_sum';
+export {moeUnpermute, type MoeUnpermuteOptions} from './moe_unpermute';
+export {moeUnpermuteAndReduce, type MoeUnpermuteAndReduceOptions} from './moe_unpermute_and_reduce';

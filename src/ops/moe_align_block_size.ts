@@ -1,0 +1,76 @@
+import {op, type Tensor, type Tensor1D, type TensorLike} from '@tensorflow/tfjs-core';
+import {MoeAlignBlockSize, runMoeKernel} from '../kernel_names';
+import {alignSizes} from '../kernel_shapes';
+import {assertFitsInt32, assertPositiveInteger, checkBoolean, checkOptions} from './checks';
+import {convertExpertMap, convertTopkIds} from './moe_arguments';
+
+export type MoeAlignBlockSizeOptions = {
+  expertMap?: Tensor | TensorLike | null;
+  padSortedIds?: boolean | null;
+  ignoreInvalidExperts?: boolean | null;
+};
+
+export type MoeAlignBlockSizeResult = {
+  sortedTokenIds: Tensor1D;
+  expertIds: Tensor1D;
+  numTokensPostPad: Tensor1D;
+};
+
+function moeAlignBlockSize_(
+  topkIds: Tensor | TensorLike,
+  blockSize: number,
+  numExperts: number,
+  options?: MoeAlignBlockSizeOptions | null,
+): MoeAlignBlockSizeResult {
+  const opName = 'moeAlignBlockSize';
+  const given = checkOptions(options, ['expertMap', 'padSortedIds', 'ignoreInvalidExperts'], opName);
+  const $topkIds = convertTopkIds(topkIds, opName);
+  assertPositiveInteger(blockSize, 'blockSize', opName);
+  assertPositiveInteger(numExperts, 'numExperts', opName);
+  const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
+  const padSortedIds = checkBoolean(given.padSortedIds, 'padSortedIds', opName);
+  const ignoreInvalidExperts = checkBoolean(given.ignoreInvalidExperts, 'ignoreInvalidExperts', opName);
+  const attrs = {blockSize, numExperts, padSortedIds, ignoreInvalidExperts};
+  assertFitsInt32(alignSizes($topkIds.shape, attrs).numSortedIds, 'the length of sortedTokenIds', opName);
+
+  const [sortedTokenIds, expertIds, numTokensPostPad] = runMoeKernel(
+    MoeAlignBlockSize,
+    {topkIds: $topkIds, expertMap: $expertMap},
+    attrs,
+  ) as Tensor1D[];
+  return {sortedTokenIds, expertIds, numTokensPostPad};
+}
+
+/**
+ * Sorts assignments by expert and pads each expert's share to whole blocks, so that a grouped matmul can give
+ * every block of B rows to one expert.
+ *
+ * ```js
+ * // T = 3 tokens, K = 2 experts each, of E = 4; assignment i = t*K + k; N = 6 marks padding
+ * const topkIds = tf.tensor2d([[2, 0], [0, 1], [2, 1]], [3, 2], 'int32');
+ * const aligned = tf.moeAlignBlockSize(topkIds, 4, 4);
+ * await aligned.sortedTokenIds.array(); // => [1, 2, 6, 6, 3, 5, 6, 6, 0, 4, 6, 6, 6, 6, 6, 6, 6, 6]
+ * await aligned.expertIds.array(); // => [0, 1, 2, 0, 0]
+ * await aligned.numTokensPostPad.array(); // => [12]
+ * ```
+ *
+ * @param topkIds  int32 [T, K]: the experts of each token. An id outside 0..E-1 gets no slot.
+ * @param blockSize  B, rows a block, at least 1; any integer.
+ * @param numExperts  E, at least 1.
+ * @param options.expertMap  int32 [E]: global expert id to local index. Without `ignoreInvalidExperts` every
+ *     expert keeps its blocks and the map only translates their labels, whatever its entries.
+ * @param options.padSortedIds  Round S up to a multiple of B. Default false.
+ * @param options.ignoreInvalidExperts  Apply the map before sorting, drop what it sends outside 0..E-1, and
+ *     label unused blocks -1. Default false: unused blocks are labelled as expert 0.
+ * @returns `sortedTokenIds` int32 [S], S = N + E*(B-1): assignment ids, expert by expert, ascending within an
+ *     expert; N where there is none. `expertIds` int32 [ceil(S/B)]: the expert of each block.
+ *     `numTokensPostPad` int32 [1]: how many leading entries of `sortedTokenIds` are in blocks of an expert.
+ *
+ * No gradient: every output is an index. Sizes depend on shapes only; nothing is read back.
+ *
+ * @throws if topkIds is not int32 [T, K], a number is not a positive integer, the map's length is not E, or an
+ *     option is unknown.
+ *
+ * Source: vLLM `moe_align_block_size`, with its order made ascending on every device.
+ */
+export const moeAlignBlockSize = /* @__PURE__ */ op({moeAlignBlockSize_});

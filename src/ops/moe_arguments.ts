@@ -1,0 +1,94 @@
+/** The arguments that several ops have in common, converted and checked in one way. */
+import type {Tensor, Tensor1D, Tensor2D, TensorLike} from '@tensorflow/tfjs-core';
+import {assert, assertRank, convertToOptionalTensor, convertToTensor} from './checks';
+
+type Given = Tensor | TensorLike;
+
+/** hiddenStates: float32 or int32 [T, H], H >= 1. */
+export function convertHiddenStates(x: Given, opName: string): Tensor2D {
+  const $x = convertToTensor(x, 'hiddenStates', opName, ['float32', 'int32']) as Tensor2D;
+  assertRank($x, 'hiddenStates', opName, '[T, H]', 'Reshape it to [-1, H] first.');
+  assert($x.shape[1] >= 1, opName, () => `hiddenStates must have at least 1 column (H), but has 0.`);
+  return $x;
+}
+
+/** topkIds: int32 [T, K], K >= 1; T = numTokens where that is given. */
+export function convertTopkIds(x: Given, opName: string, numTokens?: number): Tensor2D {
+  const $x = convertToTensor(x, 'topkIds', opName, ['int32']) as Tensor2D;
+  assertRank($x, 'topkIds', opName, '[T, K]', 'Reshape it to [-1, K] first.');
+  assert($x.shape[1] >= 1, opName, () => `topkIds must have at least 1 column (K), but has 0.`);
+  assert(
+    numTokens == null || $x.shape[0] === numTokens,
+    opName,
+    () => `topkIds must have as many rows as hiddenStates (T = ${numTokens}), but has ${$x.shape[0]}.`,
+  );
+  return $x;
+}
+
+/** topkWeights: float32 [T, K], K >= 1. */
+export function convertTopkWeights(x: Given, opName: string): Tensor2D {
+  const $x = convertToTensor(x, 'topkWeights', opName, ['float32']) as Tensor2D;
+  assertRank($x, 'topkWeights', opName, '[T, K]', 'Reshape it to [-1, K] first.');
+  assert($x.shape[1] >= 1, opName, () => `topkWeights must have at least 1 column (K), but has 0.`);
+  return $x;
+}
+
+/** expertMap: int32 [E], or not given. */
+export function convertExpertMap(
+  x: Given | null | undefined,
+  numExperts: number,
+  opName: string,
+): Tensor1D | undefined {
+  const $x = convertToOptionalTensor(x, 'expertMap', opName, ['int32']);
+  if ($x != null) {
+    assertRank($x, 'expertMap', opName, '[E]');
+    assert(
+      $x.shape[0] === numExperts,
+      opName,
+      () => `expertMap must have an entry for each expert (numExperts = ${numExperts}), but has ${$x.shape[0]}.`,
+    );
+  }
+  return $x as Tensor1D | undefined;
+}
+
+/**
+ * a1qScale, or not given. `perToken` tells whether it is gathered: rank 0, rank 1, and a first dimension of
+ * 1 for several tokens are scales of the whole tensor.
+ */
+export function convertScale(
+  x: Given | null | undefined,
+  numTokens: number,
+  opName: string,
+): {scale: Tensor; perToken: boolean} | undefined {
+  const scale = convertToOptionalTensor(x, 'a1qScale', opName, ['float32', 'int32']);
+  if (scale == null) {
+    return undefined;
+  }
+  if (scale.rank < 2 || (scale.shape[0] === 1 && numTokens > 1)) {
+    return {scale, perToken: false};
+  }
+  assert(
+    scale.shape[0] === numTokens,
+    opName,
+    () => `a1qScale must have as many rows as hiddenStates (T = ${numTokens}), or 1, but has ${scale.shape[0]}.`,
+  );
+  assert(scale.size > 0 || numTokens === 0, opName, () => `a1qScale must not be empty, but is [${scale.shape}].`);
+  return {scale, perToken: true};
+}
+
+/** invPermutedIdx: int32 [N] or [T, K], for the T and K of the weights. */
+export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: string): Tensor {
+  const $x = convertToTensor(x, 'invPermutedIdx', opName, ['int32']);
+  const [numTokens, topk] = topkWeights.shape;
+  const matches =
+    ($x.rank === 1 && $x.shape[0] === numTokens * topk) ||
+    ($x.rank === 2 && $x.shape[0] === numTokens && $x.shape[1] === topk);
+  assert(
+    matches,
+    opName,
+    () =>
+      `invPermutedIdx must be [${numTokens * topk}] or [${numTokens},${topk}] for topkWeights ` +
+      `[${topkWeights.shape}], but is [${$x.shape}].`,
+  );
+  return $x;
+}

@@ -1,0 +1,70 @@
+import {op, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
+import {assert, assertPositiveInteger} from './checks';
+
+export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
+
+export type MoeExpertMapResult = {
+  numLocalExperts: number;
+  expertMap: Tensor1D;
+};
+
+function moeExpertMap_(
+  numExperts: number,
+  numShards: number,
+  shard: number,
+  strategy: MoeExpertMapStrategy = 'linear',
+): MoeExpertMapResult {
+  const opName = 'moeExpertMap';
+  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertPositiveInteger(numShards, 'numShards', opName);
+  assert(
+    numShards <= numExperts,
+    opName,
+    () => `numShards must be at most numExperts (${numExperts}), so that each shard has an expert, but is ${numShards}.`,
+  );
+  assert(
+    Number.isInteger(shard) && shard >= 0 && shard < numShards,
+    opName,
+    () => `shard must be an integer from 0 to numShards - 1 (${numShards - 1}), but is ${String(shard)}.`,
+  );
+  assert(
+    strategy === 'linear' || strategy === 'roundRobin',
+    opName,
+    () => `strategy must be 'linear' or 'roundRobin', but is '${String(strategy)}'.`,
+  );
+
+  const share = Math.floor(numExperts / numShards);
+  const remainder = numExperts % numShards;
+  const numLocalExperts = share + (shard < remainder ? 1 : 0);
+  const first = strategy === 'linear' ? shard * share + Math.min(shard, remainder) : shard;
+  const step = strategy === 'linear' ? 1 : numShards;
+  const map = new Int32Array(numExperts).fill(-1);
+  for (let local = 0; local < numLocalExperts; local++) {
+    map[first + local * step] = local;
+  }
+  return {numLocalExperts, expertMap: tensor1d(map, 'int32')};
+}
+
+/**
+ * The expert map of one shard, for models whose experts are spread over several devices or workers.
+ *
+ * ```js
+ * const {numLocalExperts, expertMap} = tf.moeExpertMap(5, 2, 0);
+ * numLocalExperts; // => 3
+ * await expertMap.array(); // => [0, 1, 2, -1, -1]
+ * await tf.moeExpertMap(5, 2, 1, 'roundRobin').expertMap.array(); // => [-1, 0, -1, 1, -1]
+ * ```
+ *
+ * @param numExperts  E, the number of experts in all.
+ * @param numShards  How many shards share them, at most E.
+ * @param shard  This shard, 0..numShards-1.
+ * @param strategy  `'linear'` (default): consecutive experts; `'roundRobin'`: every numShards-th. The first
+ *     E % numShards shards get one expert more.
+ * @returns `numLocalExperts`, and `expertMap` int32 [E]: the local index of each expert, -1 where it is not
+ *     in this shard. They are the options of the same names of moePermute.
+ *
+ * @throws if a number does not fit or the strategy is unknown.
+ *
+ * Source: vLLM `determine_expert_map`.
+ */
+export const moeExpertMap = /* @__PURE__ */ op({moeExpertMap_});

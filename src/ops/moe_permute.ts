@@ -1,0 +1,141 @@
+import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
+import {MoePermute, runMoeKernel} from '../kernel_names';
+import {permuteSizes} from '../kernel_shapes';
+import {
+  assert,
+  assertFitsInt32,
+  assertInt32,
+  assertOut,
+  assertPositiveInteger,
+  checkOptions,
+} from './checks';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds} from './moe_arguments';
+
+export type MoePermuteOptions = {
+  a1qScale?: Tensor | TensorLike | null;
+  numLocalExperts?: number | null;
+  expertMap?: Tensor | TensorLike | null;
+  alignBlockSize?: number | null;
+  fillInvalidExpert?: number | null;
+  out?: Variable | null;
+};
+
+export type MoePermuteResult = {
+  permutedHiddenStates: Tensor2D;
+  expertFirstTokenOffset: Tensor1D;
+  invPermutedIdx: Tensor1D;
+  mIndices: Tensor1D;
+  permutedIdx: Tensor1D;
+  a1qScale?: Tensor;
+};
+
+function moePermute_(
+  hiddenStates: Tensor | TensorLike,
+  topkIds: Tensor | TensorLike,
+  numExperts: number,
+  options?: MoePermuteOptions | null,
+): MoePermuteResult {
+  const opName = 'moePermute';
+  const given = checkOptions(
+    options,
+    ['a1qScale', 'numLocalExperts', 'expertMap', 'alignBlockSize', 'fillInvalidExpert', 'out'],
+    opName,
+  );
+  const $hiddenStates = convertHiddenStates(hiddenStates, opName);
+  const [numTokens, hiddenSize] = $hiddenStates.shape;
+  const $topkIds = convertTopkIds(topkIds, opName, numTokens);
+  assertPositiveInteger(numExperts, 'numExperts', opName);
+  const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
+  const numLocalExperts = given.numLocalExperts ?? numExperts;
+  assertPositiveInteger(numLocalExperts, 'numLocalExperts', opName);
+  assert(
+    numLocalExperts === numExperts || ($expertMap != null && numLocalExperts < numExperts),
+    opName,
+    () =>
+      $expertMap == null
+        ? `numLocalExperts must be numExperts (${numExperts}) when there is no expertMap, but is ${numLocalExperts}.`
+        : `numLocalExperts must be at most numExperts (${numExperts}), but is ${numLocalExperts}.`,
+  );
+  if (given.alignBlockSize != null) {
+    assertPositiveInteger(given.alignBlockSize, 'alignBlockSize', opName);
+  }
+  const alignBlockSize = given.alignBlockSize ?? 0;
+  const fillInvalidExpert = given.fillInvalidExpert ?? -1;
+  assertInt32(fillInvalidExpert, 'fillInvalidExpert', opName);
+  const $scale = convertScale(given.a1qScale, numTokens, opName);
+  const {numRows} = permuteSizes($topkIds.shape, {numExperts, alignBlockSize});
+  assertFitsInt32(numRows, 'the number of permuted rows', opName);
+  assertOut(given.out, [numRows, hiddenSize], $hiddenStates.dtype, opName);
+
+  const [permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, mIndices, permutedIdx, scaleRows] =
+    runMoeKernel(
+      MoePermute,
+      {
+        hiddenStates: $hiddenStates,
+        topkIds: $topkIds,
+        expertMap: $expertMap,
+        a1qScale: $scale?.perToken ? $scale.scale : undefined,
+      },
+      {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert, padding: 'zero'},
+    );
+  const result: MoePermuteResult = {
+    permutedHiddenStates: permutedHiddenStates as Tensor2D,
+    expertFirstTokenOffset: expertFirstTokenOffset as Tensor1D,
+    invPermutedIdx: invPermutedIdx as Tensor1D,
+    mIndices: mIndices as Tensor1D,
+    permutedIdx: permutedIdx as Tensor1D,
+  };
+  if ($scale != null) {
+    result.a1qScale = $scale.perToken ? scaleRows : clone($scale.scale);
+  }
+  given.out?.assign(result.permutedHiddenStates);
+  return result;
+}
+
+/**
+ * Copies token rows so that all rows of one expert are contiguous, in ascending assignment order.
+ *
+ * ```js
+ * // T = 3 tokens, H = 2; K = 2 experts each, of E = 4; assignment i = t*K + k, N = T*K = 6
+ * const hiddenStates = tf.tensor2d([[1, 1], [2, 2], [3, 3]]);
+ * const topkIds = tf.tensor2d([[2, 0], [0, 1], [2, 1]], [3, 2], 'int32');
+ * const permuted = tf.moePermute(hiddenStates, topkIds, 4);
+ * await permuted.permutedHiddenStates.array(); // => [[1, 1], [2, 2], [2, 2], [3, 3], [1, 1], [3, 3]]
+ * await permuted.expertFirstTokenOffset.array(); // => [0, 2, 4, 6, 6]
+ * await permuted.invPermutedIdx.array(); // => [4, 0, 1, 2, 5, 3]
+ * await permuted.permutedIdx.array(); // => [1, 2, 3, 5, 0, 4]
+ * ```
+ *
+ * @param hiddenStates  float32 or int32 [T, H]: one row a token, any H >= 1. Rows keep their bits.
+ * @param topkIds  int32 [T, K]: the experts of each token; repeats are separate assignments. An id outside
+ *     0..E-1, such as -1 for a padding token, is not here: it has no row and no offset counts it.
+ * @param numExperts  E, the number of experts in all (global).
+ * @param options.expertMap  int32 [E]: global expert id to local index. An entry outside 0..L-1 is an expert
+ *     that is not local: its assignments have no row. Equal entries merge.
+ * @param options.numLocalExperts  L, 1..E; E when absent. Without a map it must be absent or E.
+ * @param options.alignBlockSize  B: pad each expert's rows to a multiple of B; an expert without tokens gets none.
+ * @param options.fillInvalidExpert  What `mIndices` holds for rows past the last expert's. Default -1.
+ * @param options.a1qScale  float32 or int32 scales of the rows: [T, ...] is gathered along with them, rows of
+ *     no assignment carrying the last token's; rank 0, rank 1 or [1, ...] is the scale of the whole tensor
+ *     and comes back as a clone.
+ * @param options.out  A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op
+ *     has succeeded. It shares the result's data, so it saves no memory; gradients flow through the returned
+ *     tensor, and the variable read elsewhere is a leaf. It may also be an input.
+ * @returns with R = N, or N + E*(B-1) rounded up to a multiple of B:
+ *     `permutedHiddenStates` [R, H]: rows of no assignment are 0.
+ *     `expertFirstTokenOffset` int32 [L+1]: the first row of each local expert; the last value is the number
+ *     of rows in use.
+ *     `invPermutedIdx` int32 [N]: the row of each assignment; at or past the last offset where it has none.
+ *     `mIndices` int32 [R]: the local expert of each row, padding included; constant without alignBlockSize
+ *     (`alignBlockSize: 1` gives real ones without padding).
+ *     `permutedIdx` int32 [R]: the assignment that was copied to the row, else N.
+ *     `a1qScale` [R, ...] or as given; absent when not given.
+ *
+ * Gradient: to hiddenStates and to a gathered a1qScale where they are float32. The dy of rows of no assignment
+ * is ignored. Sizes depend on shapes only; nothing is read back.
+ *
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids.
+ *
+ * Source: vLLM `moe_permute`; rows that vLLM leaves unwritten are 0 here.
+ */
+export const moePermute = /* @__PURE__ */ op({moePermute_});

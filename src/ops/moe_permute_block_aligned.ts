@@ -1,0 +1,101 @@
+import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {MoePermute, runMoeKernel} from '../kernel_names';
+import {permuteSizes} from '../kernel_shapes';
+import {assertFitsInt32, assertPositiveInteger, checkOptions} from './checks';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds} from './moe_arguments';
+
+export type MoePermuteBlockAlignedOptions = {
+  a1qScale?: Tensor | TensorLike | null;
+  expertMap?: Tensor | TensorLike | null;
+};
+
+export type MoePermuteBlockAlignedResult = {
+  permutedHiddenStates: Tensor2D;
+  sortedTokenIds: Tensor1D;
+  expertIds: Tensor1D;
+  invPermutedIdx: Tensor1D;
+  a1qScale?: Tensor;
+};
+
+function moePermuteBlockAligned_(
+  hiddenStates: Tensor | TensorLike,
+  topkIds: Tensor | TensorLike,
+  numExperts: number,
+  blockSize: number,
+  options?: MoePermuteBlockAlignedOptions | null,
+): MoePermuteBlockAlignedResult {
+  const opName = 'moePermuteBlockAligned';
+  const given = checkOptions(options, ['a1qScale', 'expertMap'], opName);
+  const $hiddenStates = convertHiddenStates(hiddenStates, opName);
+  const numTokens = $hiddenStates.shape[0];
+  const $topkIds = convertTopkIds(topkIds, opName, numTokens);
+  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertPositiveInteger(blockSize, 'blockSize', opName);
+  const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
+  const $scale = convertScale(given.a1qScale, numTokens, opName);
+  const {numRows} = permuteSizes($topkIds.shape, {numExperts, alignBlockSize: blockSize});
+  assertFitsInt32(numRows, 'the number of permuted rows', opName);
+
+  const [permutedHiddenStates, , invPermutedIdx, mIndices, permutedIdx, scaleRows] = runMoeKernel(
+    MoePermute,
+    {
+      hiddenStates: $hiddenStates,
+      topkIds: $topkIds,
+      expertMap: $expertMap,
+      a1qScale: $scale?.perToken ? $scale.scale : undefined,
+    },
+    {
+      numExperts,
+      numLocalExperts: numExperts,
+      alignBlockSize: blockSize,
+      fillInvalidExpert: 0,
+      padding: 'lastToken',
+    },
+  );
+  const result: MoePermuteBlockAlignedResult = {
+    permutedHiddenStates: permutedHiddenStates as Tensor2D,
+    sortedTokenIds: permutedIdx as Tensor1D,
+    expertIds: mIndices as Tensor1D,
+    invPermutedIdx: invPermutedIdx as Tensor1D,
+  };
+  if ($scale != null) {
+    result.a1qScale = $scale.perToken ? scaleRows : clone($scale.scale);
+  }
+  return result;
+}
+
+/**
+ * Copies token rows into blocks of B rows of one expert, padding included: vLLM's reference path, in which
+ * every row of the result is a row of some token.
+ *
+ * ```js
+ * const hiddenStates = tf.tensor2d([[1], [2], [3]]);
+ * const topkIds = tf.tensor2d([[1, 0], [0, 0], [1, 0]], [3, 2], 'int32');
+ * const permuted = tf.moePermuteBlockAligned(hiddenStates, topkIds, 2, 3);
+ * await permuted.sortedTokenIds.array(); // => [1, 2, 3, 5, 5, 5, 0, 4, 5, 5, 5, 5]
+ * await permuted.permutedHiddenStates.array(); // => [[1],[2],[2],[3],[3],[3],[1],[3],[3],[3],[3],[3]]
+ * await permuted.expertIds.array(); // => [0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0]
+ * await permuted.invPermutedIdx.array(); // => [6, 0, 1, 2, 7, 3]
+ * ```
+ *
+ * @param hiddenStates  float32 or int32 [T, H].
+ * @param topkIds  int32 [T, K]. An id outside 0..E-1 gets no row.
+ * @param numExperts  E.
+ * @param blockSize  B, rows a block.
+ * @param options.expertMap  int32 [E]: translates the labels in `expertIds`; assignments to experts that are
+ *     not local keep their rows.
+ * @param options.a1qScale  As in moePermute.
+ * @returns with S = N + E*(B-1) rounded up to a multiple of B:
+ *     `permutedHiddenStates` [S, H]: padding rows are copies of the last token.
+ *     `sortedTokenIds` int32 [S]: the assignment of each row, N-1 for padding.
+ *     `expertIds` int32 [S]: the expert of each row; expert 0's label for rows past the last block.
+ *     `invPermutedIdx` int32 [N]: the row of each assignment, S for an id that is not an expert.
+ *     `a1qScale` [S, ...] or as given; absent when not given.
+ *
+ * Gradient: to hiddenStates and a gathered a1qScale, through rows of assignments only.
+ *
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work.
+ *
+ * Source: vLLM `_moe_permute`.
+ */
+export const moePermuteBlockAligned = /* @__PURE__ */ op({moePermuteBlockAligned_});

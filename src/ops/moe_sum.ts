@@ -1,0 +1,46 @@
+import {op, type Tensor, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
+import {MoeSum, runMoeKernel} from '../kernel_names';
+import {assert, assertOut, assertRank, checkOptions, convertToTensor} from './checks';
+
+export type MoeSumOptions = {
+  out?: Variable | null;
+};
+
+function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor2D {
+  const opName = 'moeSum';
+  const given = checkOptions(options, ['out'], opName);
+  const $x = convertToTensor(x, 'x', opName, ['float32']);
+  assertRank($x, 'x', opName, '[T, K, H]', 'Reshape it to [-1, K, H] first.');
+  const [numTokens, topk, hiddenSize] = $x.shape;
+  assert(
+    topk >= 1 && hiddenSize >= 1,
+    opName,
+    () => `x must have K >= 1 and H >= 1, but is [${$x.shape}].`,
+  );
+  assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
+
+  const [out] = runMoeKernel(MoeSum, {x: $x}, {});
+  given.out?.assign(out);
+  return out as Tensor2D;
+}
+
+/**
+ * Sums each token's K rows.
+ *
+ * ```js
+ * const x = tf.tensor3d([[[1, 2], [3, 4]], [[5, 6], [7, 8]]]); // T = 2, K = 2, H = 2
+ * await tf.moeSum(x).array(); // => [[4, 6], [12, 14]]
+ * ```
+ *
+ * @param x  float32 [T, K, H].
+ * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
+ *     result's data.
+ * @returns float32 [T, H]: the sum over k, in slot order in float32.
+ *
+ * Gradient: to x.
+ *
+ * @throws if x is not float32 [T, K, H], or an option is unknown.
+ *
+ * Source: vLLM `moe_sum`.
+ */
+export const moeSum = /* @__PURE__ */ op({moeSum_});

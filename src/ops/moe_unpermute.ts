@@ -1,0 +1,78 @@
+import {op, reshape, type Tensor, tensor1d, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
+import {MoeUnpermute, runMoeKernel} from '../kernel_names';
+import {assert, assertOut, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from './checks';
+import {convertInvPermutedIdx, convertTopkWeights} from './moe_arguments';
+
+export type MoeUnpermuteOptions = {
+  out?: Variable | null;
+};
+
+function moeUnpermute_(
+  permutedHiddenStates: Tensor | TensorLike,
+  topkWeights: Tensor | TensorLike,
+  invPermutedIdx: Tensor | TensorLike,
+  expertFirstTokenOffset?: Tensor | TensorLike | null,
+  options?: MoeUnpermuteOptions | null,
+): Tensor2D {
+  const opName = 'moeUnpermute';
+  const given = checkOptions(options, ['out'], opName);
+  const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
+  assertRank($rows, 'permutedHiddenStates', opName, '[R, H]', 'Reshape it to [-1, H] first.');
+  const [numRows, hiddenSize] = $rows.shape;
+  assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');
+  const $weights = convertTopkWeights(topkWeights, opName);
+  const $inverse = convertInvPermutedIdx(invPermutedIdx, $weights, opName);
+  const $offset = convertToOptionalTensor(expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']);
+  if ($offset != null) {
+    assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
+    assert($offset.size >= 1, opName, () => 'expertFirstTokenOffset must have at least 1 value, but is empty.');
+  }
+  assertOut(given.out, [$weights.shape[0], hiddenSize], 'float32', opName);
+
+  const [out] = runMoeKernel(
+    MoeUnpermute,
+    {
+      permutedHiddenStates: $rows,
+      topkWeights: $weights,
+      invPermutedIdx: reshape($inverse, $weights.shape),
+      expertFirstTokenOffset: $offset ?? tensor1d([numRows], 'int32'),
+    },
+    {},
+  );
+  given.out?.assign(out);
+  return out as Tensor2D;
+}
+
+/**
+ * Brings the rows of moePermute back to their tokens and merges each token's K rows by its weights.
+ *
+ * ```js
+ * const hiddenStates = tf.tensor2d([[1, 10], [2, 20], [3, 30]]);
+ * const topkIds = tf.tensor2d([[2, 0], [0, 1], [2, 1]], [3, 2], 'int32');
+ * const topkWeights = tf.tensor2d([[0.75, 0.25], [0.5, 0.5], [0.25, 0.5]]);
+ * const permuted = tf.moePermute(hiddenStates, topkIds, 4);
+ * const expertOutputs = tf.mul(permuted.permutedHiddenStates, 2); // the experts, here all the same
+ * const merged = tf.moeUnpermute(
+ *     expertOutputs, topkWeights, permuted.invPermutedIdx, permuted.expertFirstTokenOffset);
+ * await merged.array(); // => [[2, 20], [4, 40], [4.5, 45]]
+ * ```
+ *
+ * @param permutedHiddenStates  float32 [R, H]: one row an assignment, in the order of moePermute; any R.
+ * @param topkWeights  float32 [T, K].
+ * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment, from the same moePermute.
+ * @param expertFirstTokenOffset  int32 [L+1], from the same moePermute; only its last value V counts. A slot
+ *     whose index is below 0, at least R or at least V is skipped: neither its row nor its weight is read, so
+ *     NaN in a row of no assignment cannot reach the result. Without it every slot within R is read, those of
+ *     experts that are not here too.
+ * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
+ *     result's data.
+ * @returns float32 [T, H]: the sum over k of topkWeights[t,k] * row, in slot order in float32; 0 where all
+ *     slots are skipped.
+ *
+ * Gradient: to permutedHiddenStates and topkWeights, of any order.
+ *
+ * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ *
+ * Source: vLLM `moe_unpermute`.
+ */
+export const moeUnpermute = /* @__PURE__ */ op({moeUnpermute_});

@@ -1,0 +1,98 @@
+import {
+  onesLike,
+  op,
+  reshape,
+  type Tensor,
+  tensor1d,
+  type Tensor2D,
+  type TensorLike,
+  type Variable,
+} from '@tensorflow/tfjs-core';
+import {MoeUnpermute, runMoeKernel} from '../kernel_names';
+import {assert, assertOut, checkBoolean, checkOptions, convertToTensor} from './checks';
+import {convertInvPermutedIdx, convertTopkWeights} from './moe_arguments';
+
+export type MoeUnpermuteAndReduceOptions = {
+  applyRouterWeightOnInput?: boolean | null;
+  out?: Variable | null;
+};
+
+function moeUnpermuteAndReduce_(
+  permutedHiddenStates: Tensor | TensorLike,
+  topkWeights: Tensor | TensorLike,
+  invPermutedIdx?: Tensor | TensorLike | null,
+  options?: MoeUnpermuteAndReduceOptions | null,
+): Tensor2D {
+  const opName = 'moeUnpermuteAndReduce';
+  const given = checkOptions(options, ['applyRouterWeightOnInput', 'out'], opName);
+  const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
+  const $weights = convertTopkWeights(topkWeights, opName);
+  const [numTokens, topk] = $weights.shape;
+  const numAssignments = $weights.size;
+  const isAssignmentRows =
+    ($rows.rank === 2 && $rows.shape[0] === numAssignments) ||
+    ($rows.rank === 3 && $rows.shape[0] === numTokens && $rows.shape[1] === topk);
+  assert(
+    invPermutedIdx == null ? isAssignmentRows : $rows.rank === 2,
+    opName,
+    () =>
+      invPermutedIdx == null
+        ? `permutedHiddenStates must be [${numAssignments}, H] or [${numTokens}, ${topk}, H] without ` +
+          `invPermutedIdx, but is [${$rows.shape}].`
+        : `permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank ${$rows.rank} ` +
+          `[${$rows.shape}]. Reshape it to [-1, H] first.`,
+  );
+  const hiddenSize = $rows.shape[$rows.rank - 1];
+  assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');
+  const $inverse =
+    invPermutedIdx == null
+      ? tensor1d(Int32Array.from({length: numAssignments}, (_, i) => i))
+      : convertInvPermutedIdx(invPermutedIdx, $weights, opName);
+  const applied = checkBoolean(given.applyRouterWeightOnInput, 'applyRouterWeightOnInput', opName);
+  assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
+
+  const numRows = invPermutedIdx == null ? numAssignments : $rows.shape[0];
+  const [out] = runMoeKernel(
+    MoeUnpermute,
+    {
+      permutedHiddenStates: reshape($rows, [numRows, hiddenSize]),
+      topkWeights: applied ? onesLike($weights) : $weights,
+      invPermutedIdx: reshape($inverse, $weights.shape),
+      expertFirstTokenOffset: tensor1d([numRows], 'int32'),
+    },
+    {},
+  );
+  given.out?.assign(out);
+  return out as Tensor2D;
+}
+
+/**
+ * Brings the rows of moePermuteBlockAligned back to their tokens and merges each token's K rows by its weights.
+ *
+ * ```js
+ * const hiddenStates = tf.tensor2d([[1], [2], [3]]);
+ * const topkIds = tf.tensor2d([[1, 0], [0, 0], [1, 0]], [3, 2], 'int32');
+ * const topkWeights = tf.tensor2d([[0.5, 0.5], [0.25, 0.5], [1, 0]]);
+ * const permuted = tf.moePermuteBlockAligned(hiddenStates, topkIds, 2, 3);
+ * const merged = tf.moeUnpermuteAndReduce(
+ *     permuted.permutedHiddenStates, topkWeights, permuted.invPermutedIdx);
+ * await merged.array(); // => [[1], [1.5], [3]]
+ * ```
+ *
+ * @param permutedHiddenStates  float32 [S, H]; without `invPermutedIdx` [T*K, H] or [T, K, H], one row an
+ *     assignment in their own order. It is never written to.
+ * @param topkWeights  float32 [T, K].
+ * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment; an index outside 0..S-1 is skipped.
+ * @param options.applyRouterWeightOnInput  The rows carry their weights already: sum them as they are.
+ *     Default false.
+ * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
+ *     result's data.
+ * @returns float32 [T, H]: the weighted sum in slot order in float32.
+ *
+ * Gradient: to permutedHiddenStates and topkWeights (zeros under applyRouterWeightOnInput).
+ *
+ * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ *
+ * Source: vLLM `_moe_unpermute_and_reduce`.
+ */
+export const moeUnpermuteAndReduce = /* @__PURE__ */ op({moeUnpermuteAndReduce_});

@@ -1,0 +1,30 @@
+/** Registers, on import, the kernels of every backend and the gradients. */
+import './register_cpu_kernels';
+import {cpuKernels} from './kernels/cpu';
+import type {MoeKernel} from './kernels/shared/host_kernel';
+import {registerKernels} from './registration';
+
+const kernelTables = {cpu: cpuKernels} satisfies Record<string, Record<string, MoeKernel>>;
+
+/** A backend that this package has kernels for. */
+export type MoeBackendName = keyof typeof kernelTables;
+
+/**
+ * Registers the kernels of one backend under another backend's name.
+ *
+ * For a backend that is a known one under a name of its own, such as a second instance made by
+ * `tf.registerBackend('my-cpu', …)`. Kernels that the name already has stay as they are.
+ *
+ * @param backendName  The name that `tf.setBackend` is given.
+ * @param like  The backend whose kernels it can run. `'cpu'` stands for every backend whose tensors the host
+ *     reads synchronously.
+ * @throws if there are no kernels for `like`.
+ */
+export function registerMoeKernels(backendName: string, like: MoeBackendName): void {
+  if (!Object.prototype.hasOwnProperty.call(kernelTables, like)) {
+    throw new Error(
+      `Error in registerMoeKernels: like must be one of ${Object.keys(kernelTables).join(', ')}, but is '${like}'.`,
+    );
+  }
+  registerKernels(kernelTables[like], backendName);
+}
