@@ -1,0 +1,52 @@
+/**
+ * The specs of test/ in real browsers: `karma start [--browsers Chromium,Firefox] [--backends cpu,wasm]`.
+ * `npm test` finds or installs the browsers first and gives Firefox a display.
+ */
+const {bundleSpecs} = require('./test/support/bundle_specs.js');
+const {countReporter} = require('./test/support/count_reporter.js');
+
+const chromiumFlags = [
+  '--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+  '--disable-quic', '--no-first-run', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
+  '--enable-unsafe-swiftshader', '--use-angle=swiftshader', '--enable-features=Vulkan',
+  '--use-vulkan=swiftshader',
+];
+const firefoxPreferences = {
+  'dom.webgpu.enabled': true,
+  'gfx.webgpu.ignore-blocklist': true,
+  'webgl.force-enabled': true,
+};
+
+module.exports = (config) => {
+  config.set({
+    frameworks: ['jasmine'],
+    files: [
+      {pattern: 'test/main.ts', watched: false},
+      {pattern: 'node_modules/@tensorflow/tfjs-backend-wasm/dist/*.wasm', included: false, watched: false},
+    ],
+    preprocessors: {'test/main.ts': ['bundle-specs']},
+    mime: {'text/x-typescript': ['ts'], 'application/wasm': ['wasm']},
+    plugins: [
+      require('karma-jasmine'),
+      require('karma-chrome-launcher'),
+      require('karma-firefox-launcher'),
+      {'preprocessor:bundle-specs': ['factory', bundleSpecs]},
+      {'reporter:count': ['type', countReporter]},
+    ],
+    customLaunchers: {
+      Chromium: {base: 'ChromeHeadless', flags: chromiumFlags},
+      // Not headless: there Firefox has no WebGL.
+      FirefoxWithDisplay: {base: 'Firefox', prefs: firefoxPreferences},
+    },
+    browsers: ['Chromium', 'FirefoxWithDisplay'],
+    reporters: ['count'],
+    client: {
+      args: ['--backends', config.backends ?? ''],
+      jasmine: {random: false, timeoutInterval: 120_000},
+    },
+    singleRun: true,
+    autoWatch: false,
+    browserNoActivityTimeout: 300_000,
+    captureTimeout: 120_000,
+  });
+};

@@ -1,0 +1,6 @@
+/** `npm run bench -- [flags]`: times an op beside compositions of core ops; bench/run.ts has the flags. */
+import {ensureNpmPackages} from './set_up.mjs';
+
+ensureNpmPackages();
+const {runBundled} = await import('./bundle.mjs');
+await runBundled('bench', 'bench/run.ts', process.argv.slice(2));

@@ -1,0 +1,28 @@
+/** Bundles a TypeScript entry of this repository for Node. Needs the npm packages. */
+import {spawnSync} from 'node:child_process';
+import {join} from 'node:path';
+import {build} from 'esbuild';
+import {root} from './set_up.mjs';
+
+/** Gives the path of build/<name>.cjs; `entry` is what esbuild takes as stdin or an entry point. */
+export async function bundleForNode(name, entry) {
+  const outfile = join(root, 'build', `${name}.cjs`);
+  await build({
+    ...entry,
+    outfile,
+    bundle: true,
+    platform: 'node',
+    // tfjs is one copy for everybody only if it stays outside the bundle.
+    packages: 'external',
+    // package.json's sideEffects list speaks of dist, not of these sources.
+    ignoreAnnotations: true,
+    logLevel: 'error',
+  });
+  return outfile;
+}
+
+/** Bundles a file of the repository and runs it; its exit status becomes this process's. */
+export async function runBundled(name, entryPoint, args) {
+  const bundle = await bundleForNode(name, {entryPoints: [join(root, entryPoint)]});
+  process.exitCode = spawnSync(process.execPath, [bundle, ...args], {stdio: 'inherit'}).status ?? 1;
+}

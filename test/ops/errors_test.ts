@@ -1,0 +1,169 @@
+/** Every error that the ops promise: the whole sentence, before any work, with nothing leaked. */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+
+const x = () => tf.zeros<tf.Rank.R2>([3, 2]);
+const ids = () => tf.zeros<tf.Rank.R2>([3, 2], 'int32');
+const disposed = () => {
+  const tensor = ids();
+  tensor.dispose();
+  return tensor;
+};
+const disposedVariable = () => {
+  const variable = tf.variable(tf.zeros([6, 2]));
+  variable.dispose();
+  return variable;
+};
+/** What a caller without types can pass. */
+const untyped = (value: unknown) => value as never;
+
+type ErrorCase = [what: string, call: () => unknown, message: string];
+
+const permuteErrors: ErrorCase[] = [
+  ['hiddenStates null', () => tf.moePermute(untyped(null), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be a Tensor or TensorLike, but got 'null'"],
+  ['hiddenStates an object', () => tf.moePermute(untyped({}), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be a Tensor or TensorLike, but got 'Object'"],
+  ['hiddenStates bool', () => tf.moePermute(tf.zeros([3, 2], 'bool'), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be float32 or int32 tensor, but got bool tensor"],
+  ['hiddenStates strings', () => tf.moePermute(untyped([['a']]), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be float32 or int32 tensor, but got string tensor"],
+  ['hiddenStates with a string inside', () => tf.moePermute(untyped([[1, 'a']]), [[0]], 4), 'Error in moePermute: hiddenStates must hold numbers, but has a.'],
+  ['hiddenStates rank 3', () => tf.moePermute(tf.zeros([1, 3, 2]), ids(), 4), 'Error in moePermute: hiddenStates must be rank 2 [T, H], but got rank 3 [1,3,2]. Reshape it to [-1, H] first.'],
+  ['hiddenStates no columns', () => tf.moePermute(tf.zeros([3, 0]), ids(), 4), 'Error in moePermute: hiddenStates must have at least 1 column (H), but has 0.'],
+  ['hiddenStates disposed', () => tf.moePermute(disposed(), ids(), 4), 'Error in moePermute: hiddenStates is disposed.'],
+  ['hiddenStates ragged', () => tf.moePermute([[1, 2], [3]], ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has rows of 2 and of 1 elements.'],
+  ['hiddenStates ragged in depth', () => tf.moePermute(untyped([[1, 2], 3]), ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has the element 3 in place of a row.'],
+  ['topkIds null', () => tf.moePermute(x(), untyped(undefined), 4), "Argument 'topkIds' passed to 'moePermute' must be a Tensor or TensorLike, but got 'null'"],
+  ['topkIds float32', () => tf.moePermute(x(), tf.zeros([3, 2]), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
+  ['topkIds a Float32Array', () => tf.moePermute(x(), new Float32Array(3), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
+  ['topkIds booleans', () => tf.moePermute(x(), [[true], [false], [true]], 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got bool tensor"],
+  ['topkIds with a boolean inside', () => tf.moePermute(x(), untyped([[0, 1], [0, true], [0, 1]]), 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has true.'],
+  ['topkIds not integers', () => tf.moePermute(x(), [[0, 1.7], [0, 1], [0, 1]], 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has 1.7.'],
+  ['topkIds past int32', () => tf.moePermute(x(), [[2 ** 31], [0], [0]], 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has 2147483648.'],
+  ['topkIds disposed', () => tf.moePermute(x(), disposed(), 4), 'Error in moePermute: topkIds is disposed.'],
+  ['topkIds rank 1', () => tf.moePermute(x(), [0, 1, 2], 4), 'Error in moePermute: topkIds must be rank 2 [T, K], but got rank 1 [3]. Reshape it to [-1, K] first.'],
+  ['topkIds no columns', () => tf.moePermute(x(), tf.zeros([3, 0], 'int32'), 4), 'Error in moePermute: topkIds must have at least 1 column (K), but has 0.'],
+  ['topkIds rows', () => tf.moePermute(tf.zeros([8, 2]), tf.zeros([6, 2], 'int32'), 4), 'Error in moePermute: topkIds must have as many rows as hiddenStates (T = 8), but has 6.'],
+  ['numExperts 0', () => tf.moePermute(x(), ids(), 0), 'Error in moePermute: numExperts must be a positive integer, but is 0.'],
+  ['numExperts 2.5', () => tf.moePermute(x(), ids(), 2.5), 'Error in moePermute: numExperts must be a positive integer, but is 2.5.'],
+  ['numExperts absent', () => tf.moePermute(x(), ids(), untyped(undefined)), 'Error in moePermute: numExperts must be a positive integer, but is undefined.'],
+  ['an unknown option', () => tf.moePermute(x(), ids(), 4, untyped({alignBlocksize: 4})), "Error in moePermute: unknown option 'alignBlocksize'. The options are a1qScale, numLocalExperts, expertMap, alignBlockSize, fillInvalidExpert, out."],
+  ['options a number', () => tf.moePermute(x(), ids(), 4, untyped(16)), 'Error in moePermute: options must be an object with any of a1qScale, numLocalExperts, expertMap, alignBlockSize, fillInvalidExpert, out, but is 16.'],
+  ['expertMap length', () => tf.moePermute(x(), ids(), 4, {expertMap: [0, 1, 2]}), 'Error in moePermute: expertMap must have an entry for each expert (numExperts = 4), but has 3.'],
+  ['expertMap rank', () => tf.moePermute(x(), ids(), 4, {expertMap: [[0, 1, 2, 3]]}), 'Error in moePermute: expertMap must be rank 1 [E], but got rank 2 [1,4].'],
+  ['expertMap float32', () => tf.moePermute(x(), ids(), 4, {expertMap: tf.zeros([4])}), "Argument 'expertMap' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
+  ['numLocalExperts without a map', () => tf.moePermute(x(), ids(), 4, {numLocalExperts: 2}), 'Error in moePermute: numLocalExperts must be numExperts (4) when there is no expertMap, but is 2.'],
+  ['numLocalExperts past E', () => tf.moePermute(x(), ids(), 2, {numLocalExperts: 3, expertMap: [0, 1]}), 'Error in moePermute: numLocalExperts must be at most numExperts (2), but is 3.'],
+  ['numLocalExperts 0', () => tf.moePermute(x(), ids(), 2, {numLocalExperts: 0, expertMap: [0, 1]}), 'Error in moePermute: numLocalExperts must be a positive integer, but is 0.'],
+  ['alignBlockSize 0', () => tf.moePermute(x(), ids(), 4, {alignBlockSize: 0}), 'Error in moePermute: alignBlockSize must be a positive integer, but is 0.'],
+  ['fillInvalidExpert 0.5', () => tf.moePermute(x(), ids(), 4, {fillInvalidExpert: 0.5}), 'Error in moePermute: fillInvalidExpert must be an integer that fits int32, but is 0.5.'],
+  ['too many rows', () => tf.moePermute(x(), ids(), 2 ** 20, {alignBlockSize: 2 ** 12}), 'Error in moePermute: the number of permuted rows must be at most 2147483647, but is 4293922816.'],
+  ['a1qScale rows', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([2, 1])}), 'Error in moePermute: a1qScale must have as many rows as hiddenStates (T = 3), or 1, but has 2.'],
+  ['a1qScale empty', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([3, 0])}), 'Error in moePermute: a1qScale must not be empty, but is [3,0].'],
+  ['a1qScale bool', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([3, 1], 'bool')}), "Argument 'a1qScale' passed to 'moePermute' must be float32 or int32 tensor, but got bool tensor"],
+  ['out shape', () => tf.moePermute(x(), ids(), 4, {out: tf.variable(tf.zeros([3, 2]))}), 'Error in moePermute: out must be float32 [6,2] like the result, but is float32 [3,2].'],
+  ['out dtype', () => tf.moePermute(x(), ids(), 4, {out: tf.variable(tf.zeros([6, 2], 'int32'))}), 'Error in moePermute: out must be float32 [6,2] like the result, but is int32 [6,2].'],
+  ['out no variable', () => tf.moePermute(x(), ids(), 4, {out: untyped(tf.zeros([6, 2]))}), 'Error in moePermute: out must be a tf.Variable, but is Tensor.'],
+  ['out disposed', () => tf.moePermute(x(), ids(), 4, {out: disposedVariable()}), 'Error in moePermute: out is disposed.'],
+];
+
+const alignErrors: ErrorCase[] = [
+  ['topkIds rank 1', () => tf.moeAlignBlockSize([0, 1], 4, 4), 'Error in moeAlignBlockSize: topkIds must be rank 2 [T, K], but got rank 1 [2]. Reshape it to [-1, K] first.'],
+  ['topkIds float32', () => tf.moeAlignBlockSize(tf.zeros([3, 2]), 4, 4), "Argument 'topkIds' passed to 'moeAlignBlockSize' must be int32 tensor, but got float32 tensor"],
+  ['blockSize 0', () => tf.moeAlignBlockSize(ids(), 0, 4), 'Error in moeAlignBlockSize: blockSize must be a positive integer, but is 0.'],
+  ['numExperts -1', () => tf.moeAlignBlockSize(ids(), 4, -1), 'Error in moeAlignBlockSize: numExperts must be a positive integer, but is -1.'],
+  ['expertMap length', () => tf.moeAlignBlockSize(ids(), 4, 4, {expertMap: [1]}), 'Error in moeAlignBlockSize: expertMap must have an entry for each expert (numExperts = 4), but has 1.'],
+  ['padSortedIds a number', () => tf.moeAlignBlockSize(ids(), 4, 4, {padSortedIds: untyped(1)}), 'Error in moeAlignBlockSize: padSortedIds must be a boolean, but is 1.'],
+  ['ignoreInvalidExperts a string', () => tf.moeAlignBlockSize(ids(), 4, 4, {ignoreInvalidExperts: untyped('no')}), 'Error in moeAlignBlockSize: ignoreInvalidExperts must be a boolean, but is no.'],
+  ['an unknown option', () => tf.moeAlignBlockSize(ids(), 4, 4, untyped({pad: true})), "Error in moeAlignBlockSize: unknown option 'pad'. The options are expertMap, padSortedIds, ignoreInvalidExperts."],
+  ['too many ids', () => tf.moeAlignBlockSize(ids(), 2 ** 20, 2 ** 12), 'Error in moeAlignBlockSize: the length of sortedTokenIds must be at most 2147483647, but is 4294963206.'],
+];
+
+const blockAlignedErrors: ErrorCase[] = [
+  ['hiddenStates rank 1', () => tf.moePermuteBlockAligned([1, 2], ids(), 4, 4), 'Error in moePermuteBlockAligned: hiddenStates must be rank 2 [T, H], but got rank 1 [2]. Reshape it to [-1, H] first.'],
+  ['topkIds rows', () => tf.moePermuteBlockAligned(x(), [[0]], 4, 4), 'Error in moePermuteBlockAligned: topkIds must have as many rows as hiddenStates (T = 3), but has 1.'],
+  ['blockSize absent', () => tf.moePermuteBlockAligned(x(), ids(), 4, untyped(null)), 'Error in moePermuteBlockAligned: blockSize must be a positive integer, but is null.'],
+  ['an unknown option', () => tf.moePermuteBlockAligned(x(), ids(), 4, 4, untyped({out: 1})), "Error in moePermuteBlockAligned: unknown option 'out'. The options are a1qScale, expertMap."],
+  ['too many rows', () => tf.moePermuteBlockAligned(x(), ids(), 2 ** 20, 2 ** 12), 'Error in moePermuteBlockAligned: the number of permuted rows must be at most 2147483647, but is 4293922816.'],
+];
+
+const weights = () => tf.zeros<tf.Rank.R2>([3, 2]);
+const inverse = () => tf.zeros<tf.Rank.R1>([6], 'int32');
+const rows = () => tf.zeros<tf.Rank.R2>([6, 5]);
+
+const unpermuteErrors: ErrorCase[] = [
+  ['rows int32', () => tf.moeUnpermute(tf.zeros([6, 5], 'int32'), weights(), inverse()), "Argument 'permutedHiddenStates' passed to 'moeUnpermute' must be float32 tensor, but got int32 tensor"],
+  ['rows rank 3', () => tf.moeUnpermute(tf.zeros([3, 2, 5]), weights(), inverse()), 'Error in moeUnpermute: permutedHiddenStates must be rank 2 [R, H], but got rank 3 [3,2,5]. Reshape it to [-1, H] first.'],
+  ['rows no columns', () => tf.moeUnpermute(tf.zeros([6, 0]), weights(), inverse()), 'Error in moeUnpermute: permutedHiddenStates must have at least 1 column (H), but has 0.'],
+  ['weights rank 1', () => tf.moeUnpermute(rows(), tf.zeros([6]), inverse()), 'Error in moeUnpermute: topkWeights must be rank 2 [T, K], but got rank 1 [6]. Reshape it to [-1, K] first.'],
+  ['weights int32', () => tf.moeUnpermute(rows(), ids(), inverse()), "Argument 'topkWeights' passed to 'moeUnpermute' must be float32 tensor, but got int32 tensor"],
+  ['weights no columns', () => tf.moeUnpermute(rows(), tf.zeros([3, 0]), inverse()), 'Error in moeUnpermute: topkWeights must have at least 1 column (K), but has 0.'],
+  ['inverse length', () => tf.moeUnpermute(rows(), weights(), [0, 1]), 'Error in moeUnpermute: invPermutedIdx must be [6] or [3,2] for topkWeights [3,2], but is [2].'],
+  ['inverse transposed', () => tf.moeUnpermute(rows(), weights(), tf.zeros([2, 3], 'int32')), 'Error in moeUnpermute: invPermutedIdx must be [6] or [3,2] for topkWeights [3,2], but is [2,3].'],
+  ['inverse float32', () => tf.moeUnpermute(rows(), weights(), tf.zeros([6])), "Argument 'invPermutedIdx' passed to 'moeUnpermute' must be int32 tensor, but got float32 tensor"],
+  ['offset rank 2', () => tf.moeUnpermute(rows(), weights(), inverse(), [[6]]), 'Error in moeUnpermute: expertFirstTokenOffset must be rank 1 [L+1], but got rank 2 [1,1].'],
+  ['offset empty', () => tf.moeUnpermute(rows(), weights(), inverse(), []), 'Error in moeUnpermute: expertFirstTokenOffset must have at least 1 value, but is empty.'],
+  ['offset float', () => tf.moeUnpermute(rows(), weights(), inverse(), [0.5]), 'Error in moeUnpermute: expertFirstTokenOffset must hold integers that fit int32, but has 0.5.'],
+  ['out shape', () => tf.moeUnpermute(rows(), weights(), inverse(), null, {out: tf.variable(tf.zeros([6, 5]))}), 'Error in moeUnpermute: out must be float32 [3,5] like the result, but is float32 [6,5].'],
+  ['an unknown option', () => tf.moeUnpermute(rows(), weights(), inverse(), null, untyped({weights: 1})), "Error in moeUnpermute: unknown option 'weights'. The options are out."],
+];
+
+const reduceErrors: ErrorCase[] = [
+  ['rows without an inverse', () => tf.moeUnpermuteAndReduce(tf.zeros([5, 4]), weights()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must be [6, H] or [3, 2, H] without invPermutedIdx, but is [5,4].'],
+  ['rows with an inverse', () => tf.moeUnpermuteAndReduce(tf.zeros([3, 2, 4]), weights(), inverse()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank 3 [3,2,4]. Reshape it to [-1, H] first.'],
+  ['rows no columns', () => tf.moeUnpermuteAndReduce(tf.zeros([6, 0]), weights()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must have at least 1 column (H), but has 0.'],
+  ['inverse length', () => tf.moeUnpermuteAndReduce(rows(), weights(), [0]), 'Error in moeUnpermuteAndReduce: invPermutedIdx must be [6] or [3,2] for topkWeights [3,2], but is [1].'],
+  ['applyRouterWeightOnInput a number', () => tf.moeUnpermuteAndReduce(rows(), weights(), null, {applyRouterWeightOnInput: untyped(0)}), 'Error in moeUnpermuteAndReduce: applyRouterWeightOnInput must be a boolean, but is 0.'],
+  ['an unknown option', () => tf.moeUnpermuteAndReduce(rows(), weights(), null, untyped({k: 1})), "Error in moeUnpermuteAndReduce: unknown option 'k'. The options are applyRouterWeightOnInput, out."],
+];
+
+const sumErrors: ErrorCase[] = [
+  ['x rank 2', () => tf.moeSum(untyped(rows())), 'Error in moeSum: x must be rank 3 [T, K, H], but got rank 2 [6,5]. Reshape it to [-1, K, H] first.'],
+  ['x int32', () => tf.moeSum(tf.zeros([1, 2, 3], 'int32')), "Argument 'x' passed to 'moeSum' must be float32 tensor, but got int32 tensor"],
+  ['x without slots', () => tf.moeSum(tf.zeros([1, 0, 3])), 'Error in moeSum: x must have K >= 1 and H >= 1, but is [1,0,3].'],
+  ['out shape', () => tf.moeSum(tf.zeros([1, 2, 3]), {out: tf.variable(tf.zeros([1, 2]))}), 'Error in moeSum: out must be float32 [1,3] like the result, but is float32 [1,2].'],
+];
+
+const expertMapErrors: ErrorCase[] = [
+  ['numExperts 0', () => tf.moeExpertMap(0, 1, 0), 'Error in moeExpertMap: numExperts must be a positive integer, but is 0.'],
+  ['more shards than experts', () => tf.moeExpertMap(2, 3, 0), 'Error in moeExpertMap: numShards must be at most numExperts (2), so that each shard has an expert, but is 3.'],
+  ['shard past the last', () => tf.moeExpertMap(4, 2, 2), 'Error in moeExpertMap: shard must be an integer from 0 to numShards - 1 (1), but is 2.'],
+  ['an unknown strategy', () => tf.moeExpertMap(4, 2, 0, untyped('round_robin')), "Error in moeExpertMap: strategy must be 'linear' or 'roundRobin', but is 'round_robin'."],
+];
+
+const registrationErrors: ErrorCase[] = [
+  ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, but is 'metal'."],
+];
+
+describeWithFlags('errors', ALL_ENVS, () => {
+  const tables = {
+    moePermute: permuteErrors,
+    moeAlignBlockSize: alignErrors,
+    moePermuteBlockAligned: blockAlignedErrors,
+    moeUnpermute: unpermuteErrors,
+    moeUnpermuteAndReduce: reduceErrors,
+    moeSum: sumErrors,
+    moeExpertMap: expertMapErrors,
+    registerMoeKernels: registrationErrors,
+  };
+  for (const [opName, table] of Object.entries(tables)) {
+    for (const [what, call, message] of table) {
+      it(`${opName}: ${what}`, () => {
+        expect(call).toThrowError(message);
+      });
+    }
+  }
+
+  it('leave no tensor behind', () => {
+    const arrays = {x: [[1, 2], [3, 4]], ids: [[0, 1], [1, 0]], weights: [[1, 1], [1, 1]]};
+    const before = tf.memory().numTensors;
+    const calls = [
+      () => tf.moePermute(arrays.x, arrays.ids, 2, {a1qScale: arrays.x, expertMap: [0, 1], numLocalExperts: 5}),
+      () => tf.moePermute(arrays.x, arrays.ids, 2, {a1qScale: [[1, 1], [1, 1], [1, 1]]}),
+      () => tf.moeAlignBlockSize(arrays.ids, 2, 2, {expertMap: [1]}),
+      () => tf.moeUnpermute(arrays.x, arrays.weights, [0, 1, 0]),
+      () => tf.moeUnpermuteAndReduce(arrays.x, arrays.weights),
+    ];
+    for (const call of calls) {
+      expect(call).toThrowError();
+    }
+    expect(tf.memory().numTensors).toBe(before);
+  });
+});

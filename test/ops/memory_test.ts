@@ -1,0 +1,86 @@
+/** What the ops allocate: tf.memory() returns to where it began. */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+import {expectFloats} from '../support/expect';
+
+const x = [[1, 2], [3, 4]];
+const ids = [[0, 1], [1, -1]];
+const weights = [[1, 2], [3, 4]];
+const map = [0, 1];
+const scale = [[1], [2]];
+
+/** Each op with every option, on arrays, so that the ops make the tensors too. */
+const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
+  ['moePermute', () => tf.moePermute(x, ids, 2, {a1qScale: scale, expertMap: map, alignBlockSize: 2, fillInvalidExpert: 3})],
+  ['moePermute with a scalar scale', () => tf.moePermute(x, ids, 2, {a1qScale: 0.5})],
+  ['moePermute without tokens', () => tf.moePermute(tf.zeros([0, 2]), tf.zeros([0, 1], 'int32'), 2)],
+  ['moeAlignBlockSize', () => tf.moeAlignBlockSize(ids, 2, 2, {expertMap: map, padSortedIds: true})],
+  ['moePermuteBlockAligned', () => tf.moePermuteBlockAligned(x, ids, 2, 2, {expertMap: map, a1qScale: scale})],
+  ['moeUnpermute', () => tf.moeUnpermute(x, weights, [0, 1, 1, 5], [0, 2])],
+  ['moeUnpermute without an offset', () => tf.moeUnpermute(x, weights, ids)],
+  ['moeUnpermuteAndReduce', () => tf.moeUnpermuteAndReduce(x, weights, ids)],
+  ['moeUnpermuteAndReduce without an inverse', () => tf.moeUnpermuteAndReduce([...x, ...x], weights, null, {applyRouterWeightOnInput: true})],
+  ['moeSum', () => tf.moeSum([x, x])],
+  ['moeExpertMap', () => tf.moeExpertMap(4, 2, 1)],
+  ['gradients', () =>
+    tf.grads((rows: tf.Tensor, w: tf.Tensor, a1qScale: tf.Tensor) => {
+      const permuted = tf.moePermute(rows, ids, 2, {a1qScale});
+      const merged = tf.moeUnpermute(
+        tf.mul(permuted.permutedHiddenStates, permuted.a1qScale!), w, permuted.invPermutedIdx, permuted.expertFirstTokenOffset);
+      return tf.sum(tf.moeSum(tf.expandDims(merged, 1) as tf.Tensor3D));
+    })([tf.tensor2d(x), tf.tensor2d(weights), tf.tensor2d(scale)])],
+];
+
+describeWithFlags('memory', ALL_ENVS, () => {
+  for (const [name, call] of calls) {
+    it(`${name} leaves nothing but its result, and nothing after dispose`, async () => {
+      const inTidy = () => tf.tidy(call);
+      tf.dispose(inTidy());
+      const before = tf.memory();
+      const result = inTidy();
+      const numResults = countTensors(result);
+      expect(tf.memory().numTensors - before.numTensors).toBe(numResults);
+      tf.dispose(result);
+      expect(tf.memory().numTensors).toBe(before.numTensors);
+      expect(tf.memory().numDataBuffers).toBe(before.numDataBuffers);
+      expect(tf.memory().numBytes).toBe(before.numBytes);
+    });
+
+    it(`${name} disposes its own tensors outside a tidy`, () => {
+      const constants = name === 'gradients' || name === 'moePermute without tokens';
+      const before = tf.memory().numTensors;
+      tf.dispose(constants ? tf.tidy(call) : call());
+      expect(tf.memory().numTensors).toBe(before);
+    });
+  }
+
+  it('out keeps one tensor: the variable', async () => {
+    const out = tf.variable(tf.zeros<tf.Rank.R2>([4, 2]));
+    tf.dispose(tf.moePermute(x, ids, 2, {out}));
+    const before = tf.memory();
+    for (let i = 0; i < 3; i++) {
+      tf.dispose(tf.moePermute(x, ids, 2, {out}));
+    }
+    expect(tf.memory().numTensors).toBe(before.numTensors);
+    expect(tf.memory().numDataBuffers).toBe(before.numDataBuffers);
+    await expectFloats(out, [1, 2, 1, 2, 3, 4, 0, 0], 'out');
+    out.dispose();
+  });
+
+  it('a disposed result leaves the arguments alive', async () => {
+    const rows = tf.tensor2d(x);
+    const a1qScale = tf.scalar(2);
+    tf.dispose(tf.moePermute(rows, ids, 2, {a1qScale}));
+    await expectFloats(rows, [1, 2, 3, 4], 'rows');
+    await expectFloats(a1qScale, [2], 'scale');
+  });
+});
+
+function countTensors(container: tf.TensorContainer): number {
+  if (container instanceof tf.Tensor) {
+    return 1;
+  }
+  return container instanceof Object
+    ? Object.values(container).reduce((count: number, value) => count + countTensors(value as tf.TensorContainer), 0)
+    : 0;
+}

@@ -1,0 +1,54 @@
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as fc from 'fast-check';
+import * as tf from '../../src/tf';
+import {expectInts} from '../support/expect';
+import {naiveAlign} from '../support/naive';
+import {anyRouting, nastyMaps, nastyRoutings} from '../support/routings';
+import {idsTensor} from '../support/tensors';
+
+async function expectAligned(args: Parameters<typeof naiveAlign>[0]): Promise<void> {
+  const {ids, topk, blockSize, numExperts, expertMap, padSortedIds, ignoreInvalidExperts} = args;
+  const options = {expertMap, padSortedIds, ignoreInvalidExperts};
+  const result = tf.moeAlignBlockSize(idsTensor(ids, topk), blockSize, numExperts, options);
+  const naive = naiveAlign(args);
+  const what = `B ${blockSize} ${JSON.stringify(options).slice(0, 200)}`;
+  await expectInts(result.sortedTokenIds, naive.sortedTokenIds, `${what}: sortedTokenIds`);
+  await expectInts(result.expertIds, naive.expertIds, `${what}: expertIds`);
+  await expectInts(result.numTokensPostPad, naive.numTokensPostPad, `${what}: numTokensPostPad`);
+  tf.dispose(result);
+}
+
+describeWithFlags('moeAlignBlockSize', ALL_ENVS, () => {
+  for (const {name, ids, topk, numExperts} of nastyRoutings) {
+    it(`equals the naive loop: ${name}`, async () => {
+      for (const blockSize of [1, 3, 16]) {
+        for (const padSortedIds of [false, true]) {
+          await expectAligned({ids, topk, numExperts, blockSize, padSortedIds});
+        }
+        await expectAligned({ids, topk, numExperts, blockSize, ignoreInvalidExperts: true});
+      }
+      for (const {expertMap} of nastyMaps(numExperts)) {
+        for (const ignoreInvalidExperts of [false, true]) {
+          await expectAligned({ids, topk, numExperts, blockSize: 4, expertMap, ignoreInvalidExperts});
+        }
+      }
+    });
+  }
+
+  it('equals the naive loop for any routing', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRouting, fc.boolean(), fc.boolean(), fc.boolean(), async (routing, mapped, padSortedIds, ignoreInvalidExperts) => {
+        const {sizes, ids} = routing;
+        const expertMap = mapped ? routing.expertMap : undefined;
+        await expectAligned({ids, ...sizes, expertMap, padSortedIds, ignoreInvalidExperts});
+      }),
+      {numRuns: 60},
+    );
+  });
+
+  it('labels blocks with map entries as they are, whatever they are', async () => {
+    const expertMap = [-(2 ** 31), 2 ** 31 - 1];
+    const result = tf.moeAlignBlockSize([[1], [0]], 2, 2, {expertMap});
+    await expectInts(result.expertIds, [-(2 ** 31), 2 ** 31 - 1], 'expertIds');
+  });
+});

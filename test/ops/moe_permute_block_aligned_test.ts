@@ -1,0 +1,56 @@
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as fc from 'fast-check';
+import * as tf from '../../src/tf';
+import {expectFloats, expectInts} from '../support/expect';
+import {naivePermuteBlockAligned} from '../support/naive';
+import {anyRouting, nastyMaps, nastyRoutings} from '../support/routings';
+import {countingRows, countingRowsOf, idsTensor} from '../support/tensors';
+
+type Options = Parameters<typeof naivePermuteBlockAligned>[0] & {hiddenSize: number};
+
+async function expectBlockAligned({hiddenSize, ...options}: Options): Promise<void> {
+  const {ids, topk, blockSize, numExperts, expertMap} = options;
+  const a1qScale = ids.length === 0 ? undefined : countingRows(ids.length, 2);
+  const result = tf.moePermuteBlockAligned(
+    countingRows(ids.length, hiddenSize), idsTensor(ids, topk), numExperts, blockSize, {expertMap, a1qScale});
+  const naive = naivePermuteBlockAligned(options);
+  await expectFloats(result.permutedHiddenStates, countingRowsOf(naive.rowToken, hiddenSize), 'rows');
+  await expectInts(result.sortedTokenIds, naive.sortedTokenIds, 'sortedTokenIds');
+  await expectInts(result.expertIds, naive.expertIds, 'expertIds');
+  await expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'invPermutedIdx');
+  // One token's [1, 2] scale is gathered; so is every other here.
+  if (a1qScale != null) {
+    await expectFloats(result.a1qScale!, countingRowsOf(naive.rowToken, 2), 'a1qScale');
+  }
+  tf.dispose(result);
+}
+
+describeWithFlags('moePermuteBlockAligned', ALL_ENVS, () => {
+  for (const {name, ids, topk, numExperts, hiddenSize} of nastyRoutings) {
+    it(`equals the naive loop: ${name}`, async () => {
+      for (const blockSize of [1, 4]) {
+        await expectBlockAligned({ids, topk, numExperts, hiddenSize, blockSize});
+      }
+      for (const {expertMap} of nastyMaps(numExperts)) {
+        await expectBlockAligned({ids, topk, numExperts, hiddenSize, blockSize: 3, expertMap});
+      }
+    });
+  }
+
+  it('equals the naive loop for any routing', async () => {
+    await fc.assert(
+      fc.asyncProperty(anyRouting, fc.boolean(), async ({sizes, ids, expertMap}, mapped) => {
+        await expectBlockAligned({...sizes, ids, expertMap: mapped ? expertMap : undefined});
+      }),
+      {numRuns: 40},
+    );
+  });
+
+  it('sorts as moeAlignBlockSize does', async () => {
+    const ids = [[2, 0], [0, 1], [2, -1]];
+    const aligned = tf.moeAlignBlockSize(ids, 4, 4, {padSortedIds: true});
+    const permuted = tf.moePermuteBlockAligned(countingRows(3, 1), ids, 4, 4);
+    const sorted = Array.from(await aligned.sortedTokenIds.data(), (i) => Math.min(i, 5));
+    await expectInts(permuted.sortedTokenIds, sorted, 'sortedTokenIds');
+  });
+});

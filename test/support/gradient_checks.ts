@@ -1,0 +1,65 @@
+import * as tf from '../../src/tf';
+import {expectWithin} from './expect';
+import {lcg} from './routings';
+
+/** Small integers, so that sums of products are exact in float32. */
+export function smallIntegers(shape: number[], seed: number): tf.Tensor {
+  const next = lcg(seed);
+  const size = shape.reduce((product, dim) => product * dim, 1);
+  return tf.tensor(Float32Array.from({length: size}, () => Math.floor(next() * 9) - 4), shape);
+}
+
+const dot = async (a: tf.Tensor, b: tf.Tensor): Promise<number> => {
+  const [aValues, bValues] = await Promise.all([a.data(), b.data()]);
+  return Array.from(aValues).reduce((sum, value, i) => sum + value * bValues[i], 0);
+};
+
+/**
+ * For a linear f: dy . f(dx) = df(dy) . dx, exactly, on integers. `mask` (of 0 and 1, in the shape of the
+ * result) leaves out what the gradient ignores by contract.
+ */
+export async function expectAdjoint(
+  f: (x: tf.Tensor) => tf.Tensor,
+  xShape: number[],
+  mask?: tf.Tensor,
+): Promise<void> {
+  const dx = smallIntegers(xShape, 1);
+  const y = f(dx);
+  const dy = smallIntegers(y.shape, 2);
+  const gradient = tf.grad(f)(smallIntegers(xShape, 3), dy);
+  expect(gradient.shape).toEqual(xShape);
+  expect(gradient.dtype).toBe('float32');
+  expect(await dot(gradient, dx)).toBe(await dot(mask == null ? dy : tf.mul(dy, mask), y));
+}
+
+/**
+ * The gradient of a scalar f at xs against central differences, which are exact for a polynomial of degree 2
+ * but for rounding; `at` picks the input.
+ */
+export async function expectFiniteDifferences(
+  f: (...xs: tf.Tensor[]) => tf.Scalar,
+  xs: tf.Tensor[],
+  tolerance = 2e-2,
+): Promise<void> {
+  const gradients = tf.grads(f)(xs);
+  const step = 0.5;
+  for (let input = 0; input < xs.length; input++) {
+    const values = Float32Array.from(await xs[input].data());
+    const differences: number[] = [];
+    for (let i = 0; i < values.length; i++) {
+      const at = async (shift: number) => {
+        const shifted = values.slice();
+        shifted[i] += shift;
+        const moved = xs.map((x, j) => (j === input ? tf.tensor(shifted, x.shape) : x));
+        return (await f(...moved).data())[0];
+      };
+      differences.push(((await at(step)) - (await at(-step))) / (2 * step));
+    }
+    await expectWithin(
+      gradients[input],
+      differences,
+      (_, wanted) => tolerance * Math.max(1, Math.abs(wanted)),
+      `gradient to input ${input}`,
+    );
+  }
+}
