@@ -14,7 +14,7 @@ export async function bundleForNode(name, entry) {
     platform: 'node',
     // tfjs is one copy for everybody only if it stays outside the bundle.
     packages: 'external',
-    // package.json's sideEffects list speaks of dist, not of these sources.
+    // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
     ignoreAnnotations: true,
     logLevel: 'error',
   });

@@ -15,7 +15,8 @@ const bin = (name) => join(root, 'node_modules', '.bin', name);
 /** Runs a command and gives its exit status and its last line `N passed, N failed`, if it ends with one. */
 function run(command, args, env = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, args, {cwd: root, env: {...process.env, ...env}, stdio: ['ignore', 'pipe', 'inherit']});
+    const options = {cwd: root, env: {...process.env, ...env}, stdio: ['ignore', 'pipe', 'inherit']};
+    const child = spawn(command, args, options);
     let output = '';
     child.stdout.on('data', (data) => {
       output += data;

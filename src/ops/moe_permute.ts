@@ -1,4 +1,12 @@
-import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
+import {
+  clone,
+  op,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  type TensorLike,
+  type Variable,
+} from '@tensorflow/tfjs-core';
 import {MoePermute, runMoeKernel} from '../kernel_names';
 import {permuteSizes} from '../kernel_shapes';
 import {

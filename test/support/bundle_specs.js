@@ -51,7 +51,7 @@ function bundleSpecs() {
         platform: 'browser',
         target: 'es2022',
         logLevel: 'warning',
-        // package.json's sideEffects list speaks of dist, not of these sources.
+        // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
         plugins: [
           virtualModule('all-specs', importAllSpecs),

@@ -1,0 +1,107 @@
+/**
+ * Which way imports may point in src/. Ops and kernels meet only in kernel_names: each can be read, replaced and
+ * dropped from a bundle without the other. Imports of types count, unless a rule says otherwise.
+ */
+const entries = '^src/(index|tf|script|ops/index|register_[^/]*)\\.ts$';
+const registering = '^src/(register_[^/]*|registration)\\.ts$';
+const kernelNames = '^src/(kernel_names|kernel_shapes)\\.ts$';
+// What `main` of each tfjs package names.
+const packageRoot = '^node_modules/@tensorflow/[^/]+/dist/tf[^/]*\\.node\\.js$';
+const core = '^node_modules/@tensorflow/tfjs-core/';
+
+/** @type {import('dependency-cruiser').IConfiguration} */
+module.exports = {
+  forbidden: [
+    {
+      name: 'no-circular',
+      comment: 'A circle has no order to be read in, and none that is sure to run.',
+      severity: 'error',
+      from: {},
+      to: {circular: true},
+    },
+    {
+      name: 'no-orphans',
+      comment: 'A module that no entry reaches is not in the package.',
+      severity: 'error',
+      from: {path: entries},
+      to: {path: '^src/', pathNot: entries, reachable: false},
+    },
+    {
+      name: 'ops-know-no-kernels',
+      severity: 'error',
+      from: {path: '^src/ops/'},
+      to: {path: ['^src/kernels/', '^src/gradients/', registering]},
+    },
+    {
+      name: 'kernels-know-no-ops',
+      severity: 'error',
+      from: {path: '^src/kernels/'},
+      to: {path: ['^src/ops/', '^src/gradients/', registering]},
+    },
+    {
+      name: 'a-kernel-folder-stands-alone',
+      comment: 'It imports the names and shapes of kernels, what kernels share, tfjs, and itself.',
+      severity: 'error',
+      from: {path: '^src/kernels/([^/]+)/', pathNot: '^src/kernels/shared/'},
+      to: {path: '^src/', pathNot: [kernelNames, '^src/kernels/shared/', '^src/kernels/$1/']},
+    },
+    {
+      name: 'shared-kernel-code-knows-no-kernel',
+      severity: 'error',
+      from: {path: '^src/kernels/shared/'},
+      to: {path: '^src/', pathNot: [kernelNames, '^src/kernels/shared/']},
+    },
+    {
+      name: 'gradients-are-made-of-kernels-by-name',
+      comment: 'So that they run on every backend, and are differentiable themselves.',
+      severity: 'error',
+      from: {path: '^src/gradients/'},
+      to: {pathNot: [kernelNames, '^src/gradients/', core]},
+    },
+    {
+      name: 'kernel-names-are-the-bottom',
+      severity: 'error',
+      from: {path: kernelNames},
+      to: {path: '^src/', pathNot: kernelNames},
+    },
+    {
+      name: 'only-entries-register',
+      severity: 'error',
+      from: {pathNot: ['^src/(index|script)\\.ts$', registering]},
+      to: {path: registering},
+    },
+    {
+      name: 'tfjs-only-by-package-root',
+      comment: 'Deep imports do not load in Node; `declare module` of one is a type and fine.',
+      severity: 'error',
+      from: {},
+      to: {path: '@tensorflow/[^/]+/', pathNot: packageRoot, dependencyTypesNot: ['type-only']},
+    },
+    {
+      name: 'backends-only-as-types',
+      comment: 'A kernel gets its backend as an argument; an import would load it for those who do not use it.',
+      severity: 'error',
+      from: {},
+      to: {path: '@tensorflow/tfjs-backend-', dependencyTypesNot: ['type-only']},
+    },
+    {
+      name: 'only-tf-imports-all-of-tfjs',
+      comment: 'The union package is an optional peer.',
+      severity: 'error',
+      from: {pathNot: '^src/tf\\.ts$'},
+      to: {path: '^node_modules/@tensorflow/tfjs/'},
+    },
+    {
+      name: 'resolves',
+      severity: 'error',
+      from: {},
+      to: {couldNotResolve: true},
+    },
+  ],
+  options: {
+    doNotFollow: {path: 'node_modules'},
+    tsConfig: {fileName: 'tsconfig.json'},
+    tsPreCompilationDeps: true,
+    detectJSDocImports: false,
+  },
+};

@@ -1,0 +1,278 @@
+/**
+ * Builds and packs the package, installs the tarball in a project of its own (test/package), and uses it there in
+ * every way it says it can be used. One line for each gate; exit code 1 if one fails.
+ */
+import {execFile} from 'node:child_process';
+import {cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+import {promisify} from 'node:util';
+import {gzipSync} from 'node:zlib';
+import * as esbuild from 'esbuild';
+import {chromium} from 'playwright-core';
+import {publint} from 'publint';
+import {formatMessage} from 'publint/utils';
+import {ensureBrowsers, root} from './set_up.mjs';
+
+const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+const entries = Object.keys(packageJson.exports).filter((name) => name !== './package.json');
+
+const folder = mkdtempSync(join(tmpdir(), 'tfjs-moe-package-'));
+const consumer = join(folder, 'consumer');
+const installed = join(consumer, 'node_modules', packageJson.name);
+let tarball;
+let browser;
+
+function assert(condition, message) {
+  if (!condition) {
+    throw new Error(message);
+  }
+}
+
+/** tfjs itself greets on stderr, in Node, where its CPU backend first starts. */
+const withoutGreeting = (text) => text.replace(/=+\nHi, looks like you are running[^]*?\n=+/g, '').trim();
+
+/** Runs a program to its end; what it printed is in the result, and in the error if it fails. */
+async function run(program, args, cwd = consumer) {
+  try {
+    return await promisify(execFile)(program, args, {cwd, env: {...process.env, NODE_NO_WARNINGS: '1'}});
+  } catch (error) {
+    throw new Error(withoutGreeting(`${error.stdout ?? ''}${error.stderr ?? ''}`) || error.message);
+  }
+}
+
+const runBin = (name, args, cwd) => run(join(root, 'node_modules', '.bin', name), args, cwd);
+
+// Set-up: what the gates look at.
+
+const buildPackage = () => run(process.execPath, [join(root, 'scripts', 'build.mjs')], root);
+
+async function packPackage() {
+  const {stdout} = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], root);
+  tarball = join(folder, JSON.parse(stdout)[0].filename);
+}
+
+async function installPackage() {
+  cpSync(join(root, 'test', 'package'), consumer, {recursive: true});
+  const {version} = JSON.parse(readFileSync(join(root, 'node_modules/@tensorflow/tfjs/package.json'), 'utf8'));
+  const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+  await run('npm', ['install', tarball, `@tensorflow/tfjs@${version}`, ...flags]);
+}
+
+// The package as files.
+
+async function lintPackage() {
+  const bytes = readFileSync(tarball);
+  const pack = {tarball: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)};
+  // Not its suggestions: it would like a `type`, which no file of dist/ needs and which breaks rolldown's output.
+  const {messages, pkg} = await publint({pack, strict: true, level: 'warning'});
+  assert(messages.length === 0, messages.map((message) => formatMessage(message, pkg)).join('\n'));
+}
+
+const checkTypesOfEntries = () =>
+  runBin('attw', [tarball, '--format=ascii', '--no-color', '--no-emoji', '--exclude-entrypoints=package.json']);
+
+function checkFiles() {
+  const files = readdirSync(join(installed, 'dist'), {recursive: true});
+  const ofTfjs = files.filter((file) => file.includes('node_modules'));
+  assert(ofTfjs.length === 0, `files of other packages: ${ofTfjs}`);
+  for (const file of files.filter((name) => /\.[mc]js$/.test(name))) {
+    const deep = readFileSync(join(installed, 'dist', file), 'utf8').match(/["']@tensorflow\/[\w-]+\/[^"']*["']/);
+    assert(deep == null, `${file} imports ${deep}: only package roots load in Node`);
+  }
+  const {sources} = JSON.parse(readFileSync(join(installed, 'dist/tf-moe.min.js.map'), 'utf8'));
+  const foreign = sources.filter((source) => !source.startsWith('../src/'));
+  assert(foreign.length === 0, `the script build contains ${foreign}`);
+  assert(existsSync(join(installed, 'LICENSE')), 'LICENSE is missing');
+}
+
+async function checkVersion() {
+  const {stdout} = await run(process.execPath, ['-p', `require('${packageJson.name}').version_moe`]);
+  const version = stdout.trim();
+  assert(version === packageJson.version, `it is ${version}, but package.json has ${packageJson.version}`);
+}
+
+async function checkPeersOfEntries() {
+  for (const entry of entries) {
+    const {peers} = await bundleEntry(entry);
+    const wanted = entry === './tf' ? '@tensorflow/tfjs,@tensorflow/tfjs-core' : '@tensorflow/tfjs-core';
+    assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);
+  }
+}
+
+// The package in Node.
+
+/** Runs a script of test/package, which checks itself. Nothing may be printed. */
+const runsInNode = (file) => async () => {
+  const {stdout, stderr} = await run(process.execPath, [file]);
+  const printed = withoutGreeting(stdout + stderr);
+  assert(printed === '', `it printed: ${printed}`);
+};
+
+async function runReadme() {
+  const path = join(root, 'README.md');
+  assert(existsSync(path), 'there is no README.md');
+  const blocks = /^```js\n([^]*?)^```$[^]*?^```text\n([^]*?)^```$/m;
+  const [, code, output] = readFileSync(path, 'utf8').match(blocks) ?? [];
+  assert(code != null, 'README.md has no ```js block with a ```text block after it');
+  writeFileSync(join(consumer, 'readme.mjs'), code);
+  const {stdout} = await run(process.execPath, ['readme.mjs']);
+  assert(stdout.trim() === output.trim(), `it printed\n${stdout.trim()}\nand not\n${output.trim()}`);
+}
+
+// The package through a bundler, and in a page.
+
+const bundle = (options) =>
+  esbuild.build({
+    absWorkingDir: consumer,
+    bundle: true,
+    minify: true,
+    platform: 'browser',
+    format: 'iife',
+    write: false,
+    metafile: true,
+    logLevel: 'silent',
+    ...options,
+  });
+
+async function bundleEntry(entry) {
+  const contents = `export * from '${packageJson.name}${entry.slice(1)}';`;
+  const {outputFiles, metafile} = await bundle({
+    stdin: {contents, resolveDir: consumer},
+    external: ['@tensorflow/*'],
+    format: 'esm',
+  });
+  const imports = Object.values(metafile.outputs).flatMap((output) => output.imports.map(({path}) => path));
+  return {code: outputFiles[0].contents, peers: [...new Set(imports)].sort()};
+}
+
+async function treeShakes() {
+  const entryPoints = ['bundle_one_op.mjs'];
+  const {outputFiles} = await bundle({entryPoints, external: ['@tensorflow/*'], format: 'esm'});
+  const code = outputFiles[0].text;
+  assert(code.includes('moeSum'), 'the op that is used is missing');
+  const others = ['moePermute', 'moeUnpermute', 'moeExpertMap', 'registerKernel'];
+  const unused = others.filter((name) => code.includes(name));
+  assert(unused.length === 0, `a bundle of moeSum alone has ${unused.join(', ')}`);
+}
+
+/** Bundles a script of test/package, tfjs included, and runs it in the page of the same name. */
+const runsBundled = (name) => async () => {
+  const {warnings} = await bundle({entryPoints: [`${name}.mjs`], outfile: `${name}.bundle.js`, write: true});
+  assert(warnings.length === 0, warnings.map(({text}) => text).join('\n'));
+  await runsInPage(`${name}.html`)();
+};
+
+/** Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. */
+const runsInPage = (file, expectedError) => async () => {
+  browser ??= await chromium.launch({
+    executablePath: ensureBrowsers().chromium,
+    args: [
+      '--no-sandbox', '--disable-quic', '--no-first-run',
+      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+    ],
+  });
+  const page = await browser.newPage();
+  const errors = [];
+  page.on('pageerror', ({message}) => errors.push(message));
+  // From disk: no server, and nothing else of this name to be reached.
+  await page.route('http://consumer.test/**', (route) =>
+    route.fulfill({path: join(consumer, new URL(route.request().url()).pathname)}));
+  try {
+    await page.goto(`http://consumer.test/${file}`);
+    await page.evaluate(() => globalThis.check());
+  } finally {
+    await page.close();
+  }
+  if (expectedError == null) {
+    assert(errors.length === 0, errors.join('\n'));
+  } else {
+    const found = errors.length === 1 && expectedError.test(errors[0]);
+    assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
+  }
+};
+
+// The types, as a consumer compiles them.
+
+const compiles = (resolution) => async () => {
+  const types = join(consumer, 'types');
+  for (const extension of ['mts', 'cts']) {
+    cpSync(join(types, 'consumer.ts'), join(types, `consumer.${extension}`));
+  }
+  await runBin('tsc', ['-p', `tsconfig.${resolution}.json`], types);
+};
+
+const setUp = [
+  ['builds', buildPackage],
+  ['packs', packPackage],
+  ['installs from the tarball', installPackage],
+];
+
+const gates = [
+  ['publint, strict', lintPackage],
+  ['are the types wrong', checkTypesOfEntries],
+  ['no file or deep import of another package', checkFiles],
+  ['version_moe is the version of package.json', checkVersion],
+  ['entries import only their peers', checkPeersOfEntries],
+  ['Node, ESM: tfjs-moe/tf', runsInNode('node_tf.mjs')],
+  ['Node, ESM: tfjs-moe beside @tensorflow/tfjs', runsInNode('node_index.mjs')],
+  ['Node, CommonJS', runsInNode('node_require.cjs')],
+  ['Node, ESM and CommonJS in one process', runsInNode('node_two_formats.mjs')],
+  ['importing registers kernels and gradients, and brings no backend', runsInNode('node_registration.mjs')],
+  ['tfjs-moe/ops registers nothing, tfjs-moe/kernels/cpu does', runsInNode('node_ops_only.mjs')],
+  ['the first example of README.md', runReadme],
+  ['types, moduleResolution bundler', compiles('bundler')],
+  ['types, moduleResolution node16, .mts and .cts', compiles('node16')],
+  ['types, moduleResolution node10', compiles('node10')],
+  ['tree shaking', treeShakes],
+  ['bundled, in Chromium', runsBundled('bundle_app')],
+  ['bundled with a bare import, in Chromium', runsBundled('bundle_bare_import')],
+  ['script tag after tf.min.js', runsInPage('script_tag.html')],
+  ['script tag after tf.es2017.min.js', runsInPage('script_tag_es2017.html')],
+  ['script tag without tf', runsInPage('script_tag_without_tf.html', /Load tf\.min\.js .*before this script/)],
+];
+
+async function passes([name, check]) {
+  try {
+    await check();
+    console.log(`ok ${name}`);
+    return true;
+  } catch (error) {
+    console.log(`FAILED ${name}: ${error.message}`);
+    return false;
+  }
+}
+
+async function printSizes() {
+  const print = (name, code) =>
+    console.log(`${name}: ${code.length} bytes minified, ${gzipSync(code).length} gzipped`);
+  print('dist/tf-moe.min.js', readFileSync(join(installed, 'dist/tf-moe.min.js')));
+  for (const entry of entries) {
+    print(`${packageJson.name}${entry.slice(1)}`, (await bundleEntry(entry)).code);
+  }
+}
+
+async function main() {
+  const results = [];
+  for (const step of setUp) {
+    results.push(await passes(step));
+    if (results.includes(false)) {
+      return results;
+    }
+  }
+  for (const gate of gates) {
+    results.push(await passes(gate));
+  }
+  await printSizes();
+  return results;
+}
+
+try {
+  const results = await main();
+  const failed = results.filter((passed) => !passed).length;
+  console.log(`${results.length - failed} passed, ${failed} failed`);
+  process.exitCode = failed > 0 ? 1 : 0;
+} finally {
+  await browser?.close();
+  rmSync(folder, {recursive: true, force: true});
+}

@@ -1,0 +1,3 @@
+import {moeSum} from 'tfjs-moe/ops';
+
+globalThis.sum = moeSum;

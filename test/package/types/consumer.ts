@@ -1,0 +1,37 @@
+/** Type-checked, never run: the types as a strict project sees them. Copied to .mts and .cts as well. */
+import * as tf from '@tensorflow/tfjs';
+import {moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
+import type {MoePermuteOptions, MoePermuteResult} from 'tfjs-moe';
+import 'tfjs-moe/kernels/cpu';
+import {moeSum} from 'tfjs-moe/ops';
+import * as all from 'tfjs-moe/tf';
+
+const x = tf.tensor2d([[1, 1], [2, 2], [3, 3]]);
+const topkIds = tf.tensor2d([[2, 0], [0, 1], [2, 1]], [3, 2], 'int32');
+const options: MoePermuteOptions = {alignBlockSize: 16, expertMap: [0, 1, -1, -1], numLocalExperts: 2};
+
+export const result: MoePermuteResult = tf.tidy(() => moePermute(tf.matMul(x, x, true), topkIds, 4, options));
+export const rows: tf.Tensor2D = result.permutedHiddenStates;
+export const offset: tf.Tensor1D = result.expertFirstTokenOffset;
+export const summed: tf.Tensor2D = moeUnpermute(rows, [[0.5, 0.5]], result.invPermutedIdx, offset);
+tf.dispose(result);
+
+export const chained: MoePermuteResult = x.moePermute(topkIds, 4);
+export const chainedRows: tf.Tensor2D = chained.permutedHiddenStates.moeUnpermute([[1]], chained.invPermutedIdx);
+export const ofAll: all.Tensor2D = all.moeSum(all.tensor3d([[[1]]]));
+export const version: string = all.version_moe;
+export const nested = moePermute([[1, 2]], [[0, 1]], 2);
+registerMoeKernels('my-cpu', 'cpu');
+
+// @ts-expect-error the input is missing
+moePermute(undefined, topkIds, 4);
+// @ts-expect-error numExperts is a number
+moePermute(x, topkIds, '4');
+// @ts-expect-error an option that does not exist
+moePermute(x, topkIds, 4, {alignment: 16});
+// @ts-expect-error an option of the wrong type
+x.moePermute(topkIds, 4, {alignBlockSize: '16'});
+// @ts-expect-error the result is a matrix
+export const wrongRank: tf.Tensor3D = moeSum(tf.tensor3d([[[1]]]));
+// @ts-expect-error no kernels of that name
+registerMoeKernels('my-backend', 'toaster');
