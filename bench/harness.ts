@@ -1,96 +1,139 @@
 /** Times contenders that compute the same thing, and prints what was measured. */
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-
-/** T tokens, H hidden size, K experts per token, E experts in all. */
-export type Shape = {T: number; H: number; K: number; E: number};
+import {type GpuTimer, submitAll} from './gpu_timer';
+import type {Shape} from './shapes';
 
 export type Contender = {
   name: string;
   /**
    * The op itself; a composition of core ops that gives the same outputs, as anyone would write it or tuned for
-   * this backend; or a part of the work alone.
+   * one backend; a part of the work alone; or a plain copy of as many bytes.
    */
-  kind: 'op' | 'plain' | 'tuned' | 'part';
-  numRuns: number;
+  kind: 'op' | 'plain' | 'tuned' | 'part' | 'copy';
   run: () => tf.Tensor[];
 };
 
 /** One op: the bytes that any implementation has to read and write, and the contenders, the op itself first. */
 export type Benchmark = {
   numBytes: (shape: Shape) => number;
-  contenders: (shape: Shape, numRuns: number) => Contender[];
+  contenders: (shape: Shape, isOnGpu: boolean) => Contender[];
 };
+
+type Spread = {minimum: number; median: number; maximum: number};
 
 export type Timing = {
   name: string;
   kind: Contender['kind'];
   numRuns: number;
-  minimumMs: number;
-  medianMs: number;
-  maximumMs: number;
+  wallMs: Spread;
+  /** GPU time of one call, and its launches. */
+  gpuMicroseconds?: Spread;
+  numLaunches?: number;
   gigabytesPerSecond: number;
 };
 
 const NUM_WARM_UP_RUNS = 2;
+/** Calls between two timestamps, back to back in one pass where the calls allow it. */
+const CALLS_PER_PASS = 10;
+/** A contender that takes longer gets fewer runs: it is a baseline, and only orders of magnitude slower ones do. */
+const SLOW_MS = 500;
 
-export async function timeContender({name, kind, numRuns, run}: Contender, numBytes: number): Promise<Timing> {
-  const times: number[] = [];
-  for (let i = -NUM_WARM_UP_RUNS; i < numRuns; i++) {
+export async function timeContender(
+  {name, kind, run}: Contender,
+  numBytes: number,
+  numRuns: number,
+  timer?: GpuTimer,
+): Promise<Timing> {
+  const wallTimes: number[] = [];
+  let wantedRuns = numRuns;
+  for (let i = -NUM_WARM_UP_RUNS; i < wantedRuns; i++) {
     const start = performance.now();
     const outputs = tf.tidy(run);
-    // A backend that queues its work has done it once an output can be read; on the host this costs nothing.
-    await outputs[outputs.length - 1].data();
+    await workDone();
     const elapsed = performance.now() - start;
     tf.dispose(outputs);
+    if (i < 0 && elapsed > SLOW_MS) {
+      wantedRuns = Math.min(numRuns, 5);
+    }
     if (i >= 0) {
-      times.push(elapsed);
+      wallTimes.push(elapsed);
     }
   }
-  times.sort((a, b) => a - b);
-  const middle = times.length >> 1;
-  const medianMs = times.length % 2 === 1 ? times[middle] : (times[middle - 1] + times[middle]) / 2;
-  return {
-    name,
-    kind,
-    numRuns,
-    minimumMs: times[0],
-    medianMs,
-    maximumMs: times[times.length - 1],
-    gigabytesPerSecond: numBytes / medianMs / 1e6,
-  };
+  const wallMs = spreadOf(wallTimes);
+  if (timer == null) {
+    return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
+  }
+
+  const gpuTimes: number[] = [];
+  let numLaunches = 0;
+  const calls = wantedRuns < numRuns ? 1 : CALLS_PER_PASS;
+  for (let i = -NUM_WARM_UP_RUNS; i < wantedRuns; i++) {
+    const time = await timer.time(() => {
+      for (let call = 0; call < calls; call++) {
+        tf.dispose(tf.tidy(run));
+      }
+    });
+    if (kind === 'op' && time.numPasses !== 1) {
+      throw new Error(`${name} was to be timed in 1 pass, but took ${time.numPasses}.`);
+    }
+    numLaunches = time.numLaunches / calls;
+    if (i >= 0) {
+      gpuTimes.push((time.ms * 1000) / calls);
+    }
+  }
+  const gpuMicroseconds = spreadOf(gpuTimes);
+  const gigabytesPerSecond = numBytes / gpuMicroseconds.median / 1e3;
+  return {name, kind, numRuns: wantedRuns, wallMs, gpuMicroseconds, numLaunches, gigabytesPerSecond};
+}
+
+/** Waits until a backend that queues its work has done it. */
+async function workDone(): Promise<void> {
+  if (tf.getBackend() === 'webgpu') {
+    const backend = tf.backend() as WebGPUBackend;
+    submitAll(backend);
+    await backend.device.queue.onSubmittedWorkDone();
+  }
+}
+
+function spreadOf(times: number[]): Spread {
+  const sorted = times.slice().sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const median = sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  return {minimum: sorted[0], median, maximum: sorted[sorted.length - 1]};
 }
 
 /** Throws unless both lists hold the same values, bit for bit except for the sign of 0. */
-export function assertSameOutputs(name: string, actual: tf.Tensor[], expected: tf.Tensor[]): void {
-  const same =
-    actual.length === expected.length &&
-    actual.every((tensor, i) => {
-      const values = tensor.dataSync();
-      return (
-        tf.util.arraysEqual(tensor.shape, expected[i].shape) &&
-        expected[i].dataSync().every((value, at) => value === values[at])
-      );
-    });
-  if (!same) {
-    throw new Error(`${name} does not compute what the op computes; nothing was timed.`);
+export async function assertSameOutputs(name: string, actual: tf.Tensor[], expected: tf.Tensor[]): Promise<void> {
+  for (let i = 0; i < expected.length; i++) {
+    const [given, wanted] = await Promise.all([actual[i].data(), expected[i].data()]);
+    if (!tf.util.arraysEqual(actual[i].shape, expected[i].shape) || wanted.some((value, at) => value !== given[at])) {
+      throw new Error(`Output ${i} of ${name} is not that of the op; nothing was timed.`);
+    }
   }
 }
 
+/** The time that contenders are compared by: that of the GPU where it is known. */
+export const medianMs = ({wallMs, gpuMicroseconds}: Timing): number =>
+  gpuMicroseconds == null ? wallMs.median : gpuMicroseconds.median / 1000;
+
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
-  const header = ['', 'runs', 'min ms', 'median ms', 'max ms', 'GB/s', 'x op'];
+  const onGpu = timings[0].gpuMicroseconds != null;
+  const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map((time) => time.toFixed(2));
+  const gpuHeader = onGpu ? ['gpu min us', 'median', 'max', 'launches'] : [];
+  const header = ['', 'runs', ...gpuHeader, 'wall min ms', 'median', 'max', 'GB/s', 'x op'];
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
-    ...[timing.minimumMs, timing.medianMs, timing.maximumMs].map((ms) => ms.toFixed(2)),
-    timing.gigabytesPerSecond.toFixed(2),
-    (timing.medianMs / timings[0].medianMs).toFixed(2),
+    ...(timing.gpuMicroseconds == null ? [] : [...spread(timing.gpuMicroseconds), String(timing.numLaunches)]),
+    ...spread(timing.wallMs),
+    timing.gigabytesPerSecond.toFixed(timing.gigabytesPerSecond < 10 ? 2 : 0),
+    (medianMs(timing) / medianMs(timings[0])).toFixed(2),
   ]);
   const table = [header, ...lines];
   const widths = header.map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
   return table
-    .map((cells) =>
-      cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  '),
-    )
+    .map((cells) => cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  '))
     .join('\n');
 }

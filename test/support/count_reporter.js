@@ -16,6 +16,9 @@ function countReporter(formatError) {
   };
   this.onBrowserLog = (browser, log, type) => write(`${browser.name} ${type}: ${log}\n`);
   this.onSpecComplete = (browser, result) => {
+    if (result.time > 3_000) {
+      write(`${browser.name} took ${(result.time / 1000).toFixed(0)} s: ${[...result.suite, result.description].join(' > ')}\n`);
+    }
     // A spec that is switched off is not a spec that passed.
     if (result.success && !result.skipped) {
       passed++;

@@ -5,9 +5,7 @@
  */
 import type {DataType, KernelBackend, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
-
-/** A kernel of one kind of backend, before it is registered under a backend's name. */
-export type MoeKernel = {kernelName: MoeKernelName; kernelFunc: KernelFunc};
+import type {MoeKernel} from './moe_kernel';
 
 export type HostArray = Float32Array | Int32Array;
 export type HostTensor = {values: HostArray; shape: number[]};

@@ -1,0 +1,20 @@
+import * as tf from '../src/tf';
+
+/** int32 [T, K]: K different experts for each token, the same in every run. */
+export function randomIds(numTokens: number, topk: number, numExperts: number): tf.Tensor2D {
+  let state = 12345;
+  const next = () => {
+    state = (Math.imul(1664525, state) + 1013904223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const ids = new Int32Array(numTokens * topk);
+  const experts = Array.from({length: numExperts}, (_, e) => e);
+  for (let t = 0; t < numTokens; t++) {
+    for (let k = 0; k < topk; k++) {
+      const other = k + Math.floor(next() * (numExperts - k));
+      [experts[k], experts[other]] = [experts[other], experts[k]];
+      ids[t * topk + k] = experts[k];
+    }
+  }
+  return tf.tensor2d(ids, [numTokens, topk], 'int32');
+}

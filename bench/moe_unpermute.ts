@@ -1,0 +1,30 @@
+/** moeUnpermute beside the same sum by gather and core ops. */
+import * as tf from '../src/tf';
+import {randomIds} from './inputs';
+import type {Benchmark} from './harness';
+
+export const moeUnpermuteBenchmark: Benchmark = {
+  // At least: every permuted row read once, every token row written once.
+  numBytes: ({T, H, K}) => (T + T * K) * H * 4,
+
+  contenders: ({T, H, K, E}) => {
+    const permuted = tf.moePermute(tf.zeros([T, 4]), randomIds(T, K, E), E);
+    const {invPermutedIdx, expertFirstTokenOffset} = permuted;
+    // Small integers, so that the order of the sum does not show in its bits.
+    const rows = tf.floor(tf.randomUniform<tf.Rank.R2>([T * K, H], 0, 8, 'float32', 1));
+    const weights = tf.floor(tf.randomUniform<tf.Rank.R2>([T, K], 0, 8, 'float32', 2));
+    const gatherAndSum = () => {
+      const slots = tf.reshape(tf.gather(rows, invPermutedIdx), [T, K, H]);
+      return [tf.sum(tf.mul(slots, tf.expandDims(weights, 2)), 1)];
+    };
+    return [
+      {
+        name: 'moeUnpermute',
+        kind: 'op',
+        run: () => [tf.moeUnpermute(rows, weights, invPermutedIdx, expertFirstTokenOffset)],
+      },
+      {name: 'gather, mul, sum', kind: 'plain', run: gatherAndSum},
+      {name: 'gather of the rows alone', kind: 'part', run: () => [tf.gather(rows, invPermutedIdx)]},
+    ];
+  },
+};

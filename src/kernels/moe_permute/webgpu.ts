@@ -1,0 +1,344 @@
+/**
+ * MoePermute on WebGPU: a stable counting sort of the assignments by expert, then every row is pushed: the
+ * workgroup of a token reads its row once and writes its K copies. Rows move as u32, so that every bit survives.
+ *
+ * Launches: 1 for few assignments, else 3 (shared/webgpu_sort.ts); 1 more for a gathered scale.
+ * In the last of them the first workgroups take tokens, one or more each; the others fill rows of no assignment.
+ * Each element of every output is written by one workgroup, whatever its buffer held.
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {MoePermute} from '../../kernel_names';
+import {permuteSizes} from '../../kernel_shapes';
+import {
+  assertBindable,
+  disposeAll,
+  flatIndex,
+  newTensor,
+  runWgsl,
+  type StorageBinding,
+  webgpuKernel,
+  WORKGROUP_SIZE,
+} from '../shared/webgpu';
+import {
+  countKeys,
+  keyOfId,
+  labelFunctions,
+  labelUniforms,
+  type Labels,
+  mapBuffer,
+  type MapUse,
+  numKeysOf,
+  sortInTiles,
+  sortsInOneLaunch,
+} from '../shared/webgpu_sort';
+
+/** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
+function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {
+  const expectedRows = isAligned ? numRows - numAssignments : hasMap ? numAssignments : numAssignments / 16;
+  return Math.min(256, Math.max(1, Math.ceil(expectedRows / 16)));
+}
+
+export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs) => {
+  const {hiddenStates, topkIds, expertMap, a1qScale} = inputs;
+  const {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert} = attrs;
+  const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
+  const [numTokens, topk] = topkIds.shape;
+  const hiddenSize = hiddenStates.shape[1];
+  const scaleShape = [numRows, ...(a1qScale?.shape.slice(1) ?? [])];
+  assertBindable(backend, MoePermute, {
+    hiddenStates: hiddenStates.shape,
+    permutedHiddenStates: [numRows, hiddenSize],
+    ...(a1qScale == null ? {} : {a1qScale: scaleShape}),
+  });
+
+  const isAligned = alignBlockSize > 0;
+  const padsWithLastToken = attrs.padding === 'lastToken';
+  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
+  const labels: Labels = {
+    experts: isAligned ? 'own' : 'fill',
+    tail: padsWithLastToken ? 'expertZero' : 'fill',
+    fill: fillInvalidExpert,
+  };
+  const sizes = {numAssignments, numExperts, numLocalExperts, blockSize: alignBlockSize};
+
+  const rows = newTensor(backend, [numRows, hiddenSize], hiddenStates.dtype as 'float32' | 'int32');
+  const offsets = newTensor(backend, [numLocalExperts + 1], 'int32');
+  const inverse = newTensor(backend, [numAssignments], 'int32');
+  const mIndices = newTensor(backend, [numRows], 'int32');
+  const permutedIdx = newTensor(backend, [numRows], 'int32');
+
+  // A chunk is what one thread moves at a time.
+  const chunk = hiddenSize % 4 === 0 ? {type: 'vec4<u32>', size: 4} : {type: 'u32', size: 1};
+  const rowChunks = hiddenSize / chunk.size;
+  const tokensPerWorkgroup = Math.max(
+    1,
+    Math.floor(WORKGROUP_SIZE / Math.max(topk, Math.min(WORKGROUP_SIZE, rowChunks))),
+  );
+  const numTokenWorkgroups = Math.ceil(numTokens / tokensPerWorkgroup);
+  const numFillWorkgroups = fillWorkgroups(numRows, numAssignments, isAligned, mapUse === 'local');
+  const oneLaunch = topk <= WORKGROUP_SIZE && sortsInOneLaunch(sizes, mapUse);
+
+  const rowBuffers: StorageBinding[] = [
+    {name: 'rows', type: chunk.type, access: 'read_write', tensor: rows},
+    {name: 'inverse', type: 'u32', access: 'read_write', tensor: inverse},
+    {name: 'mIndices', type: 'i32', access: 'read_write', tensor: mIndices},
+    {name: 'permutedIdx', type: 'u32', access: 'read_write', tensor: permutedIdx},
+    {name: 'hiddenStates', type: chunk.type, access: 'read', tensor: hiddenStates},
+  ];
+  const rowUniforms = {
+    numTokens,
+    topk,
+    numAssignments,
+    numExperts,
+    numLocalExperts,
+    numKeys: numKeysOf(numExperts, mapUse),
+    blockSize: Math.max(1, alignBlockSize),
+    numRows,
+    rowChunks,
+    numTokenWorkgroups,
+    numFillWorkgroups,
+    ...labelUniforms(labels),
+    tokensPerWorkgroup,
+    isAligned: Number(isAligned),
+    padsWithLastToken: Number(padsWithLastToken),
+    padIdx: padsWithLastToken ? Math.max(0, numAssignments - 1) : numAssignments,
+  };
+  const numWorkgroups = numTokenWorkgroups + numFillWorkgroups;
+
+  if (oneLaunch) {
+    runWgsl(backend, {
+      name: `MoePermuteInOne_${mapUse}`,
+      buffers: [
+        ...rowBuffers,
+        {name: 'offsets', type: 'u32', access: 'read_write', tensor: offsets},
+        {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
+        ...mapBuffer(expertMap, mapUse !== 'none'),
+      ],
+      uniforms: rowUniforms,
+      numWorkgroups,
+      code: () => `alias Chunk = ${chunk.type}; ${flatIndex} ${keyOfId(mapUse)} ${labelFunctions(mapUse)}
+        ${countKeys} ${moveRows} ${permuteInOne}`,
+    });
+  } else {
+    const {keys, positions, experts, numTiles, tileSize} = sortInTiles(backend, {
+      topkIds,
+      expertMap,
+      mapUse,
+      sizes,
+      labels,
+      ranks: inverse,
+      rowCounts: {offsets},
+    });
+    runWgsl(backend, {
+      name: 'MoePermuteSorted',
+      buffers: [
+        ...rowBuffers,
+        {name: 'keys', type: 'u32', access: 'read', tensor: keys},
+        {name: 'positions', type: 'u32', access: 'read', tensor: positions},
+        {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
+      ],
+      uniforms: {...rowUniforms, numTiles, tileSize},
+      numWorkgroups,
+      code: () => `alias Chunk = ${chunk.type}; ${flatIndex} ${moveRows} ${permuteSorted}`,
+    });
+    disposeAll(backend, [keys, positions, experts]);
+  }
+
+  const outputs = [rows, offsets, inverse, mIndices, permutedIdx];
+  if (a1qScale != null) {
+    outputs.push(gatherScale(backend, a1qScale, permutedIdx, scaleShape, numAssignments, topk));
+  }
+  return outputs;
+});
+
+/** WGSL that both ways share. */
+const moveRows = `
+  const NO_ROW = 0xffffffffu;
+  // The row of each assignment of the workgroup's tokens, NO_ROW where it has none.
+  var<workgroup> rowOf : array<u32, ${WORKGROUP_SIZE}>;
+
+  fn place(i : u32, row : u32, label : i32) {
+    inverse[i] = row;
+    permutedIdx[row] = i;
+    mIndices[row] = label;
+  }
+
+  // Copies the rows of the workgroup's tokens to numSlots of their assignments.
+  fn pushRows(thread : u32, firstToken : u32, numSlots : u32) {
+    let lanes = ${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup;
+    let t = thread / lanes;
+    if (t >= uniforms.tokensPerWorkgroup || firstToken + t >= uniforms.numTokens) { return; }
+    let source = (firstToken + t) * uniforms.rowChunks;
+    for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
+      let chunk = hiddenStates[source + c];
+      for (var s = 0u; s < numSlots; s++) {
+        let row = rowOf[t * numSlots + s];
+        if (row != NO_ROW) { rows[row * uniforms.rowChunks + c] = chunk; }
+      }
+    }
+  }
+
+  // Fills rows first..end-1, of no assignment; a thread takes start, start + step, ...
+  fn fillRows(first : u32, end : u32, label : i32, start : u32, step : u32) {
+    if (first >= end) { return; }
+    for (var r = first + start; r < end; r += step) {
+      permutedIdx[r] = uniforms.padIdx;
+      mIndices[r] = label;
+    }
+    let begin = first * uniforms.rowChunks;
+    for (var c = start; c < (end - first) * uniforms.rowChunks; c += step) {
+      if (uniforms.padsWithLastToken == 1 && uniforms.numTokens > 0) {
+        rows[begin + c] = hiddenStates[(uniforms.numTokens - 1) * uniforms.rowChunks + c % uniforms.rowChunks];
+      } else {
+        rows[begin + c] = Chunk();
+      }
+    }
+  }
+`;
+
+/** The index that assignments without a row share where rows are aligned. */
+const sharedIndex = (numLocalRows: string) =>
+  `select(${numLocalRows}, uniforms.numRows, uniforms.padsWithLastToken == 1)`;
+
+const permuteInOne = `
+  @compute @workgroup_size(${WORKGROUP_SIZE})
+  fn main(
+      @builtin(workgroup_id) id : vec3<u32>,
+      @builtin(num_workgroups) count : vec3<u32>,
+      @builtin(local_invocation_index) thread : u32) {
+    let group = flatIndex(id, count);
+    let firstToken = min(group * uniforms.tokensPerWorkgroup, uniforms.numTokens);
+    let first = firstToken * uniforms.topk;
+    let end = min(first + uniforms.tokensPerWorkgroup * uniforms.topk, uniforms.numAssignments);
+    countKeys(thread, first, end);
+    let numLocalRows = keyRows[uniforms.numLocalExperts];
+
+    if (group < uniforms.numTokenWorkgroups) {
+      let i = first + thread;
+      if (i < end) {
+        let key = ownKeys[thread];
+        let row = keyRows[key] + ranks[thread];
+        let isLocal = key < uniforms.numLocalExperts;
+        if (isLocal) {
+          place(i, row, labelOf(key));
+        } else {
+          inverse[i] = select(row, ${sharedIndex('numLocalRows')}, uniforms.isAligned == 1);
+        }
+        rowOf[thread] = select(NO_ROW, row, isLocal);
+      }
+      workgroupBarrier();
+      pushRows(thread, firstToken, uniforms.topk);
+      return;
+    }
+
+    let fill = group - uniforms.numTokenWorkgroups;
+    if (fill >= uniforms.numFillWorkgroups) { return; }
+    if (fill == 0) {
+      for (var e = thread; e <= uniforms.numLocalExperts; e += ${WORKGROUP_SIZE}) { offsets[e] = keyRows[e]; }
+    }
+    if (uniforms.isAligned == 1) {
+      for (var e = fill; e < uniforms.numLocalExperts; e += uniforms.numFillWorkgroups) {
+        fillRows(
+            keyRows[e] + atomicLoad(&keyCounts[e]), keyRows[e + 1], labelOf(e), thread, ${WORKGROUP_SIZE});
+      }
+    }
+    fillRows(
+        numLocalRows, uniforms.numRows, tailLabel(),
+        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
+  }
+`;
+
+const permuteSorted = `
+  @compute @workgroup_size(${WORKGROUP_SIZE})
+  fn main(
+      @builtin(workgroup_id) id : vec3<u32>,
+      @builtin(num_workgroups) count : vec3<u32>,
+      @builtin(local_invocation_index) thread : u32) {
+    let group = flatIndex(id, count);
+    let afterLast = experts[uniforms.numLocalExperts];
+    let numLocalRows = u32(afterLast.x);
+
+    if (group < uniforms.numTokenWorkgroups) {
+      let firstToken = group * uniforms.tokensPerWorkgroup;
+      // One turn, unless a token has more experts than the workgroup has threads.
+      for (var firstSlot = 0u; firstSlot < uniforms.topk; firstSlot += ${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup) {
+        let numSlots = min(${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup, uniforms.topk - firstSlot);
+        let token = firstToken + thread / numSlots;
+        if (thread < uniforms.tokensPerWorkgroup * numSlots && token < uniforms.numTokens) {
+          let i = token * uniforms.topk + firstSlot + thread % numSlots;
+          let key = keys[i];
+          let position = positions[key * uniforms.numTiles + i / uniforms.tileSize] + inverse[i];
+          rowOf[thread] = NO_ROW;
+          if (key < uniforms.numLocalExperts) {
+            let expert = experts[key];
+            let row = u32(i32(position) + expert.z);
+            place(i, row, expert.w);
+            rowOf[thread] = row;
+          } else {
+            inverse[i] = select(position, ${sharedIndex('numLocalRows')}, uniforms.isAligned == 1);
+          }
+        }
+        workgroupBarrier();
+        pushRows(thread, firstToken, numSlots);
+        workgroupBarrier();
+      }
+      return;
+    }
+
+    let fill = group - uniforms.numTokenWorkgroups;
+    if (fill >= uniforms.numFillWorkgroups) { return; }
+    if (uniforms.isAligned == 1) {
+      for (var e = fill; e < uniforms.numLocalExperts; e += uniforms.numFillWorkgroups) {
+        let expert = experts[e];
+        fillRows(u32(expert.y), u32(experts[e + 1].x), expert.w, thread, ${WORKGROUP_SIZE});
+      }
+    }
+    fillRows(
+        numLocalRows, uniforms.numRows, afterLast.w,
+        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
+  }
+`;
+
+/** out[r] = scale[token of permutedIdx[r]], the last token's where the row is of no assignment. */
+function gatherScale(
+  backend: WebGPUBackend,
+  scale: TensorInfo,
+  permutedIdx: TensorInfo,
+  shape: number[],
+  numAssignments: number,
+  topk: number,
+): TensorInfo {
+  const out = newTensor(backend, shape, scale.dtype as 'float32' | 'int32');
+  const [numRows, ...rest] = shape;
+  const rowSize = rest.reduce((size, dim) => size * dim, 1);
+  if (numRows === 0) {
+    return out;
+  }
+  runWgsl(backend, {
+    name: 'MoePermuteScale',
+    buffers: [
+      {name: 'scaleRows', type: 'u32', access: 'read_write', tensor: {...out, shape: [numRows, rowSize]}},
+      {name: 'scale', type: 'u32', access: 'read', tensor: scale},
+      {name: 'permutedIdx', type: 'u32', access: 'read', tensor: permutedIdx},
+    ],
+    uniforms: {size: numRows * rowSize, rowSize, numAssignments, topk},
+    numWorkgroups: Math.ceil((numRows * rowSize) / WORKGROUP_SIZE),
+    code: () => `${flatIndex}
+      @compute @workgroup_size(${WORKGROUP_SIZE})
+      fn main(
+          @builtin(workgroup_id) id : vec3<u32>,
+          @builtin(num_workgroups) count : vec3<u32>,
+          @builtin(local_invocation_index) thread : u32) {
+        let i = flatIndex(id, count) * ${WORKGROUP_SIZE} + thread;
+        if (i >= uniforms.size) { return; }
+        if (uniforms.numAssignments == 0) {
+          scaleRows[i] = 0;
+          return;
+        }
+        let token = min(permutedIdx[i / uniforms.rowSize], uniforms.numAssignments - 1) / uniforms.topk;
+        scaleRows[i] = scale[token * uniforms.rowSize + i % uniforms.rowSize];
+      }`,
+  });
+  return out;
+}

@@ -1,0 +1,40 @@
+/** MoeSum on WebGPU: 1 launch, a thread sums the K values of one element of the result, in slot order. */
+import {MoeSum} from '../../kernel_names';
+import {assertBindable, flatIndex, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+
+export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
+  const [numTokens, topk, hiddenSize] = x.shape;
+  assertBindable(backend, MoeSum, {x: x.shape});
+  const out = newTensor(backend, [numTokens, hiddenSize], 'float32');
+  if (numTokens === 0) {
+    return [out];
+  }
+  const [type, chunkSize] = hiddenSize % 4 === 0 ? ['vec4<f32>', 4] : ['f32', 1];
+  const rowChunks = hiddenSize / chunkSize;
+  runWgsl(backend, {
+    name: 'MoeSum',
+    buffers: [
+      {name: 'out', type, access: 'read_write', tensor: out},
+      {name: 'x', type, access: 'read', tensor: x},
+    ],
+    uniforms: {size: numTokens * rowChunks, topk, rowChunks},
+    numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
+    code: () => `${flatIndex}
+      @compute @workgroup_size(${WORKGROUP_SIZE})
+      fn main(
+          @builtin(workgroup_id) id : vec3<u32>,
+          @builtin(num_workgroups) count : vec3<u32>,
+          @builtin(local_invocation_index) thread : u32) {
+        let i = flatIndex(id, count) * ${WORKGROUP_SIZE} + thread;
+        if (i >= uniforms.size) { return; }
+        let token = i / uniforms.rowChunks;
+        let column = i % uniforms.rowChunks;
+        var sum = ${type}();
+        for (var k = 0u; k < uniforms.topk; k++) {
+          sum += x[(token * uniforms.topk + k) * uniforms.rowChunks + column];
+        }
+        out[i] = sum;
+      }`,
+  });
+  return [out];
+});

@@ -1,0 +1,280 @@
+/**
+ * MoeUnpermute and its two gradients on WebGPU, all gathers: every element of a result is summed by one thread, in
+ * slot order, so that results do not vary from run to run.
+ *
+ *   MoeUnpermute                 1 launch: a workgroup takes tokens, a thread some columns of one; it reads
+ *                                each slot's row and adds. (T*K + T)*H*4 bytes.
+ *   MoeUnpermuteBackpropRows     3 launches: the first slot that reads each row and how many do, by integer
+ *                                atomics; then a workgroup takes rows. A row that several slots read is summed by
+ *                                looking for them; moePermute makes none.
+ *   MoeUnpermuteBackpropWeights  1 launch: a workgroup takes a slot, its threads the columns.
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../kernel_names';
+import {
+  assertBindable,
+  disposeAll,
+  flatIndex,
+  newTensor,
+  runWgsl,
+  type StorageBinding,
+  webgpuKernel,
+  WORKGROUP_SIZE,
+} from '../shared/webgpu';
+
+const entryPoint = (body: string, workgroupSize = WORKGROUP_SIZE) => `
+  @compute @workgroup_size(${workgroupSize})
+  fn main(
+      @builtin(workgroup_id) id : vec3<u32>,
+      @builtin(num_workgroups) count : vec3<u32>,
+      @builtin(local_invocation_index) thread : u32) {
+    let group = flatIndex(id, count);
+    ${body}
+  }
+`;
+
+/** What one thread reads at a time: 4 columns where the row size allows it. */
+function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
+  return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
+}
+
+/** WGSL: the end of the rows that slots may read; an index is a row of it if it is 0 or more and below. */
+const readableRows = `
+  fn numReadableRows() -> i32 {
+    return min(i32(uniforms.numRows), expertFirstTokenOffset[uniforms.lastOffset]);
+  }
+`;
+
+function slotBuffers(invPermutedIdx: TensorInfo, expertFirstTokenOffset: TensorInfo): StorageBinding[] {
+  return [
+    {name: 'invPermutedIdx', type: 'i32', access: 'read', tensor: invPermutedIdx},
+    {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: expertFirstTokenOffset},
+  ];
+}
+
+export const moeUnpermuteWebGPU = webgpuKernel(
+  MoeUnpermute,
+  (backend, {permutedHiddenStates, topkWeights, invPermutedIdx, expertFirstTokenOffset}) => {
+    const [numTokens, topk] = topkWeights.shape;
+    const [numRows, hiddenSize] = permutedHiddenStates.shape;
+    assertBindable(backend, MoeUnpermute, {
+      permutedHiddenStates: permutedHiddenStates.shape,
+      'the result': [numTokens, hiddenSize],
+    });
+    const out = newTensor(backend, [numTokens, hiddenSize], 'float32');
+    if (numTokens === 0) {
+      return [out];
+    }
+    const {type, rowChunks} = chunkOf(hiddenSize);
+    const tokensPerWorkgroup = Math.max(
+      1,
+      Math.floor(WORKGROUP_SIZE / Math.max(topk, Math.min(WORKGROUP_SIZE, rowChunks))),
+    );
+    runWgsl(backend, {
+      name: 'MoeUnpermute',
+      buffers: [
+        {name: 'out', type, access: 'read_write', tensor: out},
+        {name: 'rows', type, access: 'read', tensor: permutedHiddenStates},
+        {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
+        ...slotBuffers(invPermutedIdx, expertFirstTokenOffset),
+      ],
+      uniforms: {
+        numTokens,
+        topk,
+        numRows,
+        rowChunks,
+        tokensPerWorkgroup,
+        lastOffset: expertFirstTokenOffset.shape[0] - 1,
+      },
+      numWorkgroups: Math.ceil(numTokens / tokensPerWorkgroup),
+      code: () => `
+        alias Chunk = ${type};
+        var<workgroup> slotRows : array<i32, ${WORKGROUP_SIZE}>;
+        var<workgroup> slotWeights : array<f32, ${WORKGROUP_SIZE}>;
+        ${flatIndex} ${readableRows}
+        ${entryPoint(`
+          let tokens = uniforms.tokensPerWorkgroup;
+          let lanes = ${WORKGROUP_SIZE}u / tokens;
+          let firstToken = group * tokens;
+          if (firstToken >= uniforms.numTokens) { return; }
+          let t = thread / lanes;
+          let lane = thread % lanes;
+          let isToken = t < tokens && firstToken + t < uniforms.numTokens;
+          // One turn, unless a token has more experts than the workgroup has threads.
+          for (var firstSlot = 0u; firstSlot < uniforms.topk; firstSlot += ${WORKGROUP_SIZE}u / tokens) {
+            let numSlots = min(${WORKGROUP_SIZE}u / tokens, uniforms.topk - firstSlot);
+            let slotToken = firstToken + thread / numSlots;
+            if (thread < tokens * numSlots && slotToken < uniforms.numTokens) {
+              let slot = slotToken * uniforms.topk + firstSlot + thread % numSlots;
+              let row = invPermutedIdx[slot];
+              let isRead = row >= 0 && row < numReadableRows();
+              slotRows[thread] = select(-1, row, isRead);
+              slotWeights[thread] = select(0, topkWeights[slot], isRead);
+            }
+            workgroupBarrier();
+            if (isToken) {
+              for (var c = lane; c < uniforms.rowChunks; c += lanes) {
+                let to = (firstToken + t) * uniforms.rowChunks + c;
+                var sum = Chunk();
+                if (firstSlot > 0) { sum = out[to]; }
+                for (var s = 0u; s < numSlots; s++) {
+                  let row = slotRows[t * numSlots + s];
+                  if (row >= 0) {
+                    sum = fma(Chunk(slotWeights[t * numSlots + s]), rows[u32(row) * uniforms.rowChunks + c], sum);
+                  }
+                }
+                out[to] = sum;
+              }
+            }
+            workgroupBarrier();
+          }`)}`,
+    });
+    return [out];
+  },
+);
+
+const NO_SLOT = '0x7fffffffi';
+
+export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
+  MoeUnpermuteBackpropRows,
+  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
+    const [numTokens, topk] = topkWeights.shape;
+    const hiddenSize = dy.shape[1];
+    assertBindable(backend, MoeUnpermuteBackpropRows, {dy: dy.shape, 'the result': [numRows, hiddenSize]});
+    const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
+    if (numRows === 0) {
+      return [dRows];
+    }
+    const readers = countReaders(backend, invPermutedIdx, expertFirstTokenOffset, numTokens * topk, numRows);
+    const {type, rowChunks} = chunkOf(hiddenSize);
+    const rowsPerWorkgroup = Math.max(1, Math.floor(WORKGROUP_SIZE / Math.min(WORKGROUP_SIZE, rowChunks)));
+    runWgsl(backend, {
+      name: 'MoeUnpermuteBackpropRows',
+      buffers: [
+        {name: 'dRows', type, access: 'read_write', tensor: dRows},
+        {name: 'dy', type, access: 'read', tensor: dy},
+        {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
+        {name: 'invPermutedIdx', type: 'i32', access: 'read', tensor: invPermutedIdx},
+        {name: 'readers', type: 'vec2<i32>', access: 'read', tensor: readers},
+      ],
+      uniforms: {numSlots: numTokens * topk, topk, numRows, rowChunks, rowsPerWorkgroup},
+      numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
+      code: () => `
+        alias Chunk = ${type};
+        ${flatIndex}
+        ${entryPoint(`
+          let lanes = ${WORKGROUP_SIZE}u / uniforms.rowsPerWorkgroup;
+          let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
+          if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
+          let firstSlot = readers[row].x;
+          let numReaders = readers[row].y;
+          for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
+            var sum = Chunk();
+            var found = 0i;
+            for (var slot = u32(firstSlot); found < numReaders && slot < uniforms.numSlots; slot++) {
+              if (invPermutedIdx[slot] == i32(row)) {
+                sum = fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
+                found++;
+              }
+            }
+            dRows[row * uniforms.rowChunks + c] = sum;
+          }`)}`,
+    });
+    disposeAll(backend, [readers]);
+    return [dRows];
+  },
+);
+
+/** int32 [R * 2]: of each row, the first slot that reads it, and how many do. */
+function countReaders(
+  backend: WebGPUBackend,
+  invPermutedIdx: TensorInfo,
+  expertFirstTokenOffset: TensorInfo,
+  numSlots: number,
+  numRows: number,
+): TensorInfo {
+  const readers = newTensor(backend, [numRows * 2], 'int32');
+  const buffer: StorageBinding = {name: 'readers', type: 'atomic<i32>', access: 'read_write', tensor: readers};
+  runWgsl(backend, {
+    name: 'MoeUnpermuteClearReaders',
+    buffers: [buffer],
+    uniforms: {numRows},
+    numWorkgroups: Math.ceil(numRows / WORKGROUP_SIZE),
+    code: () => `${flatIndex} ${entryPoint(`
+      let row = group * ${WORKGROUP_SIZE} + thread;
+      if (row >= uniforms.numRows) { return; }
+      atomicStore(&readers[2 * row], ${NO_SLOT});
+      atomicStore(&readers[2 * row + 1], 0);`)}`,
+  });
+  if (numSlots > 0) {
+    runWgsl(backend, {
+      name: 'MoeUnpermuteCountReaders',
+      buffers: [buffer, ...slotBuffers(invPermutedIdx, expertFirstTokenOffset)],
+      uniforms: {numSlots, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1},
+      numWorkgroups: Math.ceil(numSlots / WORKGROUP_SIZE),
+      code: () => `${flatIndex} ${readableRows} ${entryPoint(`
+        let slot = group * ${WORKGROUP_SIZE} + thread;
+        if (slot >= uniforms.numSlots) { return; }
+        let row = invPermutedIdx[slot];
+        if (row < 0 || row >= numReadableRows()) { return; }
+        atomicMin(&readers[2 * row], i32(slot));
+        atomicAdd(&readers[2 * row + 1], 1);`)}`,
+    });
+  }
+  return readers;
+}
+
+const DOT_THREADS = 64;
+
+export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
+  MoeUnpermuteBackpropWeights,
+  (backend, {dy, permutedHiddenStates, invPermutedIdx, expertFirstTokenOffset}) => {
+    const [numTokens, topk] = invPermutedIdx.shape;
+    const [numRows, hiddenSize] = permutedHiddenStates.shape;
+    assertBindable(backend, MoeUnpermuteBackpropWeights, {
+      dy: dy.shape,
+      permutedHiddenStates: permutedHiddenStates.shape,
+    });
+    const dWeights = newTensor(backend, [numTokens, topk], 'float32');
+    if (numTokens === 0) {
+      return [dWeights];
+    }
+    const {type, rowChunks} = chunkOf(hiddenSize);
+    runWgsl(backend, {
+      name: 'MoeUnpermuteBackpropWeights',
+      buffers: [
+        {name: 'dWeights', type: 'f32', access: 'read_write', tensor: dWeights},
+        {name: 'dy', type, access: 'read', tensor: dy},
+        {name: 'rows', type, access: 'read', tensor: permutedHiddenStates},
+        ...slotBuffers(invPermutedIdx, expertFirstTokenOffset),
+      ],
+      uniforms: {numSlots: numTokens * topk, topk, numRows, rowChunks, lastOffset: expertFirstTokenOffset.shape[0] - 1},
+      numWorkgroups: numTokens * topk,
+      code: () => `
+        alias Chunk = ${type};
+        var<workgroup> sums : array<f32, ${DOT_THREADS}>;
+        ${flatIndex} ${readableRows}
+        ${entryPoint(
+          `
+          if (group >= uniforms.numSlots) { return; }
+          let row = invPermutedIdx[group];
+          var products = Chunk();
+          if (row >= 0 && row < numReadableRows()) {
+            let dyRow = group / uniforms.topk;
+            for (var c = thread; c < uniforms.rowChunks; c += ${DOT_THREADS}) {
+              products += rows[u32(row) * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
+            }
+          }
+          sums[thread] = ${type === 'f32' ? 'products' : 'dot(products, Chunk(1))'};
+          for (var width = ${DOT_THREADS / 2}u; width > 0; width /= 2) {
+            workgroupBarrier();
+            if (thread < width) { sums[thread] += sums[thread + width]; }
+          }
+          if (thread == 0) { dWeights[group] = sums[0]; }`,
+          DOT_THREADS,
+        )}`,
+    });
+    return [dWeights];
+  },
+);

@@ -1,0 +1,166 @@
+/**
+ * Runs WGSL of this package inside tfjs's WebGPU backend: in its command batch, with its buffers and its timers.
+ *
+ * tfjs generates a prologue for every program that has one output and hides the builtins in private variables,
+ * after which no workgroup may leave before a barrier. So the pipeline is made here, from WGSL that is complete
+ * as written, and put into the backend's cache under the key that runWebGPUProgram then looks up.
+ */
+import {type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
+import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+import type {MoeKernel} from './moe_kernel';
+
+/** Threads of a workgroup: the most that every WebGPU device has. */
+export const WORKGROUP_SIZE = 256;
+
+export type StorageBinding = {
+  /** Its name in the WGSL. */
+  name: string;
+  /** The WGSL type of an element: `u32`, `i32`, `f32`, `vec4<u32>`, `vec4<f32>`, or an atomic. */
+  type: string;
+  access: 'read' | 'read_write';
+  tensor: TensorInfo;
+};
+
+export type WgslProgram = {
+  /** What the launch does; the label of its pipeline and of its time in tf.profile. */
+  name: string;
+  /** Storage buffers in binding order, none of them empty, the first one written to. All must be used. */
+  buffers: StorageBinding[];
+  /** Members of `uniforms`, in order, u32; a negative value arrives as its bits. One at least must be used. */
+  uniforms: Record<string, number>;
+  /** `const` u32 values in the code. */
+  constants?: Record<string, number>;
+  /** Names in `enable` directives, such as `subgroups`. */
+  extensions?: string[];
+  /**
+   * WGSL with the entry point `main`; buffers, `uniforms` and constants are declared already. It is asked for
+   * once a pipeline, so it may depend on nothing but the name, the buffers, the constants and the extensions.
+   */
+  code: () => string;
+  numWorkgroups: number;
+};
+
+/** A kernel of the webgpu backend, typed by its name. */
+export function webgpuKernel<K extends MoeKernelName>(
+  kernelName: K,
+  run: (backend: WebGPUBackend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
+): MoeKernel {
+  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) =>
+    run(
+      backend as WebGPUBackend,
+      inputs as unknown as MoeKernels[K]['inputs'],
+      attrs as unknown as MoeKernels[K]['attrs'],
+    );
+  return {kernelName, kernelFunc};
+}
+
+export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
+  const {name, buffers, uniforms, numWorkgroups} = program;
+  const key = pipelineKey(program);
+  const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, GPUComputePipeline>};
+  pipelineCache[key] ??= pipelineOf(backend.device, key, program);
+  // WebGPU cannot bind an empty buffer; the code, whose loops do not reach it, gets one of 16 bytes.
+  const stands: TensorInfo[] = [];
+  const bindable = (tensor: TensorInfo) => {
+    if (util.sizeFromShape(tensor.shape) > 0) {
+      return tensor;
+    }
+    stands.push(backend.makeTensorInfo([4], 'int32'));
+    return stands[stands.length - 1];
+  };
+  const [output, ...inputs] = buffers.map(({tensor}) => bindable(tensor));
+  const uniformValues = Object.values(uniforms).map((value) => ({type: 'int32', data: [value]}));
+  backend.runWebGPUProgram(tfjsProgram(name, key, output.shape, numWorkgroups), inputs, output.dtype, uniformValues, output);
+  disposeAll(backend, stands);
+}
+
+/** Pipelines outlive a backend as long as its device, which another backend may use. */
+const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
+
+function pipelineOf(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipeline {
+  const ofDevice = pipelines.get(device) ?? new Map<string, GPUComputePipeline>();
+  pipelines.set(device, ofDevice);
+  const pipeline = ofDevice.get(key) ?? makePipeline(device, program);
+  ofDevice.set(key, pipeline);
+  return pipeline;
+}
+
+function pipelineKey({name, buffers, constants = {}, extensions = []}: WgslProgram): string {
+  const buffersKey = buffers.map((buffer) => `${buffer.name}:${buffer.type}:${buffer.access}`).join();
+  const constantsKey = Object.entries(constants).join(';');
+  return `tfjs-moe ${name} ${buffersKey} ${constantsKey} ${extensions.join()}`;
+}
+
+function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
+  const {name, buffers, uniforms, constants = {}, extensions = [], code} = program;
+  const wgsl = [
+    ...extensions.map((extension) => `enable ${extension};`),
+    ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
+    // tfjs puts the stride of the first tensor, of rank 1 or 2, before what a program passes.
+    `struct Uniforms { tfjsStride : u32, ${Object.keys(uniforms).map((member) => `${member} : u32`).join(', ')} }`,
+    ...buffers.map(
+      ({name: buffer, type, access}, i) => `@group(0) @binding(${i}) var<storage, ${access}> ${buffer} : array<${type}>;`,
+    ),
+    `@group(0) @binding(${buffers.length}) var<uniform> uniforms : Uniforms;`,
+    code(),
+  ].join('\n');
+  return device.createComputePipeline({
+    label: name,
+    layout: 'auto',
+    compute: {module: device.createShaderModule({label: name, code: wgsl}), entryPoint: 'main'},
+  });
+}
+
+function tfjsProgram(name: string, key: string, outputShape: number[], numWorkgroups: number): WebGPUProgram {
+  return {
+    variableNames: [],
+    outputShape,
+    shaderKey: key,
+    workgroupSize: [WORKGROUP_SIZE, 1, 1],
+    // One dimension: tfjs folds it where it is past the device's limit, and flatIndex unfolds it.
+    dispatchLayout: {x: [0]},
+    dispatch: [numWorkgroups, 1, 1],
+    // FROM_PIXELS: such a program declares its bindings, and its key is taken as it is.
+    pixelsOpType: 0 as WebGPUProgram['pixelsOpType'],
+    getUserCode: () => {
+      throw new Error(`The pipeline of ${name} is not in the WebGPU backend's cache.`);
+    },
+    // tfjs labels times by the class of a program.
+    constructor: {name},
+  } as WebGPUProgram;
+}
+
+/** WGSL: the number of a workgroup in a launch that may have been folded into two or three dimensions. */
+export const flatIndex = `
+  fn flatIndex(id : vec3<u32>, count : vec3<u32>) -> u32 {
+    return (id.z * count.y + id.y) * count.x + id.x;
+  }
+`;
+
+/** A tensor whose elements a program is about to write. */
+export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32' | 'float32'): TensorInfo {
+  const isEmpty = util.sizeFromShape(shape) === 0;
+  return backend.makeTensorInfo(shape, dtype, isEmpty ? util.getTypedArrayFromDType(dtype, 0) : undefined);
+}
+
+/** Gives back intermediate tensors; the backend keeps their buffers until the batch that uses them is submitted. */
+export function disposeAll(backend: WebGPUBackend, tensors: TensorInfo[]): void {
+  for (const {dataId} of tensors) {
+    backend.disposeData(dataId);
+  }
+}
+
+/** Asserts that the device can bind every tensor of a kernel whole. */
+export function assertBindable(backend: WebGPUBackend, kernelName: string, tensors: Record<string, number[]>): void {
+  const limit = backend.device.limits.maxStorageBufferBindingSize;
+  for (const [name, shape] of Object.entries(tensors)) {
+    const numBytes = 4 * util.sizeFromShape(shape);
+    util.assert(
+      numBytes <= limit,
+      () =>
+        `Error in ${kernelName}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} ` +
+        'in one buffer (maxStorageBufferBindingSize).',
+    );
+  }
+}

@@ -1,0 +1,20 @@
+/** The kernels of the webgpu backend, one for each name. */
+import type {MoeKernelName} from '../kernel_names';
+import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {moePermuteWebGPU} from './moe_permute/webgpu';
+import {moeSumWebGPU} from './moe_sum/webgpu';
+import {
+  moeUnpermuteBackpropRowsWebGPU,
+  moeUnpermuteBackpropWeightsWebGPU,
+  moeUnpermuteWebGPU,
+} from './moe_unpermute/webgpu';
+import type {MoeKernel} from './shared/moe_kernel';
+
+export const webgpuKernels = {
+  MoeAlignBlockSize: moeAlignBlockSizeWebGPU,
+  MoePermute: moePermuteWebGPU,
+  MoeUnpermute: moeUnpermuteWebGPU,
+  MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGPU,
+  MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGPU,
+  MoeSum: moeSumWebGPU,
+} satisfies Record<MoeKernelName, MoeKernel>;

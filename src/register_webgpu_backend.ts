@@ -1,0 +1,93 @@
+/** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with all that the adapter offers. */
+import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
+import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+
+export type WebGPUBackendOptions = {
+  /** Where devices come from. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */
+  gpu?: GPU | null;
+  powerPreference?: GPUPowerPreference | null;
+};
+
+const USEFUL_FEATURES = ['subgroups', 'shader-f16', 'timestamp-query', 'bgra8unorm-storage'];
+const USEFUL_LIMITS = [
+  'maxBufferSize',
+  'maxStorageBufferBindingSize',
+  'maxStorageBuffersPerShaderStage',
+  'maxComputeWorkgroupStorageSize',
+  'maxComputeWorkgroupsPerDimension',
+  'maxComputeInvocationsPerWorkgroup',
+  'maxComputeWorkgroupSizeX',
+  'maxComputeWorkgroupSizeY',
+  'maxComputeWorkgroupSizeZ',
+] as const;
+/** As tfjs ranks its own: before webgl and cpu where no backend is named. */
+const PRIORITY = 3;
+
+/**
+ * Registers tfjs's backend `webgpu` on a device with every useful feature and limit of the adapter: subgroups,
+ * shader-f16, timestamp-query, storage buffers per stage, buffer and binding sizes. tfjs's own registration asks
+ * for few of them. A backend of that name that is running is removed, and its tensors with it.
+ *
+ *     await registerWebGPUBackend();
+ *     await tf.setBackend('webgpu');
+ *
+ * In Node.js, with the npm package `webgpu`, whose globals tfjs needs:
+ *
+ *     import {create, globals} from 'webgpu';
+ *     Object.assign(globalThis, globals);
+ *     await registerWebGPUBackend({gpu: create([])});
+ *
+ * @param options.gpu  Where devices come from. Default: `navigator.gpu`.
+ * @param options.powerPreference  Default `'high-performance'`.
+ * @throws if there is no WebGPU, no adapter, or in Node.js the globals are missing; nothing is registered then.
+ */
+export async function registerWebGPUBackend(options?: WebGPUBackendOptions | null): Promise<void> {
+  const gpu = options?.gpu ?? (globalThis as {navigator?: {gpu?: GPU}}).navigator?.gpu;
+  if (gpu == null) {
+    throw new Error(
+      'Error in registerWebGPUBackend: there is no WebGPU here (navigator.gpu). In Node.js, pass the gpu of the npm ' +
+        'package webgpu.',
+    );
+  }
+  if (typeof GPUBufferUsage === 'undefined') {
+    throw new Error(
+      'Error in registerWebGPUBackend: the globals of WebGPU are missing. In Node.js, call Object.assign(globalThis, ' +
+        'globals) with those of the npm package webgpu first.',
+    );
+  }
+  const requestAdapter = async () => {
+    const adapter = await gpu.requestAdapter({powerPreference: options?.powerPreference ?? 'high-performance'});
+    if (adapter == null) {
+      throw new Error('Error in registerWebGPUBackend: WebGPU has no adapter here.');
+    }
+    return adapter;
+  };
+  await requestAdapter();
+  makeGlobal(gpu);
+
+  if (findBackendFactory('webgpu') != null) {
+    removeBackend('webgpu');
+  }
+  const makeBackend = async () => {
+    // An adapter gives one device; tfjs makes the backend anew after a reset.
+    const adapter = await requestAdapter();
+    const device = await adapter.requestDevice({
+      requiredFeatures: USEFUL_FEATURES.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[],
+      requiredLimits: Object.fromEntries(USEFUL_LIMITS.map((limit) => [limit, adapter.limits[limit]])),
+    });
+    return new WebGPUBackend(device, adapter.info);
+  };
+  registerBackend('webgpu', makeBackend, PRIORITY);
+}
+
+/** tfjs looks for WebGPU in navigator.gpu, which Node.js lacks. */
+function makeGlobal(gpu: GPU): void {
+  const {navigator} = globalThis as {navigator?: {gpu?: GPU}};
+  if (navigator?.gpu == null) {
+    Object.defineProperty(globalThis, 'navigator', {
+      value: Object.create(navigator ?? null, {gpu: {value: gpu}}) as object,
+      configurable: true,
+      writable: true,
+    });
+  }
+}

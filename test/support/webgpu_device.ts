@@ -1,0 +1,26 @@
+/**
+ * One WebGPU device for all specs: tfjs makes every backend anew for each group of specs, and software GPUs take
+ * seconds to compile our pipelines. They stay with the device.
+ */
+import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {registerBackend, removeBackend} from '@tensorflow/tfjs-core';
+
+let device: Promise<{device: GPUDevice; info: GPUAdapterInfo}> | undefined;
+
+async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo}> {
+  const adapter = await navigator.gpu.requestAdapter();
+  if (adapter == null) {
+    throw new Error('There is no WebGPU adapter.');
+  }
+  // What tfjs's own registration asks for that the specs use; in particular, 8 storage buffers.
+  const {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX} = adapter.limits;
+  const requiredLimits = {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX};
+  return {device: await adapter.requestDevice({requiredLimits}), info: adapter.info};
+}
+
+removeBackend('webgpu');
+registerBackend('webgpu', async () => {
+  device ??= requestDevice();
+  const shared = await device;
+  return new WebGPUBackend(shared.device, shared.info);
+});
