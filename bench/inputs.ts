@@ -18,3 +18,9 @@ export function randomIds(numTokens: number, topk: number, numExperts: number): 
   }
   return tf.tensor2d(ids, [numTokens, topk], 'int32');
 }
+
+/** float32 [rows, columns] of small integers, so that sums are exact; made on the device, without a large upload. */
+export function smallIntegers(numRows: number, numColumns: number): tf.Tensor2D {
+  const upTo = (limit: number, shape: number[]) => tf.floor(tf.randomUniform(shape, 0, limit, 'float32', 7));
+  return tf.add<tf.Tensor2D>(upTo(64, [numRows, 1]), upTo(8, [1, numColumns]));
+}

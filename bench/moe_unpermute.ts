@@ -1,6 +1,6 @@
 /** moeUnpermute beside the same sum by gather and core ops. */
 import * as tf from '../src/tf';
-import {randomIds} from './inputs';
+import {randomIds, smallIntegers} from './inputs';
 import type {Benchmark} from './harness';
 
 export const moeUnpermuteBenchmark: Benchmark = {
@@ -10,9 +10,8 @@ export const moeUnpermuteBenchmark: Benchmark = {
   contenders: ({T, H, K, E}) => {
     const permuted = tf.moePermute(tf.zeros([T, 4]), randomIds(T, K, E), E);
     const {invPermutedIdx, expertFirstTokenOffset} = permuted;
-    // Small integers, so that the order of the sum does not show in its bits.
-    const rows = tf.floor(tf.randomUniform<tf.Rank.R2>([T * K, H], 0, 8, 'float32', 1));
-    const weights = tf.floor(tf.randomUniform<tf.Rank.R2>([T, K], 0, 8, 'float32', 2));
+    const rows = smallIntegers(T * K, H);
+    const weights = smallIntegers(T, K);
     const gatherAndSum = () => {
       const slots = tf.reshape(tf.gather(rows, invPermutedIdx), [T, K, H]);
       return [tf.sum(tf.mul(slots, tf.expandDims(weights, 2)), 1)];

@@ -7,6 +7,7 @@
 import {writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/register_webgpu_backend';
 import * as tf from '../src/tf';
 import {opNames, runBenchmarks} from './run';
@@ -49,7 +50,7 @@ function shapesOfFlags(): Array<{layer: string; shape: Shape}> {
   return chosen.flatMap(({name, H, K, E}) => numTokens.map((T) => ({layer: name, shape: {T, H, K, E}})));
 }
 
-async function useWebGPU(): Promise<string> {
+async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void>}> {
   const require = createRequire(__filename);
   const {create, globals} = require(process.env.DAWN_NODE ?? 'webgpu') as {
     create: (options: string[]) => GPU;
@@ -58,9 +59,17 @@ async function useWebGPU(): Promise<string> {
   Object.assign(globalThis, globals);
   // Exact timestamps.
   const gpu = create(['enable-dawn-features=allow_unsafe_apis', 'disable-dawn-features=timestamp_quantization']);
-  await registerWebGPUBackend({gpu});
   const adapter = await gpu.requestAdapter({powerPreference: 'high-performance'});
-  return adapter?.info.description || adapter?.info.vendor || 'unknown';
+  const reset = async () => {
+    if (tf.getBackend() === 'webgpu') {
+      const {device} = tf.backend() as WebGPUBackend;
+      tf.removeBackend('webgpu');
+      device.destroy();
+    }
+    await registerWebGPUBackend({gpu});
+    await tf.setBackend('webgpu');
+  };
+  return {device: adapter?.info.description || adapter?.info.vendor || 'unknown', reset};
 }
 
 async function main(): Promise<void> {
@@ -69,7 +78,9 @@ async function main(): Promise<void> {
   if (unknown != null) {
     throw new Error(`--op must be of ${opNames.join(', ')}, but is '${unknown}'.`);
   }
-  const device = flags.backend === 'webgpu' ? await useWebGPU() : 'host';
+  const isWebGPU = flags.backend === 'webgpu';
+  const {device, reset} = isWebGPU ? await setUpWebGPU() : {device: 'host', reset: async () => {}};
+  await reset();
   if (!(await tf.setBackend(flags.backend))) {
     throw new Error(`The backend '${flags.backend}' cannot start here.`);
   }
@@ -79,6 +90,7 @@ async function main(): Promise<void> {
     ops,
     shapes: shapesOfFlags(),
     numRuns: positive('runs', flags.runs),
+    resetBackend: reset,
     withoutBaselines: flags['no-baselines'],
   };
   const rows = await runBenchmarks(options, console.log);

@@ -23,6 +23,8 @@ export type BenchOptions = {
   /** Named layers with their T. */
   shapes: Array<{layer: string; shape: Shape}>;
   numRuns: number;
+  /** Makes the backend anew, so that buffers that one benchmark leaves behind do not serve the next. */
+  resetBackend: () => Promise<void>;
   /** Only the op and the copy, for large tables. */
   withoutBaselines: boolean;
 };
@@ -40,11 +42,11 @@ export type BenchRow = {
 const CHECKED_HIDDEN_SIZE = 8;
 
 export async function runBenchmarks(options: BenchOptions, print: (line: string) => void): Promise<BenchRow[]> {
-  const backend = tf.getBackend();
-  const timer = backend === 'webgpu' ? new GpuTimer(tf.backend() as WebGPUBackend) : undefined;
   const rows: BenchRow[] = [];
   for (const {layer, shape} of options.shapes) {
     for (const op of options.ops) {
+      await options.resetBackend();
+      const timer = tf.getBackend() === 'webgpu' ? new GpuTimer(tf.backend() as WebGPUBackend) : undefined;
       rows.push(await runBenchmark(op, layer, shape, options, timer, print));
     }
   }
@@ -85,7 +87,7 @@ async function runBenchmark(
   }
   tf.dispose(expected);
   if (timer != null) {
-    const halfOfBytes = tf.zeros([Math.max(4, Math.floor(numBytes / 32) * 4)]);
+    const halfOfBytes = tf.fill([Math.max(4, Math.floor(numBytes / 32) * 4)], 1);
     contenders.push({name: 'copy of as many bytes', kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
   }
   const timings: Timing[] = [];

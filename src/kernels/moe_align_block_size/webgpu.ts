@@ -28,8 +28,12 @@ import {
   sortsInOneLaunch,
 } from '../shared/webgpu_sort';
 
-/** Each fills at least this many places, so that few of them count keys for little. */
-const PLACES_PER_FILL_WORKGROUP = 2048;
+/** Up to here, counting all keys in every workgroup takes less time than two more launches. */
+const ONE_LAUNCH_ASSIGNMENTS = 8192;
+/** Assignments of a workgroup in one launch; ranking them among themselves takes a step each. */
+const RANKED_AT_ONCE = 32;
+/** Each thread of them takes a few places. */
+const PLACES_PER_FILL_WORKGROUP = 4 * WORKGROUP_SIZE;
 const MAX_FILL_WORKGROUPS = 256;
 
 export const moeAlignBlockSizeWebGPU = webgpuKernel(
@@ -44,7 +48,9 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
     const sortedTokenIds = newTensor(backend, [numSortedIds], 'int32');
     const expertIds = newTensor(backend, [numBlocks], 'int32');
     const numTokensPostPad = newTensor(backend, [1], 'int32');
-    const numAssignmentWorkgroups = Math.ceil(numAssignments / WORKGROUP_SIZE);
+    const oneLaunch = numAssignments <= ONE_LAUNCH_ASSIGNMENTS && sortsInOneLaunch(numExperts, mapUse);
+    const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
+    const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
     const numFillWorkgroups = Math.min(
       MAX_FILL_WORKGROUPS,
       Math.max(1, Math.ceil(numSortedIds / PLACES_PER_FILL_WORKGROUP)),
@@ -67,7 +73,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
       ...labelUniforms(labels),
     };
 
-    if (sortsInOneLaunch(sizes, mapUse)) {
+    if (oneLaunch) {
       runWgsl(backend, {
         name: `MoeAlignInOne_${mapUse}`,
         buffers: [
@@ -111,31 +117,48 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
   },
 );
 
-/** WGSL that both ways share; a thread takes start, start + step, ... */
+/**
+ * WGSL that both ways share: fills the places and labels the blocks start, start + step, … The program adds
+ * rowsOf(e), the first row of an expert and the row past its last, and the label of its blocks.
+ */
 const fillBlocks = `
-  fn fillPadding(first : u32, end : u32, start : u32, step : u32) {
-    for (var s = first + start; s < end; s += step) { sortedTokenIds[s] = uniforms.numAssignments; }
-  }
-  fn labelBlocks(firstRow : u32, endRow : u32, label : i32, start : u32, step : u32) {
-    for (var b = firstRow / uniforms.blockSize + start; b < endRow / uniforms.blockSize; b += step) {
-      expertIds[b] = label;
+  // The last expert that begins at the row or before: the one whose block it is in.
+  fn expertAt(row : u32) -> u32 {
+    var low = 0u;
+    var high = uniforms.numExperts;
+    while (high - low > 1) {
+      let middle = (low + high) / 2;
+      if (rowsOf(middle).x <= row) { low = middle; } else { high = middle; }
     }
+    return low;
   }
-  fn fillTail(first : u32, label : i32, start : u32, step : u32) {
-    fillPadding(first, uniforms.numSortedIds, start, step);
-    for (var b = first / uniforms.blockSize + start; b < uniforms.numBlocks; b += step) { expertIds[b] = label; }
+
+  fn fillPlaces(total : u32, start : u32, step : u32) {
+    for (var s = start; s < uniforms.numSortedIds; s += step) {
+      if (s >= total || s >= rowsOf(expertAt(s)).y) { sortedTokenIds[s] = uniforms.numAssignments; }
+    }
+    for (var b = start; b < uniforms.numBlocks; b += step) {
+      let row = b * uniforms.blockSize;
+      if (row < total) { expertIds[b] = blockLabel(expertAt(row)); } else { expertIds[b] = blockTailLabel(); }
+    }
   }
 `;
 
 const alignInOne = `
+  fn rowsOf(expert : u32) -> vec2<u32> {
+    return vec2<u32>(keyRows[expert], keyRows[expert] + atomicLoad(&keyCounts[expert]));
+  }
+  fn blockLabel(expert : u32) -> i32 { return labelOf(expert); }
+  fn blockTailLabel() -> i32 { return tailLabel(); }
+
   @compute @workgroup_size(${WORKGROUP_SIZE})
   fn main(
       @builtin(workgroup_id) id : vec3<u32>,
       @builtin(num_workgroups) count : vec3<u32>,
       @builtin(local_invocation_index) thread : u32) {
     let group = flatIndex(id, count);
-    let first = min(group * ${WORKGROUP_SIZE}, uniforms.numAssignments);
-    let end = min(first + ${WORKGROUP_SIZE}, uniforms.numAssignments);
+    let first = min(group * ${RANKED_AT_ONCE}, uniforms.numAssignments);
+    let end = min(first + ${RANKED_AT_ONCE}, uniforms.numAssignments);
     countKeys(thread, first, end);
 
     if (group < uniforms.numAssignmentWorkgroups) {
@@ -149,17 +172,15 @@ const alignInOne = `
     if (fill >= uniforms.numFillWorkgroups) { return; }
     let total = keyRows[uniforms.numExperts];
     if (fill == 0 && thread == 0) { numTokensPostPad[0] = total; }
-    for (var e = fill; e < uniforms.numExperts; e += uniforms.numFillWorkgroups) {
-      let next = keyRows[e + 1];
-      fillPadding(keyRows[e] + atomicLoad(&keyCounts[e]), next, thread, ${WORKGROUP_SIZE});
-      labelBlocks(keyRows[e], next, labelOf(e), thread, ${WORKGROUP_SIZE});
-    }
-    fillTail(
-        total, tailLabel(), fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
+    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
   }
 `;
 
 const alignSorted = `
+  fn rowsOf(expert : u32) -> vec2<u32> { return vec2<u32>(experts[expert].xy); }
+  fn blockLabel(expert : u32) -> i32 { return experts[expert].w; }
+  fn blockTailLabel() -> i32 { return experts[uniforms.numExperts].w; }
+
   @compute @workgroup_size(${WORKGROUP_SIZE})
   fn main(
       @builtin(workgroup_id) id : vec3<u32>,
@@ -179,15 +200,7 @@ const alignSorted = `
     }
     let fill = group - uniforms.numAssignmentWorkgroups;
     if (fill >= uniforms.numFillWorkgroups) { return; }
-    for (var e = fill; e < uniforms.numExperts; e += uniforms.numFillWorkgroups) {
-      let expert = experts[e];
-      let next = u32(experts[e + 1].x);
-      fillPadding(u32(expert.y), next, thread, ${WORKGROUP_SIZE});
-      labelBlocks(u32(expert.x), next, expert.w, thread, ${WORKGROUP_SIZE});
-    }
-    let afterLast = experts[uniforms.numExperts];
-    fillTail(
-        u32(afterLast.x), afterLast.w,
-        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
+    let total = u32(experts[uniforms.numExperts].x);
+    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
   }
 `;

@@ -33,6 +33,9 @@ import {
   sortsInOneLaunch,
 } from '../shared/webgpu_sort';
 
+/** Up to here, counting all keys in every workgroup takes less time than two more launches. */
+const ONE_LAUNCH_ASSIGNMENTS = 2048;
+
 /** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
 function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {
   const expectedRows = isAligned ? numRows - numAssignments : hasMap ? numAssignments : numAssignments / 16;
@@ -77,7 +80,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   );
   const numTokenWorkgroups = Math.ceil(numTokens / tokensPerWorkgroup);
   const numFillWorkgroups = fillWorkgroups(numRows, numAssignments, isAligned, mapUse === 'local');
-  const oneLaunch = topk <= WORKGROUP_SIZE && sortsInOneLaunch(sizes, mapUse);
+  const oneLaunch = topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS && sortsInOneLaunch(numExperts, mapUse);
 
   const rowBuffers: StorageBinding[] = [
     {name: 'rows', type: chunk.type, access: 'read_write', tensor: rows},

@@ -2,8 +2,8 @@
  * MoeUnpermute and its two gradients on WebGPU, all gathers: every element of a result is summed by one thread, in
  * slot order, so that results do not vary from run to run.
  *
- *   MoeUnpermute                 1 launch: a workgroup takes tokens, a thread some columns of one; it reads
- *                                each slot's row and adds. (T*K + T)*H*4 bytes.
+ *   MoeUnpermute                 1 launch: a thread takes a few columns of a token, reads them in each slot's row,
+ *                                and adds. (T*K + T)*H*4 bytes.
  *   MoeUnpermuteBackpropRows     3 launches: the first slot that reads each row and how many do, by integer
  *                                atomics; then a workgroup takes rows. A row that several slots read is summed by
  *                                looking for them; moePermute makes none.
@@ -53,6 +53,10 @@ function slotBuffers(invPermutedIdx: TensorInfo, expertFirstTokenOffset: TensorI
   ];
 }
 
+const SLOTS_AT_ONCE = 4;
+const unrolled = (statement: (u: number) => string) =>
+  Array.from({length: SLOTS_AT_ONCE}, (_, u) => statement(u)).join('');
+
 export const moeUnpermuteWebGPU = webgpuKernel(
   MoeUnpermute,
   (backend, {permutedHiddenStates, topkWeights, invPermutedIdx, expertFirstTokenOffset}) => {
@@ -67,10 +71,6 @@ export const moeUnpermuteWebGPU = webgpuKernel(
       return [out];
     }
     const {type, rowChunks} = chunkOf(hiddenSize);
-    const tokensPerWorkgroup = Math.max(
-      1,
-      Math.floor(WORKGROUP_SIZE / Math.max(topk, Math.min(WORKGROUP_SIZE, rowChunks))),
-    );
     runWgsl(backend, {
       name: 'MoeUnpermute',
       buffers: [
@@ -84,51 +84,42 @@ export const moeUnpermuteWebGPU = webgpuKernel(
         topk,
         numRows,
         rowChunks,
-        tokensPerWorkgroup,
         lastOffset: expertFirstTokenOffset.shape[0] - 1,
       },
-      numWorkgroups: Math.ceil(numTokens / tokensPerWorkgroup),
+      numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
       code: () => `
         alias Chunk = ${type};
-        var<workgroup> slotRows : array<i32, ${WORKGROUP_SIZE}>;
-        var<workgroup> slotWeights : array<f32, ${WORKGROUP_SIZE}>;
         ${flatIndex} ${readableRows}
+        fn addRow(sum : Chunk, weight : f32, row : i32, limit : i32, chunk : Chunk) -> Chunk {
+          if (row < 0 || row >= limit) { return sum; }
+          return fma(Chunk(weight), chunk, sum);
+        }
         ${entryPoint(`
-          let tokens = uniforms.tokensPerWorkgroup;
-          let lanes = ${WORKGROUP_SIZE}u / tokens;
-          let firstToken = group * tokens;
-          if (firstToken >= uniforms.numTokens) { return; }
-          let t = thread / lanes;
-          let lane = thread % lanes;
-          let isToken = t < tokens && firstToken + t < uniforms.numTokens;
-          // One turn, unless a token has more experts than the workgroup has threads.
-          for (var firstSlot = 0u; firstSlot < uniforms.topk; firstSlot += ${WORKGROUP_SIZE}u / tokens) {
-            let numSlots = min(${WORKGROUP_SIZE}u / tokens, uniforms.topk - firstSlot);
-            let slotToken = firstToken + thread / numSlots;
-            if (thread < tokens * numSlots && slotToken < uniforms.numTokens) {
-              let slot = slotToken * uniforms.topk + firstSlot + thread % numSlots;
-              let row = invPermutedIdx[slot];
-              let isRead = row >= 0 && row < numReadableRows();
-              slotRows[thread] = select(-1, row, isRead);
-              slotWeights[thread] = select(0, topkWeights[slot], isRead);
-            }
-            workgroupBarrier();
-            if (isToken) {
-              for (var c = lane; c < uniforms.rowChunks; c += lanes) {
-                let to = (firstToken + t) * uniforms.rowChunks + c;
-                var sum = Chunk();
-                if (firstSlot > 0) { sum = out[to]; }
-                for (var s = 0u; s < numSlots; s++) {
-                  let row = slotRows[t * numSlots + s];
-                  if (row >= 0) {
-                    sum = fma(Chunk(slotWeights[t * numSlots + s]), rows[u32(row) * uniforms.rowChunks + c], sum);
-                  }
-                }
-                out[to] = sum;
-              }
-            }
-            workgroupBarrier();
-          }`)}`,
+          let i = group * ${WORKGROUP_SIZE} + thread;
+          if (i >= uniforms.numTokens * uniforms.rowChunks) { return; }
+          let token = i / uniforms.rowChunks;
+          let c = i % uniforms.rowChunks;
+          let limit = numReadableRows();
+          let firstSlot = token * uniforms.topk;
+          var sum = Chunk();
+          // Reads go out ${SLOTS_AT_ONCE} slots at a time, of row 0 where a slot is skipped; nothing of that is used.
+          var k = 0u;
+          for (; k + ${SLOTS_AT_ONCE} <= uniforms.topk; k += ${SLOTS_AT_ONCE}) {
+            ${unrolled((u) => `
+            let row${u} = invPermutedIdx[firstSlot + k + ${u}];
+            let weight${u} = topkWeights[firstSlot + k + ${u}];`)}
+            ${unrolled((u) => `
+            let chunk${u} = rows[select(0, u32(row${u}), row${u} >= 0 && row${u} < limit) * uniforms.rowChunks + c];`)}
+            ${unrolled((u) => `
+            sum = addRow(sum, weight${u}, row${u}, limit, chunk${u});`)}
+          }
+          for (; k < uniforms.topk; k++) {
+            let row = invPermutedIdx[firstSlot + k];
+            let isRead = row >= 0 && row < limit;
+            let chunk = rows[select(0, u32(row), isRead) * uniforms.rowChunks + c];
+            sum = addRow(sum, topkWeights[firstSlot + k], row, limit, chunk);
+          }
+          out[i] = sum;`)}`,
     });
     return [out];
   },
