@@ -65,12 +65,6 @@ export async function timeContender(
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
   }
 
-  if (kind === 'op' && process.env.PROFILE) {
-    for (let i = 0; i < 3; i++) {
-      const {getExtraProfileInfo} = (await tf.time(() => tf.dispose(tf.tidy(run)))) as unknown as {getExtraProfileInfo?: () => string};
-      if (i === 2) console.log('PROFILE', getExtraProfileInfo?.());
-    }
-  }
   const gpuTimes: number[] = [];
   let numLaunches = 0;
   const calls = wantedRuns < numRuns ? 1 : CALLS_PER_PASS;

@@ -1,18 +1,28 @@
-/** `npm run bench:bundle`: the benchmarks without node_modules, for a machine that has only a GPU, in build/bench/. */
+/**
+ * `npm run bench:bundle`: the benchmarks without node_modules, for a machine that has only a GPU. Writes build/bench/:
+ * bench.cjs for Node.js with Dawn, and page/ for a browser.
+ */
+import {copyFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {ensureNpmPackages, root} from './set_up.mjs';
 
 ensureNpmPackages();
 const {build} = await import('esbuild');
-const outfile = join(root, 'build', 'bench', 'bench.cjs');
+const folder = join(root, 'build', 'bench');
+const common = {bundle: true, ignoreAnnotations: true, minify: true, logLevel: 'error'};
 await build({
+  ...common,
   entryPoints: [join(root, 'bench', 'node.ts')],
-  outfile,
-  bundle: true,
+  outfile: join(folder, 'bench.cjs'),
   platform: 'node',
   external: ['webgpu'],
-  ignoreAnnotations: true,
-  minify: true,
-  logLevel: 'error',
 });
-console.log(`Wrote ${outfile}. Run it as: DAWN_NODE=path/to/dawn.node node bench.cjs --backend webgpu`);
+await build({
+  ...common,
+  entryPoints: [join(root, 'bench', 'page.ts')],
+  outfile: join(folder, 'page', 'page.js'),
+  platform: 'browser',
+});
+copyFileSync(join(root, 'bench', 'serve.cjs'), join(folder, 'page', 'serve.cjs'));
+console.log('DAWN_NODE=path/to/dawn.node node build/bench/bench.cjs --backend webgpu');
+console.log('node build/bench/page/serve.cjs CHROMIUM "FLAGS" rows.json "layer=mixtral&T=256,4096"');

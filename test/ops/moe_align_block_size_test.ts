@@ -12,26 +12,27 @@ async function expectAligned(args: Parameters<typeof naiveAlign>[0]): Promise<vo
   const result = tf.moeAlignBlockSize(idsTensor(ids, topk), blockSize, numExperts, options);
   const naive = naiveAlign(args);
   const what = `B ${blockSize} ${JSON.stringify(options).slice(0, 200)}`;
-  await expectInts(result.sortedTokenIds, naive.sortedTokenIds, `${what}: sortedTokenIds`);
-  await expectInts(result.expertIds, naive.expertIds, `${what}: expertIds`);
-  await expectInts(result.numTokensPostPad, naive.numTokensPostPad, `${what}: numTokensPostPad`);
+  await Promise.all([
+    expectInts(result.sortedTokenIds, naive.sortedTokenIds, `${what}: sortedTokenIds`),
+    expectInts(result.expertIds, naive.expertIds, `${what}: expertIds`),
+    expectInts(result.numTokensPostPad, naive.numTokensPostPad, `${what}: numTokensPostPad`),
+  ]);
   tf.dispose(result);
 }
 
 describeWithFlags('moeAlignBlockSize', ALL_ENVS, () => {
   for (const {name, ids, topk, numExperts} of nastyRoutings) {
     it(`equals the naive loop: ${name}`, async () => {
-      for (const blockSize of [1, 3, 16]) {
-        for (const padSortedIds of [false, true]) {
-          await expectAligned({ids, topk, numExperts, blockSize, padSortedIds});
-        }
-        await expectAligned({ids, topk, numExperts, blockSize, ignoreInvalidExperts: true});
-      }
-      for (const {expertMap} of nastyMaps(numExperts)) {
-        for (const ignoreInvalidExperts of [false, true]) {
-          await expectAligned({ids, topk, numExperts, blockSize: 4, expertMap, ignoreInvalidExperts});
-        }
-      }
+      const blocks = [1, 3, 16].flatMap((blockSize) => [
+        {blockSize},
+        {blockSize, padSortedIds: true},
+        {blockSize, ignoreInvalidExperts: true},
+      ]);
+      const maps = nastyMaps(numExperts).flatMap(({expertMap}) => [
+        {blockSize: 4, expertMap},
+        {blockSize: 4, expertMap, ignoreInvalidExperts: true},
+      ]);
+      await Promise.all([...blocks, ...maps].map((options) => expectAligned({ids, topk, numExperts, ...options})));
     });
   }
 

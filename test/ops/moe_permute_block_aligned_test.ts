@@ -14,26 +14,24 @@ async function expectBlockAligned({hiddenSize, ...options}: Options): Promise<vo
   const result = tf.moePermuteBlockAligned(
     countingRows(ids.length, hiddenSize), idsTensor(ids, topk), numExperts, blockSize, {expertMap, a1qScale});
   const naive = naivePermuteBlockAligned(options);
-  await expectFloats(result.permutedHiddenStates, countingRowsOf(naive.rowToken, hiddenSize), 'rows');
-  await expectInts(result.sortedTokenIds, naive.sortedTokenIds, 'sortedTokenIds');
-  await expectInts(result.expertIds, naive.expertIds, 'expertIds');
-  await expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'invPermutedIdx');
-  // One token's [1, 2] scale is gathered; so is every other here.
-  if (a1qScale != null) {
-    await expectFloats(result.a1qScale!, countingRowsOf(naive.rowToken, 2), 'a1qScale');
-  }
+  await Promise.all([
+    expectFloats(result.permutedHiddenStates, countingRowsOf(naive.rowToken, hiddenSize), 'rows'),
+    expectInts(result.sortedTokenIds, naive.sortedTokenIds, 'sortedTokenIds'),
+    expectInts(result.expertIds, naive.expertIds, 'expertIds'),
+    expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'invPermutedIdx'),
+    // One token's [1, 2] scale is gathered; so is every other here.
+    ...(a1qScale == null ? [] : [expectFloats(result.a1qScale!, countingRowsOf(naive.rowToken, 2), 'a1qScale')]),
+  ]);
   tf.dispose(result);
 }
 
 describeWithFlags('moePermuteBlockAligned', ALL_ENVS, () => {
   for (const {name, ids, topk, numExperts, hiddenSize} of nastyRoutings) {
     it(`equals the naive loop: ${name}`, async () => {
-      for (const blockSize of [1, 4]) {
-        await expectBlockAligned({ids, topk, numExperts, hiddenSize, blockSize});
-      }
-      for (const {expertMap} of nastyMaps(numExperts)) {
-        await expectBlockAligned({ids, topk, numExperts, hiddenSize, blockSize: 3, expertMap});
-      }
+      const blocks = [{blockSize: 1}, {blockSize: 4}];
+      const maps = nastyMaps(numExperts).map(({expertMap}) => ({blockSize: 3, expertMap}));
+      const routing = {ids, topk, numExperts, hiddenSize};
+      await Promise.all([...blocks, ...maps].map((options) => expectBlockAligned({...routing, ...options})));
     });
   }
 

@@ -18,9 +18,14 @@ async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo
   return {device: await adapter.requestDevice({requiredLimits}), info: adapter.info};
 }
 
-removeBackend('webgpu');
-registerBackend('webgpu', async () => {
-  device ??= requestDevice();
-  const shared = await device;
-  return new WebGPUBackend(shared.device, shared.info);
-});
+/** Registers tfjs's WebGPU backend on that device. */
+export function registerSharedDevice(): void {
+  removeBackend('webgpu');
+  registerBackend('webgpu', async () => {
+    device ??= requestDevice();
+    const shared = await device;
+    return new WebGPUBackend(shared.device, shared.info);
+  });
+}
+
+registerSharedDevice();

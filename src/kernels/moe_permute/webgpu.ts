@@ -34,7 +34,7 @@ import {
 } from '../shared/webgpu_sort';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
-const ONE_LAUNCH_ASSIGNMENTS = 2048;
+const ONE_LAUNCH_ASSIGNMENTS = 4096;
 
 /** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
 function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {

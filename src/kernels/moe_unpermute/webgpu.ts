@@ -53,9 +53,23 @@ function slotBuffers(invPermutedIdx: TensorInfo, expertFirstTokenOffset: TensorI
   ];
 }
 
-const SLOTS_AT_ONCE = 4;
-const unrolled = (statement: (u: number) => string) =>
-  Array.from({length: SLOTS_AT_ONCE}, (_, u) => statement(u)).join('');
+/**
+ * WGSL: adds slots as long as `count` are left. Their reads go out together, of row 0 where a slot is skipped; nothing
+ * of that is used.
+ */
+function addSlots(count: number): string {
+  const forEach = (statement: (u: number) => string) => Array.from({length: count}, (_, u) => statement(u)).join('');
+  return `
+    for (; k + ${count} <= uniforms.topk; k += ${count}) {
+      ${forEach((u) => `
+        let row${u} = invPermutedIdx[firstSlot + k + ${u}];
+        let weight${u} = topkWeights[firstSlot + k + ${u}];`)}
+      ${forEach((u) => `
+        let chunk${u} = rows[select(0, u32(row${u}), row${u} >= 0 && row${u} < limit) * uniforms.rowChunks + c];`)}
+      ${forEach((u) => `
+        sum = addRow(sum, weight${u}, row${u}, limit, chunk${u});`)}
+    }`;
+}
 
 export const moeUnpermuteWebGPU = webgpuKernel(
   MoeUnpermute,
@@ -102,23 +116,8 @@ export const moeUnpermuteWebGPU = webgpuKernel(
           let limit = numReadableRows();
           let firstSlot = token * uniforms.topk;
           var sum = Chunk();
-          // Reads go out ${SLOTS_AT_ONCE} slots at a time, of row 0 where a slot is skipped; nothing of that is used.
           var k = 0u;
-          for (; k + ${SLOTS_AT_ONCE} <= uniforms.topk; k += ${SLOTS_AT_ONCE}) {
-            ${unrolled((u) => `
-            let row${u} = invPermutedIdx[firstSlot + k + ${u}];
-            let weight${u} = topkWeights[firstSlot + k + ${u}];`)}
-            ${unrolled((u) => `
-            let chunk${u} = rows[select(0, u32(row${u}), row${u} >= 0 && row${u} < limit) * uniforms.rowChunks + c];`)}
-            ${unrolled((u) => `
-            sum = addRow(sum, weight${u}, row${u}, limit, chunk${u});`)}
-          }
-          for (; k < uniforms.topk; k++) {
-            let row = invPermutedIdx[firstSlot + k];
-            let isRead = row >= 0 && row < limit;
-            let chunk = rows[select(0, u32(row), isRead) * uniforms.rowChunks + c];
-            sum = addRow(sum, topkWeights[firstSlot + k], row, limit, chunk);
-          }
+          ${[4, 2, 1].map(addSlots).join('')}
           out[i] = sum;`)}`,
     });
     return [out];

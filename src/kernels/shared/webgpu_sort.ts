@@ -15,6 +15,8 @@ import {roundUp} from '../../kernel_shapes';
 import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
 
 const MAX_TILES = 128;
+/** Counts that the one workgroup of the second launch scans at once. */
+const SCANNED_AT_ONCE = 16384;
 
 export type SortSizes = {
   numAssignments: number;
@@ -157,7 +159,8 @@ function countTiles(
 ): {keys: TensorInfo; counts: TensorInfo; numTiles: number; tileSize: number} {
   const {numAssignments, numExperts, numLocalExperts} = sizes;
   const numKeys = numKeysOf(numExperts, mapUse);
-  const tileSize = WORKGROUP_SIZE * Math.max(1, Math.ceil(numAssignments / (WORKGROUP_SIZE * MAX_TILES)));
+  const maxTiles = Math.min(MAX_TILES, Math.max(16, Math.floor(SCANNED_AT_ONCE / numKeys)));
+  const tileSize = WORKGROUP_SIZE * Math.max(1, Math.ceil(numAssignments / (WORKGROUP_SIZE * maxTiles)));
   const numTiles = Math.max(1, Math.ceil(numAssignments / tileSize));
   const keys = newTensor(backend, [numAssignments], 'int32');
   // Whole vec4, which the next launch reads.
@@ -234,10 +237,11 @@ function countTiles(
   return {keys, counts, numTiles, tileSize};
 }
 
-/**
- * Launch 2, one workgroup: each thread sums a run of counts, the sums are scanned, and each thread reads its run once
- * more to write the sums before each count.
- */
+const VECTORS_PER_THREAD = 4;
+/** Starts of this many keys stay in workgroup memory; later ones are read back from the counts. */
+const KEPT_KEYS = 1024;
+
+/** Launch 2, one workgroup: each thread sums a run of counts, and the sums are scanned. */
 function scanTiles(
   backend: WebGPUBackend,
   {expertMap, mapUse, sizes, labels, rowCounts}: SortInputs,
@@ -259,18 +263,22 @@ function scanTiles(
     ...mapBuffer(expertMap, mapUse === 'label'),
   ];
   const {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX} = backend.device.limits;
-  const workgroupSize = Math.min(1024, maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX);
+  const numCounts = numKeysOf(numExperts, mapUse) * numTiles;
+  const workgroupSize =
+    numCounts <= 4 * VECTORS_PER_THREAD * WORKGROUP_SIZE
+      ? WORKGROUP_SIZE
+      : Math.min(1024, maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX);
   runWgsl(backend, {
     name: `MoeScanTiles_${mapUse === 'label' ? 'label' : 'none'}_${hasOffsets ? 'offsets' : 'total'}`,
     buffers,
     uniforms: {
-      numCounts: numKeysOf(numExperts, mapUse) * numTiles,
+      numCounts,
       numTiles,
       numLocalExperts,
       blockSize: Math.max(1, blockSize),
       ...labelUniforms(labels),
     },
-    constants: {WORKGROUP_SIZE: workgroupSize},
+    constants: {WORKGROUP_SIZE: workgroupSize, RUN: VECTORS_PER_THREAD},
     numWorkgroups: 1,
     code: () => `
       ${exclusiveScan(workgroupSize)}
@@ -278,52 +286,75 @@ function scanTiles(
 
       // The counts of a vector; nothing has written those past the last.
       fn countsAt(v : u32) -> vec4<u32> {
+        if (4 * v >= uniforms.numCounts) { return vec4<u32>(); }
         let isCount = vec4<u32>(4 * v) + vec4<u32>(0, 1, 2, 3) < vec4<u32>(uniforms.numCounts);
         return select(vec4<u32>(), counts[v], isCount);
       }
-      fn sumBefore(c : u32) -> u32 { return counts[c / 4][c % 4]; }
+      var<workgroup> keyStarts : array<u32, ${KEPT_KEYS}>;
+      // The sorted position of the first assignment of a key.
+      fn keyStart(key : u32) -> u32 {
+        if (key < ${KEPT_KEYS}) { return keyStarts[key]; }
+        let c = key * uniforms.numTiles;
+        return counts[c / 4][c % 4];
+      }
+      fn keepStart(c : u32, sumBefore : u32) {
+        let key = c / uniforms.numTiles;
+        if (key < ${KEPT_KEYS} && key * uniforms.numTiles == c) { keyStarts[key] = sumBefore; }
+      }
 
       @compute @workgroup_size(WORKGROUP_SIZE)
       fn main(@builtin(local_invocation_index) thread : u32) {
+        var carry = 0u;
         let numVectors = (uniforms.numCounts + 3) / 4;
-        let run = (numVectors + WORKGROUP_SIZE - 1) / WORKGROUP_SIZE;
-        let first = min(thread * run, numVectors);
-        let end = min(first + run, numVectors);
-        var sum = 0u;
-        for (var v = first; v < end; v++) {
-          let four = countsAt(v);
-          sum += four.x + four.y + four.z + four.w;
+        for (var first = 0u; first < numVectors; first += WORKGROUP_SIZE * RUN) {
+          // The run of this thread; its reads go out together.
+          var run : array<vec4<u32>, RUN>;
+          var sum = 0u;
+          for (var v = 0u; v < RUN; v++) { run[v] = countsAt(first + thread * RUN + v); }
+          for (var v = 0u; v < RUN; v++) { sum += dot(run[v], vec4<u32>(1)); }
+          let numThreads = min(WORKGROUP_SIZE, (numVectors - first + RUN - 1) / RUN);
+          var before = carry + exclusiveScan(thread, sum, numThreads);
+          carry += scanTotal;
+          for (var v = 0u; v < RUN; v++) {
+            let y = before + run[v].x;
+            let z = y + run[v].y;
+            let w = z + run[v].z;
+            let vector = first + thread * RUN + v;
+            if (vector < numVectors) {
+              counts[vector] = vec4<u32>(before, y, z, w);
+              keepStart(4 * vector, before);
+              keepStart(4 * vector + 1, y);
+              keepStart(4 * vector + 2, z);
+              keepStart(4 * vector + 3, w);
+            }
+            before = w + run[v].w;
+          }
         }
-        var before = exclusiveScan(thread, sum, min(WORKGROUP_SIZE, (numVectors + run - 1) / run));
-        for (var v = first; v < end; v++) {
-          let four = countsAt(v);
-          let y = before + four.x;
-          let z = y + four.y;
-          let w = z + four.z;
-          counts[v] = vec4<u32>(before, y, z, w);
-          before = w + four.w;
-        }
+        workgroupBarrier();
         storageBarrier();
 
-        var carry = 0u;
+        carry = 0;
         for (var firstExpert = 0u; firstExpert < uniforms.numLocalExperts; firstExpert += WORKGROUP_SIZE) {
           let expert = firstExpert + thread;
           var sorted = 0u;
           var count = 0u;
           if (expert < uniforms.numLocalExperts) {
-            sorted = sumBefore(expert * uniforms.numTiles);
-            count = sumBefore((expert + 1) * uniforms.numTiles) - sorted;
+            sorted = keyStart(expert);
+            count = keyStart(expert + 1) - sorted;
           }
-          let blocks = (count + uniforms.blockSize - 1) / uniforms.blockSize;
-          let width = min(WORKGROUP_SIZE, uniforms.numLocalExperts - firstExpert);
-          let start = carry + exclusiveScan(thread, blocks * uniforms.blockSize, width);
+          var start = sorted;
+          if (uniforms.blockSize > 1) {
+            let rows = (count + uniforms.blockSize - 1) / uniforms.blockSize * uniforms.blockSize;
+            start = carry + exclusiveScan(thread, rows, min(WORKGROUP_SIZE, uniforms.numLocalExperts - firstExpert));
+            carry += scanTotal;
+          }
           if (expert < uniforms.numLocalExperts) {
             experts[expert] =
                 vec4<i32>(i32(start), i32(start + count), i32(start) - i32(sorted), labelOf(expert));
             ${hasOffsets ? 'rowCounts[expert] = start;' : ''}
           }
-          carry += scanTotal;
         }
+        if (uniforms.blockSize == 1) { carry = keyStart(uniforms.numLocalExperts); }
         if (thread == 0) {
           experts[uniforms.numLocalExperts] = vec4<i32>(i32(carry), 0, 0, tailLabel());
           rowCounts[${hasOffsets ? 'uniforms.numLocalExperts' : '0'}] = carry;

@@ -1,0 +1,56 @@
+/**
+ * node serve.cjs CHROMIUM "FLAGS" OUTPUT.json ["layer=mixtral&T=256,4096&runs=20"]: opens the page beside this file in
+ * a browser and writes the rows that it posts. Needs nothing but Node.js.
+ */
+const {spawn} = require('node:child_process');
+const {mkdtempSync, readFileSync, writeFileSync} = require('node:fs');
+const {createServer} = require('node:http');
+const {tmpdir} = require('node:os');
+const {join} = require('node:path');
+
+const [browser, flags, output, query = ''] = process.argv.slice(2);
+
+const server = createServer((request, response) => {
+  if (request.method === 'POST') {
+    let body = '';
+    request.on('data', (data) => (body += data));
+    request.on('end', () => {
+      response.end();
+      finish(body);
+    });
+  } else if (request.url.startsWith('/page.js')) {
+    response.writeHead(200, {'content-type': 'text/javascript'});
+    response.end(readFileSync(join(__dirname, 'page.js')));
+  } else {
+    response.writeHead(200, {'content-type': 'text/html'});
+    response.end('<!doctype html><title>tfjs-moe benchmarks</title><body><script src="page.js"></script>');
+  }
+});
+
+let child;
+function finish(body) {
+  const result = JSON.parse(body);
+  writeFileSync(output, body);
+  child.kill();
+  server.close();
+  if (result.error) {
+    console.error(result.error);
+    process.exit(1);
+  }
+  for (const {op, layer, shape, timings, ratios} of result.rows) {
+    const {gpuMicroseconds, wallMs} = timings[0];
+    const ratio = (name) => (ratios[name] == null ? '' : ` ${name} ${ratios[name].ratio.toFixed(2)}x`);
+    console.log(
+      `${op} ${layer} T=${shape.T}: ${gpuMicroseconds.median.toFixed(2)} us, wall ${wallMs.median.toFixed(2)} ms` +
+        `${ratio('copy')}${ratio('vllm')}${ratio('plain')}${ratio('wall')}`,
+    );
+  }
+  process.exit(0);
+}
+
+server.listen(0, '127.0.0.1', () => {
+  const profile = mkdtempSync(join(tmpdir(), 'bench-'));
+  const url = `http://127.0.0.1:${server.address().port}/?${query}`;
+  const args = [...flags.split(' ').filter(Boolean), `--user-data-dir=${profile}`, url];
+  child = spawn(browser, args, {stdio: 'ignore'});
+});

@@ -1,0 +1,184 @@
+/** What only the WebGPU kernels can get wrong. */
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import {expectFloats, expectInts} from '../support/expect';
+import {naivePermute} from '../support/naive';
+import {distinctIds} from '../support/routings';
+import {countingRows, countingRowsOf, idsTensor} from '../support/tensors';
+import {registerSharedDevice} from '../support/webgpu_device';
+
+const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgpu'};
+const backend = () => tf.backend() as WebGPUBackend;
+
+/** Every option at once: four inputs and six outputs. */
+const ids = distinctIds(37, 12, 3, 5).map((tokenIds, t) => (t % 5 === 0 ? [-1, tokenIds[1], 12] : tokenIds));
+const expertMap = Array.from({length: 12}, (_, e) => (e % 3 === 0 ? -1 : e % 4));
+const options = {expertMap, numLocalExperts: 4, alignBlockSize: 4, fillInvalidExpert: -7};
+
+async function expectAllOptions(hiddenSize: number): Promise<void> {
+  const naive = naivePermute({ids, topk: 3, numExperts: 12, ...options});
+  const result = tf.moePermute(countingRows(37, hiddenSize), idsTensor(ids, 3), 12, {
+    ...options,
+    a1qScale: countingRows(37, 5),
+  });
+  await expectFloats(result.permutedHiddenStates, countingRowsOf(naive.rowToken, hiddenSize), 'rows');
+  await expectInts(result.expertFirstTokenOffset, naive.expertFirstTokenOffset, 'offsets');
+  await expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'inv');
+  await expectInts(result.mIndices, naive.mIndices, 'mIndices');
+  await expectInts(result.permutedIdx, naive.permutedIdx, 'permutedIdx');
+  await expectFloats(result.a1qScale!, countingRowsOf(naive.scaleToken, 5), 'a1qScale');
+  tf.dispose(result);
+}
+
+/** Leaves buffers full of NaN in the backend's pool, of the sizes that these tensors have. */
+async function poison(shapes: number[][]): Promise<void> {
+  const poisoned = shapes.flatMap((shape) => [0, 1, 2].map(() => tf.div(tf.zeros(shape), tf.zeros(shape))));
+  await Promise.all(poisoned.map((tensor) => tensor.data()));
+  tf.dispose(poisoned);
+}
+
+/** How many programs run. */
+function countLaunches(run: () => void): number {
+  const target = backend();
+  let numLaunches = 0;
+  const counted: WebGPUBackend['runWebGPUProgram'] = (...args) => {
+    numLaunches++;
+    return Object.getPrototypeOf(target).runWebGPUProgram.apply(target, args) as tf.TensorInfo;
+  };
+  target.runWebGPUProgram = counted;
+  run();
+  delete (target as Partial<WebGPUBackend>).runWebGPUProgram;
+  return numLaunches;
+}
+
+describeWithFlags('WebGPU', webgpu, () => {
+  it('takes all options of moePermute at once', () => expectAllOptions(8));
+
+  it('takes rows of no whole vec4', () => expectAllOptions(7));
+
+  it('does not rely on what its buffers hold', async () => {
+    const numRows = 148;
+    await poison([[numRows, 8], [numRows], [111], [5], [numRows, 5], [4], [37, 3]]);
+    await expectAllOptions(8);
+
+    await poison([[6, 1], [3, 2], [6], [12]]);
+    const rows = tf.tensor2d([[1], [2], [3], [4], [5], [6]]);
+    const unpermute = (y: tf.Tensor) => tf.moeUnpermute(y, [[1, 2], [3, 4], [5, 6]], [5, 0, 9, 1, -1, 3]);
+    await expectFloats(unpermute(rows), [8, 8, 24], 'moeUnpermute');
+    await poison([[6, 1], [12], [6]]);
+    await expectFloats(tf.grad(unpermute)(rows), [2, 4, 0, 6, 0, 1], 'moeUnpermuteBackpropRows');
+
+    await poison([[20], [10], [1], [6], [44]]);
+    const aligned = tf.moeAlignBlockSize([[2, 0], [0, 1], [2, 1]], 2, 4);
+    await expectInts(aligned.sortedTokenIds, [1, 2, 3, 5, 0, 4, 6, 6, 6, 6], 'sortedTokenIds');
+    await expectInts(aligned.expertIds, [0, 1, 2, 0, 0], 'expertIds');
+  });
+
+  it('works between other ops, in one batch', async () => {
+    const x = countingRows(16, 8);
+    const topkIds = idsTensor(distinctIds(16, 6, 2, 3), 2);
+    const weights = tf.fill<tf.Rank.R2>([16, 2], 0.5);
+    const results: tf.Tensor[] = [];
+    for (let i = 0; i < 40; i++) {
+      results.push(
+        tf.tidy(() => {
+          const shifted = tf.add<tf.Tensor2D>(x, tf.mod(tf.scalar(i), tf.scalar(7)));
+          const permuted = tf.moePermute(shifted, topkIds, 6, {alignBlockSize: (i % 3) + 1});
+          const outputs = tf.mul(permuted.permutedHiddenStates, tf.scalar(2));
+          const merged = tf.moeUnpermute(outputs, weights, permuted.invPermutedIdx, permuted.expertFirstTokenOffset);
+          return tf.gather(merged, tf.tensor1d([3, 0], 'int32'));
+        }),
+      );
+    }
+    for (let i = 0; i < 40; i++) {
+      const row = (t: number) => Array.from({length: 8}, (_, h) => 2 * (t * 8 + h + (i % 7)));
+      await expectFloats(results[i], [row(3), row(0)], `result ${i}`);
+    }
+  });
+
+  it('makes few launches', () => {
+    const few = {x: tf.zeros<tf.Rank.R2>([8, 4]), ids: tf.zeros<tf.Rank.R2>([8, 2], 'int32')};
+    const many = {x: tf.zeros<tf.Rank.R2>([5000, 1]), ids: tf.zeros<tf.Rank.R2>([5000, 2], 'int32')};
+    const scale = tf.zeros<tf.Rank.R2>([5000, 1]);
+    const offset = tf.tensor1d([0, 16], 'int32');
+    const rows = tf.zeros<tf.Rank.R2>([16, 4]);
+    const weights = tf.ones<tf.Rank.R2>([8, 2]);
+    tf.tidy(() => {
+      expect(countLaunches(() => tf.moePermute(few.x, few.ids, 4))).toBe(1);
+      expect(countLaunches(() => tf.moePermute(many.x, many.ids, 4))).toBe(3);
+      expect(countLaunches(() => tf.moePermute(many.x, many.ids, 4, {a1qScale: scale}))).toBe(4);
+      expect(countLaunches(() => tf.moePermuteBlockAligned(many.x, many.ids, 4, 16))).toBe(3);
+      expect(countLaunches(() => tf.moeUnpermute(rows, weights, few.ids, offset))).toBe(1);
+      expect(countLaunches(() => tf.moeAlignBlockSize(few.ids, 4, 4))).toBe(1);
+      expect(countLaunches(() => tf.moeAlignBlockSize(many.ids, 4, 4))).toBe(3);
+      expect(countLaunches(() => tf.moeSum(tf.zeros([8, 2, 4])))).toBe(1);
+    });
+  });
+
+  it('folds a launch of more than 65,535 workgroups', async () => {
+    const topk = 8;
+    const numTokens = 8200;
+    const rows = countingRows(16, 1);
+    const inverse = tf.tensor2d(Int32Array.from({length: numTokens * topk}, (_, i) => i % 17), [numTokens, topk]);
+    const toWeights = (w: tf.Tensor) => tf.moeUnpermute(rows, w, inverse);
+    const gradient = tf.grad(toWeights)(tf.zeros([numTokens, topk]), tf.ones([numTokens, 1]));
+    const wanted = Float32Array.from({length: numTokens * topk}, (_, i) => (i % 17 < 16 ? i % 17 : 0));
+    await expectFloats(gradient, wanted, 'gradient');
+  });
+
+  it('says which tensor is past the limit of a binding, before any work', () => {
+    const limit = backend().device.limits.maxStorageBufferBindingSize;
+    const hiddenSize = 2 ** 20;
+    const topk = Math.ceil(limit / (4 * hiddenSize)) + 1;
+    const x = tf.zeros<tf.Rank.R2>([1, hiddenSize]);
+    const topkIds = tf.zeros<tf.Rank.R2>([1, topk], 'int32');
+    const before = tf.memory().numTensors;
+    expect(() => tf.moePermute(x, topkIds, 1)).toThrowError(
+      `Error in MoePermute: permutedHiddenStates [${topk},${hiddenSize}] takes ${4 * topk * hiddenSize} bytes, but ` +
+        `this device binds at most ${limit} in one buffer (maxStorageBufferBindingSize).`,
+    );
+    expect(tf.memory().numTensors).toBe(before);
+  });
+
+  it('reads nothing back', async () => {
+    const reads = [spyOn(backend(), 'read').and.callThrough(), spyOn(backend(), 'readSync').and.callThrough()];
+    const permuted = tf.moePermute(countingRows(5, 4), [[0], [1], [2], [1], [0]], 3);
+    const gradient = tf.grad((y: tf.Tensor) => tf.moeUnpermute(y, tf.ones([5, 1]), permuted.invPermutedIdx));
+    gradient(permuted.permutedHiddenStates);
+    tf.moeAlignBlockSize([[0], [1]], 2, 2);
+    reads.forEach((read) => expect(read).not.toHaveBeenCalled());
+    await permuted.mIndices.data();
+  });
+});
+
+describe('registerWebGPUBackend', () => {
+  afterAll(async () => {
+    await tf.setBackend('cpu');
+    registerSharedDevice();
+  });
+
+  it('gives tfjs a device with all that the adapter has', async () => {
+    await registerWebGPUBackend({powerPreference: 'low-power'});
+    expect(await tf.setBackend('webgpu')).toBeTrue();
+    const adapter = (await navigator.gpu.requestAdapter())!;
+    const {features, limits} = backend().device;
+    for (const feature of ['subgroups', 'shader-f16', 'timestamp-query']) {
+      expect(features.has(feature as GPUFeatureName)).withContext(feature).toBe(adapter.features.has(feature as GPUFeatureName));
+    }
+    expect(limits.maxStorageBuffersPerShaderStage).toBe(adapter.limits.maxStorageBuffersPerShaderStage);
+    expect(limits.maxStorageBufferBindingSize).toBe(adapter.limits.maxStorageBufferBindingSize);
+    tf.env().set('WEBGPU_CPU_FORWARD', false);
+    await expectAllOptions(8);
+  });
+
+  it('says what is missing, and registers nothing', async () => {
+    const before = tf.findBackendFactory('webgpu');
+    const withoutAdapter = {requestAdapter: async () => null} as unknown as GPU;
+    await expectAsync(registerWebGPUBackend({gpu: withoutAdapter})).toBeRejectedWithError(
+      'Error in registerWebGPUBackend: WebGPU has no adapter here.',
+    );
+    expect(tf.findBackendFactory('webgpu')).toBe(before);
+  });
+});
