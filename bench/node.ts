@@ -45,7 +45,11 @@ function shapesOfFlags(): Array<{layer: string; shape: Shape}> {
   if (unknown != null) {
     throw new Error(`--layer must be of ${Object.keys(layers).join(', ')}, but is '${unknown}'.`);
   }
-  const dims = {H: positive('H', flags.H ?? '1024'), K: positive('K', flags.K ?? '8'), E: positive('E', flags.E ?? '32')};
+  const dims = {
+    H: positive('H', flags.H ?? '1024'),
+    K: positive('K', flags.K ?? '8'),
+    E: positive('E', flags.E ?? '32'),
+  };
   const chosen = names.length > 0 ? names.map((name) => ({name, ...layers[name]})) : [{name: 'flags', ...dims}];
   return chosen.flatMap(({name, H, K, E}) => numTokens.map((T) => ({layer: name, shape: {T, H, K, E}})));
 }

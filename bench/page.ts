@@ -25,21 +25,35 @@ async function waitForAdapter(): Promise<GPUAdapter> {
   throw new Error('WebGPU has no adapter here.');
 }
 
+const backend = parameters.get('backend') ?? 'webgpu';
+
 async function resetBackend(): Promise<void> {
-  if (tf.getBackend() === 'webgpu') {
-    const {device} = tf.backend() as WebGPUBackend;
-    tf.removeBackend('webgpu');
-    device.destroy();
+  if (backend === 'webgpu') {
+    if (tf.getBackend() === 'webgpu') {
+      const {device} = tf.backend() as WebGPUBackend;
+      tf.removeBackend('webgpu');
+      device.destroy();
+    }
+    await registerWebGPUBackend();
   }
-  await registerWebGPUBackend();
-  await tf.setBackend('webgpu');
+  if (!(await tf.setBackend(backend))) {
+    throw new Error(`The backend '${backend}' cannot start here.`);
+  }
   tf.env().set('WEBGPU_CPU_FORWARD', false);
 }
 
-async function main(): Promise<unknown> {
+async function deviceName(): Promise<string> {
+  if (backend !== 'webgpu') {
+    return 'host';
+  }
   const {info} = await waitForAdapter();
-  const shapes = list('layer', Object.keys(layers)).flatMap((layer) =>
-    list('T', ['256', '4096']).map((T) => ({layer, shape: {T: Number(T), ...layers[layer]}})),
+  return `${info.vendor} ${info.architecture} ${info.description}`.trim();
+}
+
+async function main(): Promise<unknown> {
+  const device = await deviceName();
+  const shapes = list('layer', ['granite']).flatMap((layer) =>
+    list('T', ['16']).map((T) => ({layer, shape: {T: Number(T), ...layers[layer]}})),
   );
   const rows = await runBenchmarks(
     {
@@ -51,7 +65,7 @@ async function main(): Promise<unknown> {
     },
     print,
   );
-  return {device: `${info.vendor} ${info.architecture} ${info.description}`.trim(), browser: navigator.userAgent, rows};
+  return {device, browser: navigator.userAgent, rows};
 }
 
 main()

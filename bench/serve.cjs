@@ -1,6 +1,7 @@
 /**
- * node serve.cjs CHROMIUM "FLAGS" OUTPUT.json ["layer=mixtral&T=256,4096&runs=20"]: opens the page beside this file in
- * a browser and writes the rows that it posts. Needs nothing but Node.js.
+ * node serve.cjs BROWSER "FLAGS" OUTPUT.json ["backend=webgpu&layer=mixtral,granite&T=256,4096&op=moePermute&runs=20"]:
+ * opens the page beside this file in Chromium or Firefox and writes the rows that it posts. `baselines=1` times the
+ * compositions of core ops too. Needs nothing but Node.js.
  */
 const {spawn} = require('node:child_process');
 const {mkdtempSync, readFileSync, writeFileSync} = require('node:fs');
@@ -39,9 +40,10 @@ function finish(body) {
   }
   for (const {op, layer, shape, timings, ratios} of result.rows) {
     const {gpuMicroseconds, wallMs} = timings[0];
+    const gpu = gpuMicroseconds == null ? '' : `${gpuMicroseconds.median.toFixed(2)} us, `;
     const ratio = (name) => (ratios[name] == null ? '' : ` ${name} ${ratios[name].ratio.toFixed(2)}x`);
     console.log(
-      `${op} ${layer} T=${shape.T}: ${gpuMicroseconds.median.toFixed(2)} us, wall ${wallMs.median.toFixed(2)} ms` +
+      `${op} ${layer} T=${shape.T}: ${gpu}wall ${wallMs.median.toFixed(2)} ms` +
         `${ratio('copy')}${ratio('vllm')}${ratio('plain')}${ratio('wall')}`,
     );
   }
@@ -51,6 +53,12 @@ function finish(body) {
 server.listen(0, '127.0.0.1', () => {
   const profile = mkdtempSync(join(tmpdir(), 'bench-'));
   const url = `http://127.0.0.1:${server.address().port}/?${query}`;
-  const args = [...flags.split(' ').filter(Boolean), `--user-data-dir=${profile}`, url];
+  const isFirefox = /firefox/i.test(browser);
+  if (isFirefox) {
+    const preferences = ['dom.webgpu.enabled', 'gfx.webgpu.ignore-blocklist', 'webgl.force-enabled'];
+    writeFileSync(join(profile, 'user.js'), preferences.map((name) => `user_pref('${name}', true);\n`).join(''));
+  }
+  const profileFlags = isFirefox ? ['--no-remote', '--profile', profile] : [`--user-data-dir=${profile}`];
+  const args = [...flags.split(' ').filter(Boolean), ...profileFlags, url];
   child = spawn(browser, args, {stdio: 'ignore'});
 });

@@ -95,7 +95,9 @@ async function checkVersion() {
 async function checkPeersOfEntries() {
   for (const entry of entries) {
     const {peers} = await bundleEntry(entry);
-    const wanted = entry === './tf' ? '@tensorflow/tfjs,@tensorflow/tfjs-core' : '@tensorflow/tfjs-core';
+    const core = '@tensorflow/tfjs-core';
+    const besides = {'./tf': '@tensorflow/tfjs', './webgpu': '@tensorflow/tfjs-backend-webgpu'}[entry];
+    const wanted = besides == null ? core : `${besides},${core}`;
     assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);
   }
 }

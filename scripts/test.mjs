@@ -33,7 +33,7 @@ function run(command, args, env = {}) {
 /** One check that counts as one test. */
 async function check(name, command, ...args) {
   console.log(`\n# ${name}`);
-  const {ok} = await run(command, args);
+  const {ok} = await run(command, args, env);
   counts[ok ? 'passed' : 'failed']++;
   console.log(`${ok ? 'ok' : 'FAILED'} ${name}`);
 }
@@ -50,13 +50,18 @@ async function runner(name, command, args, env) {
   }
 }
 
+const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
+const env = existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {};
+
 await check('types', bin('tsc'), '-p', '.');
 await check('lint', bin('eslint'), '.', '--max-warnings', '0');
 await check('import directions', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs');
 await check('support table', 'node', 'scripts/support_table.mjs', '--check');
+// The bench checks every op against the cpu backend before it times it.
+const smallBench = ['--backend', 'webgpu', '--T', '5,700', '--H', '16', '--runs', '1', '--no-baselines'];
+await check('webgpu in Node.js', 'node', 'scripts/bench.mjs', ...smallBench);
 await runner('package', 'node', ['scripts/check_package.mjs']);
 
-const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
 const karma = [bin('karma'), 'start', 'karma.conf.js', ...process.argv.slice(2)];
 const [command, ...args] = process.env.DISPLAY
   ? karma
@@ -64,7 +69,7 @@ const [command, ...args] = process.env.DISPLAY
 await runner('specs in browsers', command, args, {
   CHROME_BIN: browsers.chromium,
   FIREFOX_BIN: browsers.firefox,
-  ...(existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {}),
+  ...env,
 });
 
 console.log(`\n${counts.passed} passed, ${counts.failed} failed`);

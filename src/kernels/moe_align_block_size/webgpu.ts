@@ -164,7 +164,7 @@ const alignInOne = `
     if (group < uniforms.numAssignmentWorkgroups) {
       if (first + thread < end) {
         let key = ownKeys[thread];
-        if (key < uniforms.numExperts) { sortedTokenIds[keyRows[key] + ranks[thread]] = first + thread; }
+        if (key < uniforms.numExperts) { sortedTokenIds[keyRows[key] + atomicLoad(&ranks[thread])] = first + thread; }
       }
       return;
     }

@@ -80,7 +80,10 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   );
   const numTokenWorkgroups = Math.ceil(numTokens / tokensPerWorkgroup);
   const numFillWorkgroups = fillWorkgroups(numRows, numAssignments, isAligned, mapUse === 'local');
-  const oneLaunch = topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS && sortsInOneLaunch(numExperts, mapUse);
+  const oneLaunch =
+    topk <= WORKGROUP_SIZE &&
+    numAssignments <= ONE_LAUNCH_ASSIGNMENTS &&
+    sortsInOneLaunch(numExperts, mapUse);
 
   const rowBuffers: StorageBinding[] = [
     {name: 'rows', type: chunk.type, access: 'read_write', tensor: rows},
@@ -221,7 +224,7 @@ const permuteInOne = `
       let i = first + thread;
       if (i < end) {
         let key = ownKeys[thread];
-        let row = keyRows[key] + ranks[thread];
+        let row = keyRows[key] + atomicLoad(&ranks[thread]);
         let isLocal = key < uniforms.numLocalExperts;
         if (isLocal) {
           place(i, row, labelOf(key));

@@ -31,11 +31,9 @@ export type WgslProgram = {
   uniforms: Record<string, number>;
   /** `const` u32 values in the code. */
   constants?: Record<string, number>;
-  /** Names in `enable` directives, such as `subgroups`. */
-  extensions?: string[];
   /**
    * WGSL with the entry point `main`; buffers, `uniforms` and constants are declared already. It is asked for
-   * once a pipeline, so it may depend on nothing but the name, the buffers, the constants and the extensions.
+   * once a pipeline, so it may depend on nothing but the name, the buffers and the constants.
    */
   code: () => string;
   numWorkgroups: number;
@@ -71,7 +69,8 @@ export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
   };
   const [output, ...inputs] = buffers.map(({tensor}) => bindable(tensor));
   const uniformValues = Object.values(uniforms).map((value) => ({type: 'int32', data: [value]}));
-  backend.runWebGPUProgram(tfjsProgram(name, key, output.shape, numWorkgroups), inputs, output.dtype, uniformValues, output);
+  const tfjsProgram = tfjsProgramOf(name, key, output.shape, numWorkgroups);
+  backend.runWebGPUProgram(tfjsProgram, inputs, output.dtype, uniformValues, output);
   disposeAll(backend, stands);
 }
 
@@ -86,16 +85,15 @@ function pipelineOf(device: GPUDevice, key: string, program: WgslProgram): GPUCo
   return pipeline;
 }
 
-function pipelineKey({name, buffers, constants = {}, extensions = []}: WgslProgram): string {
+function pipelineKey({name, buffers, constants = {}}: WgslProgram): string {
   const buffersKey = buffers.map((buffer) => `${buffer.name}:${buffer.type}:${buffer.access}`).join();
   const constantsKey = Object.entries(constants).join(';');
-  return `tfjs-moe ${name} ${buffersKey} ${constantsKey} ${extensions.join()}`;
+  return `tfjs-moe ${name} ${buffersKey} ${constantsKey}`;
 }
 
 function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
-  const {name, buffers, uniforms, constants = {}, extensions = [], code} = program;
+  const {name, buffers, uniforms, constants = {}, code} = program;
   const wgsl = [
-    ...extensions.map((extension) => `enable ${extension};`),
     ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
     // tfjs puts the stride of the first tensor, of rank 1 or 2, before what a program passes.
     `struct Uniforms { tfjsStride : u32, ${Object.keys(uniforms).map((member) => `${member} : u32`).join(', ')} }`,
@@ -112,7 +110,7 @@ function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeli
   });
 }
 
-function tfjsProgram(name: string, key: string, outputShape: number[], numWorkgroups: number): WebGPUProgram {
+function tfjsProgramOf(name: string, key: string, outputShape: number[], numWorkgroups: number): WebGPUProgram {
   return {
     variableNames: [],
     outputShape,

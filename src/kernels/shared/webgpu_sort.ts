@@ -386,7 +386,7 @@ export const countKeys = `
   var<workgroup> countsBefore : array<atomic<u32>, ${ONE_LAUNCH_KEYS}>;
   var<workgroup> keyRows : array<u32, ${ONE_LAUNCH_KEYS}>;
   var<workgroup> ownKeys : array<u32, ${WORKGROUP_SIZE}>;
-  var<workgroup> ranks : array<u32, ${WORKGROUP_SIZE}>;
+  var<workgroup> ranks : array<atomic<u32>, ${WORKGROUP_SIZE}>;
   ${exclusiveScan(WORKGROUP_SIZE)}
 
   fn countKeys(thread : u32, first : u32, end : u32) {
@@ -412,13 +412,14 @@ export const countKeys = `
       }
     }
     workgroupBarrier();
-    if (first + thread < end) {
-      let key = ownKeys[thread];
-      var rank = atomicLoad(&countsBefore[key]);
-      for (var a = 0u; a < thread; a++) {
-        if (ownKeys[a] == key) { rank++; }
-      }
-      ranks[thread] = rank;
+    // Ranks among the workgroup's own: every pair is compared once.
+    let numOwn = end - first;
+    if (thread < numOwn) { atomicStore(&ranks[thread], atomicLoad(&countsBefore[ownKeys[thread]])); }
+    workgroupBarrier();
+    for (var pair = thread; pair < numOwn * numOwn; pair += ${WORKGROUP_SIZE}) {
+      let a = pair / numOwn;
+      let b = pair % numOwn;
+      if (b < a && ownKeys[a] == ownKeys[b]) { atomicAdd(&ranks[a], 1); }
     }
     var carry = 0u;
     for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += ${WORKGROUP_SIZE}) {
