@@ -64,7 +64,6 @@ export const moePermuteBenchmark: Benchmark = {
             {name: 'cumsum, sparseSegmentSum', kind: 'tuned' as const, run: cumsumAndSegments},
           ]),
       {name: 'gather of the rows alone', kind: 'part', run: () => [tf.gather(x, tokens)]},
-      {name: 'fill of the rows alone', kind: 'part', run: () => [tf.fill([N, H], 1)]},
     ];
   },
 };

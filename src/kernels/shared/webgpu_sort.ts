@@ -382,6 +382,7 @@ export function sortsInOneLaunch(numExperts: number, mapUse: MapUse): boolean {
  * Every thread of the workgroup must call it; end - first is at most 256, and the fewer the faster.
  */
 export const countKeys = `
+  const FEW = 8u;
   var<workgroup> keyCounts : array<atomic<u32>, ${ONE_LAUNCH_KEYS}>;
   var<workgroup> countsBefore : array<atomic<u32>, ${ONE_LAUNCH_KEYS}>;
   var<workgroup> keyRows : array<u32, ${ONE_LAUNCH_KEYS}>;
@@ -412,14 +413,22 @@ export const countKeys = `
       }
     }
     workgroupBarrier();
-    // Ranks among the workgroup's own: every pair is compared once.
     let numOwn = end - first;
-    if (thread < numOwn) { atomicStore(&ranks[thread], atomicLoad(&countsBefore[ownKeys[thread]])); }
-    workgroupBarrier();
-    for (var pair = thread; pair < numOwn * numOwn; pair += ${WORKGROUP_SIZE}) {
-      let a = pair / numOwn;
-      let b = pair % numOwn;
-      if (b < a && ownKeys[a] == ownKeys[b]) { atomicAdd(&ranks[a], 1); }
+    if (thread < numOwn) {
+      var rank = atomicLoad(&countsBefore[ownKeys[thread]]);
+      if (numOwn <= FEW) {
+        for (var a = 0u; a < thread; a++) { rank += u32(ownKeys[a] == ownKeys[thread]); }
+      }
+      atomicStore(&ranks[thread], rank);
+    }
+    // Of many, all pairs at once: that takes a barrier more, but no thread goes through all before it.
+    if (numOwn > FEW) {
+      workgroupBarrier();
+      for (var pair = thread; pair < numOwn * numOwn; pair += ${WORKGROUP_SIZE}) {
+        let a = pair / numOwn;
+        let b = pair % numOwn;
+        if (b < a && ownKeys[a] == ownKeys[b]) { atomicAdd(&ranks[a], 1); }
+      }
     }
     var carry = 0u;
     for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += ${WORKGROUP_SIZE}) {
