@@ -32,7 +32,8 @@ function opTable(rows, op) {
 }
 
 function compositionTable(rows) {
-  const header = ['op', 'layer', 'T', 'GPU us', 'composition GPU us', 'ratio', 'wall ms', 'composition wall ms', 'ratio'];
+  const times = ['GPU us', 'composition GPU us', 'ratio', 'wall ms', 'composition wall ms', 'ratio'];
+  const header = ['op', 'layer', 'T', ...times];
   return tableOf(
     header,
     rows.map((row) => {

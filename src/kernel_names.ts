@@ -48,8 +48,9 @@ export type MoePermuteAttrs = {
    * What a row of no assignment holds, and what the map means.
    *   'zero'       moePermute: 0 in rows, N in permutedIdx; the map selects the local experts.
    *   'lastToken'  moePermuteBlockAligned: the last token's row, N-1 in permutedIdx; every expert has
-   *                rows, and the map only translates the labels in mIndices, fillInvalidExpert too.
-   *                The inverse index of an id that is not here is R.
+   *                rows (L = E, B >= 1), and the map only translates the labels in mIndices. Rows past the
+   *                last expert's are labelled as expert 0, whatever fillInvalidExpert. The inverse index
+   *                of an id that is not here is R.
    */
   padding: 'zero' | 'lastToken';
 };

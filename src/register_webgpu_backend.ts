@@ -83,11 +83,9 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
 /** tfjs looks for WebGPU in navigator.gpu, which Node.js lacks. */
 function makeGlobal(gpu: GPU): void {
   const {navigator} = globalThis as {navigator?: {gpu?: GPU}};
-  if (navigator?.gpu == null) {
-    Object.defineProperty(globalThis, 'navigator', {
-      value: Object.create(navigator ?? null, {gpu: {value: gpu}}) as object,
-      configurable: true,
-      writable: true,
-    });
+  if (navigator == null) {
+    Object.defineProperty(globalThis, 'navigator', {value: {gpu}, configurable: true, writable: true});
+  } else if (navigator.gpu == null) {
+    Object.defineProperty(navigator, 'gpu', {value: gpu, configurable: true});
   }
 }

@@ -63,11 +63,11 @@ describeWithFlags('WebGPU', webgpu, () => {
     await poison([[numRows, 8], [numRows], [111], [5], [numRows, 5], [4], [37, 3]]);
     await expectAllOptions(8);
 
-    await poison([[6, 1], [3, 2], [6], [12]]);
+    await poison([[6, 1], [3, 2], [6], [18]]);
     const rows = tf.tensor2d([[1], [2], [3], [4], [5], [6]]);
     const unpermute = (y: tf.Tensor) => tf.moeUnpermute(y, [[1, 2], [3, 4], [5, 6]], [5, 0, 9, 1, -1, 3]);
     await expectFloats(unpermute(rows), [8, 8, 24], 'moeUnpermute');
-    await poison([[6, 1], [12], [6]]);
+    await poison([[6, 1], [18], [6]]);
     await expectFloats(tf.grad(unpermute)(rows), [2, 4, 0, 6, 0, 1], 'moeUnpermuteBackpropRows');
 
     await poison([[20], [10], [1], [6], [44]]);
@@ -136,7 +136,7 @@ describeWithFlags('WebGPU', webgpu, () => {
     const topkIds = tf.zeros<tf.Rank.R2>([1, topk], 'int32');
     const before = tf.memory().numTensors;
     expect(() => tf.moePermute(x, topkIds, 1)).toThrowError(
-      `Error in MoePermute: permutedHiddenStates [${topk},${hiddenSize}] takes ${4 * topk * hiddenSize} bytes, but ` +
+      `Error in moePermute: permutedHiddenStates [${topk},${hiddenSize}] takes ${4 * topk * hiddenSize} bytes, but ` +
         `this device binds at most ${limit} in one buffer (maxStorageBufferBindingSize).`,
     );
     expect(tf.memory().numTensors).toBe(before);

@@ -24,8 +24,9 @@ import {
   mapBuffer,
   type MapUse,
   numKeysOf,
+  oneLaunchKeys,
   sortInTiles,
-  sortsInOneLaunch,
+  sortScratch,
 } from '../shared/webgpu_sort';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
@@ -40,15 +41,19 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
   MoeAlignBlockSize,
   (backend, {topkIds, expertMap}, {blockSize, numExperts, padSortedIds, ignoreInvalidExperts}) => {
     const {numAssignments, numSortedIds, numBlocks} = alignSizes(topkIds.shape, {blockSize, numExperts, padSortedIds});
-    assertBindable(backend, MoeAlignBlockSize, {sortedTokenIds: [numSortedIds]});
     const mapUse: MapUse = expertMap == null ? 'none' : ignoreInvalidExperts ? 'merge' : 'label';
+    assertBindable(backend, MoeAlignBlockSize, {
+      sortedTokenIds: [numSortedIds],
+      ...sortScratch(numAssignments, numExperts, mapUse),
+    });
     const labels: Labels = {experts: 'own', tail: ignoreInvalidExperts ? 'fill' : 'expertZero', fill: -1};
     const sizes = {numAssignments, numExperts, numLocalExperts: numExperts, blockSize};
 
     const sortedTokenIds = newTensor(backend, [numSortedIds], 'int32');
     const expertIds = newTensor(backend, [numBlocks], 'int32');
     const numTokensPostPad = newTensor(backend, [1], 'int32');
-    const oneLaunch = numAssignments <= ONE_LAUNCH_ASSIGNMENTS && sortsInOneLaunch(numExperts, mapUse);
+    const KEYS = oneLaunchKeys(numExperts, mapUse);
+    const oneLaunch = KEYS != null && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
     const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
     const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
     const numFillWorkgroups = Math.min(
@@ -83,6 +88,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
           ...mapBuffer(expertMap, mapUse !== 'none'),
         ],
         uniforms,
+        constants: {KEYS},
         numWorkgroups,
         code: () => `${flatIndex} ${keyOfId(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
           ${alignInOne}`,

@@ -56,7 +56,7 @@ export const moePermuteCpu = hostKernel(
     }
 
     const labelOf = (expert: number) => (labelMap == null ? expert : labelMap[expert]);
-    const mIndices = new Int32Array(numRows).fill(padWithLastToken ? labelOf(fillInvalidExpert) : fillInvalidExpert);
+    const mIndices = new Int32Array(numRows).fill(padWithLastToken ? labelOf(0) : fillInvalidExpert);
     if (alignBlockSize !== 0) {
       for (let e = 0; e < numLocalExperts; e++) {
         mIndices.fill(labelOf(e), expertFirstTokenOffset[e], expertFirstTokenOffset[e + 1]);

@@ -29,12 +29,13 @@ import {
   mapBuffer,
   type MapUse,
   numKeysOf,
+  oneLaunchKeys,
   sortInTiles,
-  sortsInOneLaunch,
+  sortScratch,
 } from '../shared/webgpu_sort';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
-const ONE_LAUNCH_ASSIGNMENTS = 4096;
+const ONE_LAUNCH_ASSIGNMENTS = 8192;
 
 /** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
 function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {
@@ -49,15 +50,16 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   const [numTokens, topk] = topkIds.shape;
   const hiddenSize = hiddenStates.shape[1];
   const scaleShape = [numRows, ...(a1qScale?.shape.slice(1) ?? [])];
+  const isAligned = alignBlockSize > 0;
+  const padsWithLastToken = attrs.padding === 'lastToken';
+  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
   assertBindable(backend, MoePermute, {
     hiddenStates: hiddenStates.shape,
     permutedHiddenStates: [numRows, hiddenSize],
     ...(a1qScale == null ? {} : {a1qScale: scaleShape}),
+    ...sortScratch(numAssignments, numExperts, mapUse),
   });
 
-  const isAligned = alignBlockSize > 0;
-  const padsWithLastToken = attrs.padding === 'lastToken';
-  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
   const labels: Labels = {
     experts: isAligned ? 'own' : 'fill',
     tail: padsWithLastToken ? 'expertZero' : 'fill',
@@ -80,10 +82,8 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   );
   const numTokenWorkgroups = Math.ceil(numTokens / tokensPerWorkgroup);
   const numFillWorkgroups = fillWorkgroups(numRows, numAssignments, isAligned, mapUse === 'local');
-  const oneLaunch =
-    topk <= WORKGROUP_SIZE &&
-    numAssignments <= ONE_LAUNCH_ASSIGNMENTS &&
-    sortsInOneLaunch(numExperts, mapUse);
+  const KEYS = oneLaunchKeys(numExperts, mapUse);
+  const oneLaunch = topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
 
   const rowBuffers: StorageBinding[] = [
     {name: 'rows', type: chunk.type, access: 'read_write', tensor: rows},
@@ -112,7 +112,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   };
   const numWorkgroups = numTokenWorkgroups + numFillWorkgroups;
 
-  if (oneLaunch) {
+  if (KEYS != null && oneLaunch) {
     runWgsl(backend, {
       name: `MoePermuteInOne_${mapUse}`,
       buffers: [
@@ -122,6 +122,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
         ...mapBuffer(expertMap, mapUse !== 'none'),
       ],
       uniforms: rowUniforms,
+      constants: {KEYS},
       numWorkgroups,
       code: () => `alias Chunk = ${chunk.type}; ${flatIndex} ${keyOfId(mapUse)} ${labelFunctions(mapUse)}
         ${countKeys} ${moveRows} ${permuteInOne}`,

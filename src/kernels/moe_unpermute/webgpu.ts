@@ -4,9 +4,9 @@
  *
  *   MoeUnpermute                 1 launch: a thread takes a few columns of a token, reads them in each slot's row,
  *                                and adds. (T*K + T)*H*4 bytes.
- *   MoeUnpermuteBackpropRows     3 launches: the first slot that reads each row and how many do, by integer
- *                                atomics; then a workgroup takes rows. A row that several slots read is summed by
- *                                looking for them; moePermute makes none.
+ *   MoeUnpermuteBackpropRows     3 launches: the first and last slot that read each row and how many do, by integer
+ *                                atomics; then a workgroup takes rows. A row that more than two slots read is summed
+ *                                by looking through all between; moePermute makes no row that two read.
  *   MoeUnpermuteBackpropWeights  1 launch: a workgroup takes a slot, its threads the columns.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
@@ -78,6 +78,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
     const [numRows, hiddenSize] = permutedHiddenStates.shape;
     assertBindable(backend, MoeUnpermute, {
       permutedHiddenStates: permutedHiddenStates.shape,
+      topkWeights: topkWeights.shape,
       'the result': [numTokens, hiddenSize],
     });
     const out = newTensor(backend, [numTokens, hiddenSize], 'float32');
@@ -125,13 +126,21 @@ export const moeUnpermuteWebGPU = webgpuKernel(
 );
 
 const NO_SLOT = '0x7fffffffi';
+const READER_FIELDS = 3;
+/** WGSL: where the record of `row` begins. */
+const READER = `${READER_FIELDS} * row`;
 
 export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
   MoeUnpermuteBackpropRows,
   (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
     const [numTokens, topk] = topkWeights.shape;
     const hiddenSize = dy.shape[1];
-    assertBindable(backend, MoeUnpermuteBackpropRows, {dy: dy.shape, 'the result': [numRows, hiddenSize]});
+    assertBindable(backend, MoeUnpermuteBackpropRows, {
+      dy: dy.shape,
+      topkWeights: topkWeights.shape,
+      'the result': [numRows, hiddenSize],
+      'the readers of rows': [numRows, READER_FIELDS],
+    });
     const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
     if (numRows === 0) {
       return [dRows];
@@ -146,28 +155,32 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
         {name: 'dy', type, access: 'read', tensor: dy},
         {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
         {name: 'invPermutedIdx', type: 'i32', access: 'read', tensor: invPermutedIdx},
-        {name: 'readers', type: 'vec2<i32>', access: 'read', tensor: readers},
+        {name: 'readers', type: 'i32', access: 'read', tensor: readers},
       ],
-      uniforms: {numSlots: numTokens * topk, topk, numRows, rowChunks, rowsPerWorkgroup},
+      uniforms: {topk, numRows, rowChunks, rowsPerWorkgroup},
       numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
       code: () => `
         alias Chunk = ${type};
         ${flatIndex}
+        fn addSlot(sum : Chunk, slot : u32, c : u32) -> Chunk {
+          return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
+        }
         ${entryPoint(`
           let lanes = ${WORKGROUP_SIZE}u / uniforms.rowsPerWorkgroup;
           let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
           if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
-          let firstSlot = readers[row].x;
-          let numReaders = readers[row].y;
+          let firstSlot = u32(readers[${READER}]);
+          let lastSlot = u32(readers[${READER} + 1]);
+          let numReaders = readers[${READER} + 2];
           for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
             var sum = Chunk();
-            var found = 0i;
-            for (var slot = u32(firstSlot); found < numReaders && slot < uniforms.numSlots; slot++) {
-              if (invPermutedIdx[slot] == i32(row)) {
-                sum = fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
-                found++;
+            if (numReaders > 0) { sum = addSlot(sum, firstSlot, c); }
+            if (numReaders > 2) {
+              for (var slot = firstSlot + 1; slot < lastSlot; slot++) {
+                if (invPermutedIdx[slot] == i32(row)) { sum = addSlot(sum, slot, c); }
               }
             }
+            if (numReaders > 1) { sum = addSlot(sum, lastSlot, c); }
             dRows[row * uniforms.rowChunks + c] = sum;
           }`)}`,
     });
@@ -176,7 +189,7 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
   },
 );
 
-/** int32 [R * 2]: of each row, the first slot that reads it, and how many do. */
+/** int32 [R * 3]: of each row, the first slot that reads it, the last, and how many do. */
 function countReaders(
   backend: WebGPUBackend,
   invPermutedIdx: TensorInfo,
@@ -184,7 +197,7 @@ function countReaders(
   numSlots: number,
   numRows: number,
 ): TensorInfo {
-  const readers = newTensor(backend, [numRows * 2], 'int32');
+  const readers = newTensor(backend, [numRows * READER_FIELDS], 'int32');
   const buffer: StorageBinding = {name: 'readers', type: 'atomic<i32>', access: 'read_write', tensor: readers};
   runWgsl(backend, {
     name: 'MoeUnpermuteClearReaders',
@@ -194,8 +207,9 @@ function countReaders(
     code: () => `${flatIndex} ${entryPoint(`
       let row = group * ${WORKGROUP_SIZE} + thread;
       if (row >= uniforms.numRows) { return; }
-      atomicStore(&readers[2 * row], ${NO_SLOT});
-      atomicStore(&readers[2 * row + 1], 0);`)}`,
+      atomicStore(&readers[${READER}], ${NO_SLOT});
+      atomicStore(&readers[${READER} + 1], 0);
+      atomicStore(&readers[${READER} + 2], 0);`)}`,
   });
   if (numSlots > 0) {
     runWgsl(backend, {
@@ -208,8 +222,9 @@ function countReaders(
         if (slot >= uniforms.numSlots) { return; }
         let row = invPermutedIdx[slot];
         if (row < 0 || row >= numReadableRows()) { return; }
-        atomicMin(&readers[2 * row], i32(slot));
-        atomicAdd(&readers[2 * row + 1], 1);`)}`,
+        atomicMin(&readers[${READER}], i32(slot));
+        atomicMax(&readers[${READER} + 1], i32(slot));
+        atomicAdd(&readers[${READER} + 2], 1);`)}`,
     });
   }
   return readers;
@@ -225,6 +240,7 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
     assertBindable(backend, MoeUnpermuteBackpropWeights, {
       dy: dy.shape,
       permutedHiddenStates: permutedHiddenStates.shape,
+      'the result': [numTokens, topk],
     });
     const dWeights = newTensor(backend, [numTokens, topk], 'float32');
     if (numTokens === 0) {

@@ -15,6 +15,7 @@ import {roundUp} from '../../kernel_shapes';
 import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
 
 const MAX_TILES = 128;
+const MIN_TILES = 16;
 /** Counts that the one workgroup of the second launch scans at once. */
 const SCANNED_AT_ONCE = 16384;
 
@@ -150,6 +151,19 @@ export function mapBuffer(expertMap: TensorInfo | undefined, isRead: boolean): S
   return expertMap != null && isRead ? [{name: 'expertMap', type: 'i32', access: 'read', tensor: expertMap}] : [];
 }
 
+function tilesOf(numAssignments: number, numKeys: number): {tileSize: number; numTiles: number} {
+  const maxTiles = Math.min(MAX_TILES, Math.max(MIN_TILES, Math.floor(SCANNED_AT_ONCE / numKeys)));
+  const tileSize = WORKGROUP_SIZE * Math.max(1, Math.ceil(numAssignments / (WORKGROUP_SIZE * maxTiles)));
+  return {tileSize, numTiles: Math.max(1, Math.ceil(numAssignments / tileSize))};
+}
+
+/** Shapes of the intermediates that grow with the number of experts, for assertBindable. */
+export function sortScratch(numAssignments: number, numExperts: number, mapUse: MapUse): Record<string, number[]> {
+  const numKeys = numKeysOf(numExperts, mapUse);
+  const {numTiles} = tilesOf(numAssignments, numKeys);
+  return {'the counts of experts in tiles': [numKeys, numTiles], 'the records of experts': [numExperts + 1, 4]};
+}
+
 const TILE_KEYS = 256;
 
 /** Launch 1. A tile is read a chunk of 256 ids at a time; bit t of masks[key] says that thread t's id has it. */
@@ -159,9 +173,7 @@ function countTiles(
 ): {keys: TensorInfo; counts: TensorInfo; numTiles: number; tileSize: number} {
   const {numAssignments, numExperts, numLocalExperts} = sizes;
   const numKeys = numKeysOf(numExperts, mapUse);
-  const maxTiles = Math.min(MAX_TILES, Math.max(16, Math.floor(SCANNED_AT_ONCE / numKeys)));
-  const tileSize = WORKGROUP_SIZE * Math.max(1, Math.ceil(numAssignments / (WORKGROUP_SIZE * maxTiles)));
-  const numTiles = Math.max(1, Math.ceil(numAssignments / tileSize));
+  const {tileSize, numTiles} = tilesOf(numAssignments, numKeys);
   const keys = newTensor(backend, [numAssignments], 'int32');
   // Whole vec4, which the next launch reads.
   const counts = newTensor(backend, [roundUp(numKeys * numTiles, 4)], 'int32');
@@ -192,9 +204,6 @@ function countTiles(
         let bit = thread % 32;
         // Where there are more keys than the masks hold, the tile is read again for each range of them.
         for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += ${TILE_KEYS}) {
-          keyCounts[thread] = 0;
-          for (var w = 0u; w < MASK_WORDS; w++) { atomicStore(&masks[thread * MASK_WORDS + w], 0); }
-          workgroupBarrier();
           for (var chunk = first; chunk < end; chunk += ${WORKGROUP_SIZE}) {
             let i = chunk + thread;
             var key = 0u;
@@ -230,6 +239,8 @@ function countTiles(
           if (firstKey + thread < uniforms.numKeys) {
             counts[(firstKey + thread) * uniforms.numTiles + tile] = keyCounts[thread];
           }
+          // WGSL gives workgroup memory as zeros; each chunk leaves the masks so.
+          keyCounts[thread] = 0;
           workgroupBarrier();
         }
       }`,
@@ -364,13 +375,18 @@ function scanTiles(
   return experts;
 }
 
-/** More keys than these are sorted in tiles. */
-// 768 keys of 12 bytes, and what a launch needs besides, fit the 16 KiB of workgroup memory of every device.
-const ONE_LAUNCH_KEYS = 768;
+/**
+ * Sizes of the key arrays of a launch that sorts by itself. Small ones leave room for more workgroups at a time; 768
+ * keys of 12 bytes, and what a launch needs besides, fit the 16 KiB of workgroup memory of every device.
+ */
+const ONE_LAUNCH_KEYS = [64, 192, 768];
 
-/** Whether one launch can sort as well: each workgroup counts the keys of all assignments in its own memory. */
-export function sortsInOneLaunch(numExperts: number, mapUse: MapUse): boolean {
-  return numKeysOf(numExperts, mapUse) <= ONE_LAUNCH_KEYS;
+/**
+ * The constant KEYS of a launch that sorts by itself, each workgroup counting the keys of all assignments in its own
+ * memory; undefined where that does not hold them.
+ */
+export function oneLaunchKeys(numExperts: number, mapUse: MapUse): number | undefined {
+  return ONE_LAUNCH_KEYS.find((numKeys) => numKeysOf(numExperts, mapUse) <= numKeys);
 }
 
 /**
@@ -383,20 +399,15 @@ export function sortsInOneLaunch(numExperts: number, mapUse: MapUse): boolean {
  */
 export const countKeys = `
   const FEW = 8u;
-  var<workgroup> keyCounts : array<atomic<u32>, ${ONE_LAUNCH_KEYS}>;
-  var<workgroup> countsBefore : array<atomic<u32>, ${ONE_LAUNCH_KEYS}>;
-  var<workgroup> keyRows : array<u32, ${ONE_LAUNCH_KEYS}>;
+  var<workgroup> keyCounts : array<atomic<u32>, KEYS>;
+  var<workgroup> countsBefore : array<atomic<u32>, KEYS>;
+  var<workgroup> keyRows : array<u32, KEYS>;
   var<workgroup> ownKeys : array<u32, ${WORKGROUP_SIZE}>;
   var<workgroup> ranks : array<atomic<u32>, ${WORKGROUP_SIZE}>;
   ${exclusiveScan(WORKGROUP_SIZE)}
 
   fn countKeys(thread : u32, first : u32, end : u32) {
-    for (var key = thread; key < uniforms.numKeys; key += ${WORKGROUP_SIZE}) {
-      atomicStore(&keyCounts[key], 0);
-      atomicStore(&countsBefore[key], 0);
-    }
-    workgroupBarrier();
-    // Reads go out four at a time: one wait instead of four.
+    // WGSL gives workgroup memory as zeros. Reads go out four at a time: one wait instead of four.
     for (var base = thread; base < uniforms.numAssignments; base += ${4 * WORKGROUP_SIZE}) {
       let last = uniforms.numAssignments - 1;
       let ids = vec4<i32>(
