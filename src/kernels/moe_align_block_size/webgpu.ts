@@ -8,7 +8,7 @@ import {alignSizes} from '../../kernel_shapes';
 import {
   assertBindable,
   disposeAll,
-  flatIndex,
+  entryPoint,
   newTensor,
   runWgsl,
   type StorageBinding,
@@ -90,7 +90,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
         uniforms,
         constants: {KEYS},
         numWorkgroups,
-        code: () => `${flatIndex} ${keyOfId(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
+        code: () => `${keyOfId(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
           ${alignInOne}`,
       });
     } else {
@@ -115,7 +115,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
         ],
         uniforms: {...uniforms, numTiles, tileSize},
         numWorkgroups,
-        code: () => `${flatIndex} ${fillBlocks} ${alignSorted}`,
+        code: () => `${fillBlocks} ${alignSorted}`,
       });
       disposeAll(backend, [keys, ranks, positions, experts]);
     }
@@ -156,13 +156,7 @@ const alignInOne = `
   }
   fn blockLabel(expert : u32) -> i32 { return labelOf(expert); }
   fn blockTailLabel() -> i32 { return tailLabel(); }
-
-  @compute @workgroup_size(${WORKGROUP_SIZE})
-  fn main(
-      @builtin(workgroup_id) id : vec3<u32>,
-      @builtin(num_workgroups) count : vec3<u32>,
-      @builtin(local_invocation_index) thread : u32) {
-    let group = flatIndex(id, count);
+  ${entryPoint(`
     let first = min(group * ${RANKED_AT_ONCE}, uniforms.numAssignments);
     let end = min(first + ${RANKED_AT_ONCE}, uniforms.numAssignments);
     countKeys(thread, first, end);
@@ -178,21 +172,14 @@ const alignInOne = `
     if (fill >= uniforms.numFillWorkgroups) { return; }
     let total = keyRows[uniforms.numExperts];
     if (fill == 0 && thread == 0) { numTokensPostPad[0] = total; }
-    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
-  }
+    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`)}
 `;
 
 const alignSorted = `
   fn rowsOf(expert : u32) -> vec2<u32> { return vec2<u32>(experts[expert].xy); }
   fn blockLabel(expert : u32) -> i32 { return experts[expert].w; }
   fn blockTailLabel() -> i32 { return experts[uniforms.numExperts].w; }
-
-  @compute @workgroup_size(${WORKGROUP_SIZE})
-  fn main(
-      @builtin(workgroup_id) id : vec3<u32>,
-      @builtin(num_workgroups) count : vec3<u32>,
-      @builtin(local_invocation_index) thread : u32) {
-    let group = flatIndex(id, count);
+  ${entryPoint(`
     if (group < uniforms.numAssignmentWorkgroups) {
       let i = group * ${WORKGROUP_SIZE} + thread;
       if (i < uniforms.numAssignments) {
@@ -207,6 +194,5 @@ const alignSorted = `
     let fill = group - uniforms.numAssignmentWorkgroups;
     if (fill >= uniforms.numFillWorkgroups) { return; }
     let total = u32(experts[uniforms.numExperts].x);
-    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
-  }
+    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`)}
 `;

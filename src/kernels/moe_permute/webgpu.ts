@@ -13,7 +13,7 @@ import {permuteSizes} from '../../kernel_shapes';
 import {
   assertBindable,
   disposeAll,
-  flatIndex,
+  entryPoint,
   newTensor,
   runWgsl,
   type StorageBinding,
@@ -124,7 +124,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
       uniforms: rowUniforms,
       constants: {KEYS},
       numWorkgroups,
-      code: () => `alias Chunk = ${chunk.type}; ${flatIndex} ${keyOfId(mapUse)} ${labelFunctions(mapUse)}
+      code: () => `alias Chunk = ${chunk.type}; ${keyOfId(mapUse)} ${labelFunctions(mapUse)}
         ${countKeys} ${moveRows} ${permuteInOne}`,
     });
   } else {
@@ -147,7 +147,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
       ],
       uniforms: {...rowUniforms, numTiles, tileSize},
       numWorkgroups,
-      code: () => `alias Chunk = ${chunk.type}; ${flatIndex} ${moveRows} ${permuteSorted}`,
+      code: () => `alias Chunk = ${chunk.type}; ${moveRows} ${permuteSorted}`,
     });
     disposeAll(backend, [keys, positions, experts]);
   }
@@ -208,13 +208,7 @@ const moveRows = `
 const sharedIndex = (numLocalRows: string) =>
   `select(${numLocalRows}, uniforms.numRows, uniforms.padsWithLastToken == 1)`;
 
-const permuteInOne = `
-  @compute @workgroup_size(${WORKGROUP_SIZE})
-  fn main(
-      @builtin(workgroup_id) id : vec3<u32>,
-      @builtin(num_workgroups) count : vec3<u32>,
-      @builtin(local_invocation_index) thread : u32) {
-    let group = flatIndex(id, count);
+const permuteInOne = entryPoint(`
     let firstToken = min(group * uniforms.tokensPerWorkgroup, uniforms.numTokens);
     let first = firstToken * uniforms.topk;
     let end = min(first + uniforms.tokensPerWorkgroup * uniforms.topk, uniforms.numAssignments);
@@ -252,17 +246,9 @@ const permuteInOne = `
     }
     fillRows(
         numLocalRows, uniforms.numRows, tailLabel(),
-        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
-  }
-`;
+        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`);
 
-const permuteSorted = `
-  @compute @workgroup_size(${WORKGROUP_SIZE})
-  fn main(
-      @builtin(workgroup_id) id : vec3<u32>,
-      @builtin(num_workgroups) count : vec3<u32>,
-      @builtin(local_invocation_index) thread : u32) {
-    let group = flatIndex(id, count);
+const permuteSorted = entryPoint(`
     let afterLast = experts[uniforms.numLocalExperts];
     let numLocalRows = u32(afterLast.x);
 
@@ -303,9 +289,7 @@ const permuteSorted = `
     }
     fillRows(
         numLocalRows, uniforms.numRows, afterLast.w,
-        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});
-  }
-`;
+        fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`);
 
 /** out[r] = scale[token of permutedIdx[r]], the last token's where the row is of no assignment. */
 function gatherScale(
@@ -331,21 +315,16 @@ function gatherScale(
     ],
     uniforms: {size: numRows * rowSize, rowSize, numAssignments, topk},
     numWorkgroups: Math.ceil((numRows * rowSize) / WORKGROUP_SIZE),
-    code: () => `${flatIndex}
-      @compute @workgroup_size(${WORKGROUP_SIZE})
-      fn main(
-          @builtin(workgroup_id) id : vec3<u32>,
-          @builtin(num_workgroups) count : vec3<u32>,
-          @builtin(local_invocation_index) thread : u32) {
-        let i = flatIndex(id, count) * ${WORKGROUP_SIZE} + thread;
+    code: () =>
+      entryPoint(`
+        let i = group * ${WORKGROUP_SIZE} + thread;
         if (i >= uniforms.size) { return; }
         if (uniforms.numAssignments == 0) {
           scaleRows[i] = 0;
           return;
         }
         let token = min(permutedIdx[i / uniforms.rowSize], uniforms.numAssignments - 1) / uniforms.topk;
-        scaleRows[i] = scale[token * uniforms.rowSize + i % uniforms.rowSize];
-      }`,
+        scaleRows[i] = scale[token * uniforms.rowSize + i % uniforms.rowSize];`),
   });
   return out;
 }

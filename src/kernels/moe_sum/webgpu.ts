@@ -1,6 +1,6 @@
 /** MoeSum on WebGPU: 1 launch, a thread sums the K values of one element of the result, in slot order. */
 import {MoeSum} from '../../kernel_names';
-import {assertBindable, flatIndex, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 
 export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
   const [numTokens, topk, hiddenSize] = x.shape;
@@ -19,13 +19,9 @@ export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
     ],
     uniforms: {size: numTokens * rowChunks, topk, rowChunks},
     numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
-    code: () => `${flatIndex}
-      @compute @workgroup_size(${WORKGROUP_SIZE})
-      fn main(
-          @builtin(workgroup_id) id : vec3<u32>,
-          @builtin(num_workgroups) count : vec3<u32>,
-          @builtin(local_invocation_index) thread : u32) {
-        let i = flatIndex(id, count) * ${WORKGROUP_SIZE} + thread;
+    code: () =>
+      entryPoint(`
+        let i = group * ${WORKGROUP_SIZE} + thread;
         if (i >= uniforms.size) { return; }
         let token = i / uniforms.rowChunks;
         let column = i % uniforms.rowChunks;
@@ -33,8 +29,7 @@ export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
         for (var k = 0u; k < uniforms.topk; k++) {
           sum += x[(token * uniforms.topk + k) * uniforms.rowChunks + column];
         }
-        out[i] = sum;
-      }`,
+        out[i] = sum;`),
   });
   return [out];
 });

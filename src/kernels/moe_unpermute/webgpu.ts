@@ -15,24 +15,13 @@ import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} fro
 import {
   assertBindable,
   disposeAll,
-  flatIndex,
+  entryPoint,
   newTensor,
   runWgsl,
   type StorageBinding,
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-
-const entryPoint = (body: string, workgroupSize = WORKGROUP_SIZE) => `
-  @compute @workgroup_size(${workgroupSize})
-  fn main(
-      @builtin(workgroup_id) id : vec3<u32>,
-      @builtin(num_workgroups) count : vec3<u32>,
-      @builtin(local_invocation_index) thread : u32) {
-    let group = flatIndex(id, count);
-    ${body}
-  }
-`;
 
 /** What one thread reads at a time: 4 columns where the row size allows it. */
 function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
@@ -104,7 +93,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
       numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
       code: () => `
         alias Chunk = ${type};
-        ${flatIndex} ${readableRows}
+        ${readableRows}
         fn addRow(sum : Chunk, weight : f32, row : i32, limit : i32, chunk : Chunk) -> Chunk {
           if (row < 0 || row >= limit) { return sum; }
           return fma(Chunk(weight), chunk, sum);
@@ -161,7 +150,6 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
       numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
       code: () => `
         alias Chunk = ${type};
-        ${flatIndex}
         fn addSlot(sum : Chunk, slot : u32, c : u32) -> Chunk {
           return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
         }
@@ -204,7 +192,7 @@ function countReaders(
     buffers: [buffer],
     uniforms: {numRows},
     numWorkgroups: Math.ceil(numRows / WORKGROUP_SIZE),
-    code: () => `${flatIndex} ${entryPoint(`
+    code: () => `${entryPoint(`
       let row = group * ${WORKGROUP_SIZE} + thread;
       if (row >= uniforms.numRows) { return; }
       atomicStore(&readers[${READER}], ${NO_SLOT});
@@ -217,7 +205,7 @@ function countReaders(
       buffers: [buffer, ...slotBuffers(invPermutedIdx, expertFirstTokenOffset)],
       uniforms: {numSlots, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1},
       numWorkgroups: Math.ceil(numSlots / WORKGROUP_SIZE),
-      code: () => `${flatIndex} ${readableRows} ${entryPoint(`
+      code: () => `${readableRows} ${entryPoint(`
         let slot = group * ${WORKGROUP_SIZE} + thread;
         if (slot >= uniforms.numSlots) { return; }
         let row = invPermutedIdx[slot];
@@ -260,7 +248,7 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
       code: () => `
         alias Chunk = ${type};
         var<workgroup> sums : array<f32, ${DOT_THREADS}>;
-        ${flatIndex} ${readableRows}
+        ${readableRows}
         ${entryPoint(
           `
           if (group >= uniforms.numSlots) { return; }

@@ -116,7 +116,7 @@ function tfjsProgramOf(name: string, key: string, outputShape: number[], numWork
     outputShape,
     shaderKey: key,
     workgroupSize: [WORKGROUP_SIZE, 1, 1],
-    // One dimension: tfjs folds it where it is past the device's limit, and flatIndex unfolds it.
+    // One dimension: tfjs folds it where it is past the device's limit, and entryPoint unfolds it.
     dispatchLayout: {x: [0]},
     dispatch: [numWorkgroups, 1, 1],
     // FROM_PIXELS: such a program declares its bindings, and its key is taken as it is.
@@ -129,12 +129,21 @@ function tfjsProgramOf(name: string, key: string, outputShape: number[], numWork
   } as WebGPUProgram;
 }
 
-/** WGSL: the number of a workgroup in a launch that may have been folded into two or three dimensions. */
-export const flatIndex = `
-  fn flatIndex(id : vec3<u32>, count : vec3<u32>) -> u32 {
-    return (id.z * count.y + id.y) * count.x + id.x;
-  }
-`;
+/**
+ * WGSL: the entry point. In its body `thread` is the invocation in the workgroup, and `group` the workgroup in the
+ * launch, which tfjs may have folded into two or three dimensions; there may be more groups than asked for.
+ */
+export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string {
+  return `
+  @compute @workgroup_size(${workgroupSize})
+  fn main(
+      @builtin(workgroup_id) id : vec3<u32>,
+      @builtin(num_workgroups) count : vec3<u32>,
+      @builtin(local_invocation_index) thread : u32) {
+    let group = (id.z * count.y + id.y) * count.x + id.x;
+    ${body}
+  }`;
+}
 
 /** A tensor whose elements a program is about to write. */
 export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32' | 'float32'): TensorInfo {
