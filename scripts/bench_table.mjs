@@ -57,7 +57,7 @@ const node = rowsOf('h200_node');
 const tables = {
   moePermute: opTable(node, 'moePermute'),
   moeUnpermute: opTable(node, 'moeUnpermute'),
-  moeAlignBlockSize: opTable(node, 'moeAlignBlockSize'),
+  moeAlignBlockSize: opTable(rowsOf('h200_node_align'), 'moeAlignBlockSize'),
   compositions: compositionTable(rowsOf('h200_node_baselines')),
   chromium: ['moePermute', 'moeUnpermute'].map((op) => opTable(rowsOf('h200_chromium'), op)).join('\n\n'),
 };

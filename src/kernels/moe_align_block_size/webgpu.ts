@@ -33,9 +33,9 @@ import {
 const ONE_LAUNCH_ASSIGNMENTS = 8192;
 /** Assignments of a workgroup in one launch; ranking them among themselves takes a step each. */
 const RANKED_AT_ONCE = 32;
-/** Each thread of them takes a few places. */
-const PLACES_PER_FILL_WORKGROUP = 4 * WORKGROUP_SIZE;
-const MAX_FILL_WORKGROUPS = 256;
+/** Finding the expert of a place takes a search, so each thread fills few. */
+const PLACES_PER_THREAD = {oneLaunch: 2, sorted: 1};
+const MAX_FILL_WORKGROUPS = 1024;
 
 export const moeAlignBlockSizeWebGPU = webgpuKernel(
   MoeAlignBlockSize,
@@ -54,11 +54,12 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
     const numTokensPostPad = newTensor(backend, [1], 'int32');
     const KEYS = oneLaunchKeys(numExperts, mapUse);
     const oneLaunch = KEYS != null && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
+    const placesPerThread = oneLaunch ? PLACES_PER_THREAD.oneLaunch : PLACES_PER_THREAD.sorted;
     const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
     const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
     const numFillWorkgroups = Math.min(
       MAX_FILL_WORKGROUPS,
-      Math.max(1, Math.ceil(numSortedIds / PLACES_PER_FILL_WORKGROUP)),
+      Math.max(1, Math.ceil(numSortedIds / (placesPerThread * WORKGROUP_SIZE))),
     );
     const numWorkgroups = numAssignmentWorkgroups + numFillWorkgroups;
     const buffers: StorageBinding[] = [
