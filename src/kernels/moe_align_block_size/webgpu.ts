@@ -31,7 +31,7 @@ import {
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
 const ONE_LAUNCH_ASSIGNMENTS = 8192;
-/** Assignments of a workgroup in one launch; ranking them among themselves takes a step each. */
+/** Assignments of a workgroup in one launch; all pairs of them are compared. */
 const RANKED_AT_ONCE = 32;
 /** Finding the expert of a place takes a search, so each thread fills few. */
 const PLACES_PER_THREAD = {oneLaunch: 2, sorted: 1};
