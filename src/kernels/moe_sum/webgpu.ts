@@ -1,6 +1,6 @@
 /** MoeSum on WebGPU: 1 launch, a thread sums the K values of one element of the result, in slot order. */
 import {MoeSum} from '../../kernel_names';
-import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+import {assertBindable, chunkOf, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 
 export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
   const [numTokens, topk, hiddenSize] = x.shape;
@@ -9,8 +9,7 @@ export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
   if (numTokens === 0) {
     return [out];
   }
-  const [type, chunkSize] = hiddenSize % 4 === 0 ? ['vec4<f32>', 4] : ['f32', 1];
-  const rowChunks = hiddenSize / chunkSize;
+  const {type, rowChunks} = chunkOf(hiddenSize);
   runWgsl(backend, {
     name: 'MoeSum',
     buffers: [

@@ -14,6 +14,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../kernel_names';
 import {
   assertBindable,
+  chunkOf,
   disposeAll,
   entryPoint,
   newTensor,
@@ -22,11 +23,6 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-
-/** What one thread reads at a time: 4 columns where the row size allows it. */
-function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
-  return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
-}
 
 /** WGSL: the end of the rows that slots may read; an index is a row of it if it is 0 or more and below. */
 const readableRows = `

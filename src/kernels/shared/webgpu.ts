@@ -145,6 +145,11 @@ export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string
   }`;
 }
 
+/** What one thread reads at a time: 4 columns where the row size allows it. */
+export function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
+  return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
+}
+
 /** A tensor whose elements a program is about to write. */
 export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32' | 'float32'): TensorInfo {
   const isEmpty = util.sizeFromShape(shape) === 0;
