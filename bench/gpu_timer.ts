@@ -1,116 +1,42 @@
-/** GPU time and launches of what tfjs's WebGPU backend is asked to do, by timestamps around its compute passes. */
+/** GPU time and launches of what a backend is asked to do. */
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-
-const MAX_PASSES = 1024;
+import {WebGLTimer} from './webgl_timer';
+import {WebGPUTimer} from './webgpu_timer';
 
 export type GpuTime = {
-  /** Milliseconds between the timestamps of all passes, summed. */
+  /** Milliseconds on the GPU, gaps between launches included. */
   ms: number;
+  /** Stretches of work that were timed one by one, and summed. */
   numPasses: number;
   numLaunches: number;
 };
 
-export class GpuTimer {
-  private readonly device: GPUDevice;
-  private readonly querySet: GPUQuerySet;
-  private readonly resolved: GPUBuffer;
-  private readonly readable: GPUBuffer;
-  private isTiming = false;
-  private numPasses = 0;
-  private numLaunches = 0;
+export type LaunchTime = {name: string; ms: number};
 
-  constructor(private readonly backend: WebGPUBackend) {
-    const {device} = backend;
-    this.device = device;
-    this.querySet = device.createQuerySet({type: 'timestamp', count: 2 * MAX_PASSES});
-    const size = 16 * MAX_PASSES;
-    this.resolved = device.createBuffer({size, usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC});
-    this.readable = device.createBuffer({size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST});
-    const createCommandEncoder = device.createCommandEncoder.bind(device);
-    device.createCommandEncoder = (descriptor) => this.watch(createCommandEncoder(descriptor));
+export type GpuTimer = {
+  /** False where the browser tells no GPU times; then only the wall time is known. */
+  hasGpuTime: boolean;
+  /** Waits until the GPU has done what the backend was asked to do. */
+  workDone(): Promise<void>;
+  /**
+   * Times `work`. With `reusesBuffers` what is disposed serves the next call at once, which tfjs's WebGL backend does
+   * anyway, its WebGPU backend only when a batch is submitted.
+   */
+  time(work: () => void, reusesBuffers?: boolean): Promise<GpuTime>;
+  /** The time of every launch of `work` alone, where the backend can tell. */
+  timeLaunches?(work: () => void): Promise<LaunchTime[]>;
+};
+
+/** The timer of the current backend, if it runs on a GPU. */
+export function makeGpuTimer(): GpuTimer | undefined {
+  switch (tf.getBackend()) {
+    case 'webgpu':
+      return new WebGPUTimer(tf.backend() as WebGPUBackend);
+    case 'webgl':
+      return new WebGLTimer(tf.backend() as MathBackendWebGL);
+    default:
+      return undefined;
   }
-
-  private watch(encoder: GPUCommandEncoder): GPUCommandEncoder {
-    const beginComputePass = encoder.beginComputePass.bind(encoder);
-    encoder.beginComputePass = (descriptor) => {
-      if (!this.isTiming) {
-        return beginComputePass(descriptor);
-      }
-      if (this.numPasses === MAX_PASSES) {
-        throw new Error(`More than ${MAX_PASSES} compute passes: time fewer calls.`);
-      }
-      const beginningOfPassWriteIndex = 2 * this.numPasses;
-      const endOfPassWriteIndex = beginningOfPassWriteIndex + 1;
-      this.numPasses++;
-      const pass = beginComputePass({
-        ...descriptor,
-        timestampWrites: {querySet: this.querySet, beginningOfPassWriteIndex, endOfPassWriteIndex},
-      });
-      const dispatchWorkgroups = pass.dispatchWorkgroups.bind(pass);
-      pass.dispatchWorkgroups = (x, y, z) => {
-        this.numLaunches++;
-        dispatchWorkgroups(x, y, z);
-      };
-      return pass;
-    };
-    return encoder;
-  }
-
-  /** Runs `work` in as few submissions as it allows, and waits for it. */
-  async time(work: () => void): Promise<GpuTime> {
-    const batchSize = tf.env().getNumber('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE');
-    submitAll(this.backend);
-    tf.env().set('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE', 1_000_000);
-    this.numPasses = 0;
-    this.numLaunches = 0;
-    this.isTiming = true;
-    work();
-    submitAll(this.backend);
-    this.isTiming = false;
-    tf.env().set('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE', batchSize);
-
-    const {numPasses, numLaunches} = this;
-    const encoder = this.device.createCommandEncoder();
-    encoder.resolveQuerySet(this.querySet, 0, 2 * numPasses, this.resolved, 0);
-    encoder.copyBufferToBuffer(this.resolved, 0, this.readable, 0, 16 * numPasses);
-    this.device.queue.submit([encoder.finish()]);
-    await this.readable.mapAsync(GPUMapMode.READ, 0, 16 * numPasses);
-    const stamps = new BigUint64Array(this.readable.getMappedRange(0, 16 * numPasses));
-    let nanoseconds = 0n;
-    for (let pass = 0; pass < numPasses; pass++) {
-      nanoseconds += stamps[2 * pass + 1] - stamps[2 * pass];
-    }
-    this.readable.unmap();
-    return {ms: Number(nanoseconds) / 1e6, numPasses, numLaunches};
-  }
-}
-
-/** Submits what the backend holds back to submit in batches. */
-export function submitAll(backend: WebGPUBackend): void {
-  backend.ensureCommandEncoderReady();
-  backend.endComputePassEncoder();
-  backend.submitQueue();
-}
-
-/** A plain copy of n vec4, which moves 32 bytes for each: what the bandwidth of the device is measured by. */
-export function copyKernel(x: tf.Tensor): tf.Tensor {
-  const backend = tf.backend() as WebGPUBackend;
-  const numVectors = x.size / 4;
-  const program = {
-    variableNames: ['x'],
-    outputShape: [x.size],
-    shaderKey: 'benchCopy',
-    workgroupSize: [256, 1, 1] as [number, number, number],
-    dispatchLayout: {x: [0]},
-    dispatch: [Math.ceil(numVectors / 256), 1, 1] as [number, number, number],
-    outputComponent: 4,
-    variableComponents: [4],
-    size: true,
-    getUserCode: () => `
-      fn main(index : i32) {
-        if (index < uniforms.size) { result[index] = x[index]; }
-      }`,
-  };
-  return tf.engine().makeTensorFromTensorInfo(backend.runWebGPUProgram(program, [x], 'float32'));
 }

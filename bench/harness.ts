@@ -1,7 +1,6 @@
 /** Times contenders that compute the same thing, and prints what was measured. */
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-import {type GpuTimer, submitAll} from './gpu_timer';
+import type {GpuTime, GpuTimer, LaunchTime} from './gpu_timer';
 import type {Shape} from './shapes';
 
 export type Contender = {
@@ -27,9 +26,13 @@ export type Timing = {
   kind: Contender['kind'];
   numRuns: number;
   wallMs: Spread;
-  /** GPU time of one call, and its launches. */
+  /** GPU time of one call, each with buffers of its own, as tfjs gives them to the calls of a batch. */
   gpuMicroseconds?: Spread;
+  /** The same, each call writing into the buffers of the one before, as the replay of a CUDA graph does. */
+  replayMicroseconds?: Spread;
   numLaunches?: number;
+  /** Of the op, the median of each launch alone, in a compute pass of its own. */
+  launchMicroseconds?: Array<{name: string; median: number}>;
   gigabytesPerSecond: number;
 };
 
@@ -38,6 +41,8 @@ const NUM_WARM_UP_RUNS = 2;
 const GPU_WARM_UP_MS = 200;
 /** Calls between two timestamps, back to back in one pass where the calls allow it. */
 const CALLS_PER_PASS = 10;
+/** A replay needs no more memory for more calls, so there are enough that the pass itself, some 4 us, hardly counts. */
+const REPLAY = {microseconds: 2000, minCalls: CALLS_PER_PASS, maxCalls: 100};
 /** A contender that takes longer gets fewer runs: it is a baseline, and only orders of magnitude slower ones do. */
 const SLOW_MS = 500;
 
@@ -52,7 +57,7 @@ export async function timeContender(
   for (let i = -NUM_WARM_UP_RUNS; i < wantedRuns; i++) {
     const start = performance.now();
     const outputs = tf.tidy(run);
-    await workDone();
+    await timer?.workDone();
     const elapsed = performance.now() - start;
     tf.dispose(outputs);
     if (i < 0 && elapsed > SLOW_MS) {
@@ -63,41 +68,64 @@ export async function timeContender(
     }
   }
   const wallMs = spreadOf(wallTimes);
-  if (timer == null) {
+  if (timer == null || !timer.hasGpuTime) {
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
   }
 
-  const gpuTimes: number[] = [];
-  let numLaunches = 0;
-  const calls = wantedRuns < numRuns ? 1 : CALLS_PER_PASS;
-  const isWarmAt = performance.now() + GPU_WARM_UP_MS;
-  while (gpuTimes.length < wantedRuns) {
-    const isWarm = performance.now() > isWarmAt;
-    const time = await timer.time(() => {
-      for (let call = 0; call < calls; call++) {
-        tf.dispose(tf.tidy(run));
+  const isSlow = wantedRuns < numRuns;
+  const samplesOf = async (calls: number, reusesBuffers: boolean) => {
+    const samples: GpuTime[] = [];
+    while (samples.length < wantedRuns) {
+      const time = await timer.time(() => {
+        for (let call = 0; call < calls; call++) {
+          tf.dispose(tf.tidy(run));
+        }
+      }, reusesBuffers);
+      if (kind === 'op' && time.numPasses !== 1) {
+        throw new Error(`${name} was to be timed in 1 pass, but took ${time.numPasses}.`);
       }
-    });
-    if (kind === 'op' && time.numPasses !== 1) {
-      throw new Error(`${name} was to be timed in 1 pass, but took ${time.numPasses}.`);
+      samples.push(time);
     }
-    numLaunches = time.numLaunches / calls;
-    if (isWarm) {
-      gpuTimes.push((time.ms * 1000) / calls);
-    }
+    const numLaunches = samples[0].numLaunches / calls;
+    return {spread: spreadOf(samples.map(({ms}) => (ms * 1000) / calls)), numLaunches};
+  };
+  const isWarmAt = performance.now() + GPU_WARM_UP_MS;
+  while (performance.now() < isWarmAt) {
+    await timer.time(() => tf.dispose(tf.tidy(run)));
   }
-  const gpuMicroseconds = spreadOf(gpuTimes);
-  const gigabytesPerSecond = numBytes / gpuMicroseconds.median / 1e3;
-  return {name, kind, numRuns: wantedRuns, wallMs, gpuMicroseconds, numLaunches, gigabytesPerSecond};
+  const {spread: gpuMicroseconds, numLaunches} = await samplesOf(isSlow ? 1 : CALLS_PER_PASS, false);
+  const wantedCalls = Math.ceil(REPLAY.microseconds / gpuMicroseconds.median);
+  const replayCalls = isSlow ? 1 : Math.min(REPLAY.maxCalls, Math.max(REPLAY.minCalls, wantedCalls));
+  const replay = await samplesOf(replayCalls, true);
+  return {
+    name,
+    kind,
+    numRuns: wantedRuns,
+    wallMs,
+    gpuMicroseconds,
+    replayMicroseconds: replay.spread,
+    numLaunches,
+    gigabytesPerSecond: numBytes / replay.spread.median / 1e3,
+    ...(kind === 'op' ? {launchMicroseconds: await timeLaunches(run, wantedRuns, timer)} : {}),
+  };
 }
 
-/** Waits until a backend that queues its work has done it. */
-async function workDone(): Promise<void> {
-  if (tf.getBackend() === 'webgpu') {
-    const backend = tf.backend() as WebGPUBackend;
-    submitAll(backend);
-    await backend.device.queue.onSubmittedWorkDone();
+async function timeLaunches(
+  run: () => tf.Tensor[],
+  numRuns: number,
+  timer: GpuTimer,
+): Promise<Timing['launchMicroseconds']> {
+  if (timer.timeLaunches == null) {
+    return undefined;
   }
+  const samples: LaunchTime[][] = [];
+  while (samples.length < numRuns) {
+    samples.push(await timer.timeLaunches(() => tf.dispose(tf.tidy(run))));
+  }
+  return samples[0].map(({name}, launch) => ({
+    name,
+    median: spreadOf(samples.map((sample) => sample[launch].ms * 1000)).median,
+  }));
 }
 
 function spreadOf(times: number[]): Spread {
@@ -117,20 +145,30 @@ export async function assertSameOutputs(name: string, actual: tf.Tensor[], expec
   }
 }
 
-/** The time that contenders are compared by: that of the GPU where it is known. */
+/** The time that contenders are compared by: that of the GPU where it is known, with buffers of their own. */
 export const medianMs = ({wallMs, gpuMicroseconds}: Timing): number =>
   gpuMicroseconds == null ? wallMs.median : gpuMicroseconds.median / 1000;
+
+/** What is compared with a copy and with a CUDA graph. */
+export const replayMs = ({wallMs, replayMicroseconds}: Timing): number =>
+  replayMicroseconds == null ? wallMs.median : replayMicroseconds.median / 1000;
 
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
   const onGpu = timings[0].gpuMicroseconds != null;
   const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map((time) => time.toFixed(2));
-  const gpuHeader = onGpu ? ['gpu min us', 'median', 'max', 'launches'] : [];
+  const gpuHeader = onGpu ? ['gpu min us', 'median', 'max', 'replay', 'launches'] : [];
   const header = ['', 'runs', ...gpuHeader, 'wall min ms', 'median', 'max', 'GB/s', 'x op'];
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
-    ...(timing.gpuMicroseconds == null ? [] : [...spread(timing.gpuMicroseconds), String(timing.numLaunches)]),
+    ...(timing.gpuMicroseconds == null
+      ? []
+      : [
+          ...spread(timing.gpuMicroseconds),
+          timing.replayMicroseconds!.median.toFixed(2),
+          String(timing.numLaunches),
+        ]),
     ...spread(timing.wallMs),
     timing.gigabytesPerSecond.toFixed(timing.gigabytesPerSecond < 10 ? 2 : 0),
     (medianMs(timing) / medianMs(timings[0])).toFixed(2),

@@ -3,6 +3,71 @@ import * as tf from '../src/tf';
 import {randomIds, smallIntegers} from './inputs';
 import type {Benchmark} from './harness';
 
+type Counted = {inverse: tf.Tensor1D; offset: tf.Tensor};
+
+/** The row of each assignment: those of lower experts, and those of its own that come before it. */
+function countRows(oneHot: tf.Tensor, before: tf.Tensor, numExperts: number): Counted {
+  const offset = tf.concat([tf.tensor1d([0], 'int32'), tf.cumsum(tf.sum(oneHot, 0))]);
+  const inverse = tf.sum(tf.mul(oneHot, tf.add(before, tf.slice(offset, 0, numExperts))), 1) as tf.Tensor1D;
+  return {inverse, offset};
+}
+
+const BLOCK = 128;
+
+/** tf.cumsum(x, 0, true) in blocks of 128 rows: by a product with a triangle of ones, then over the blocks. */
+function blockedCumsum(x: tf.Tensor2D, triangle: tf.Tensor, ones: tf.Tensor): tf.Tensor {
+  const [numRows, numColumns] = x.shape;
+  const numBlocks = Math.ceil(numRows / BLOCK);
+  const padded = tf.pad(tf.cast(x, 'float32'), [[0, numBlocks * BLOCK - numRows], [0, 0]]);
+  const blocks = tf.reshape(padded, [numBlocks, BLOCK, numColumns]);
+  const sumsOfBlocks = tf.reshape(tf.matMul(ones, blocks), [numBlocks, numColumns]);
+  const blocksBefore = tf.expandDims(tf.cumsum(sumsOfBlocks, 0, true), 1);
+  const sums = tf.add(tf.matMul(triangle, blocks), blocksBefore);
+  return tf.cast(tf.slice(tf.reshape(sums, [numBlocks * BLOCK, numColumns]), 0, numRows), 'int32');
+}
+
+/**
+ * The indices alone, of rows of one column, beside compositions of core ops that stay on the GPU and give the offsets
+ * and the inverse index, but not permutedIdx.
+ */
+export const moePermuteIndicesBenchmark: Benchmark = {
+  // At least: every id read once; permutedIdx, invPermutedIdx and mIndices written once.
+  numBytes: ({T, K}) => 4 * T * K * 4,
+
+  contenders: ({T, K, E}) => {
+    const x = tf.zeros<tf.Rank.R2>([T, 1]);
+    const topkIds = randomIds(T, K, E);
+    const flatIds = tf.reshape(topkIds, [T * K]) as tf.Tensor1D;
+    const oneHotOfIds = () => tf.oneHot(flatIds, E, 1, 0, 'int32') as tf.Tensor2D;
+    const ones = tf.ones([1, 1, BLOCK]);
+    const belowDiagonal = tf.tidy(() => {
+      const square = tf.ones([BLOCK, BLOCK]);
+      return tf.expandDims(tf.sub(square, tf.linalg.bandPart(square, 0, -1)), 0);
+    });
+    const indices = (cumsum: (oneHot: tf.Tensor2D) => tf.Tensor) => () => {
+      const oneHot = oneHotOfIds();
+      const {inverse, offset} = countRows(oneHot, cumsum(oneHot), E);
+      return [offset, inverse];
+    };
+    return [
+      {
+        name: 'moePermute of one column',
+        kind: 'op',
+        run: () => {
+          const {expertFirstTokenOffset, invPermutedIdx} = tf.moePermute(x, topkIds, E);
+          return [expertFirstTokenOffset, invPermutedIdx];
+        },
+      },
+      {name: 'oneHot, cumsum', kind: 'plain', run: indices((oneHot) => tf.cumsum(oneHot, 0, true))},
+      {
+        name: 'oneHot, cumsum by matMul',
+        kind: 'tuned',
+        run: indices((oneHot) => blockedCumsum(oneHot, belowDiagonal, ones)),
+      },
+    ];
+  },
+};
+
 export const moePermuteBenchmark: Benchmark = {
   // At least: every token row read once, every permuted row written once.
   numBytes: ({T, H, K}) => (T + T * K) * H * 4,
@@ -17,14 +82,11 @@ export const moePermuteBenchmark: Benchmark = {
     const invert = (index: tf.Tensor1D) => tf.scatterND(column(index), assignments(), [N]) as tf.Tensor1D;
     const tokenOf = (assignment: tf.Tensor1D) => tf.floorDiv<tf.Tensor1D>(assignment, tf.scalar(K, 'int32'));
     const tokens = tokenOf(tf.moePermute(x, topkIds, E).permutedIdx);
-    // The row of each assignment: those of lower experts, and those of its own that come before it.
-    const countRows = (oneHot: tf.Tensor) => {
-      const before = tf.cumsum(oneHot, 0, true);
-      const offset = tf.concat([tf.tensor1d([0], 'int32'), tf.cumsum(tf.sum(oneHot, 0))]);
-      const inverse = tf.sum(tf.mul(oneHot, tf.add(before, tf.slice(offset, 0, E))), 1) as tf.Tensor1D;
-      return {inverse, offset};
-    };
     const oneHotOfIds = () => tf.oneHot(flatIds, E, 1, 0, 'int32');
+    const counted = () => {
+      const oneHot = oneHotOfIds();
+      return countRows(oneHot, tf.cumsum(oneHot, 0, true), E);
+    };
 
     const op = () => {
       const permuted = tf.moePermute(x, topkIds, E);
@@ -39,17 +101,17 @@ export const moePermuteBenchmark: Benchmark = {
       return [tf.gather(x, tokenOf(sorted)), tf.concat([tf.tensor1d([0], 'int32'), ends]), invert(sorted)];
     };
     const oneHotAndCumsum = () => {
-      const {inverse, offset} = countRows(oneHotOfIds());
+      const {inverse, offset} = counted();
       return [tf.gather(x, tokenOf(invert(inverse))), offset, inverse];
     };
     // … and the fastest that we found for the cpu backend.
     const cumsumAndScatter = () => {
-      const {inverse, offset} = countRows(oneHotOfIds());
+      const {inverse, offset} = counted();
       const repeated = tf.reshape(tf.concat(Array<tf.Tensor2D>(K).fill(x), 1), [N, H]);
       return [tf.scatterND(column(inverse), repeated, [N, H]), offset, inverse];
     };
     const cumsumAndSegments = () => {
-      const {inverse, offset} = countRows(oneHotOfIds());
+      const {inverse, offset} = counted();
       return [tf.sparse.sparseSegmentSum(x, tokenOf(invert(inverse)), assignments()), offset, inverse];
     };
     return [

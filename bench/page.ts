@@ -1,5 +1,6 @@
 /** The benchmarks in a page: options in its address, lines into it, and the rows posted to `result` at the end. */
 import '@tensorflow/tfjs-backend-webgpu';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/register_webgpu_backend';
 import * as tf from '../src/tf';
@@ -11,6 +12,7 @@ const list = (name: string, otherwise: string[]) => parameters.get(name)?.split(
 
 function print(line: string): void {
   document.body.append(line, document.createElement('br'));
+  void fetch('line', {method: 'POST', body: line});
 }
 
 /** The first adapter of a fresh browser may take a while to come. */
@@ -40,9 +42,15 @@ async function resetBackend(): Promise<void> {
     throw new Error(`The backend '${backend}' cannot start here.`);
   }
   tf.env().set('WEBGPU_CPU_FORWARD', false);
+  tf.env().set('WEBGL_CPU_FORWARD', false);
 }
 
 async function deviceName(): Promise<string> {
+  if (backend === 'webgl') {
+    await resetBackend();
+    const {gl} = (tf.backend() as MathBackendWebGL).gpgpu;
+    return String(gl.getParameter(gl.RENDERER));
+  }
   if (backend !== 'webgpu') {
     return 'host';
   }

@@ -2,17 +2,26 @@
  * Runs the benchmarks of the ops on one backend, each contender that claims to do all of the op checked first, and on
  * a GPU the op itself against the cpu backend. scripts/bench.mjs has the flags.
  */
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-import {copyKernel, GpuTimer} from './gpu_timer';
-import {assertSameOutputs, type Benchmark, formatTimings, medianMs, timeContender, type Timing} from './harness';
+import {type GpuTimer, makeGpuTimer} from './gpu_timer';
+import {
+  assertSameOutputs,
+  type Benchmark,
+  formatTimings,
+  medianMs,
+  replayMs,
+  timeContender,
+  type Timing,
+} from './harness';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
-import {moePermuteBenchmark} from './moe_permute';
+import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
 import {type Shape, vllmMicroseconds} from './shapes';
+import {copyKernel} from './webgpu_timer';
 
 const benchmarks: Record<string, Benchmark> = {
   moePermute: moePermuteBenchmark,
+  moePermuteIndices: moePermuteIndicesBenchmark,
   moeUnpermute: moeUnpermuteBenchmark,
   moeAlignBlockSize: moeAlignBlockSizeBenchmark,
 };
@@ -46,8 +55,7 @@ export async function runBenchmarks(options: BenchOptions, print: (line: string)
   for (const {layer, shape} of options.shapes) {
     for (const op of options.ops) {
       await options.resetBackend();
-      const timer = tf.getBackend() === 'webgpu' ? new GpuTimer(tf.backend() as WebGPUBackend) : undefined;
-      rows.push(await runBenchmark(op, layer, shape, options, timer, print));
+      rows.push(await runBenchmark(op, layer, shape, options, makeGpuTimer(), print));
     }
   }
   return rows;
@@ -86,7 +94,7 @@ async function runBenchmark(
     }
   }
   tf.dispose(expected);
-  if (timer != null) {
+  if (backend === 'webgpu') {
     const halfOfBytes = tf.fill([Math.max(4, Math.floor(numBytes / 32) * 4)], 1);
     contenders.push({name: 'copy of as many bytes', kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
   }
@@ -96,6 +104,11 @@ async function runBenchmark(
   }
   tf.engine().endScope();
   print(formatTimings(timings));
+  const {launchMicroseconds} = timings[0];
+  if (launchMicroseconds != null) {
+    const launches = launchMicroseconds.map(({name, median}) => `${name} ${median.toFixed(2)} us`);
+    print(`Launches apart: ${launches.join(', ')}`);
+  }
 
   const ratios: BenchRow['ratios'] = {};
   const addRatio = (key: string, kinds: string[], what: string, unit: (timing: Timing) => number) => {
@@ -108,11 +121,11 @@ async function runBenchmark(
   addRatio('plain', ['plain'], 'the faster plain composition', medianMs);
   addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
   addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
-  addRatio('copy', ['copy'], 'a copy', medianMs);
+  addRatio('copy', ['copy'], 'a copy', replayMs);
   const vllm = vllmMicroseconds[layer]?.[op]?.[T];
-  if (timer != null && vllm != null) {
+  if (backend === 'webgpu' && vllm != null) {
     const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
-    ratios.vllm = {name, ratio: vllm / 1000 / medianMs(timings[0])};
+    ratios.vllm = {name, ratio: vllm / 1000 / replayMs(timings[0])};
     print(`${ratios.vllm.ratio.toFixed(2)}x as fast as ${name}`);
   }
   return {op, backend, layer, shape, timings, ratios};

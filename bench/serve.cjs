@@ -17,7 +17,11 @@ const server = createServer((request, response) => {
     request.on('data', (data) => (body += data));
     request.on('end', () => {
       response.end();
-      finish(body);
+      if (request.url.startsWith('/line')) {
+        console.log(body);
+      } else {
+        finish(body);
+      }
     });
   } else if (request.url.startsWith('/page.js')) {
     response.writeHead(200, {'content-type': 'text/javascript'});
@@ -37,15 +41,6 @@ function finish(body) {
   if (result.error) {
     console.error(result.error);
     process.exit(1);
-  }
-  for (const {op, layer, shape, timings, ratios} of result.rows) {
-    const {gpuMicroseconds, wallMs} = timings[0];
-    const gpu = gpuMicroseconds == null ? '' : `${gpuMicroseconds.median.toFixed(2)} us, `;
-    const ratio = (name) => (ratios[name] == null ? '' : ` ${name} ${ratios[name].ratio.toFixed(2)}x`);
-    console.log(
-      `${op} ${layer} T=${shape.T}: ${gpu}wall ${wallMs.median.toFixed(2)} ms` +
-        `${ratio('copy')}${ratio('vllm')}${ratio('plain')}${ratio('wall')}`,
-    );
   }
   process.exit(0);
 }

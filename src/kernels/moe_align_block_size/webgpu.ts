@@ -5,6 +5,7 @@
  */
 import {MoeAlignBlockSize} from '../../kernel_names';
 import {alignSizes} from '../../kernel_shapes';
+import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
 import {
   assertBindable,
   disposeAll,
@@ -20,10 +21,7 @@ import {
   keyOfId,
   labelFunctions,
   labelUniforms,
-  type Labels,
   mapBuffer,
-  type MapUse,
-  numKeysOf,
   oneLaunchKeys,
   sortInTiles,
   sortScratch,
@@ -96,7 +94,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
       });
     } else {
       const ranks = newTensor(backend, [numAssignments], 'int32');
-      const {keys, positions, experts, numTiles, tileSize} = sortInTiles(backend, {
+      const {keys, positions, experts, tileSize} = sortInTiles(backend, {
         topkIds,
         expertMap,
         mapUse,
@@ -114,7 +112,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
           {name: 'positions', type: 'u32', access: 'read', tensor: positions},
           {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
         ],
-        uniforms: {...uniforms, numTiles, tileSize},
+        uniforms: {...uniforms, tileSize},
         numWorkgroups,
         code: () => `${fillBlocks} ${alignSorted}`,
       });
@@ -186,7 +184,7 @@ const alignSorted = `
       if (i < uniforms.numAssignments) {
         let key = keys[i];
         if (key < uniforms.numExperts) {
-          let position = positions[key * uniforms.numTiles + i / uniforms.tileSize] + ranks[i];
+          let position = positions[i / uniforms.tileSize * uniforms.numKeys + key] + ranks[i];
           sortedTokenIds[i32(position) + experts[key].z] = i;
         }
       }

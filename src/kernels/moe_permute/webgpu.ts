@@ -10,6 +10,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {MoePermute} from '../../kernel_names';
 import {permuteSizes} from '../../kernel_shapes';
+import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
 import {
   assertBindable,
   disposeAll,
@@ -25,10 +26,7 @@ import {
   keyOfId,
   labelFunctions,
   labelUniforms,
-  type Labels,
   mapBuffer,
-  type MapUse,
-  numKeysOf,
   oneLaunchKeys,
   sortInTiles,
   sortScratch,
@@ -128,7 +126,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
         ${countKeys} ${moveRows} ${permuteInOne}`,
     });
   } else {
-    const {keys, positions, experts, numTiles, tileSize} = sortInTiles(backend, {
+    const {keys, positions, experts, tileSize} = sortInTiles(backend, {
       topkIds,
       expertMap,
       mapUse,
@@ -145,7 +143,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
         {name: 'positions', type: 'u32', access: 'read', tensor: positions},
         {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
       ],
-      uniforms: {...rowUniforms, numTiles, tileSize},
+      uniforms: {...rowUniforms, tileSize},
       numWorkgroups,
       code: () => `alias Chunk = ${chunk.type}; ${moveRows} ${permuteSorted}`,
     });
@@ -168,7 +166,23 @@ const moveRows = `
   fn place(i : u32, row : u32, label : i32) {
     inverse[i] = row;
     permutedIdx[row] = i;
-    mIndices[row] = label;
+    if (uniforms.isAligned == 1) { mIndices[row] = label; }
+  }
+
+  // Where rows are not aligned they all have one label, so that it does not matter who writes which.
+  fn labelUnaligned(i : u32) {
+    if (uniforms.isAligned == 0) { mIndices[i] = bitcast<i32>(uniforms.fillLabel); }
+  }
+
+  // What a thread moves first is read before its rows are known: both take long.
+  var<private> firstChunk : Chunk;
+  fn readAhead(thread : u32, firstToken : u32) {
+    let lanes = ${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup;
+    let token = firstToken + thread / lanes;
+    let c = thread % lanes;
+    if (token < uniforms.numTokens && c < uniforms.rowChunks) {
+      firstChunk = hiddenStates[token * uniforms.rowChunks + c];
+    }
   }
 
   // Copies the rows of the workgroup's tokens to numSlots of their assignments.
@@ -177,12 +191,15 @@ const moveRows = `
     let t = thread / lanes;
     if (t >= uniforms.tokensPerWorkgroup || firstToken + t >= uniforms.numTokens) { return; }
     let source = (firstToken + t) * uniforms.rowChunks;
+    var chunk = firstChunk;
     for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
-      let chunk = hiddenStates[source + c];
+      var nextChunk = chunk;
+      if (c + lanes < uniforms.rowChunks) { nextChunk = hiddenStates[source + c + lanes]; }
       for (var s = 0u; s < numSlots; s++) {
         let row = rowOf[t * numSlots + s];
         if (row != NO_ROW) { rows[row * uniforms.rowChunks + c] = chunk; }
       }
+      chunk = nextChunk;
     }
   }
 
@@ -191,7 +208,7 @@ const moveRows = `
     if (first >= end) { return; }
     for (var r = first + start; r < end; r += step) {
       permutedIdx[r] = uniforms.padIdx;
-      mIndices[r] = label;
+      if (uniforms.isAligned == 1) { mIndices[r] = label; }
     }
     let begin = first * uniforms.rowChunks;
     for (var c = start; c < (end - first) * uniforms.rowChunks; c += step) {
@@ -212,6 +229,7 @@ const permuteInOne = entryPoint(`
     let firstToken = min(group * uniforms.tokensPerWorkgroup, uniforms.numTokens);
     let first = firstToken * uniforms.topk;
     let end = min(first + uniforms.tokensPerWorkgroup * uniforms.topk, uniforms.numAssignments);
+    readAhead(thread, firstToken);
     countKeys(thread, first, end);
     let numLocalRows = keyRows[uniforms.numLocalExperts];
 
@@ -221,6 +239,7 @@ const permuteInOne = entryPoint(`
         let key = ownKeys[thread];
         let row = keyRows[key] + atomicLoad(&ranks[thread]);
         let isLocal = key < uniforms.numLocalExperts;
+        labelUnaligned(i);
         if (isLocal) {
           place(i, row, labelOf(key));
         } else {
@@ -257,12 +276,14 @@ const permuteSorted = entryPoint(`
       // One turn, unless a token has more experts than the workgroup has threads.
       for (var firstSlot = 0u; firstSlot < uniforms.topk; firstSlot += ${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup) {
         let numSlots = min(${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup, uniforms.topk - firstSlot);
+        readAhead(thread, firstToken);
         let token = firstToken + thread / numSlots;
         if (thread < uniforms.tokensPerWorkgroup * numSlots && token < uniforms.numTokens) {
           let i = token * uniforms.topk + firstSlot + thread % numSlots;
           let key = keys[i];
-          let position = positions[key * uniforms.numTiles + i / uniforms.tileSize] + inverse[i];
+          let position = positions[i / uniforms.tileSize * uniforms.numKeys + key] + inverse[i];
           rowOf[thread] = NO_ROW;
+          labelUnaligned(i);
           if (key < uniforms.numLocalExperts) {
             let expert = experts[key];
             let row = u32(i32(position) + expert.z);

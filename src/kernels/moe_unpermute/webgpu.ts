@@ -24,36 +24,37 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 
-/** WGSL: the end of the rows that slots may read; an index is a row of it if it is 0 or more and below. */
+/** WGSL: how many rows slots may read. Indices are u32, so that a negative one is past them. */
 const readableRows = `
-  fn numReadableRows() -> i32 {
-    return min(i32(uniforms.numRows), expertFirstTokenOffset[uniforms.lastOffset]);
+  fn numReadableRows() -> u32 {
+    return u32(max(0, min(i32(uniforms.numRows), expertFirstTokenOffset[uniforms.lastOffset])));
   }
 `;
 
 function slotBuffers(invPermutedIdx: TensorInfo, expertFirstTokenOffset: TensorInfo): StorageBinding[] {
   return [
-    {name: 'invPermutedIdx', type: 'i32', access: 'read', tensor: invPermutedIdx},
+    {name: 'invPermutedIdx', type: 'u32', access: 'read', tensor: invPermutedIdx},
     {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: expertFirstTokenOffset},
   ];
 }
 
+/** Slots of a token whose rows are read before the first is added. */
+const SLOTS_AT_ONCE = 8;
+
 /**
- * WGSL: adds slots as long as `count` are left. Their reads go out together, of row 0 where a slot is skipped; nothing
- * of that is used.
+ * WGSL: adds slots k .. k + count - 1. Their reads go out together, of row 0 where a slot is skipped; nothing of that
+ * is used.
  */
 function addSlots(count: number): string {
   const forEach = (statement: (u: number) => string) => Array.from({length: count}, (_, u) => statement(u)).join('');
   return `
-    for (; k + ${count} <= uniforms.topk; k += ${count}) {
       ${forEach((u) => `
         let row${u} = invPermutedIdx[firstSlot + k + ${u}];
         let weight${u} = topkWeights[firstSlot + k + ${u}];`)}
       ${forEach((u) => `
-        let chunk${u} = rows[select(0, u32(row${u}), row${u} >= 0 && row${u} < limit) * uniforms.rowChunks + c];`)}
+        let chunk${u} = rows[select(0, row${u}, row${u} < limit) * uniforms.rowChunks + c];`)}
       ${forEach((u) => `
-        sum = addRow(sum, weight${u}, row${u}, limit, chunk${u});`)}
-    }`;
+        if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`)}`;
 }
 
 export const moeUnpermuteWebGPU = webgpuKernel(
@@ -81,29 +82,28 @@ export const moeUnpermuteWebGPU = webgpuKernel(
       ],
       uniforms: {
         numTokens,
-        topk,
         numRows,
         rowChunks,
         lastOffset: expertFirstTokenOffset.shape[0] - 1,
       },
+      constants: {TOPK: topk},
       numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
       code: () => `
         alias Chunk = ${type};
         ${readableRows}
-        fn addRow(sum : Chunk, weight : f32, row : i32, limit : i32, chunk : Chunk) -> Chunk {
-          if (row < 0 || row >= limit) { return sum; }
-          return fma(Chunk(weight), chunk, sum);
-        }
         ${entryPoint(`
           let i = group * ${WORKGROUP_SIZE} + thread;
           if (i >= uniforms.numTokens * uniforms.rowChunks) { return; }
           let token = i / uniforms.rowChunks;
           let c = i % uniforms.rowChunks;
           let limit = numReadableRows();
-          let firstSlot = token * uniforms.topk;
+          let firstSlot = token * TOPK;
           var sum = Chunk();
           var k = 0u;
-          ${[4, 2, 1].map(addSlots).join('')}
+          for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
+            ${addSlots(SLOTS_AT_ONCE)}
+          }
+          ${addSlots(topk % SLOTS_AT_ONCE)}
           out[i] = sum;`)}`,
     });
     return [out];
@@ -205,7 +205,7 @@ function countReaders(
         let slot = group * ${WORKGROUP_SIZE} + thread;
         if (slot >= uniforms.numSlots) { return; }
         let row = invPermutedIdx[slot];
-        if (row < 0 || row >= numReadableRows()) { return; }
+        if (row >= numReadableRows()) { return; }
         atomicMin(&readers[${READER}], i32(slot));
         atomicMax(&readers[${READER} + 1], i32(slot));
         atomicAdd(&readers[${READER} + 2], 1);`)}`,
@@ -250,10 +250,10 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
           if (group >= uniforms.numSlots) { return; }
           let row = invPermutedIdx[group];
           var products = Chunk();
-          if (row >= 0 && row < numReadableRows()) {
+          if (row < numReadableRows()) {
             let dyRow = group / uniforms.topk;
             for (var c = thread; c < uniforms.rowChunks; c += ${DOT_THREADS}) {
-              products += rows[u32(row) * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
+              products += rows[row * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
             }
           }
           sums[thread] = ${type === 'f32' ? 'products' : 'dot(products, Chunk(1))'};

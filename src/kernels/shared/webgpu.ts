@@ -5,10 +5,11 @@
  * after which no workgroup may leave before a barrier. So the pipeline is made here, from WGSL that is complete
  * as written, and put into the backend's cache under the key that runWebGPUProgram then looks up.
  */
-import {engine, type KernelFunc, OP_SCOPE_SUFFIX, type TensorInfo, util} from '@tensorflow/tfjs-core';
+import {type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
 import type {MoeKernel} from './moe_kernel';
+import {runningOpName} from './op_name';
 
 /** Threads of a workgroup: the most that every WebGPU device has. */
 export const WORKGROUP_SIZE = 256;
@@ -167,14 +168,12 @@ export function disposeAll(backend: WebGPUBackend, tensors: TensorInfo[]): void 
 export function assertBindable(backend: WebGPUBackend, kernelName: string, tensors: Record<string, number[]>): void {
   const {maxBufferSize, maxStorageBufferBindingSize} = backend.device.limits;
   const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
-  const scopeName = engine().state.activeScope?.name ?? '';
-  const opName = scopeName.endsWith(OP_SCOPE_SUFFIX) ? scopeName.slice(0, -OP_SCOPE_SUFFIX.length) : kernelName;
   for (const [name, shape] of Object.entries(tensors)) {
     const numBytes = 4 * util.sizeFromShape(shape);
     util.assert(
       numBytes <= limit,
       () =>
-        `Error in ${opName}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} ` +
+        `Error in ${runningOpName(kernelName)}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} ` +
         'in one buffer (maxStorageBufferBindingSize).',
     );
   }

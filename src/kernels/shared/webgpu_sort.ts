@@ -3,40 +3,25 @@
  *
  * Assignments are cut into at most MAX_TILES tiles of consecutive ids, a workgroup each.
  *   launch 1, tiles   keys[i]; ranks[i], how many of the same key come before i in its tile;
- *                     counts[key][tile]
- *   launch 2, scan    one workgroup: counts becomes its exclusive prefix sum, so that counts[key][tile] +
- *                     ranks[i] is the sorted position of i; experts[e] is the record of local expert e
+ *                     counts[tile][key]
+ *   launch 2, scan    one workgroup: each count becomes the sum of all of lower keys and of the same key in
+ *                     earlier tiles, so that counts[tile][key] + ranks[i] is the sorted position of i;
+ *                     experts[e] is the record of local expert e
  *   launch 3          is the op's own: it moves rows, or ids, to where they belong
  * For few assignments one launch does all of it: each workgroup counts all keys for itself.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {roundUp} from '../../kernel_shapes';
+import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
 import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
 
 const MAX_TILES = 128;
 const MIN_TILES = 16;
-/** Counts that the one workgroup of the second launch scans at once. */
-const SCANNED_AT_ONCE = 16384;
-
-export type SortSizes = {
-  numAssignments: number;
-  numExperts: number;
-  /** L: keys below it are local experts, and only these get rows. */
-  numLocalExperts: number;
-  /** B, 0 for no alignment. */
-  blockSize: number;
-};
-
-/**
- * What a map of experts does. 'local': its entries are the local experts; the others sort after them, by
- * global id. 'merge': its entries are the experts, the others are dropped. 'label': it only names experts.
- */
-export type MapUse = 'none' | 'local' | 'merge' | 'label';
-
-export function numKeysOf(numExperts: number, mapUse: MapUse): number {
-  return mapUse === 'local' ? 2 * numExperts + 1 : numExperts + 1;
-}
+/** Ids of a tile, at least: more tiles of fewer take longer to scan than they save. */
+const MIN_TILE_SIZE = 512;
+/** More counts than this, over all keys and tiles, make the one workgroup of the second launch slow. */
+const FEW_COUNTS = 20480;
 
 /** WGSL: the sort key of an assignment; the last key is that of an id that is no expert. */
 export function keyOfId(mapUse: MapUse): string {
@@ -67,35 +52,40 @@ export function keyOfId(mapUse: MapUse): string {
 }
 
 /**
- * WGSL: exclusiveScan(thread, value, width), the sum of the values of the threads before this one, and `scanTotal`,
- * the sum of all. Only the first `width` threads may have other values than 0. Every thread of the workgroup must
- * call it.
+ * WGSL: exclusiveScan(thread, value), for the first 256 threads the sum of the values of the threads before, and
+ * `scanTotal`, the sum of all; the type of a value is u32 or vec2<u32>. Every thread of the workgroup must call it.
+ * Threads are summed 16 at a time, then these sums: reading a few values more takes less time than a barrier.
  */
-export function exclusiveScan(workgroupSize: number): string {
+export function exclusiveScan(type: 'u32' | 'vec2<u32>'): string {
+  const forEach = (count: number, statement: (j: number) => string) =>
+    Array.from({length: count}, (_, j) => statement(j)).join('');
   return `
-  var<workgroup> scanSums : array<u32, ${2 * workgroupSize}>;
-  fn exclusiveScan(thread : u32, value : u32, width : u32) -> u32 {
-    var offset = 0u;
-    scanSums[thread] = value;
+  var<workgroup> scanValues : array<${type}, 256>;
+  var<workgroup> scanSums : array<${type}, 16>;
+  var<private> scanTotal : ${type};
+  fn exclusiveScan(thread : u32, value : ${type}) -> ${type} {
+    let isScanned = thread < 256;
+    let sixteen = thread / 16;
+    let lane = thread % 16;
+    let first = sixteen * 16;
+    if (isScanned) { scanValues[thread] = value; }
     workgroupBarrier();
-    for (var step = 1u; step < width; step *= 2) {
-      let next = ${workgroupSize}u - offset;
-      var sum = scanSums[offset + thread];
-      if (thread >= step) { sum += scanSums[offset + thread - step]; }
-      scanSums[next + thread] = sum;
-      offset = next;
-      workgroupBarrier();
+    var before = ${type}();
+    if (isScanned) {
+      ${forEach(15, (j) => `before += select(${type}(), scanValues[first + ${j}], ${j} < lane);`)}
+      if (lane == 15) { scanSums[sixteen] = before + value; }
     }
-    let inclusive = scanSums[offset + thread];
-    scanTotal = scanSums[offset + width - 1];
     workgroupBarrier();
-    return inclusive - value;
-  }
-  var<private> scanTotal : u32;`;
+    scanTotal = ${type}();
+    if (isScanned) {
+      ${forEach(16, (j) => `
+      let sum${j} = scanSums[${j}];
+      scanTotal += sum${j};
+      before += select(${type}(), sum${j}, ${j} < sixteen);`)}
+    }
+    return before;
+  }`;
 }
-
-/** The label of each expert's rows, its own index or name or `fill`; and that of rows past the last expert's. */
-export type Labels = {experts: 'own' | 'fill'; tail: 'expertZero' | 'fill'; fill: number};
 
 /** The uniforms that labelFunctions reads. */
 export function labelUniforms({experts, tail, fill}: Labels): Record<string, number> {
@@ -131,11 +121,10 @@ export type SortInputs = {
 export type SortedTiles = {
   /** int32 [N]: the sort key of each assignment. */
   keys: TensorInfo;
-  /** int32 [numKeys * numTiles]: the sorted position of the first assignment of each key in each tile. */
+  /** int32 [numTiles * numKeys]: the sorted position of the first assignment of each key in each tile. */
   positions: TensorInfo;
   /** int32 [(L+1) * 4]: of each local expert, first row, row past its last, first row less sorted position, label. */
   experts: TensorInfo;
-  numTiles: number;
   tileSize: number;
 };
 
@@ -143,7 +132,7 @@ export type SortedTiles = {
 export function sortInTiles(backend: WebGPUBackend, inputs: SortInputs): SortedTiles {
   const {keys, counts, numTiles, tileSize} = countTiles(backend, inputs);
   const experts = scanTiles(backend, inputs, counts, numTiles);
-  return {keys, positions: counts, experts, numTiles, tileSize};
+  return {keys, positions: counts, experts, tileSize};
 }
 
 /** The buffer of the map, for a launch that reads it. */
@@ -152,8 +141,8 @@ export function mapBuffer(expertMap: TensorInfo | undefined, isRead: boolean): S
 }
 
 function tilesOf(numAssignments: number, numKeys: number): {tileSize: number; numTiles: number} {
-  const maxTiles = Math.min(MAX_TILES, Math.max(MIN_TILES, Math.floor(SCANNED_AT_ONCE / numKeys)));
-  const tileSize = WORKGROUP_SIZE * Math.max(1, Math.ceil(numAssignments / (WORKGROUP_SIZE * maxTiles)));
+  const maxTiles = Math.min(MAX_TILES, Math.max(MIN_TILES, Math.floor(FEW_COUNTS / numKeys)));
+  const tileSize = Math.max(MIN_TILE_SIZE, roundUp(Math.ceil(numAssignments / maxTiles), WORKGROUP_SIZE));
   return {tileSize, numTiles: Math.max(1, Math.ceil(numAssignments / tileSize))};
 }
 
@@ -161,12 +150,30 @@ function tilesOf(numAssignments: number, numKeys: number): {tileSize: number; nu
 export function sortScratch(numAssignments: number, numExperts: number, mapUse: MapUse): Record<string, number[]> {
   const numKeys = numKeysOf(numExperts, mapUse);
   const {numTiles} = tilesOf(numAssignments, numKeys);
-  return {'the counts of experts in tiles': [numKeys, numTiles], 'the records of experts': [numExperts + 1, 4]};
+  return {'the counts of experts in tiles': [numTiles, numKeys], 'the records of experts': [numExperts + 1, 4]};
 }
 
-const TILE_KEYS = 256;
+/**
+ * 32-bit words for the masks of a chunk, of each key one more than its ids take: else the masks of all keys would lie
+ * in the same banks of the memory. 72 keys for 1,024 ids, 139 for 512, 264 for 256.
+ */
+const MASK_WORDS = 2376;
+const MAX_CHUNK = 1024;
 
-/** Launch 1. A tile is read a chunk of 256 ids at a time; bit t of masks[key] says that thread t's id has it. */
+/** Ids that a workgroup takes at once, and the keys that it counts then: many ids, if the masks of all keys fit. */
+function chunkSizes(tileSize: number, numKeys: number): {chunkSize: number; numKeysAtOnce: number} {
+  const keysOf = (chunkSize: number) => Math.floor(MASK_WORDS / (chunkSize / 32 + 1));
+  let chunkSize = WORKGROUP_SIZE;
+  while (2 * chunkSize <= Math.min(tileSize, MAX_CHUNK) && numKeys <= keysOf(2 * chunkSize)) {
+    chunkSize *= 2;
+  }
+  return {chunkSize, numKeysAtOnce: keysOf(chunkSize)};
+}
+
+/**
+ * Launch 1. A tile is read a chunk at a time. Bit i of a key's mask says that id i of the chunk has it; then its words
+ * become the counts of the ids before them.
+ */
 function countTiles(
   backend: WebGPUBackend,
   {topkIds, expertMap, mapUse, sizes, ranks}: SortInputs,
@@ -174,9 +181,9 @@ function countTiles(
   const {numAssignments, numExperts, numLocalExperts} = sizes;
   const numKeys = numKeysOf(numExperts, mapUse);
   const {tileSize, numTiles} = tilesOf(numAssignments, numKeys);
+  const {chunkSize, numKeysAtOnce} = chunkSizes(tileSize, numKeys);
   const keys = newTensor(backend, [numAssignments], 'int32');
-  // Whole vec4, which the next launch reads.
-  const counts = newTensor(backend, [roundUp(numKeys * numTiles, 4)], 'int32');
+  const counts = newTensor(backend, [numTiles * numKeys], 'int32');
   const buffers: StorageBinding[] = [
     {name: 'keys', type: 'u32', access: 'read_write', tensor: keys},
     {name: 'ranks', type: 'u32', access: 'read_write', tensor: ranks},
@@ -184,15 +191,18 @@ function countTiles(
     {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
     ...mapBuffer(expertMap, mapUse === 'local' || mapUse === 'merge'),
   ];
+  const idsPerThread = chunkSize / WORKGROUP_SIZE;
+  const forEachId = (statement: (u: number) => string) =>
+    Array.from({length: idsPerThread}, (_, u) => statement(u)).join('');
   runWgsl(backend, {
     name: `MoeCountTiles_${mapUse === 'label' ? 'none' : mapUse}`,
     buffers,
-    uniforms: {numAssignments, numExperts, numLocalExperts, numKeys, tileSize, numTiles},
+    uniforms: {numAssignments, numExperts, numLocalExperts, numKeys, tileSize, numKeysAtOnce},
+    constants: {CHUNK: chunkSize},
     numWorkgroups: numTiles,
     code: () => `
-      const MASK_WORDS = ${WORKGROUP_SIZE / 32}u;
-      var<workgroup> masks : array<atomic<u32>, ${(TILE_KEYS * WORKGROUP_SIZE) / 32}>;
-      var<workgroup> keyCounts : array<u32, ${TILE_KEYS}>;
+      var<workgroup> masks : array<atomic<u32>, ${MASK_WORDS}>;
+      var<workgroup> keyCounts : array<u32, ${Math.floor(MASK_WORDS / (WORKGROUP_SIZE / 32 + 1))}>;
       ${keyOfId(mapUse)}
 
       @compute @workgroup_size(${WORKGROUP_SIZE})
@@ -200,59 +210,68 @@ function countTiles(
         let tile = group.x;
         let first = tile * uniforms.tileSize;
         let end = min(first + uniforms.tileSize, uniforms.numAssignments);
-        let word = thread / 32;
-        let bit = thread % 32;
+        const WORDS = CHUNK / 32;
+        const STRIDE = WORDS + 1;
+        let bit = 1u << (thread % 32);
         // Where there are more keys than the masks hold, the tile is read again for each range of them.
-        for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += ${TILE_KEYS}) {
-          for (var chunk = first; chunk < end; chunk += ${WORKGROUP_SIZE}) {
-            let i = chunk + thread;
-            var key = 0u;
-            var counted = false;
-            if (i < end) {
-              key = keyOf(topkIds[i]);
-              counted = key >= firstKey && key < firstKey + ${TILE_KEYS};
+        for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += uniforms.numKeysAtOnce) {
+          let numKeysHere = min(uniforms.numKeysAtOnce, uniforms.numKeys - firstKey);
+          for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) { keyCounts[key] = 0; }
+          for (var chunk = first; chunk < end; chunk += CHUNK) {
+            ${forEachId((u) => `let i${u} = chunk + ${u * WORKGROUP_SIZE} + thread;`)}
+            // Reads go out together; of an id past the end, that of the last is not used.
+            ${forEachId((u) => `let id${u} = topkIds[min(i${u}, uniforms.numAssignments - 1)];`)}
+            ${forEachId((u) => `
+            let key${u} = keyOf(id${u});
+            let isCounted${u} = i${u} < end && key${u} >= firstKey && key${u} < firstKey + numKeysHere;
+            let word${u} = (key${u} - firstKey) * STRIDE + ${(u * WORKGROUP_SIZE) / 32} + thread / 32;`)}
+            // WGSL gives workgroup memory as zeros.
+            if (chunk > first || firstKey > 0) {
+              for (var w = thread; w < numKeysHere * STRIDE; w += ${WORKGROUP_SIZE}) { atomicStore(&masks[w], 0); }
+              workgroupBarrier();
             }
-            let row = (key - firstKey) * MASK_WORDS;
-            if (counted) { atomicOr(&masks[row + word], 1u << bit); }
+            ${forEachId((u) => `
+            if (isCounted${u}) { atomicOr(&masks[word${u}], bit); }`)}
             workgroupBarrier();
-            var before = 0u;
-            var total = 0u;
-            var previous = 0u;
-            if (counted) {
-              for (var w = 0u; w < MASK_WORDS; w++) {
-                let mask = atomicLoad(&masks[row + w]);
-                total += countOneBits(mask);
-                if (w < word) { before += countOneBits(mask); }
-                if (w == word) { before += countOneBits(mask & ((1u << bit) - 1)); }
+            ${forEachId((u) => `
+            var rank${u} = 0u;
+            if (isCounted${u}) { rank${u} = countOneBits(atomicLoad(&masks[word${u}]) & (bit - 1)); }`)}
+            workgroupBarrier();
+            for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
+              var before = keyCounts[key];
+              for (var w = key * STRIDE; w < key * STRIDE + WORDS; w += 8) {
+                ${Array.from({length: 8}, (_, u) => `let mask${u} = atomicLoad(&masks[w + ${u}]);`).join('')}
+                ${Array.from({length: 8}, (_, u) => `
+                  atomicStore(&masks[w + ${u}], before);
+                  before += countOneBits(mask${u});`).join('')}
               }
-              previous = keyCounts[key - firstKey];
+              keyCounts[key] = before;
             }
             workgroupBarrier();
-            if (counted) {
-              keys[i] = key;
-              ranks[i] = previous + before;
-              if (before == total - 1) { keyCounts[key - firstKey] = previous + total; }
-              atomicStore(&masks[row + word], 0);
-            }
+            ${forEachId((u) => `
+            if (isCounted${u}) {
+              keys[i${u}] = key${u};
+              ranks[i${u}] = atomicLoad(&masks[word${u}]) + rank${u};
+            }`)}
             workgroupBarrier();
           }
-          if (firstKey + thread < uniforms.numKeys) {
-            counts[(firstKey + thread) * uniforms.numTiles + tile] = keyCounts[thread];
+          for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
+            counts[tile * uniforms.numKeys + firstKey + key] = keyCounts[key];
           }
-          // WGSL gives workgroup memory as zeros; each chunk leaves the masks so.
-          keyCounts[thread] = 0;
-          workgroupBarrier();
         }
       }`,
   });
   return {keys, counts, numTiles, tileSize};
 }
 
-const VECTORS_PER_THREAD = 4;
-/** Starts of this many keys stay in workgroup memory; later ones are read back from the counts. */
-const KEPT_KEYS = 1024;
+/** Counts that a thread of the second launch reads at once: one wait instead of as many. */
+const COUNTS_AT_ONCE = 8;
+/** Keys that are scanned at once. */
+const KEYS_AT_ONCE = 256;
+/** Threads of its workgroup, on a device that has as many. */
+const LARGE_WORKGROUP_SIZE = 1024;
 
-/** Launch 2, one workgroup: each thread sums a run of counts, and the sums are scanned. */
+/** Launch 2, one workgroup: a thread sums one key's counts in some of the tiles, and the sums are scanned. */
 function scanTiles(
   backend: WebGPUBackend,
   {expertMap, mapUse, sizes, labels, rowCounts}: SortInputs,
@@ -263,7 +282,7 @@ function scanTiles(
   const experts = newTensor(backend, [(numLocalExperts + 1) * 4], 'int32');
   const hasOffsets = 'offsets' in rowCounts;
   const buffers: StorageBinding[] = [
-    {name: 'counts', type: 'vec4<u32>', access: 'read_write', tensor: counts},
+    {name: 'counts', type: 'u32', access: 'read_write', tensor: counts},
     {name: 'experts', type: 'vec4<i32>', access: 'read_write', tensor: experts},
     {
       name: 'rowCounts',
@@ -274,101 +293,101 @@ function scanTiles(
     ...mapBuffer(expertMap, mapUse === 'label'),
   ];
   const {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX} = backend.device.limits;
-  const numCounts = numKeysOf(numExperts, mapUse) * numTiles;
-  const workgroupSize =
-    numCounts <= 4 * VECTORS_PER_THREAD * WORKGROUP_SIZE
-      ? WORKGROUP_SIZE
-      : Math.min(1024, maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX);
+  const numKeys = numKeysOf(numExperts, mapUse);
+  const numPartsWanted = Math.ceil(numTiles / COUNTS_AT_ONCE);
+  const isLarge = Math.min(maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX) >= LARGE_WORKGROUP_SIZE;
+  const numKeysAtOnce = Math.min(numKeys, KEYS_AT_ONCE);
+  const needsLarge = numKeysAtOnce * numPartsWanted > WORKGROUP_SIZE;
+  const workgroupSize = isLarge && needsLarge ? LARGE_WORKGROUP_SIZE : WORKGROUP_SIZE;
+  const numParts = Math.min(numPartsWanted, Math.floor(workgroupSize / numKeysAtOnce));
+  const forEachCount = (statement: (u: number) => string) =>
+    Array.from({length: COUNTS_AT_ONCE}, (_, u) => statement(u)).join('');
+  const readCounts = forEachCount((u) => `
+            let count${u} = select(
+                0, counts[min(tile + ${u}, endTile - 1) * uniforms.numKeys + key], tile + ${u} < endTile);`);
   runWgsl(backend, {
     name: `MoeScanTiles_${mapUse === 'label' ? 'label' : 'none'}_${hasOffsets ? 'offsets' : 'total'}`,
     buffers,
     uniforms: {
-      numCounts,
       numTiles,
+      numKeys,
+      numKeysAtOnce,
+      numParts,
+      tilesPerPart: Math.ceil(numTiles / numParts),
       numLocalExperts,
       blockSize: Math.max(1, blockSize),
       ...labelUniforms(labels),
     },
-    constants: {WORKGROUP_SIZE: workgroupSize, RUN: VECTORS_PER_THREAD},
+    constants: {WORKGROUP_SIZE: workgroupSize},
     numWorkgroups: 1,
     code: () => `
-      ${exclusiveScan(workgroupSize)}
+      ${exclusiveScan('vec2<u32>')}
       ${labelFunctions(mapUse)}
-
-      // The counts of a vector; nothing has written those past the last.
-      fn countsAt(v : u32) -> vec4<u32> {
-        if (4 * v >= uniforms.numCounts) { return vec4<u32>(); }
-        let isCount = vec4<u32>(4 * v) + vec4<u32>(0, 1, 2, 3) < vec4<u32>(uniforms.numCounts);
-        return select(vec4<u32>(), counts[v], isCount);
-      }
-      var<workgroup> keyStarts : array<u32, ${KEPT_KEYS}>;
-      // The sorted position of the first assignment of a key.
-      fn keyStart(key : u32) -> u32 {
-        if (key < ${KEPT_KEYS}) { return keyStarts[key]; }
-        let c = key * uniforms.numTiles;
-        return counts[c / 4][c % 4];
-      }
-      fn keepStart(c : u32, sumBefore : u32) {
-        let key = c / uniforms.numTiles;
-        if (key < ${KEPT_KEYS} && key * uniforms.numTiles == c) { keyStarts[key] = sumBefore; }
-      }
+      // Of each part and key: its count, then the sorted position of its first assignment.
+      var<workgroup> parts : array<u32, WORKGROUP_SIZE>;
 
       @compute @workgroup_size(WORKGROUP_SIZE)
       fn main(@builtin(local_invocation_index) thread : u32) {
-        var carry = 0u;
-        let numVectors = (uniforms.numCounts + 3) / 4;
-        for (var first = 0u; first < numVectors; first += WORKGROUP_SIZE * RUN) {
-          // The run of this thread; its reads go out together.
-          var run : array<vec4<u32>, RUN>;
-          var sum = 0u;
-          for (var v = 0u; v < RUN; v++) { run[v] = countsAt(first + thread * RUN + v); }
-          for (var v = 0u; v < RUN; v++) { sum += dot(run[v], vec4<u32>(1)); }
-          let numThreads = min(WORKGROUP_SIZE, (numVectors - first + RUN - 1) / RUN);
-          var before = carry + exclusiveScan(thread, sum, numThreads);
-          carry += scanTotal;
-          for (var v = 0u; v < RUN; v++) {
-            let y = before + run[v].x;
-            let z = y + run[v].y;
-            let w = z + run[v].z;
-            let vector = first + thread * RUN + v;
-            if (vector < numVectors) {
-              counts[vector] = vec4<u32>(before, y, z, w);
-              keepStart(4 * vector, before);
-              keepStart(4 * vector + 1, y);
-              keepStart(4 * vector + 2, z);
-              keepStart(4 * vector + 3, w);
+        // Assignments, and rows, of the keys before.
+        var carry = vec2<u32>();
+        let part = thread / uniforms.numKeysAtOnce;
+        let firstTile = part * uniforms.tilesPerPart;
+        let endTile = min(firstTile + uniforms.tilesPerPart, uniforms.numTiles);
+        for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += uniforms.numKeysAtOnce) {
+          let key = firstKey + thread % uniforms.numKeysAtOnce;
+          let hasCounts = part < uniforms.numParts && key < uniforms.numKeys;
+          if (hasCounts) {
+            var sum = 0u;
+            for (var tile = firstTile; tile < endTile; tile += ${COUNTS_AT_ONCE}) {
+              ${readCounts}
+              sum += ${forEachCount((u) => `${u > 0 ? ' + ' : ''}count${u}`)};
             }
-            before = w + run[v].w;
+            parts[thread] = sum;
           }
-        }
-        workgroupBarrier();
-        storageBarrier();
+          workgroupBarrier();
 
-        carry = 0;
-        for (var firstExpert = 0u; firstExpert < uniforms.numLocalExperts; firstExpert += WORKGROUP_SIZE) {
-          let expert = firstExpert + thread;
-          var sorted = 0u;
+          // Part 0 goes on with its key.
           var count = 0u;
-          if (expert < uniforms.numLocalExperts) {
-            sorted = keyStart(expert);
-            count = keyStart(expert + 1) - sorted;
+          let isKey = part == 0 && hasCounts;
+          if (isKey) {
+            for (var p = thread; p < uniforms.numParts * uniforms.numKeysAtOnce; p += uniforms.numKeysAtOnce) {
+              count += parts[p];
+            }
           }
-          var start = sorted;
-          if (uniforms.blockSize > 1) {
-            let rows = (count + uniforms.blockSize - 1) / uniforms.blockSize * uniforms.blockSize;
-            start = carry + exclusiveScan(thread, rows, min(WORKGROUP_SIZE, uniforms.numLocalExperts - firstExpert));
-            carry += scanTotal;
+          let isLocal = isKey && key < uniforms.numLocalExperts;
+          let rows = (count + uniforms.blockSize - 1) / uniforms.blockSize * uniforms.blockSize;
+          let before = carry + exclusiveScan(thread, vec2<u32>(count, select(0, rows, isLocal)));
+          carry += scanTotal;
+          let sorted = before.x;
+          let row = before.y;
+          if (isLocal) {
+            experts[key] = vec4<i32>(i32(row), i32(row + count), i32(row) - i32(sorted), labelOf(key));
+            ${hasOffsets ? 'rowCounts[key] = row;' : ''}
           }
-          if (expert < uniforms.numLocalExperts) {
-            experts[expert] =
-                vec4<i32>(i32(start), i32(start + count), i32(start) - i32(sorted), labelOf(expert));
-            ${hasOffsets ? 'rowCounts[expert] = start;' : ''}
+          if (isKey && key == uniforms.numLocalExperts) {
+            experts[key] = vec4<i32>(i32(row), 0, 0, tailLabel());
+            rowCounts[${hasOffsets ? 'key' : '0'}] = row;
           }
-        }
-        if (uniforms.blockSize == 1) { carry = keyStart(uniforms.numLocalExperts); }
-        if (thread == 0) {
-          experts[uniforms.numLocalExperts] = vec4<i32>(i32(carry), 0, 0, tailLabel());
-          rowCounts[${hasOffsets ? 'uniforms.numLocalExperts' : '0'}] = carry;
+          if (isKey) {
+            var position = sorted;
+            for (var p = thread; p < uniforms.numParts * uniforms.numKeysAtOnce; p += uniforms.numKeysAtOnce) {
+              let inPart = parts[p];
+              parts[p] = position;
+              position += inPart;
+            }
+          }
+          workgroupBarrier();
+
+          if (hasCounts) {
+            var position = parts[thread];
+            for (var tile = firstTile; tile < endTile; tile += ${COUNTS_AT_ONCE}) {
+              ${readCounts}
+              ${forEachCount((u) => `
+              if (tile + ${u} < endTile) { counts[(tile + ${u}) * uniforms.numKeys + key] = position; }
+              position += count${u};`)}
+            }
+          }
+          workgroupBarrier();
         }
       }`,
   });
@@ -404,7 +423,7 @@ export const countKeys = `
   var<workgroup> keyRows : array<u32, KEYS>;
   var<workgroup> ownKeys : array<u32, ${WORKGROUP_SIZE}>;
   var<workgroup> ranks : array<atomic<u32>, ${WORKGROUP_SIZE}>;
-  ${exclusiveScan(WORKGROUP_SIZE)}
+  ${exclusiveScan('u32')}
 
   fn countKeys(thread : u32, first : u32, end : u32) {
     // WGSL gives workgroup memory as zeros. Reads go out four at a time: one wait instead of four.
@@ -451,7 +470,7 @@ export const countKeys = `
           rows = (rows + uniforms.blockSize - 1) / uniforms.blockSize * uniforms.blockSize;
         }
       }
-      let start = carry + exclusiveScan(thread, rows, min(${WORKGROUP_SIZE}u, uniforms.numKeys - firstKey));
+      let start = carry + exclusiveScan(thread, rows);
       if (key < uniforms.numKeys) { keyRows[key] = start; }
       carry += scanTotal;
     }
