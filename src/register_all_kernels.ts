@@ -1,12 +1,17 @@
 /** Registers, on import, the kernels of every backend and the gradients. */
 import './register_cpu_kernels';
+import './register_webgl_kernels';
 import './register_webgpu_kernels';
 import {cpuKernels} from './kernels/cpu';
 import type {MoeKernel} from './kernels/shared/moe_kernel';
+import {webglKernels} from './kernels/webgl';
 import {webgpuKernels} from './kernels/webgpu';
 import {registerKernels} from './registration';
 
-const kernelTables = {cpu: cpuKernels, webgpu: webgpuKernels} satisfies Record<string, Record<string, MoeKernel>>;
+const kernelTables = {cpu: cpuKernels, webgl: webglKernels, webgpu: webgpuKernels} satisfies Record<
+  string,
+  Record<string, MoeKernel>
+>;
 
 /** A backend that this package has kernels for. */
 export type MoeBackendName = keyof typeof kernelTables;

@@ -114,7 +114,8 @@ function moePermute_(
  * await permuted.permutedIdx.array(); // => [1, 2, 3, 5, 0, 4]
  * ```
  *
- * @param hiddenStates  float32 or int32 [T, H]: one row a token, any H >= 1. Rows keep their bits.
+ * @param hiddenStates  float32 or int32 [T, H]: one row a token, any H >= 1. Rows keep their bits; on webgl they are
+ *     float32 only, and subnormals may become 0.
  * @param topkIds  int32 [T, K]: the experts of each token; repeats are separate assignments. An id outside
  *     0..E-1, such as -1 for a padding token, is not here: it has no row and no offset counts it.
  * @param numExperts  E, the number of experts in all (global).
@@ -142,7 +143,8 @@ function moePermute_(
  * Gradient: to hiddenStates and to a gathered a1qScale where they are float32. The dy of rows of no assignment
  * is ignored. Sizes depend on shapes only; nothing is read back.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids. On webgl also
+ *     where T*K, R, E or fillInvalidExpert is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: vLLM `moe_permute`; rows that vLLM leaves unwritten are 0 here.
  */

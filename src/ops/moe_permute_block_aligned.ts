@@ -78,7 +78,7 @@ function moePermuteBlockAligned_(
  * await permuted.invPermutedIdx.array(); // => [6, 0, 1, 2, 7, 3]
  * ```
  *
- * @param hiddenStates  float32 or int32 [T, H].
+ * @param hiddenStates  float32 or int32 [T, H]; float32 on webgl.
  * @param topkIds  int32 [T, K]. An id outside 0..E-1 gets no row.
  * @param numExperts  E.
  * @param blockSize  B, rows a block.

@@ -1,8 +1,9 @@
-import {engine, getBackend, getKernel} from '@tensorflow/tfjs-core';
+import {engine, env, getBackend, getKernel, type KernelBackend} from '@tensorflow/tfjs-core';
 import {MoePermute, MoeUnpermute} from '../kernel_names';
 
 /**
- * Whether moePermute and moeUnpermute run on a backend: it is running, and their kernels are registered for it.
+ * Whether moePermute and moeUnpermute run on a backend: it is running, their kernels are registered for it, and its
+ * device has what they need. That is WebGL 2 and a context that is not lost, on a WebGL backend of any name.
  *
  * ```js
  * await tf.ready();
@@ -17,9 +18,16 @@ import {MoePermute, MoeUnpermute} from '../kernel_names';
  */
 export function moePermuteUnpermuteSupported(backendName: string | null | undefined = getBackend()): boolean {
   const name = backendName ?? getBackend();
+  const backend = name == null ? undefined : engine().registry[name];
   return (
-    name != null &&
-    engine().registry[name] != null &&
+    backend != null &&
+    hasUsableDevice(backend) &&
     [MoePermute, MoeUnpermute].every((kernelName) => getKernel(kernelName, name) != null)
   );
+}
+
+/** A WebGL backend is known by its context. */
+function hasUsableDevice(backend: KernelBackend): boolean {
+  const {gpgpu} = backend as {gpgpu?: {gl: WebGLRenderingContext}};
+  return gpgpu == null || (env().getNumber('WEBGL_VERSION') === 2 && !gpgpu.gl.isContextLost());
 }

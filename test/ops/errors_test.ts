@@ -129,7 +129,7 @@ const expertMapErrors: ErrorCase[] = [
 ];
 
 const registrationErrors: ErrorCase[] = [
-  ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, webgpu, but is 'metal'."],
+  ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, webgl, webgpu, but is 'metal'."],
 ];
 
 describeWithFlags('errors', ALL_ENVS, () => {

@@ -20,7 +20,7 @@ async function expectAligned(args: Parameters<typeof naiveAlign>[0]): Promise<vo
   tf.dispose(result);
 }
 
-describeWithFlags('moeAlignBlockSize', ALL_ENVS, () => {
+describeWithFlags('moeAlignBlockSize', ALL_ENVS, ({backendName}) => {
   for (const {name, ids, topk, numExperts} of nastyRoutings) {
     it(`equals the naive loop: ${name}`, async () => {
       const blocks = [1, 3, 16].flatMap((blockSize) => [
@@ -48,8 +48,9 @@ describeWithFlags('moeAlignBlockSize', ALL_ENVS, () => {
   });
 
   it('labels blocks with map entries as they are, whatever they are', async () => {
-    const expertMap = [-(2 ** 31), 2 ** 31 - 1];
+    // No int32 tensor on webgl holds more than 2^24 exactly.
+    const expertMap = backendName === 'webgl' ? [-(2 ** 24), 2 ** 24 - 1] : [-(2 ** 31), 2 ** 31 - 1];
     const result = tf.moeAlignBlockSize([[1], [0]], 2, 2, {expertMap});
-    await expectInts(result.expertIds, [-(2 ** 31), 2 ** 31 - 1], 'expertIds');
+    await expectInts(result.expertIds, expertMap, 'expertIds');
   });
 });

@@ -5,7 +5,7 @@ import * as moe from 'tfjs-moe';
 assert.deepEqual(Object.keys(engine().registryFactory), [], 'importing must not bring a backend');
 const kernelNames = Object.keys(moe).filter((name) => /^Moe/.test(name) && typeof moe[name] === 'string');
 for (const kernelName of kernelNames) {
-  for (const backendName of ['cpu', 'wasm', 'tensorflow']) {
+  for (const backendName of ['cpu', 'wasm', 'tensorflow', 'webgl', 'webgpu']) {
     assert.ok(getKernel(kernelName, backendName), `${kernelName} on ${backendName}`);
     assert.equal(getKernelsForBackend(backendName).length, kernelNames.length);
   }

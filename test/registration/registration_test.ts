@@ -45,12 +45,21 @@ describe('registration', () => {
     }
   });
 
-  it('says that a kernel is not registered where a backend has none yet', async () => {
-    for (const backendName of ['webgl']) {
-      expect(await tf.setBackend(backendName)).withContext(backendName).toBeTrue();
-      expect(tf.moePermuteUnpermuteSupported()).withContext(backendName).toBeFalse();
-      expect(permute).toThrowError(`Kernel 'MoePermute' not registered for backend '${backendName}'`);
+  it('serves webgl and webgpu', () => {
+    for (const name of kernelNames) {
+      for (const backendName of ['webgl', 'webgpu']) {
+        expect(tf.getKernel(name, backendName)).withContext(`${name} on ${backendName}`).toBeDefined();
+      }
     }
+  });
+
+  it('says that a kernel is not registered for a backend that has none', async () => {
+    await tf.setBackend('cpu');
+    const cpuBackend = tf.backend();
+    tf.registerBackend('stranger', () => cpuBackend);
+    expect(await tf.setBackend('stranger')).toBeTrue();
+    expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
+    expect(permute).toThrowError("Kernel 'MoePermute' not registered for backend 'stranger'");
     await tf.setBackend('cpu');
   });
 

@@ -17,3 +17,7 @@ export const countingRowsOf = (tokens: number[], rowSize: number): Float32Array 
   });
   return rows;
 };
+
+/** What int32 elements to move are answered with on webgl, whose textures hold floats. */
+export const webglTakesFloats = (opName: string, argName: string): string =>
+  `Error in ${opName}: ${argName} must be float32 on the webgl backend, whose textures round integers, but is int32.`;

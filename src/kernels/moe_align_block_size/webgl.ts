@@ -1,0 +1,51 @@
+/**
+ * MoeAlignBlockSize on WebGL: the sort of shared/webgl_sort.ts, then a draw an output, whose fragments look up what
+ * belongs in their place.
+ */
+import {MoeAlignBlockSize} from '../../kernel_names';
+import {alignSizes} from '../../kernel_shapes';
+import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
+import {assertSortFits, assignmentsOfRows, disposeSorted, labelsOfRows, sortExperts} from '../shared/webgl_sort';
+
+export const moeAlignBlockSizeWebGL = webglKernel(
+  MoeAlignBlockSize,
+  (backend, {topkIds, expertMap}, {blockSize, numExperts, padSortedIds, ignoreInvalidExperts}) => {
+    const {numAssignments, numSortedIds, numBlocks} = alignSizes(topkIds.shape, {blockSize, numExperts, padSortedIds});
+    const mapUse: MapUse = expertMap == null ? 'none' : ignoreInvalidExperts ? 'merge' : 'label';
+    assertExact(MoeAlignBlockSize, {
+      'the number of assignments (T*K)': numAssignments,
+      numExperts,
+      'the length of sortedTokenIds': numSortedIds,
+    });
+    assertFits(MoeAlignBlockSize, {sortedTokenIds: [numSortedIds]});
+    assertSortFits(MoeAlignBlockSize, numAssignments, numKeysOf(numExperts, mapUse));
+    const labels: Labels = {experts: 'own', tail: ignoreInvalidExperts ? 'fill' : 'expertZero', fill: -1};
+    const names = mapUse === 'label' ? expertMap : undefined;
+
+    if (numAssignments === 0) {
+      const rows = fillTensor(backend, [numExperts + 1], 'int32', 0);
+      const outputs = [
+        fillTensor(backend, [numSortedIds], 'int32', 0),
+        labelsOfRows(backend, rows, names, labels, numBlocks, blockSize),
+        fillTensor(backend, [1], 'int32', 0),
+      ];
+      disposeAll(backend, [rows]);
+      return outputs;
+    }
+
+    const sizes = {numAssignments, numExperts, numLocalExperts: numExperts, blockSize};
+    const sorted = sortExperts(backend, topkIds, expertMap, mapUse, sizes);
+    const sortedTokenIds = assignmentsOfRows(backend, sorted, numSortedIds, numAssignments);
+    const expertIds = labelsOfRows(backend, sorted.rows, names, labels, numBlocks, blockSize);
+    const numTokensPostPad = runGlsl(backend, {
+      name: 'MoeAlignNumTokensPostPad',
+      inputs: {rows: sorted.rows},
+      uniforms: {numExperts},
+      output: {shape: [1], dtype: 'int32'},
+      code: 'void main() { setOutput(getRows(numExperts)); }',
+    });
+    disposeSorted(backend, sorted);
+    return [sortedTokenIds, expertIds, numTokensPostPad];
+  },
+);

@@ -1,0 +1,223 @@
+/**
+ * MoePermute on WebGL: the sort of shared/webgl_sort.ts, then a draw an output, whose fragments look up what belongs
+ * in their place. The rows are one draw more where their texels hold 2 x 2 elements, which takes a quarter of the
+ * lookups, and no conversion before and after.
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {MoePermute} from '../../kernel_names';
+import {permuteSizes} from '../../kernel_shapes';
+import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {
+  assertExact,
+  assertFits,
+  assertFloat32,
+  disposeAll,
+  fillTensor,
+  isPacked,
+  runGlsl,
+  webglKernel,
+} from '../shared/webgl';
+import {
+  assertSortFits,
+  assignmentsOfRows,
+  disposeSorted,
+  labelsOfRows,
+  type SortedExperts,
+  sortExperts,
+} from '../shared/webgl_sort';
+
+/** Whether rows move 2 x 2 elements at a time: as they come, so that tfjs converts nothing. */
+const movesPackedRows = isPacked;
+
+export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) => {
+  const {hiddenStates, topkIds, expertMap, a1qScale} = inputs;
+  const {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert} = attrs;
+  const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
+  const topk = topkIds.shape[1];
+  const padsWithLastToken = attrs.padding === 'lastToken';
+  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
+  const rowsShape = [numRows, hiddenStates.shape[1]];
+  const scaleShape = [numRows, ...(a1qScale?.shape.slice(1) ?? [])];
+
+  assertFloat32(MoePermute, 'hiddenStates', hiddenStates);
+  assertExact(MoePermute, {
+    'the number of assignments (T*K)': numAssignments,
+    'the number of permuted rows': numRows,
+    numExperts,
+    'the number of sort keys': numKeysOf(numExperts, mapUse),
+    fillInvalidExpert,
+  });
+  assertFits(MoePermute, {permutedHiddenStates: rowsShape}, movesPackedRows(backend, hiddenStates));
+  assertFits(MoePermute, {permutedIdx: [numRows]});
+  if (a1qScale != null) {
+    assertFloat32(MoePermute, 'a1qScale', a1qScale);
+    assertFits(MoePermute, {a1qScale: scaleShape}, movesPackedRows(backend, a1qScale));
+  }
+  assertSortFits(MoePermute, numAssignments, numKeysOf(numExperts, mapUse));
+
+  const labels: Labels = {
+    experts: alignBlockSize > 0 ? 'own' : 'fill',
+    tail: padsWithLastToken ? 'expertZero' : 'fill',
+    fill: fillInvalidExpert,
+  };
+  const names = mapUse === 'label' ? expertMap : undefined;
+  if (numAssignments === 0) {
+    const offsets = fillTensor(backend, [numLocalExperts + 1], 'int32', 0);
+    return [
+      fillTensor(backend, rowsShape, 'float32', 0),
+      offsets,
+      fillTensor(backend, [0], 'int32', 0),
+      labelsOfRows(backend, offsets, names, labels, numRows, 1),
+      fillTensor(backend, [numRows], 'int32', 0),
+      ...(a1qScale == null ? [] : [fillTensor(backend, scaleShape, 'float32', 0)]),
+    ];
+  }
+
+  const sizes = {numAssignments, numExperts, numLocalExperts, blockSize: alignBlockSize};
+  const sorted = sortExperts(backend, topkIds, expertMap, mapUse, sizes);
+  const lastAssignment = numAssignments - 1;
+  const permutedIdx = assignmentsOfRows(backend, sorted, numRows, padsWithLastToken ? lastAssignment : numAssignments);
+  const inverse = rowsOfAssignments(backend, sorted, {
+    isAligned: Number(alignBlockSize > 0),
+    // Aligned, what has no row shares one index: the last offset, or R.
+    hasSharedIndexOfRows: Number(padsWithLastToken),
+    numRows,
+  });
+  const mIndices = labelsOfRows(backend, sorted.rows, names, labels, numRows, 1);
+  const gather = {permutedIdx, numAssignments, topk};
+  const outputs = [
+    gatherRows(backend, hiddenStates, rowsShape, {...gather, maxAssignment: numAssignments}),
+    sorted.rows,
+    inverse,
+    mIndices,
+    permutedIdx,
+  ];
+  if (a1qScale != null) {
+    // Rows of no assignment carry the last token's scale.
+    outputs.push(gatherRows(backend, a1qScale, scaleShape, {...gather, maxAssignment: lastAssignment}));
+  }
+  disposeSorted(backend, sorted, [sorted.rows]);
+  return outputs;
+});
+
+/** int32 [N]: the row of each assignment; of one without a row, its sorted position or the shared index. */
+function rowsOfAssignments(
+  backend: MathBackendWebGL,
+  {keys, order, positions, rows}: SortedExperts,
+  uniforms: {isAligned: number; hasSharedIndexOfRows: number; numRows: number},
+): TensorInfo {
+  const [numAssignments] = keys.shape;
+  return runGlsl(backend, {
+    name: 'MoeRowsOfAssignments',
+    inputs: {keys, order, positions, rows},
+    uniforms: {...uniforms, numAssignments, numLocalExperts: rows.shape[0] - 1},
+    output: {shape: [numAssignments], dtype: 'int32'},
+    code: `
+      void main() {
+        int i = getOutputCoords();
+        float assignment = float(i);
+        float key = getKeys(i);
+        int expert = indexOf(key);
+        bool isLocal = expert < numLocalExperts;
+        if (!isLocal && isAligned == 1) {
+          setOutput(hasSharedIndexOfRows == 1 ? float(numRows) : getRows(numLocalExperts));
+          return;
+        }
+        // The sorted position: that of the first assignment that does not sort before this one.
+        int low = indexOf(getPositions(isLocal ? expert : numLocalExperts));
+        int high = isLocal ? indexOf(getPositions(expert + 1)) : numAssignments;
+        while (low < high) {
+          int middle = (low + high) / 2;
+          float other = getOrder(middle);
+          float otherKey = getKeys(indexOf(other));
+          if (otherKey < key || (otherKey == key && other < assignment)) { low = middle + 1; } else { high = middle; }
+        }
+        float position = float(low);
+        setOutput(isLocal ? getRows(expert) + (position - getPositions(expert)) : position);
+      }`,
+  });
+}
+
+type Gather = {
+  /** int32 [R]: the assignment of each row. */
+  permutedIdx: TensorInfo;
+  numAssignments: number;
+  topk: number;
+  /** A row of a later assignment is of this one; and 0, where this one is none. */
+  maxAssignment: number;
+};
+
+/** out[r] = x[token of permutedIdx[r]], for x of rank 2 or more. */
+function gatherRows(backend: MathBackendWebGL, x: TensorInfo, shape: number[], gather: Gather): TensorInfo {
+  const asMatrix = ([numRows, ...rest]: number[]) => [numRows, rest.reduce((size, dim) => size * dim, 1)];
+  const matrix = {...x, shape: asMatrix(x.shape)};
+  const gatherMatrix = movesPackedRows(backend, x) ? gatherPackedRows : gatherUnpackedRows;
+  return {...gatherMatrix(backend, matrix, asMatrix(shape), gather), shape};
+}
+
+function gatherUnpackedRows(backend: MathBackendWebGL, x: TensorInfo, shape: number[], gather: Gather): TensorInfo {
+  const {permutedIdx, numAssignments, topk, maxAssignment} = gather;
+  return runGlsl(backend, {
+    name: 'MoePermuteRows',
+    inputs: {x, permutedIdx},
+    uniforms: {numAssignments, topk, maxAssignment},
+    output: {shape, dtype: 'float32'},
+    code: `
+      void main() {
+        ivec2 coords = getOutputCoords();
+        int assignment = min(indexOf(getPermutedIdx(coords.x)), maxAssignment);
+        float element = 0.0;
+        if (assignment < numAssignments) { element = getX(assignment / topk, coords.y); }
+        setOutput(element);
+      }`,
+  });
+}
+
+/** A texel of the result has two columns of two rows, which come from one texel each, of either half of it. */
+function gatherPackedRows(backend: MathBackendWebGL, x: TensorInfo, shape: number[], gather: Gather): TensorInfo {
+  const {permutedIdx, numAssignments, topk, maxAssignment} = gather;
+  const [numRows, rowSize] = shape;
+  const tokens = runGlsl(backend, {
+    name: 'MoePermuteTokens',
+    inputs: {permutedIdx},
+    uniforms: {numRows, numAssignments, topk, maxAssignment},
+    // Two columns, of which one is used: the texel of two rows.
+    output: {shape: [2 * Math.ceil(numRows / 2), 2], dtype: 'int32'},
+    packed: 'output',
+    code: `
+      float tokenOf(int row) {
+        if (row >= numRows) { return -1.0; }
+        int assignment = min(indexOf(getPermutedIdx(row)), maxAssignment);
+        return assignment < numAssignments ? float(assignment / topk) : -1.0;
+      }
+      void main() {
+        int row = getOutputCoords().x;
+        setOutput(vec4(tokenOf(row), 0.0, tokenOf(row + 1), 0.0));
+      }`,
+  });
+  const rows = runGlsl(backend, {
+    name: 'MoePermuteRows_packed',
+    inputs: {x, tokens},
+    uniforms: {rowSize},
+    output: {shape, dtype: 'float32'},
+    packed: 'inputs and output',
+    code: `
+      vec2 columnsOf(float token, int column) {
+        if (token < 0.0) { return vec2(0.0); }
+        int row = indexOf(token);
+        vec4 texel = getX(row, column);
+        return imod(row, 2) == 0 ? texel.xy : texel.zw;
+      }
+      void main() {
+        ivec2 coords = getOutputCoords();
+        vec4 pair = getTokens(coords.x, 0);
+        vec4 texel = vec4(columnsOf(pair.x, coords.y), columnsOf(pair.z, coords.y));
+        // tfjs's programs take what is past the last column for 0.
+        if (coords.y + 1 >= rowSize) { texel.yw = vec2(0.0); }
+        setOutput(texel);
+      }`,
+  });
+  disposeAll(backend, [tokens]);
+  return rows;
+}

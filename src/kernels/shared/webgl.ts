@@ -1,0 +1,166 @@
+/**
+ * Runs GLSL of this package inside tfjs's WebGL backend: in its texture pool, with its program cache and its timers.
+ *
+ * A draw computes each element of one tensor by lookups in others; there is no scatter, and what a pooled texture
+ * held before is still in it. Sizes are uniforms and the code is fixed, so that other shapes run the same program;
+ * tfjs alone adds variants, for axes of size 1 and for tensors that are folded into a texture.
+ */
+import {env, type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
+import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+import type {MoeKernel} from './moe_kernel';
+import {runningOpName} from './op_name';
+
+export type GlslProgram = {
+  /** What the draw does; the label of its time in tf.profile. */
+  name: string;
+  /**
+   * None of them empty, all of rank 1 or 2: of rank 3 with an axis of 1, tfjs would run the program of a tensor that is
+   * not folded on one that is. In the code an input `keys` is read by getKeys(…), with an index an axis.
+   */
+  inputs: Record<string, TensorInfo>;
+  /** int in the code. */
+  uniforms: Record<string, number>;
+  output: {shape: number[]; dtype: 'float32' | 'int32'};
+  /**
+   * Whether texels hold 2 x 2 elements: of the output, or of the inputs too, all of rank 2 then, for the same reason.
+   * Otherwise they hold one.
+   */
+  packed?: 'output' | 'inputs and output';
+  /** GLSL with `void main()`, which calls setOutput; it may depend on nothing but the name. */
+  code: string;
+};
+
+/** A kernel of the webgl backend, typed by its name. */
+export function webglKernel<K extends MoeKernelName>(
+  kernelName: K,
+  run: (backend: MathBackendWebGL, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
+): MoeKernel {
+  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
+    const webgl = backend as MathBackendWebGL;
+    assertUsable(webgl, kernelName);
+    return run(
+      webgl,
+      inputs as unknown as MoeKernels[K]['inputs'],
+      attrs as unknown as MoeKernels[K]['attrs'],
+    );
+  };
+  return {kernelName, kernelFunc};
+}
+
+/** Without this, WebGL 1 would fail in the middle of the work, and a lost context would give zeros. */
+function assertUsable(backend: MathBackendWebGL, kernelName: string): void {
+  const version = env().getNumber('WEBGL_VERSION');
+  util.assert(
+    version === 2,
+    () => `Error in ${runningOpName(kernelName)}: the webgl backend must run on WebGL 2, but runs on WebGL ${version}.`,
+  );
+  util.assert(
+    !backend.gpgpu.gl.isContextLost(),
+    () =>
+      `Error in ${runningOpName(kernelName)}: the WebGL context is lost, and with it every tensor that it held. ` +
+      'Remove the backend and register it again.',
+  );
+}
+
+/**
+ * GLSL: the integer that an element of an int32 tensor stands for. Some ops of tfjs leave it a little beside. From
+ * 2^23 on every float is an integer, and adding a half would round it to an even one.
+ */
+const INDEX_OF = `
+  int indexOf(float value) {
+    return int(abs(value) < 8388608.0 ? floor(value + 0.5) : clamp(value, -16777216.0, 16777216.0));
+  }
+`;
+
+export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): TensorInfo {
+  const {name, inputs, uniforms, output, packed, code} = program;
+  const gpgpuProgram = {
+    variableNames: Object.keys(inputs),
+    outputShape: output.shape,
+    enableShapeUniforms: true,
+    customUniforms: Object.keys(uniforms).map((uniform) => ({name: uniform, type: 'int'})),
+    packedInputs: packed === 'inputs and output',
+    packedOutput: packed != null,
+    userCode: INDEX_OF + code,
+    // tfjs labels times by the class of a program, and tells programs apart by it.
+    constructor: {name},
+  } as GPGPUProgram;
+  const uniformValues = Object.values(uniforms).map((value) => [value]);
+  // What a kernel packs stays packed, whatever tfjs does with results of its own.
+  return backend.runWebGLProgram(gpgpuProgram, Object.values(inputs), output.dtype, uniformValues, packed != null);
+}
+
+/** A tensor of one value. */
+export function fillTensor(
+  backend: MathBackendWebGL,
+  shape: number[],
+  dtype: 'float32' | 'int32',
+  value: number,
+): TensorInfo {
+  return runGlsl(backend, {
+    name: 'MoeFill',
+    inputs: {},
+    uniforms: {value},
+    output: {shape, dtype},
+    code: 'void main() { setOutput(float(value)); }',
+  });
+}
+
+/**
+ * Whether the elements of a matrix are, or when they are uploaded will be, 2 x 2 in a texel. tfjs converts what a
+ * program wants otherwise, a draw that takes as long as ours.
+ */
+export function isPacked(backend: MathBackendWebGL, {dataId, shape}: TensorInfo): boolean {
+  const {texture, isPacked: isTexturePacked} = backend.texData.get(dataId);
+  return shape.length === 2 && (texture == null ? env().getBool('WEBGL_PACK') : isTexturePacked === true);
+}
+
+/** Gives back intermediate tensors; draws run in order, so that their textures can be drawn to at once. */
+export function disposeAll(backend: MathBackendWebGL, tensors: TensorInfo[]): void {
+  for (const tensor of tensors) {
+    backend.disposeIntermediateTensorInfo(tensor);
+  }
+}
+
+/**
+ * Asserts that no index, count or label of a kernel is past what a texture holds exactly, in the name of the op that
+ * runs it.
+ */
+export function assertExact(kernelName: string, values: Record<string, number>): void {
+  const bits = env().getBool('WEBGL_RENDER_FLOAT32_ENABLED') ? 32 : 16;
+  const limit = bits === 32 ? 2 ** 24 : 2048;
+  for (const [name, value] of Object.entries(values)) {
+    util.assert(
+      Math.abs(value) <= limit,
+      () =>
+        `Error in ${runningOpName(kernelName)}: ${name} must be at most ${limit} in magnitude, past which the ` +
+        `${bits}-bit floats of this device's WebGL textures skip integers, but is ${value}.`,
+    );
+  }
+}
+
+/** Asserts that the device's textures hold each tensor of a kernel, in the name of the op that runs it. */
+export function assertFits(kernelName: string, tensors: Record<string, number[]>, packed = false): void {
+  const maxTextureSize = env().getNumber('WEBGL_MAX_TEXTURE_SIZE');
+  const limit = (packed ? 4 : 1) * maxTextureSize ** 2;
+  for (const [name, shape] of Object.entries(tensors)) {
+    const size = util.sizeFromShape(packed ? shape.map((dim) => 2 * Math.ceil(dim / 2)) : shape);
+    util.assert(
+      size <= limit,
+      () =>
+        `Error in ${runningOpName(kernelName)}: ${name} [${shape}] takes ${size} elements of a texture, but this ` +
+        `device's hold at most ${limit} (WEBGL_MAX_TEXTURE_SIZE is ${maxTextureSize}).`,
+    );
+  }
+}
+
+/** Asserts that a tensor whose elements a kernel moves is float32. */
+export function assertFloat32(kernelName: string, name: string, {dtype}: TensorInfo): void {
+  util.assert(
+    dtype === 'float32',
+    () =>
+      `Error in ${runningOpName(kernelName)}: ${name} must be float32 on the webgl backend, whose textures round ` +
+      `integers, but is ${dtype}.`,
+  );
+}

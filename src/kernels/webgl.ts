@@ -1,0 +1,20 @@
+/** The kernels of the webgl backend, one for each name. */
+import type {MoeKernelName} from '../kernel_names';
+import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {moePermuteWebGL} from './moe_permute/webgl';
+import {moeSumWebGL} from './moe_sum/webgl';
+import {
+  moeUnpermuteBackpropRowsWebGL,
+  moeUnpermuteBackpropWeightsWebGL,
+  moeUnpermuteWebGL,
+} from './moe_unpermute/webgl';
+import type {MoeKernel} from './shared/moe_kernel';
+
+export const webglKernels = {
+  MoeAlignBlockSize: moeAlignBlockSizeWebGL,
+  MoePermute: moePermuteWebGL,
+  MoeUnpermute: moeUnpermuteWebGL,
+  MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGL,
+  MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGL,
+  MoeSum: moeSumWebGL,
+} satisfies Record<MoeKernelName, MoeKernel>;

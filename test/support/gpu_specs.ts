@@ -1,0 +1,80 @@
+/** What every GPU backend can get wrong, as expectations for the specs of each. */
+import * as tf from '../../src/tf';
+import {expectFloats, expectInts} from './expect';
+import {naivePermute} from './naive';
+import {distinctIds} from './routings';
+import {countingRows, countingRowsOf, idsTensor} from './tensors';
+
+/** Every option at once: four inputs and six outputs. */
+const ids = distinctIds(37, 12, 3, 5).map((tokenIds, t) => (t % 5 === 0 ? [-1, tokenIds[1], 12] : tokenIds));
+const expertMap = Array.from({length: 12}, (_, e) => (e % 3 === 0 ? -1 : e % 4));
+const options = {expertMap, numLocalExperts: 4, alignBlockSize: 4, fillInvalidExpert: -7};
+
+export async function expectAllOptions(hiddenSize: number): Promise<void> {
+  const naive = naivePermute({ids, topk: 3, numExperts: 12, ...options});
+  const result = tf.moePermute(countingRows(37, hiddenSize), idsTensor(ids, 3), 12, {
+    ...options,
+    a1qScale: countingRows(37, 5),
+  });
+  await expectFloats(result.permutedHiddenStates, countingRowsOf(naive.rowToken, hiddenSize), 'rows');
+  await expectInts(result.expertFirstTokenOffset, naive.expertFirstTokenOffset, 'offsets');
+  await expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'inv');
+  await expectInts(result.mIndices, naive.mIndices, 'mIndices');
+  await expectInts(result.permutedIdx, naive.permutedIdx, 'permutedIdx');
+  await expectFloats(result.a1qScale!, countingRowsOf(naive.scaleToken, 5), 'a1qScale');
+  tf.dispose(result);
+}
+
+/** Results are right whatever buffers or textures hold; `poison` fills those of these shapes with NaN. */
+export async function expectNothingOfPoison(poison: (shapes: number[][]) => Promise<void>): Promise<void> {
+  const numRows = 148;
+  await poison([[numRows, 8], [numRows], [111], [5], [numRows, 5], [4], [37, 3]]);
+  await expectAllOptions(8);
+
+  await poison([[6, 1], [3, 2], [6], [18]]);
+  const rows = tf.tensor2d([[1], [2], [3], [4], [5], [6]]);
+  const unpermute = (y: tf.Tensor) => tf.moeUnpermute(y, [[1, 2], [3, 4], [5, 6]], [5, 0, 9, 1, -1, 3]);
+  await expectFloats(unpermute(rows), [8, 8, 24], 'moeUnpermute');
+  await poison([[6, 1], [18], [6]]);
+  await expectFloats(tf.grad(unpermute)(rows), [2, 4, 0, 6, 0, 1], 'moeUnpermuteBackpropRows');
+
+  await poison([[20], [10], [1], [6], [44]]);
+  const aligned = tf.moeAlignBlockSize([[2, 0], [0, 1], [2, 1]], 2, 4);
+  await expectInts(aligned.sortedTokenIds, [1, 2, 3, 5, 0, 4, 6, 6, 6, 6], 'sortedTokenIds');
+  await expectInts(aligned.expertIds, [0, 1, 2, 0, 0], 'expertIds');
+}
+
+/** Results are right between tfjs's own ops, with nothing read before the last of them. */
+export async function expectRightBetweenOtherOps(): Promise<void> {
+  const x = countingRows(16, 8);
+  const topkIds = idsTensor(distinctIds(16, 6, 2, 3), 2);
+  const weights = tf.fill<tf.Rank.R2>([16, 2], 0.5);
+  const results: tf.Tensor[] = [];
+  for (let i = 0; i < 40; i++) {
+    results.push(
+      tf.tidy(() => {
+        const shifted = tf.add<tf.Tensor2D>(x, tf.mod(tf.scalar(i), tf.scalar(7)));
+        const permuted = tf.moePermute(shifted, topkIds, 6, {alignBlockSize: (i % 3) + 1});
+        const outputs = tf.mul(permuted.permutedHiddenStates, tf.scalar(2));
+        const merged = tf.moeUnpermute(outputs, weights, permuted.invPermutedIdx, permuted.expertFirstTokenOffset);
+        return tf.gather(merged, tf.tensor1d([3, 0], 'int32'));
+      }),
+    );
+  }
+  for (let i = 0; i < 40; i++) {
+    const row = (t: number) => Array.from({length: 8}, (_, h) => 2 * (t * 8 + h + (i % 7)));
+    await expectFloats(results[i], [row(3), row(0)], `result ${i}`);
+  }
+}
+
+/** No op, and no gradient, waits for the device. */
+export async function expectNoReads(): Promise<void> {
+  const backend = tf.backend();
+  const reads = [spyOn(backend, 'read').and.callThrough(), spyOn(backend, 'readSync').and.callThrough()];
+  const permuted = tf.moePermute(countingRows(5, 4), [[0], [1], [2], [1], [0]], 3);
+  const gradient = tf.grad((y: tf.Tensor) => tf.moeUnpermute(y, tf.ones([5, 1]), permuted.invPermutedIdx));
+  gradient(permuted.permutedHiddenStates);
+  tf.moeAlignBlockSize([[0], [1]], 2, 2);
+  reads.forEach((read) => expect(read).not.toHaveBeenCalled());
+  await permuted.mIndices.data();
+}
