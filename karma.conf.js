@@ -48,5 +48,8 @@ module.exports = (config) => {
     autoWatch: false,
     browserNoActivityTimeout: 300_000,
     captureTimeout: 120_000,
+    // A page is busy for seconds while a software GPU works, and a browser that seems lost runs every spec again.
+    pingTimeout: 120_000,
+    browserSocketTimeout: 120_000,
   });
 };
