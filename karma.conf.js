@@ -15,6 +15,8 @@ const firefoxPreferences = {
   'dom.webgpu.enabled': true,
   'gfx.webgpu.ignore-blocklist': true,
   'webgl.force-enabled': true,
+  // Firefox gives up on an answer after 5 minutes, and the specs take longer.
+  'network.http.response.timeout': 0,
 };
 
 module.exports = (config) => {
@@ -44,6 +46,7 @@ module.exports = (config) => {
       args: ['--backends', config.backends ?? ''],
       jasmine: {random: false, timeoutInterval: 120_000},
     },
+    transports: ['websocket'],
     singleRun: true,
     autoWatch: false,
     browserNoActivityTimeout: 300_000,
