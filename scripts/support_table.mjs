@@ -28,6 +28,7 @@ const kernelsOfOps = {
   moePermuteBlockAligned: ['MoePermute'],
   moeUnpermuteAndReduce: ['MoeUnpermute'],
   moeSum: ['MoeSum'],
+  moeGroupedMatMul: ['MoeGroupedMatMul'],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -38,6 +39,7 @@ const gradientTargets = {
   moePermuteBlockAligned: 'hiddenStates, a1qScale',
   moeUnpermuteAndReduce: 'rows, weights',
   moeSum: 'x',
+  moeGroupedMatMul: 'x, weights, bias',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 

@@ -1,6 +1,8 @@
 /** Adds the chained methods to tf.Tensor on import: `x.moePermute(ids, E)` is `moePermute(x, ids, E)`. */
 import {type Rank, Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {
+  moeGroupedMatMul,
+  type MoeGroupedMatMulOptions,
   moePermute,
   type MoePermuteOptions,
   type MoePermuteResult,
@@ -8,6 +10,7 @@ import {
   type MoeSumOptions,
   moeUnpermute,
   type MoeUnpermuteOptions,
+  type MoeWeights,
 } from './ops/index';
 
 declare module '@tensorflow/tfjs-core/dist/tensor.js' {
@@ -26,6 +29,12 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       options?: MoeUnpermuteOptions | null,
     ): Tensor2D;
     moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
+    moeGroupedMatMul<T extends Tensor>(
+      this: T,
+      weights: MoeWeights,
+      expertFirstTokenOffset: Tensor | TensorLike,
+      options?: MoeGroupedMatMulOptions | null,
+    ): Tensor2D;
   }
 }
 
@@ -44,4 +53,8 @@ TensorClass.prototype.moeUnpermute = function (topkWeights, invPermutedIdx, expe
 TensorClass.prototype.moeSum = function (options) {
   this.throwIfDisposed();
   return moeSum(this, options);
+};
+TensorClass.prototype.moeGroupedMatMul = function (weights, expertFirstTokenOffset, options) {
+  this.throwIfDisposed();
+  return moeGroupedMatMul(this, weights, expertFirstTokenOffset, options);
 };

@@ -1,8 +1,20 @@
 /** What of kernel_names.ts is public: names and types, for those who register a kernel of their own. */
 export {
+  type MoeActivation,
+  type MoeActivationAttrs,
   MoeAlignBlockSize,
   type MoeAlignBlockSizeAttrs,
   type MoeAlignBlockSizeInputs,
+  type MoeGateUp,
+  MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
+  MoeGroupedMatMulBackpropActivation,
+  type MoeGroupedMatMulBackpropActivationInputs,
+  MoeGroupedMatMulBackpropWeights,
+  type MoeGroupedMatMulBackpropWeightsAttrs,
+  type MoeGroupedMatMulBackpropWeightsInputs,
+  type MoeGroupedMatMulInputs,
+  type MoeKernelActivation,
   MoePermute,
   type MoePermuteAttrs,
   type MoePermuteInputs,
@@ -15,4 +27,6 @@ export {
   MoeUnpermuteBackpropWeights,
   type MoeUnpermuteBackpropWeightsInputs,
   type MoeUnpermuteInputs,
+  type MoeWeightFormat,
+  type MoeWeightParts,
 } from './kernel_names';

@@ -1,6 +1,11 @@
 /** The kernels of the webgl backend, one for each name. */
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {
+  moeGroupedMatMulBackpropActivationWebGL,
+  moeGroupedMatMulBackpropWeightsWebGL,
+  moeGroupedMatMulWebGL,
+} from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
 import {
@@ -17,4 +22,7 @@ export const webglKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGL,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGL,
   MoeSum: moeSumWebGL,
+  MoeGroupedMatMul: moeGroupedMatMulWebGL,
+  MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
+  MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -5,6 +5,7 @@ export {
   type MoeAlignBlockSizeResult,
 } from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
+export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeWeights} from './moe_grouped_mat_mul';
 export {moePermute, type MoePermuteOptions, type MoePermuteResult} from './moe_permute';
 export {
   moePermuteBlockAligned,
