@@ -15,6 +15,8 @@ const firefoxPreferences = {
   'dom.webgpu.enabled': true,
   'gfx.webgpu.ignore-blocklist': true,
   'webgl.force-enabled': true,
+  // Firefox gives up on an answer after 5 minutes, and the specs take longer.
+  'network.http.response.timeout': 0,
 };
 
 module.exports = (config) => {
@@ -44,9 +46,13 @@ module.exports = (config) => {
       args: ['--backends', config.backends ?? ''],
       jasmine: {random: false, timeoutInterval: 120_000},
     },
+    transports: ['websocket'],
     singleRun: true,
     autoWatch: false,
     browserNoActivityTimeout: 300_000,
     captureTimeout: 120_000,
+    // A page is busy for seconds while a software GPU works, and a browser that seems lost runs every spec again.
+    pingTimeout: 120_000,
+    browserSocketTimeout: 120_000,
   });
 };

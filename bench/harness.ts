@@ -135,10 +135,18 @@ function spreadOf(times: number[]): Spread {
   return {minimum: sorted[0], median, maximum: sorted[sorted.length - 1]};
 }
 
+/**
+ * The values of a tensor, read at once on WebGL: tfjs's other way there, through a pixel buffer, crashed the GPU
+ * process of Chromium on one driver.
+ */
+export async function valuesOf(tensor: tf.Tensor): Promise<tf.TypedArray> {
+  return tf.getBackend() === 'webgl' ? tensor.dataSync() : tensor.data();
+}
+
 /** Throws unless both lists hold the same values, bit for bit except for the sign of 0. */
 export async function assertSameOutputs(name: string, actual: tf.Tensor[], expected: tf.Tensor[]): Promise<void> {
   for (let i = 0; i < expected.length; i++) {
-    const [given, wanted] = await Promise.all([actual[i].data(), expected[i].data()]);
+    const [given, wanted] = await Promise.all([valuesOf(actual[i]), valuesOf(expected[i])]);
     if (!tf.util.arraysEqual(actual[i].shape, expected[i].shape) || wanted.some((value, at) => value !== given[at])) {
       throw new Error(`Output ${i} of ${name} is not that of the op; nothing was timed.`);
     }

@@ -12,6 +12,7 @@ import {
   replayMs,
   timeContender,
   type Timing,
+  valuesOf,
 } from './harness';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
@@ -135,7 +136,7 @@ async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: stri
   const outputsOn = async (name: string) => {
     await tf.setBackend(name);
     const outputs = tf.tidy(() => benchmark.contenders(shape, true)[0].run());
-    const values = await Promise.all(outputs.map((tensor) => tensor.data()));
+    const values = await Promise.all(outputs.map(valuesOf));
     tf.dispose(outputs);
     return values;
   };

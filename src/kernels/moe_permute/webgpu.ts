@@ -34,6 +34,8 @@ import {
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
 const ONE_LAUNCH_ASSIGNMENTS = 8192;
+/** Assignments of a workgroup in one launch, where a token has no more; all pairs of them are compared. */
+const RANKED_AT_ONCE = 32;
 
 /** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
 function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {
@@ -74,14 +76,15 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   // A chunk is what one thread moves at a time.
   const chunk = hiddenSize % 4 === 0 ? {type: 'vec4<u32>', size: 4} : {type: 'u32', size: 1};
   const rowChunks = hiddenSize / chunk.size;
+  const KEYS = oneLaunchKeys(numExperts, mapUse);
+  const oneLaunch = KEYS != null && topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
+  const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
   const tokensPerWorkgroup = Math.max(
     1,
-    Math.floor(WORKGROUP_SIZE / Math.max(topk, Math.min(WORKGROUP_SIZE, rowChunks))),
+    Math.min(Math.floor(assignmentsPerWorkgroup / topk), Math.floor(WORKGROUP_SIZE / rowChunks)),
   );
   const numTokenWorkgroups = Math.ceil(numTokens / tokensPerWorkgroup);
   const numFillWorkgroups = fillWorkgroups(numRows, numAssignments, isAligned, mapUse === 'local');
-  const KEYS = oneLaunchKeys(numExperts, mapUse);
-  const oneLaunch = topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
 
   const rowBuffers: StorageBinding[] = [
     {name: 'rows', type: chunk.type, access: 'read_write', tensor: rows},
@@ -110,7 +113,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   };
   const numWorkgroups = numTokenWorkgroups + numFillWorkgroups;
 
-  if (KEYS != null && oneLaunch) {
+  if (oneLaunch) {
     runWgsl(backend, {
       name: `MoePermuteInOne_${mapUse}`,
       buffers: [
