@@ -28,6 +28,9 @@ const kernelsOfOps = {
   moePermuteBlockAligned: ['MoePermute'],
   moeUnpermuteAndReduce: ['MoeUnpermute'],
   moeSum: ['MoeSum'],
+  moeTopk: ['MoeTopK', 'MoeTopKBackprop'],
+  moeLoadBalancingLoss: ['MoePermute'],
+  moeRouterZLoss: [],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -38,6 +41,9 @@ const gradientTargets = {
   moePermuteBlockAligned: 'hiddenStates, a1qScale',
   moeUnpermuteAndReduce: 'rows, weights',
   moeSum: 'x',
+  moeTopk: 'routerLogits',
+  moeLoadBalancingLoss: 'routerLogits',
+  moeRouterZLoss: 'routerLogits',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 

@@ -6,6 +6,9 @@ import {
   type MoePermuteResult,
   moeSum,
   type MoeSumOptions,
+  moeTopk,
+  type MoeTopkOptions,
+  type MoeTopkResult,
   moeUnpermute,
   type MoeUnpermuteOptions,
 } from './ops/index';
@@ -26,6 +29,7 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       options?: MoeUnpermuteOptions | null,
     ): Tensor2D;
     moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
+    moeTopk<T extends Tensor>(this: T, topk: number, options?: MoeTopkOptions | null): MoeTopkResult;
   }
 }
 
@@ -44,4 +48,8 @@ TensorClass.prototype.moeUnpermute = function (topkWeights, invPermutedIdx, expe
 TensorClass.prototype.moeSum = function (options) {
   this.throwIfDisposed();
   return moeSum(this, options);
+};
+TensorClass.prototype.moeTopk = function (topk, options) {
+  this.throwIfDisposed();
+  return moeTopk(this, topk, options);
 };

@@ -101,6 +101,38 @@ export type MoeSumInputs = {
 };
 /** Output: float32 [T, H]. */
 
+/** How a router's logits become scores. */
+export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
+
+/** Chooses K experts for each token by its logits, and gives their weights. */
+export const MoeTopK = 'MoeTopK';
+export type MoeTopKInputs = {
+  routerLogits: TensorInfo; //             float32 [T, E]
+  scoreCorrectionBias?: TensorInfo; //     float32 [E]
+};
+export type MoeTopKAttrs = {
+  /** K, 1..E */
+  topk: number;
+  scoring: MoeTopkScoring;
+  renormalize: boolean;
+  /** Groups of as many consecutive experts each; 1 for none. */
+  numExpertGroups: number;
+  /** How many groups stay. */
+  topkGroups: number;
+  routedScalingFactor: number;
+};
+/** Outputs: topkWeights float32 [T, K], topkIds int32 [T, K]. */
+
+/** d MoeTopK's weights / d routerLogits, the choice held fixed. */
+export const MoeTopKBackprop = 'MoeTopKBackprop';
+export type MoeTopKBackpropInputs = {
+  dTopkWeights: TensorInfo; //             float32 [T, K]
+  routerLogits: TensorInfo; //             float32 [T, E]
+  topkIds: TensorInfo; //                  int32 [T, K], in a row K different ones of 0..E-1
+};
+export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
+/** Output: float32 [T, E]. */
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -114,6 +146,8 @@ export type MoeKernels = {
   };
   [MoeUnpermuteBackpropWeights]: {inputs: MoeUnpermuteBackpropWeightsInputs; attrs: NoAttrs};
   [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs};
+  [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs};
+  [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs};
 };
 export type MoeKernelName = keyof MoeKernels;
 

@@ -4,6 +4,7 @@ import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
+import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';
 import {
   moeUnpermuteBackpropRowsGradConfig,
   moeUnpermuteBackpropWeightsGradConfig,
@@ -17,4 +18,6 @@ export const gradients = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsGradConfig,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsGradConfig,
   MoeSum: moeSumGradConfig,
+  MoeTopK: moeTopKGradConfig,
+  MoeTopKBackprop: moeTopKBackpropGradConfig,
 } satisfies Record<MoeKernelName, GradConfig>;

@@ -3,6 +3,7 @@ import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
+import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
 import {
   moeUnpermuteBackpropRowsCpu,
   moeUnpermuteBackpropWeightsCpu,
@@ -17,4 +18,6 @@ export const cpuKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsCpu,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsCpu,
   MoeSum: moeSumCpu,
+  MoeTopK: moeTopKCpu,
+  MoeTopKBackprop: moeTopKBackpropCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -3,6 +3,7 @@ import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
+import {moeTopKBackpropWebGL, moeTopKWebGL} from './moe_topk/webgl';
 import {
   moeUnpermuteBackpropRowsWebGL,
   moeUnpermuteBackpropWeightsWebGL,
@@ -17,4 +18,6 @@ export const webglKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGL,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGL,
   MoeSum: moeSumWebGL,
+  MoeTopK: moeTopKWebGL,
+  MoeTopKBackprop: moeTopKBackpropWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;

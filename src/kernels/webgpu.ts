@@ -3,6 +3,7 @@ import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
+import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
 import {
   moeUnpermuteBackpropRowsWebGPU,
   moeUnpermuteBackpropWeightsWebGPU,
@@ -17,4 +18,6 @@ export const webgpuKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGPU,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGPU,
   MoeSum: moeSumWebGPU,
+  MoeTopK: moeTopKWebGPU,
+  MoeTopKBackprop: moeTopKBackpropWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
