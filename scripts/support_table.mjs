@@ -29,6 +29,9 @@ const kernelsOfOps = {
   moeUnpermuteAndReduce: ['MoeUnpermute'],
   moeSum: ['MoeSum'],
   moeGroupedMatMul: ['MoeGroupedMatMul'],
+  moeTopk: ['MoeTopK', 'MoeTopKBackprop'],
+  moeLoadBalancingLoss: ['MoePermute'],
+  moeRouterZLoss: [],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -40,6 +43,9 @@ const gradientTargets = {
   moeUnpermuteAndReduce: 'rows, weights',
   moeSum: 'x',
   moeGroupedMatMul: 'x, weights, bias',
+  moeTopk: 'routerLogits',
+  moeLoadBalancingLoss: 'routerLogits',
+  moeRouterZLoss: 'routerLogits',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 

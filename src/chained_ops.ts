@@ -8,6 +8,9 @@ import {
   type MoePermuteResult,
   moeSum,
   type MoeSumOptions,
+  moeTopk,
+  type MoeTopkOptions,
+  type MoeTopkResult,
   moeUnpermute,
   type MoeUnpermuteOptions,
   type MoeWeights,
@@ -35,6 +38,7 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       expertFirstTokenOffset: Tensor | TensorLike,
       options?: MoeGroupedMatMulOptions | null,
     ): Tensor2D;
+    moeTopk<T extends Tensor>(this: T, topk: number, options?: MoeTopkOptions | null): MoeTopkResult;
   }
 }
 
@@ -57,4 +61,8 @@ TensorClass.prototype.moeSum = function (options) {
 TensorClass.prototype.moeGroupedMatMul = function (weights, expertFirstTokenOffset, options) {
   this.throwIfDisposed();
   return moeGroupedMatMul(this, weights, expertFirstTokenOffset, options);
+};
+TensorClass.prototype.moeTopk = function (topk, options) {
+  this.throwIfDisposed();
+  return moeTopk(this, topk, options);
 };

@@ -171,6 +171,37 @@ export type MoeGroupedMatMulBackpropWeightsAttrs = {
   numExperts: number;
 };
 /** Output: float32 [numExperts, M, N]. */
+/** How a router's logits become scores. */
+export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
+
+/** Chooses K experts for each token by its logits, and gives their weights. */
+export const MoeTopK = 'MoeTopK';
+export type MoeTopKInputs = {
+  routerLogits: TensorInfo; //             float32 [T, E]
+  scoreCorrectionBias?: TensorInfo; //     float32 [E]
+};
+export type MoeTopKAttrs = {
+  /** K, 1..E */
+  topk: number;
+  scoring: MoeTopkScoring;
+  renormalize: boolean;
+  /** Groups of as many consecutive experts each; 1 for none. */
+  numExpertGroups: number;
+  /** How many groups stay. */
+  topkGroups: number;
+  routedScalingFactor: number;
+};
+/** Outputs: topkWeights float32 [T, K], topkIds int32 [T, K]. */
+
+/** d MoeTopK's weights / d routerLogits, the choice held fixed. */
+export const MoeTopKBackprop = 'MoeTopKBackprop';
+export type MoeTopKBackpropInputs = {
+  dTopkWeights: TensorInfo; //             float32 [T, K]
+  routerLogits: TensorInfo; //             float32 [T, E]
+  topkIds: TensorInfo; //                  int32 [T, K], in a row K different ones of 0..E-1
+};
+export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
+/** Output: float32 [T, E]. */
 
 type NoAttrs = Record<string, never>;
 
@@ -194,6 +225,8 @@ export type MoeKernels = {
     inputs: MoeGroupedMatMulBackpropWeightsInputs;
     attrs: MoeGroupedMatMulBackpropWeightsAttrs;
   };
+  [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs};
+  [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs};
 };
 export type MoeKernelName = keyof MoeKernels;
 

@@ -9,6 +9,7 @@ import {
 } from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
+import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';
 import {
   moeUnpermuteBackpropRowsGradConfig,
   moeUnpermuteBackpropWeightsGradConfig,
@@ -25,4 +26,6 @@ export const gradients = {
   MoeGroupedMatMul: moeGroupedMatMulGradConfig,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationGradConfig,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsGradConfig,
+  MoeTopK: moeTopKGradConfig,
+  MoeTopKBackprop: moeTopKBackpropGradConfig,
 } satisfies Record<MoeKernelName, GradConfig>;

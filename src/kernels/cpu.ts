@@ -8,6 +8,7 @@ import {
 } from './moe_grouped_mat_mul/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
+import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
 import {
   moeUnpermuteBackpropRowsCpu,
   moeUnpermuteBackpropWeightsCpu,
@@ -25,4 +26,6 @@ export const cpuKernels = {
   MoeGroupedMatMul: moeGroupedMatMulCpu,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationCpu,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsCpu,
+  MoeTopK: moeTopKCpu,
+  MoeTopKBackprop: moeTopKBackpropCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -8,6 +8,7 @@ import {
 } from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
+import {moeTopKBackpropWebGL, moeTopKWebGL} from './moe_topk/webgl';
 import {
   moeUnpermuteBackpropRowsWebGL,
   moeUnpermuteBackpropWeightsWebGL,
@@ -25,4 +26,6 @@ export const webglKernels = {
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
+  MoeTopK: moeTopKWebGL,
+  MoeTopKBackprop: moeTopKBackpropWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -8,6 +8,7 @@ import {
 } from './moe_grouped_mat_mul/webgpu';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
+import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
 import {
   moeUnpermuteBackpropRowsWebGPU,
   moeUnpermuteBackpropWeightsWebGPU,
@@ -25,4 +26,6 @@ export const webgpuKernels = {
   MoeGroupedMatMul: moeGroupedMatMulWebGPU,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
+  MoeTopK: moeTopKWebGPU,
+  MoeTopKBackprop: moeTopKBackpropWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
