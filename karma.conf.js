@@ -46,7 +46,6 @@ module.exports = (config) => {
       args: ['--backends', config.backends ?? ''],
       jasmine: {random: false, timeoutInterval: 120_000},
     },
-    transports: ['websocket'],
     singleRun: true,
     autoWatch: false,
     browserNoActivityTimeout: 300_000,

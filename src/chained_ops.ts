@@ -1,6 +1,8 @@
 /** Adds the chained methods to tf.Tensor on import: `x.moePermute(ids, E)` is `moePermute(x, ids, E)`. */
 import {type Rank, Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {
+  fusedMoe,
+  type FusedMoeOptions,
   moeGroupedMatMul,
   type MoeGroupedMatMulOptions,
   moePermute,
@@ -38,6 +40,14 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       expertFirstTokenOffset: Tensor | TensorLike,
       options?: MoeGroupedMatMulOptions | null,
     ): Tensor2D;
+    fusedMoe<T extends Tensor>(
+      this: T,
+      w1: MoeWeights,
+      w2: MoeWeights,
+      routerLogits: Tensor | TensorLike,
+      topk: number,
+      options?: FusedMoeOptions | null,
+    ): Tensor2D;
     moeTopk<T extends Tensor>(this: T, topk: number, options?: MoeTopkOptions | null): MoeTopkResult;
   }
 }
@@ -61,6 +71,10 @@ TensorClass.prototype.moeSum = function (options) {
 TensorClass.prototype.moeGroupedMatMul = function (weights, expertFirstTokenOffset, options) {
   this.throwIfDisposed();
   return moeGroupedMatMul(this, weights, expertFirstTokenOffset, options);
+};
+TensorClass.prototype.fusedMoe = function (w1, w2, routerLogits, topk, options) {
+  this.throwIfDisposed();
+  return fusedMoe(this, w1, w2, routerLogits, topk, options);
 };
 TensorClass.prototype.moeTopk = function (topk, options) {
   this.throwIfDisposed();

@@ -1,4 +1,6 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
+export {fusedExperts, type FusedExpertsOptions} from './fused_experts';
+export {fusedMoe, type FusedMoeOptions} from './fused_moe';
 export {
   moeAlignBlockSize,
   type MoeAlignBlockSizeOptions,

@@ -4,10 +4,11 @@ import type {MoeTopkScoring} from '../kernel_names';
 import {assert, assertRank, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;
+type Dtypes = ReadonlyArray<'float32' | 'int32'>;
 
-/** hiddenStates: float32 or int32 [T, H], H >= 1. */
-export function convertHiddenStates(x: Given, opName: string): Tensor2D {
-  const $x = convertToTensor(x, 'hiddenStates', opName, ['float32', 'int32']) as Tensor2D;
+/** hiddenStates: [T, H], H >= 1; float32, or int32 where they are only moved. */
+export function convertHiddenStates(x: Given, opName: string, dtypes: Dtypes = ['float32', 'int32']): Tensor2D {
+  const $x = convertToTensor(x, 'hiddenStates', opName, dtypes) as Tensor2D;
   assertRank($x, 'hiddenStates', opName, '[T, H]', 'Reshape it to [-1, H] first.');
   assert($x.shape[1] >= 1, opName, () => `hiddenStates must have at least 1 column (H), but has 0.`);
   return $x;

@@ -1,38 +1,22 @@
-import {op, Tensor, type Tensor1D, type Tensor2D, type Tensor3D, type TensorLike} from '@tensorflow/tfjs-core';
+import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {MoeGroupedMatMul, type MoeWeightFormat, runMoeKernel} from '../kernel_names';
+import {assert, assertRank, checkOptions, convertToTensor} from './checks';
 import {
-  type MoeActivation,
-  type MoeActivationAttrs,
-  type MoeGateUp,
-  MoeGroupedMatMul,
-  type MoeKernelActivation,
-  type MoeWeightFormat,
-  type MoeWeightParts,
-  runMoeKernel,
-} from '../kernel_names';
-import {assert, assertRank, checkBoolean, checkOptions, convertToOptionalTensor, convertToTensor} from './checks';
+  activationOptionNames,
+  type ActivationOptions,
+  checkActivation,
+  checkWeightFormat,
+  convertExpertBias,
+  convertExpertWeights,
+  type MoeWeights,
+  namedParts,
+} from './expert_arguments';
 
-/** Weights of experts: one tensor, or several that are read as their concatenation along axis 0. */
-export type MoeWeights = Tensor | TensorLike | Tensor[];
+export type {MoeWeights} from './expert_arguments';
 
-export type MoeGroupedMatMulOptions = {
+export type MoeGroupedMatMulOptions = ActivationOptions & {
   weightFormat?: MoeWeightFormat | null;
   bias?: Tensor | TensorLike | null;
-  activation?: MoeActivation | null;
-  gated?: boolean | null;
-  gateUp?: MoeGateUp | null;
-  swigluAlpha?: number | null;
-  swigluLimit?: number | null;
-};
-
-const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
-  linear: 'linear',
-  relu: 'relu',
-  silu: 'silu',
-  swish: 'silu',
-  gelu: 'gelu',
-  geluTanh: 'geluTanh',
-  geluNew: 'geluTanh',
-  swigluOai: 'swigluOai',
 };
 
 function moeGroupedMatMul_(
@@ -42,22 +26,22 @@ function moeGroupedMatMul_(
   options?: MoeGroupedMatMulOptions | null,
 ): Tensor2D {
   const opName = 'moeGroupedMatMul';
-  const given = checkOptions(
-    options,
-    ['weightFormat', 'bias', 'activation', 'gated', 'gateUp', 'swigluAlpha', 'swigluLimit'],
-    opName,
-  );
-  const weightFormat = oneOf(given.weightFormat ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
+  const given = checkOptions(options, [...activationOptionNames, 'weightFormat', 'bias'], opName);
+  const weightFormat = checkWeightFormat(given.weightFormat, opName);
   const activation = checkActivation(given, opName);
   const $x = convertToTensor(x, 'x', opName, ['float32']) as Tensor2D;
   assertRank($x, 'x', opName, '[R, C]', 'Reshape it to [-1, C] first.');
-  const parts = convertWeights(weights, $x, weightFormat, opName);
-  const numExperts = parts.reduce((count, {shape}) => count + shape[0], 0);
-  const numColumns = weightFormat === 'outIn' ? parts[0].shape[1] : parts[0].shape[2];
-  assert(
-    !activation.gated || numColumns % 2 === 0,
+  const $weights = convertExpertWeights(
+    weights,
+    {argName: 'weights', out: 'D', in: 'C', numIn: $x.shape[1], rows: `x [${$x.shape}]`},
+    weightFormat,
     opName,
-    () => `weights must have an even D when gated, a gate and an up for each output, but D = ${numColumns}.`,
+  );
+  const {numExperts, numOut} = $weights;
+  assert(
+    !activation.gated || numOut % 2 === 0,
+    opName,
+    () => `weights must have an even D when gated, a gate and an up for each output, but D = ${numOut}.`,
   );
   const $offset = convertToTensor(expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']) as Tensor1D;
   assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
@@ -68,99 +52,14 @@ function moeGroupedMatMul_(
       `expertFirstTokenOffset must have L + 1 = ${numExperts + 1} values for weights of L = ${numExperts} experts, ` +
       `but has ${$offset.size}.`,
   );
-  const $bias = convertToOptionalTensor(given.bias, 'bias', opName, ['float32']);
-  assert(
-    $bias == null || ($bias.rank === 2 && $bias.shape[0] === numExperts && $bias.shape[1] === numColumns),
-    opName,
-    () => `bias must be [L, D] = [${numExperts},${numColumns}] for these weights, but is [${$bias!.shape}].`,
-  );
+  const $bias = convertExpertBias(given.bias, 'bias', '[L, D]', $weights, opName);
 
-  const named: MoeWeightParts = {};
-  parts.forEach((part, p) => {
-    named[`weights${p}`] = part;
-  });
   const [out] = runMoeKernel(
     MoeGroupedMatMul,
-    {x: $x, expertFirstTokenOffset: $offset, ...named, bias: $bias},
-    {weightFormat, numParts: parts.length, ...activation},
+    {x: $x, expertFirstTokenOffset: $offset, ...namedParts($weights), bias: $bias},
+    {weightFormat, numParts: $weights.parts.length, ...activation},
   );
   return out as Tensor2D;
-}
-
-function oneOf<Value extends string>(value: Value, allowed: Value[], argName: string, opName: string): Value {
-  const quoted = allowed.map((name) => `'${name}'`).join(' or ');
-  assert(allowed.includes(value), opName, () => `${argName} must be ${quoted}, but is '${String(value)}'.`);
-  return value;
-}
-
-function checkActivation(given: Partial<MoeGroupedMatMulOptions>, opName: string): MoeActivationAttrs {
-  const activation = given.activation ?? 'linear';
-  assert(
-    Object.prototype.hasOwnProperty.call(kernelActivations, activation),
-    opName,
-    () => `activation must be one of ${Object.keys(kernelActivations).join(', ')}, but is '${String(activation)}'.`,
-  );
-  const gated = checkBoolean(given.gated, 'gated', opName);
-  assert(
-    gated || activation !== 'swigluOai',
-    opName,
-    () => "activation 'swigluOai' is for gated experts: it takes gated: true.",
-  );
-  const swigluAlpha = given.swigluAlpha ?? 1.702;
-  assert(
-    Number.isFinite(swigluAlpha),
-    opName,
-    () => `swigluAlpha must be a finite number, but is ${String(swigluAlpha)}.`,
-  );
-  const swigluLimit = given.swigluLimit ?? 7;
-  assert(
-    Number.isFinite(swigluLimit) && swigluLimit > 0,
-    opName,
-    () => `swigluLimit must be a positive number, but is ${String(swigluLimit)}.`,
-  );
-  return {
-    activation: kernelActivations[activation],
-    gated,
-    gateUp: oneOf(given.gateUp ?? 'concatenated', ['concatenated', 'interleaved'], 'gateUp', opName),
-    swigluAlpha,
-    swigluLimit,
-  };
-}
-
-function convertWeights(weights: MoeWeights, x: Tensor2D, weightFormat: MoeWeightFormat, opName: string): Tensor3D[] {
-  const isList = Array.isArray(weights) && (weights as unknown[]).some((part) => part instanceof Tensor);
-  const given = isList ? (weights as Tensor[]) : [weights as Tensor | TensorLike];
-  const axes = weightFormat === 'outIn' ? '[L, D, C]' : '[L, C, D]';
-  const inAxis = weightFormat === 'outIn' ? 2 : 1;
-  const numIn = x.shape[1];
-  const parts = given.map((part, p) => {
-    const argName = isList ? `weights[${p}]` : 'weights';
-    const $part = convertToTensor(part, argName, opName, ['float32']) as Tensor3D;
-    assertRank($part, argName, opName, axes);
-    assert(
-      $part.size > 0,
-      opName,
-      () => `${argName} must have at least 1 expert, row and column, but is [${$part.shape}].`,
-    );
-    const fitsOther = $part.shape[3 - inAxis] === numIn;
-    assert(
-      $part.shape[inAxis] === numIn,
-      opName,
-      () =>
-        `${argName} must be ${axes} with C = ${numIn} for x [${x.shape}] and weightFormat '${weightFormat}', but is ` +
-        `[${$part.shape}].${fitsOther ? ` It fits weightFormat '${weightFormat === 'outIn' ? 'inOut' : 'outIn'}'.` : ''}`,
-    );
-    return $part;
-  });
-  const [first] = parts;
-  parts.forEach((part, p) => {
-    assert(
-      part.shape[1] === first.shape[1] && part.shape[2] === first.shape[2],
-      opName,
-      () => `weights[${p}] must be like weights[0] [${first.shape}] but for axis 0, but is [${part.shape}].`,
-    );
-  });
-  return parts;
 }
 
 /**

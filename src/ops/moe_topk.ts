@@ -27,7 +27,7 @@ export type MoeTopkResult = {
   topkIds: Tensor2D;
 };
 
-const OPTIONS = [
+export const moeTopkOptionNames = [
   'scoring',
   'renormalize',
   'scoreCorrectionBias',
@@ -42,8 +42,17 @@ function moeTopk_(
   options?: MoeTopkOptions | null,
 ): MoeTopkResult {
   const opName = 'moeTopk';
-  const given = checkOptions(options, OPTIONS, opName);
-  const $logits = convertRouterLogits(routerLogits, opName);
+  const given = checkOptions(options, moeTopkOptionNames, opName);
+  return chooseExperts(convertRouterLogits(routerLogits, opName), topk, given, opName);
+}
+
+/** moeTopk in the name of the op that was called. */
+export function chooseExperts(
+  $logits: Tensor2D,
+  topk: number,
+  given: Partial<MoeTopkOptions>,
+  opName: string,
+): MoeTopkResult {
   const [numTokens, numExperts] = $logits.shape;
   assertPositiveInteger(topk, 'topk', opName);
   assert(
