@@ -16,7 +16,7 @@ import {
   div,
   exp,
   type GradConfig,
-  greater,
+  greaterEqual,
   log,
   maximum,
   minimum,
@@ -127,7 +127,7 @@ function logScoreOf(z: Tensor, scoring: MoeTopkScoring): LogScore {
   // softplus(z) for small z by its series in e = exp(z), of which softplus itself loses the digits on GPUs:
   // softplus(z) = e * ratio, sigmoid(z) = e / (1 + e).
   const limit = -4;
-  const isLarge = greater(z, limit);
+  const isLarge = greaterEqual(z, limit);
   const e = exp(minimum(z, limit));
   const ratio = add(sub(1, mul(e, 0.5)), mul(square(e), 1 / 3));
   const large = maximum(z, limit);
