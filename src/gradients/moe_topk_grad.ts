@@ -73,6 +73,15 @@ export const moeTopKBackpropGradConfig: GradConfig = {
   gradFunc: (dy, saved, attrs) => {
     const [dTopkWeights, routerLogits, topkIds] = saved as Tensor2D[];
     const {scoring, renormalize, routedScalingFactor} = attrs as unknown as MoeTopKBackpropAttrs;
+    const zeroGradients = {
+      dTopkWeights: zerosFor(dTopkWeights.shape),
+      routerLogits: zerosFor(routerLogits.shape),
+      topkIds: zerosFor(topkIds.shape),
+    };
+    if (routerLogits.size === 0) {
+      // Core ops fail on empty sums on GPUs.
+      return zeroGradients;
+    }
     const chosen = chosenOf(topkIds, routerLogits);
     const scaled = mul(dTopkWeights, routedScalingFactor);
     const partials = (): {dG: Tensor; dZ: Tensor} => {
@@ -86,9 +95,9 @@ export const moeTopKBackpropGradConfig: GradConfig = {
       return {dG, dZ: chosen.scatter(dZ)};
     };
     return {
+      ...zeroGradients,
       dTopkWeights: () => mul(partials().dG, routedScalingFactor),
       routerLogits: () => partials().dZ,
-      topkIds: zerosFor(topkIds.shape),
     };
   },
 };

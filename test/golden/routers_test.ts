@@ -5,6 +5,7 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts, expectWithin} from '../support/expect';
+import {naiveWeights} from '../support/naive_topk';
 import losses from './router_losses.json';
 import routers from './routers.json';
 
@@ -51,6 +52,34 @@ describeWithFlags('routers of other systems', ALL_ENVS, () => {
         expectInts(topkIds, expected.topk_ids.data!, 'ids'),
         expectWithin(topkWeights, expected.topk_weights.data!, bound, 'weights'),
       ]);
+    });
+  }
+});
+
+/** The inputs of TransformerEngine's router tests: no ties, but neighbours that are close. */
+describeWithFlags('routers on the logits of TransformerEngine', ALL_ENVS, () => {
+  const [numTokens, numExperts, topk] = [48, 128, 8];
+  const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
+  const expectRouted = async (logits: number[][], ids: number[], options: tf.MoeTopkOptions) => {
+    const {topkIds, topkWeights} = tf.moeTopk(logits, topk, options);
+    await expectInts(topkIds, logits.map(() => ids), 'ids');
+    const scoring = options.scoring ?? 'softmax';
+    const weights = logits.map((row) => naiveWeights(row.map(Math.fround), ids, {topk, scoring}));
+    await expectWithin(topkWeights, weights, bound, 'weights');
+  };
+
+  it('softmax', async () => {
+    const logits = upTo(numTokens).map((t) =>
+      upTo(numExperts).map((e) => (t * numExperts + e - (numTokens * numExperts) / 2) * 1e-4));
+    await expectRouted(logits, upTo(topk).map((k) => numExperts - 1 - k), {});
+  });
+
+  for (const scoring of ['sigmoid', 'sqrtSoftplus'] as const) {
+    it(`${scoring} and a bias that turns the order around`, async () => {
+      const logits = upTo(numTokens).map((t) =>
+        upTo(numExperts).map((e) => (e - numExperts / 2) * 1e-2 + (t - numTokens / 2) * 1e-4));
+      const scoreCorrectionBias = upTo(numExperts).map((e) => (numExperts - 1 - e) * 0.1);
+      await expectRouted(logits, upTo(topk), {scoring, scoreCorrectionBias});
     });
   }
 });

@@ -121,6 +121,12 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, () => {
     }
   });
 
+  it('has a second order without tokens', async () => {
+    const first = (x: tf.Tensor) => tf.grad((y: tf.Tensor) => tf.moeTopk(y, 2).topkWeights)(x, tf.ones([0, 2]));
+    const second = tf.grad(first)(tf.zeros([0, 3]), tf.ones([0, 3]));
+    expect(second.shape).toEqual([0, 3]);
+  });
+
   it('has a third order', async () => {
     // With two experts, one chosen: w = 1 / (1 + exp(-d)) of their distance d. Its third derivative at 0 is -1/8.
     const f = (x: tf.Tensor) => tf.sum(tf.moeTopk(x, 1).topkWeights) as tf.Scalar;
