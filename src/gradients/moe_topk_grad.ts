@@ -16,7 +16,7 @@ import {
   div,
   exp,
   type GradConfig,
-  greater,
+  greaterEqual,
   log,
   maximum,
   minimum,
@@ -73,6 +73,15 @@ export const moeTopKBackpropGradConfig: GradConfig = {
   gradFunc: (dy, saved, attrs) => {
     const [dTopkWeights, routerLogits, topkIds] = saved as Tensor2D[];
     const {scoring, renormalize, routedScalingFactor} = attrs as unknown as MoeTopKBackpropAttrs;
+    const zeroGradients = {
+      dTopkWeights: zerosFor(dTopkWeights.shape),
+      routerLogits: zerosFor(routerLogits.shape),
+      topkIds: zerosFor(topkIds.shape),
+    };
+    if (routerLogits.size === 0) {
+      // Core ops fail on empty sums on GPUs.
+      return zeroGradients;
+    }
     const chosen = chosenOf(topkIds, routerLogits);
     const scaled = mul(dTopkWeights, routedScalingFactor);
     const partials = (): {dG: Tensor; dZ: Tensor} => {
@@ -86,9 +95,9 @@ export const moeTopKBackpropGradConfig: GradConfig = {
       return {dG, dZ: chosen.scatter(dZ)};
     };
     return {
+      ...zeroGradients,
       dTopkWeights: () => mul(partials().dG, routedScalingFactor),
       routerLogits: () => partials().dZ,
-      topkIds: zerosFor(topkIds.shape),
     };
   },
 };
@@ -127,7 +136,7 @@ function logScoreOf(z: Tensor, scoring: MoeTopkScoring): LogScore {
   // softplus(z) for small z by its series in e = exp(z), of which softplus itself loses the digits on GPUs:
   // softplus(z) = e * ratio, sigmoid(z) = e / (1 + e).
   const limit = -4;
-  const isLarge = greater(z, limit);
+  const isLarge = greaterEqual(z, limit);
   const e = exp(minimum(z, limit));
   const ratio = add(sub(1, mul(e, 0.5)), mul(square(e), 1 / 3));
   const large = maximum(z, limit);

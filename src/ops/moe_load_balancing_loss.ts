@@ -1,11 +1,11 @@
 import {
   add,
   cast,
-  divNoNan,
+  div,
   exp,
   expandDims,
   fill,
-  greater,
+  greaterEqual,
   log,
   maximum,
   minimum,
@@ -70,7 +70,7 @@ function sharesOf(topkIds: Tensor2D, numExperts: number): Tensor {
   );
   const starts = cast(offset as Tensor1D, 'float32');
   const counts = sub(slice(starts, 1, numExperts), slice(starts, 0, numExperts));
-  return divNoNan(counts, slice(starts, numExperts, 1));
+  return div(counts, maximum(slice(starts, numExperts, 1), 1));
 }
 
 /** log(score) but for what a softmax does not see: the softmax of it is score / sum of scores. */
@@ -84,7 +84,7 @@ function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor2D {
     const e = exp(minimum(logits, limit));
     const series = sub(1, mul(e, sub(0.5, mul(e, 1 / 3))));
     const small = add(logits, log(series));
-    return mul(where(greater(logits, limit), log(softplus(maximum(logits, limit))), small), 0.5);
+    return mul(where(greaterEqual(logits, limit), log(softplus(maximum(logits, limit))), small), 0.5);
   }
   return logits;
 }

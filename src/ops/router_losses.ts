@@ -2,11 +2,11 @@
 import {
   cast,
   concat,
-  divNoNan,
+  div,
   expandDims,
+  maximum,
   mul,
   reshape,
-  scalar,
   sum,
   type Tensor,
   tensor1d,
@@ -33,12 +33,15 @@ export function countedRows(logits: Tensor2D, mask: Tensor1D | undefined): Count
     return countedRows(concat([logits, zeros([1, numExperts])]) as Tensor2D, tensor1d([false], 'bool'));
   }
   if (mask == null) {
-    return {logits, mask, meanOf: (rows) => divNoNan(sum(rows, 0), scalar(numTokens))};
+    return {logits, mask, meanOf: (rows) => div(sum(rows, 0), numTokens)};
   }
   const counts = cast(mask, 'float32');
   return {
     logits: where(expandDims(mask, 1), logits, zerosLike(logits)),
     mask,
-    meanOf: (rows) => divNoNan(sum(mul(rows, reshape(counts, rows.rank === 1 ? [-1] : [-1, 1])), 0), sum(counts)),
+    meanOf: (rows) => {
+      const countedSum = sum(mul(rows, reshape(counts, rows.rank === 1 ? [-1] : [-1, 1])), 0);
+      return div(countedSum, maximum(sum(counts), 1));
+    },
   };
 }

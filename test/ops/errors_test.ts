@@ -121,6 +121,49 @@ const sumErrors: ErrorCase[] = [
   ['out shape', () => tf.moeSum(tf.zeros([1, 2, 3]), {out: tf.variable(tf.zeros([1, 2]))}), 'Error in moeSum: out must be float32 [1,3] like the result, but is float32 [1,2].'],
 ];
 
+const logits = () => tf.zeros<tf.Rank.R2>([3, 8]);
+
+const topkErrors: ErrorCase[] = [
+  ['logits null', () => tf.moeTopk(untyped(null), 2), "Argument 'routerLogits' passed to 'moeTopk' must be a Tensor or TensorLike, but got 'null'"],
+  ['logits int32', () => tf.moeTopk(tf.zeros([3, 8], 'int32'), 2), "Argument 'routerLogits' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
+  ['logits rank 3', () => tf.moeTopk(tf.zeros([1, 3, 8]), 2), 'Error in moeTopk: routerLogits must be rank 2 [T, E], but got rank 3 [1,3,8]. Reshape it to [-1, E] first.'],
+  ['logits no columns', () => tf.moeTopk(tf.zeros([3, 0]), 1), 'Error in moeTopk: routerLogits must have at least 1 column (E), but has 0.'],
+  ['topk 0', () => tf.moeTopk(logits(), 0), 'Error in moeTopk: topk must be a positive integer, but is 0.'],
+  ['topk 1.5', () => tf.moeTopk(logits(), 1.5), 'Error in moeTopk: topk must be a positive integer, but is 1.5.'],
+  ['topk absent', () => tf.moeTopk(logits(), untyped(undefined)), 'Error in moeTopk: topk must be a positive integer, but is undefined.'],
+  ['topk past E', () => tf.moeTopk(logits(), 9), 'Error in moeTopk: topk must be at most the number of experts (E = 8), but is 9.'],
+  ['an unknown option', () => tf.moeTopk(logits(), 2, untyped({normalize: true})), "Error in moeTopk: unknown option 'normalize'. The options are scoring, renormalize, scoreCorrectionBias, numExpertGroups, topkGroups, routedScalingFactor."],
+  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), 'Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is softMax.'],
+  ['renormalize a number', () => tf.moeTopk(logits(), 2, {renormalize: untyped(1)}), 'Error in moeTopk: renormalize must be a boolean, but is 1.'],
+  ['bias length', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: [1, 2]}), 'Error in moeTopk: scoreCorrectionBias must have an entry for each expert (E = 8), but has 2.'],
+  ['bias rank', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([1, 8])}), 'Error in moeTopk: scoreCorrectionBias must be rank 1 [E], but got rank 2 [1,8].'],
+  ['bias int32', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([8], 'int32')}), "Argument 'scoreCorrectionBias' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
+  ['bias with softmaxAfterTopk', () => tf.moeTopk(logits(), 2, {scoring: 'softmaxAfterTopk', scoreCorrectionBias: tf.zeros([8])}), "Error in moeTopk: scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
+  ['groups without topkGroups', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
+  ['topkGroups alone', () => tf.moeTopk(logits(), 2, {topkGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but numExpertGroups is not given.'],
+  ['groups 0', () => tf.moeTopk(logits(), 2, {numExpertGroups: 0, topkGroups: 1}), 'Error in moeTopk: numExpertGroups must be a positive integer, but is 0.'],
+  ['groups that do not divide', () => tf.moeTopk(logits(), 2, {numExpertGroups: 3, topkGroups: 1}), 'Error in moeTopk: numExpertGroups must divide the number of experts (E = 8), but is 3.'],
+  ['topkGroups 0.5', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4, topkGroups: 0.5}), 'Error in moeTopk: topkGroups must be a positive integer, but is 0.5.'],
+  ['more groups than there are', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4, topkGroups: 5}), 'Error in moeTopk: topkGroups must be at most numExpertGroups (4), but is 5.'],
+  ['topk past the groups', () => tf.moeTopk(logits(), 5, {numExpertGroups: 4, topkGroups: 2}), 'Error in moeTopk: topk must be at most the number of experts in 2 groups (4), but is 5.'],
+  ['routedScalingFactor NaN', () => tf.moeTopk(logits(), 2, {routedScalingFactor: NaN}), 'Error in moeTopk: routedScalingFactor must be a number that fits float32, but is NaN.'],
+  ['routedScalingFactor past float32', () => tf.moeTopk(logits(), 2, {routedScalingFactor: 1e39}), 'Error in moeTopk: routedScalingFactor must be a number that fits float32, but is 1e+39.'],
+];
+
+const lossErrors: ErrorCase[] = [
+  ['logits rank 1', () => tf.moeRouterZLoss(tf.zeros([3])), 'Error in moeRouterZLoss: routerLogits must be rank 2 [T, E], but got rank 1 [3]. Reshape it to [-1, E] first.'],
+  ['mask length', () => tf.moeRouterZLoss(logits(), {mask: [1, 0]}), 'Error in moeRouterZLoss: mask must have an entry for each token (T = 3), but has 2.'],
+  ['mask rank', () => tf.moeRouterZLoss(logits(), {mask: tf.ones([3, 1])}), 'Error in moeRouterZLoss: mask must be rank 1 [T], but got rank 2 [3,1].'],
+  ['mask of strings', () => tf.moeRouterZLoss(logits(), {mask: ['a', 'b', 'c']}), "Argument 'mask' passed to 'moeRouterZLoss' must be int32 or float32 or bool tensor, but got string tensor"],
+  ['mask with a number inside', () => tf.moeRouterZLoss(logits(), {mask: untyped([true, 1, false])}), 'Error in moeRouterZLoss: mask must hold booleans, but has 1.'],
+  ['an unknown option', () => tf.moeRouterZLoss(logits(), untyped({weight: 1})), "Error in moeRouterZLoss: unknown option 'weight'. The options are mask."],
+  ['balance: logits int32', () => tf.moeLoadBalancingLoss(tf.zeros([3, 8], 'int32'), ids()), "Argument 'routerLogits' passed to 'moeLoadBalancingLoss' must be float32 tensor, but got int32 tensor"],
+  ['balance: ids float32', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 2])), "Argument 'topkIds' passed to 'moeLoadBalancingLoss' must be int32 tensor, but got float32 tensor"],
+  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must have as many rows as routerLogits (T = 3), but has 1.'],
+  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), 'Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is relu.'],
+  ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring."],
+];
+
 const expertMapErrors: ErrorCase[] = [
   ['numExperts 0', () => tf.moeExpertMap(0, 1, 0), 'Error in moeExpertMap: numExperts must be a positive integer, but is 0.'],
   ['more shards than experts', () => tf.moeExpertMap(2, 3, 0), 'Error in moeExpertMap: numShards must be at most numExperts (2), so that each shard has an expert, but is 3.'],
@@ -140,6 +183,8 @@ describeWithFlags('errors', ALL_ENVS, () => {
     moeUnpermute: unpermuteErrors,
     moeUnpermuteAndReduce: reduceErrors,
     moeSum: sumErrors,
+    moeTopk: topkErrors,
+    'router losses': lossErrors,
     moeExpertMap: expertMapErrors,
     registerMoeKernels: registrationErrors,
   };
@@ -160,6 +205,8 @@ describeWithFlags('errors', ALL_ENVS, () => {
       () => tf.moeAlignBlockSize(arrays.ids, 2, 2, {expertMap: [1]}),
       () => tf.moeUnpermute(arrays.x, arrays.weights, [0, 1, 0]),
       () => tf.moeUnpermuteAndReduce(arrays.x, arrays.weights),
+      () => tf.moeTopk(arrays.x, 1, {scoreCorrectionBias: [1, 2], numExpertGroups: 2}),
+      () => tf.moeLoadBalancingLoss(arrays.x, arrays.ids, {mask: [1, 0, 1]}),
     ];
     for (const call of calls) {
       expect(call).toThrowError();

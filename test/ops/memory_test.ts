@@ -21,6 +21,11 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
   ['moeUnpermuteAndReduce', () => tf.moeUnpermuteAndReduce(x, weights, ids)],
   ['moeUnpermuteAndReduce without an inverse', () => tf.moeUnpermuteAndReduce([...x, ...x], weights, null, {applyRouterWeightOnInput: true})],
   ['moeSum', () => tf.moeSum([x, x])],
+  ['moeTopk', () => tf.moeTopk(x, 1)],
+  ['moeTopk with every option', () => tf.moeTopk(x, 1, {scoring: 'softmax', renormalize: true, scoreCorrectionBias: [1, 2], numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 2})],
+  ['moeTopk of more experts than workgroup memory holds', () => tf.moeTopk([new Float32Array(3700)], 1)],
+  ['moeLoadBalancingLoss', () => tf.moeLoadBalancingLoss(x, ids, {mask: [1, 0], scoring: 'sqrtSoftplus'})],
+  ['moeRouterZLoss', () => tf.moeRouterZLoss(x, {mask: [true, false]})],
   ['moeExpertMap', () => tf.moeExpertMap(4, 2, 1)],
   ['gradients', () =>
     tf.grads((rows: tf.Tensor, w: tf.Tensor, a1qScale: tf.Tensor) => {
@@ -30,6 +35,13 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
       return tf.sum(tf.moeSum(tf.expandDims(merged, 1) as tf.Tensor3D));
     })([tf.tensor2d(x), tf.tensor2d(weights), tf.tensor2d(scale)])],
 ];
+
+const routerLoss = (logits: tf.Tensor) => {
+  const {topkIds, topkWeights} = tf.moeTopk(logits, 2);
+  const balance = tf.add(tf.moeLoadBalancingLoss(logits, topkIds), tf.moeRouterZLoss(logits));
+  return tf.add(tf.sum(tf.square(topkWeights)), balance) as tf.Scalar;
+};
+calls.push(['gradients of a router', () => tf.grad(routerLoss)(tf.tensor2d(x))]);
 
 describeWithFlags('memory', ALL_ENVS, () => {
   for (const [name, call] of calls) {
@@ -47,7 +59,7 @@ describeWithFlags('memory', ALL_ENVS, () => {
     });
 
     it(`${name} disposes its own tensors outside a tidy`, () => {
-      const constants = name === 'gradients' || name === 'moePermute without tokens';
+      const constants = name.startsWith('gradients') || name === 'moePermute without tokens';
       const before = tf.memory().numTensors;
       tf.dispose(constants ? tf.tidy(call) : call());
       expect(tf.memory().numTensors).toBe(before);
