@@ -268,7 +268,9 @@ function groupedProgram(
             ${
               outType === 'f32'
                 ? 'if (o < uniforms.numOutputs) { out[row * uniforms.numOutputs + o] = 0.0; }'
-                : 'if (o < uniforms.numOutputs && o % 4 == 0) { out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>(); }'
+                : `if (o < uniforms.numOutputs && o % 4 == 0) {
+                    out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>();
+                  }`
             }
           }
           return;
@@ -292,8 +294,11 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
   const finish = `
     if (row < numHere) {
       let outRow = rows.first + row;
-      z0 += bias0;
-      z1 += bias1;
+      // Read here, so that the sums have the registers to themselves before.
+      if (uniforms.hasBias == 1) {
+        z0 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, 4 * tx + ${j}))`)};
+        z1 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE / 2} + 4 * tx + ${j}))`)};
+      }
       ${
         isInterleaved
           ? `
@@ -330,10 +335,8 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
             }`
           : ''
       }`,
-    code: () => `
-      let bias0 = ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, 4 * (thread % 16) + ${j}))`)};
-      let bias1 = ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE / 2} + 4 * (thread % 16) + ${j}))`)};
-      ${tileProduct(
+    code: () =>
+      tileProduct(
         // Rows past the last are it again: their sums are not written.
         {read: 'byTerm', quad: (row, term) => `xQuad(min(rows.first + ${row}, rows.end - 1), ${term})`},
         {
@@ -343,7 +346,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
         'uniforms.numIn',
         `(numHere > ${TILE / 2})`,
         finish,
-      )}`,
+      ),
   });
   runWgsl(backend, program);
 }
