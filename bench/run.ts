@@ -15,6 +15,7 @@ import {
   valuesOf,
 } from './harness';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
+import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
 import {type Shape, vllmMicroseconds} from './shapes';
@@ -25,6 +26,8 @@ const benchmarks: Record<string, Benchmark> = {
   moePermuteIndices: moePermuteIndicesBenchmark,
   moeUnpermute: moeUnpermuteBenchmark,
   moeAlignBlockSize: moeAlignBlockSizeBenchmark,
+  moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
+  moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
 };
 export const opNames = Object.keys(benchmarks);
 
@@ -143,7 +146,8 @@ async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: stri
   const expected = await outputsOn('cpu');
   const given = await outputsOn(backend);
   expected.forEach((values, i) => {
-    const at = values.findIndex((value, v) => value !== given[i][v]);
+    const {relativeError = 0} = benchmark;
+    const at = values.findIndex((value, v) => !(Math.abs(value - given[i][v]) <= relativeError * Math.abs(value)));
     if (values.length !== given[i].length || at >= 0) {
       throw new Error(`Output ${i} on ${backend} differs from the cpu backend at ${at}; nothing was timed.`);
     }

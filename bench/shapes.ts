@@ -1,16 +1,17 @@
 /** Shapes of the benchmarks, and the times of vLLM's CUDA ops at the same ones. */
 
-/** T tokens, H hidden size, K experts per token, E experts in all. */
-export type Shape = {T: number; H: number; K: number; E: number};
+/** T tokens, H hidden size, K experts per token, E experts in all, I intermediate size of an expert. */
+export type Shape = {T: number; H: number; K: number; E: number; I: number};
 
 /** Block size of moeAlignBlockSize everywhere in the benchmarks. */
 export const BLOCK_SIZE = 64;
 
 export const layers: Record<string, Omit<Shape, 'T'>> = {
-  mixtral: {H: 4096, K: 2, E: 8},
-  qwen3: {H: 2048, K: 8, E: 128},
-  'gpt-oss': {H: 2880, K: 4, E: 32},
-  granite: {H: 1024, K: 8, E: 32},
+  mixtral: {H: 4096, K: 2, E: 8, I: 14336},
+  qwen3: {H: 2048, K: 8, E: 128, I: 768},
+  'gpt-oss': {H: 2880, K: 4, E: 32, I: 2880},
+  granite: {H: 1024, K: 8, E: 32, I: 512},
+  olmoe: {H: 2048, K: 8, E: 64, I: 1024},
 };
 
 type Times = Record<number, number>;

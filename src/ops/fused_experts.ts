@@ -224,7 +224,7 @@ function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts
 
 /**
  * The experts of a mixture: each token through the experts it was routed to, merged by its weights. Permute, two
- * grouped matmuls and unpermute, with no readback: at most 7 launches on webgpu, 4 for few tokens.
+ * grouped matmuls and unpermute, with no readback: 6 launches on webgpu, 4 for few tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, L = 2 experts of I = 1, K = 1

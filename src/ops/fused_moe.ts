@@ -38,7 +38,7 @@ function fusedMoe_(
 
 /**
  * A whole mixture-of-experts block: chooses each token's experts by its router logits, runs them, and merges their
- * outputs. moeTopk and fusedExperts in one, with no readback: at most 8 launches on webgpu, 5 for few tokens.
+ * outputs. moeTopk and fusedExperts in one, with no readback: 7 launches on webgpu, 5 for few tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, E = 2 experts of I = 1, K = 1

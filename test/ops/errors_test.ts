@@ -171,6 +171,34 @@ const expertMapErrors: ErrorCase[] = [
   ['an unknown strategy', () => tf.moeExpertMap(4, 2, 0, untyped('round_robin')), "Error in moeExpertMap: strategy must be 'linear' or 'roundRobin', but is 'round_robin'."],
 ];
 
+const w = () => tf.zeros<tf.Rank.R3>([2, 4, 3]);
+const wide = () => tf.zeros<tf.Rank.R2>([6, 3]);
+const groupedErrors: ErrorCase[] = [
+  ['x rank 3', () => tf.moeGroupedMatMul(tf.zeros([1, 6, 3]), w(), [0, 1, 2]), 'Error in moeGroupedMatMul: x must be rank 2 [R, C], but got rank 3 [1,6,3]. Reshape it to [-1, C] first.'],
+  ['x int32', () => tf.moeGroupedMatMul(tf.zeros([6, 3], 'int32'), w(), [0, 1, 2]), "Argument 'x' passed to 'moeGroupedMatMul' must be float32 tensor, but got int32 tensor"],
+  ['weights rank 2', () => tf.moeGroupedMatMul(wide(), tf.zeros([4, 3]), [0, 1, 2]), 'Error in moeGroupedMatMul: weights must be rank 3 [L, D, C], but got rank 2 [4,3].'],
+  ['weights null', () => tf.moeGroupedMatMul(wide(), untyped(null), [0, 1, 2]), "Argument 'weights' passed to 'moeGroupedMatMul' must be a Tensor or TensorLike, but got 'null'"],
+  ['weights of the other format', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 3, 4]), [0, 1, 2]), "Error in moeGroupedMatMul: weights must be [L, D, C] with C = 3 for x [6,3] and weightFormat 'outIn', but is [2,3,4]. It fits weightFormat 'inOut'."],
+  ['weights inOut of the other format', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {weightFormat: 'inOut'}), "Error in moeGroupedMatMul: weights must be [L, C, D] with C = 3 for x [6,3] and weightFormat 'inOut', but is [2,4,3]. It fits weightFormat 'outIn'."],
+  ['weights of neither format', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 4, 5]), [0, 1, 2]), "Error in moeGroupedMatMul: weights must be [L, D, C] with C = 3 for x [6,3] and weightFormat 'outIn', but is [2,4,5]."],
+  ['no experts', () => tf.moeGroupedMatMul(wide(), tf.zeros([0, 4, 3]), [0]), 'Error in moeGroupedMatMul: weights must have at least 1 expert, row and column, but is [0,4,3].'],
+  ['a list with an array', () => tf.moeGroupedMatMul(wide(), [w(), untyped({})], [0, 1, 2]), "Argument 'weights[1]' passed to 'moeGroupedMatMul' must be a Tensor or TensorLike, but got 'Object'"],
+  ['a list of different sizes', () => tf.moeGroupedMatMul(wide(), [w(), tf.zeros([2, 5, 3])], [0, 1, 2]), 'Error in moeGroupedMatMul: weights[1] must be like weights[0] [2,4,3] but for axis 0, but is [2,5,3].'],
+  ['offset length', () => tf.moeGroupedMatMul(wide(), w(), [0, 6]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must have L + 1 = 3 values for weights of L = 2 experts, but has 2.'],
+  ['offset rank', () => tf.moeGroupedMatMul(wide(), w(), [[0, 1, 2]]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must be rank 1 [L+1], but got rank 2 [1,3].'],
+  ['offset float32', () => tf.moeGroupedMatMul(wide(), w(), tf.zeros([3])), "Argument 'expertFirstTokenOffset' passed to 'moeGroupedMatMul' must be int32 tensor, but got float32 tensor"],
+  ['bias shape', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {bias: tf.zeros([2, 3])}), 'Error in moeGroupedMatMul: bias must be [L, D] = [2,4] for these weights, but is [2,3].'],
+  ['odd D gated', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 5, 3]), [0, 1, 2], {gated: true}), 'Error in moeGroupedMatMul: weights must have an even D when gated, a gate and an up for each output, but D = 5.'],
+  ['gated a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gated: untyped(1)}), 'Error in moeGroupedMatMul: gated must be a boolean, but is 1.'],
+  ['an unknown activation', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: untyped('tanh')}), "Error in moeGroupedMatMul: activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
+  ['swigluOai not gated', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: 'swigluOai'}), "Error in moeGroupedMatMul: activation 'swigluOai' is for gated experts: it takes gated: true."],
+  ['swigluAlpha not a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluAlpha: NaN}), 'Error in moeGroupedMatMul: swigluAlpha must be a finite number, but is NaN.'],
+  ['swigluLimit 0', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluLimit: 0}), 'Error in moeGroupedMatMul: swigluLimit must be a positive number, but is 0.'],
+  ['an unknown gateUp', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gateUp: untyped('stacked')}), "Error in moeGroupedMatMul: gateUp must be 'concatenated' or 'interleaved', but is 'stacked'."],
+  ['an unknown weightFormat', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {weightFormat: untyped('in_out')}), "Error in moeGroupedMatMul: weightFormat must be 'outIn' or 'inOut', but is 'in_out'."],
+  ['an unknown option', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], untyped({transposeB: true})), "Error in moeGroupedMatMul: unknown option 'transposeB'. The options are weightFormat, bias, activation, gated, gateUp, swigluAlpha, swigluLimit."],
+];
+
 const registrationErrors: ErrorCase[] = [
   ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, webgl, webgpu, but is 'metal'."],
 ];
@@ -186,6 +214,7 @@ describeWithFlags('errors', ALL_ENVS, () => {
     moeTopk: topkErrors,
     'router losses': lossErrors,
     moeExpertMap: expertMapErrors,
+    moeGroupedMatMul: groupedErrors,
     registerMoeKernels: registrationErrors,
   };
   for (const [opName, table] of Object.entries(tables)) {
@@ -207,6 +236,7 @@ describeWithFlags('errors', ALL_ENVS, () => {
       () => tf.moeUnpermuteAndReduce(arrays.x, arrays.weights),
       () => tf.moeTopk(arrays.x, 1, {scoreCorrectionBias: [1, 2], numExpertGroups: 2}),
       () => tf.moeLoadBalancingLoss(arrays.x, arrays.ids, {mask: [1, 0, 1]}),
+      () => tf.moeGroupedMatMul(arrays.x, [arrays.x], [0, 2], {bias: [[1]]}),
     ];
     for (const call of calls) {
       expect(call).toThrowError();

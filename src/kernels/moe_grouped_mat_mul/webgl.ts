@@ -181,31 +181,36 @@ function multiplyPacked(
         ${inputs.bias == null ? '' : bias}
         return sum;
       }
-      vec4 valuesOf(int row, int expert, int column) {
-        if (isGated == 0) {
-          vec4 z = product(row, expert, column);
-          return vec4(activate(z.x), activate(z.y), activate(z.z), activate(z.w));
+      // Two columns of z, or two gates and their ups: of two texels, or in turn in both.
+      void columnsOf(int row, int expert, int column, out vec4 gate, out vec4 up) {
+        gate = product(row, expert, isGated == 1 ? column * gateStep : column);
+        up = vec4(1.0);
+        if (isGated == 1) {
+          vec4 next = product(row, expert, gateStep == 1 ? column + upStep : column * gateStep + 2);
+          up = gateStep == 1 ? next : vec4(gate.y, next.y, gate.w, next.w);
+          gate = gateStep == 1 ? gate : vec4(gate.x, next.x, gate.z, next.z);
         }
-        // Two gates and their ups: of two texels, or in turn in both.
-        vec4 z = product(row, expert, column * gateStep);
-        vec4 next = product(row, expert, gateStep == 1 ? column + upStep : column * gateStep + 2);
-        vec4 gate = gateStep == 1 ? z : vec4(z.x, next.x, z.z, next.z);
-        vec4 up = gateStep == 1 ? next : vec4(z.y, next.y, z.w, next.w);
-        return vec4(
-            gatedActivate(gate.x, up.x), gatedActivate(gate.y, up.y),
-            gatedActivate(gate.z, up.z), gatedActivate(gate.w, up.w));
+      }
+      float valueOf(float gate, float up) {
+        float value = activate(clampedGate(gate));
+        return isGated == 1 ? value * clampedUp(up) : value;
       }
       void main() {
         ivec2 coords = getOutputCoords();
         vec4 experts = getExperts(coords.x, 0);
-        vec4 values = ${inputs.previous == null ? 'vec4(0.0)' : 'getPrevious(coords.x, coords.y)'};
-        if (experts.x >= 0.0) {
-          vec4 ofFirst = valuesOf(coords.x, indexOf(experts.x), coords.y);
-          values.xy = ofFirst.xy;
-          if (experts.z == experts.x) { values.zw = ofFirst.zw; }
-        }
+        vec4 gate = vec4(0.0);
+        vec4 up = vec4(0.0);
+        if (experts.x >= 0.0) { columnsOf(coords.x, indexOf(experts.x), coords.y, gate, up); }
         if (experts.z >= 0.0 && experts.z != experts.x) {
-          values.zw = valuesOf(coords.x, indexOf(experts.z), coords.y).zw;
+          vec4 gateOfSecond;
+          vec4 upOfSecond;
+          columnsOf(coords.x, indexOf(experts.z), coords.y, gateOfSecond, upOfSecond);
+          gate.zw = gateOfSecond.zw;
+          up.zw = upOfSecond.zw;
+        }
+        vec4 values = ${inputs.previous == null ? 'vec4(0.0)' : 'getPrevious(coords.x, coords.y)'};
+        for (int i = 0; i < 4; i++) {
+          if ((i < 2 ? experts.x : experts.z) >= 0.0) { values[i] = valueOf(gate[i], up[i]); }
         }
         setOutput(values);
       }`,

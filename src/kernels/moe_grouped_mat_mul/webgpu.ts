@@ -268,7 +268,9 @@ function groupedProgram(
             ${
               outType === 'f32'
                 ? 'if (o < uniforms.numOutputs) { out[row * uniforms.numOutputs + o] = 0.0; }'
-                : 'if (o < uniforms.numOutputs && o % 4 == 0) { out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>(); }'
+                : `if (o < uniforms.numOutputs && o % 4 == 0) {
+                    out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>();
+                  }`
             }
           }
           return;
@@ -288,32 +290,34 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
     outType === 'f32'
       ? [0, 1, 2, 3].map((j) => `writeOutput(outRow, ${o} + ${j}, ${value}[${j}]);`).join('\n')
       : `if (${o} < uniforms.numOutputs) { out[(outRow * uniforms.numOutputs + ${o}) / 4] = ${value}; }`;
-  const writePairs = (o: string, z: string) =>
-    [0, 1].map((j) => `writeOutput(outRow, ${o} + ${j}, gatedActivate(${z}[${2 * j}], ${z}[${2 * j + 1}]));`).join('\n');
   const eachOf = (f: (j: number) => string) => `vec4(${[0, 1, 2, 3].map(f).join(', ')})`;
   const finish = `
     if (row < numHere) {
       let outRow = rows.first + row;
-      z0 += bias0;
-      z1 += bias1;
+      // Read here, so that the sums have the registers to themselves before.
+      if (uniforms.hasBias == 1) {
+        z0 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, 4 * tx + ${j}))`)};
+        z1 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE / 2} + 4 * tx + ${j}))`)};
+      }
       ${
         isInterleaved
           ? `
-            let o = tile * ${TILE / 2} + 2 * tx;
-            ${writePairs('o', 'z0')}
-            ${writePairs(`o + ${TILE / 4}`, 'z1')}`
+            for (var pair = 0u; pair < 4; pair++) {
+              let z = select(z0, z1, pair > 1);
+              let zPair = select(z.xy, z.zw, pair % 2 == 1);
+              let o = tile * ${TILE / 2} + ${TILE / 4} * (pair / 2) + 2 * tx + pair % 2;
+              writeOutput(outRow, o, gatedActivate(zPair.x, zPair.y));
+            }`
           : `
-            if (uniforms.isGated == 1) {
-              let y = ${eachOf((j) => `gatedActivate(z0[${j}], z1[${j}])`)};
-              let o = tile * ${TILE / 2} + 4 * tx;
-              ${write('o', 'y')}
-            } else {
-              for (var half = 0u; half < 2; half++) {
-                let z = select(z0, z1, half == 1);
-                let y = ${eachOf((j) => `activate(z[${j}])`)};
-                let o = tile * ${TILE} + ${TILE / 2} * half + 4 * tx;
-                ${write('o', 'y')}
+            // The columns of the second half are those of the first one's ups, or are more outputs.
+            for (var half = 0u; half < select(2u, 1u, uniforms.isGated == 1); half++) {
+              var y = select(z0, z1, half == 1);
+              for (var j = 0u; j < 4; j++) { y[j] = activate(clampedGate(y[j])); }
+              if (uniforms.isGated == 1) {
+                for (var j = 0u; j < 4; j++) { y[j] *= clampedUp(z1[j]); }
               }
+              let o = tile * tileOutputs + ${TILE / 2} * half + 4 * tx;
+              ${write('o', 'y')}
             }`
       }
     }`;
@@ -331,10 +335,8 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
             }`
           : ''
       }`,
-    code: () => `
-      let bias0 = ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, 4 * (thread % 16) + ${j}))`)};
-      let bias1 = ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE / 2} + 4 * (thread % 16) + ${j}))`)};
-      ${tileProduct(
+    code: () =>
+      tileProduct(
         // Rows past the last are it again: their sums are not written.
         {read: 'byTerm', quad: (row, term) => `xQuad(min(rows.first + ${row}, rows.end - 1), ${term})`},
         {
@@ -344,7 +346,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
         'uniforms.numIn',
         `(numHere > ${TILE / 2})`,
         finish,
-      )}`,
+      ),
   });
   runWgsl(backend, program);
 }
@@ -356,7 +358,7 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
   const forRows = (first: number, text: (i: number) => string) =>
     [0, 1, 2, 3].map((i) => text(first + i)).join('\n');
   const forGroups = (text: (first: number) => string) =>
-    Array.from({length: block / 4}, (_, g) => `if (numHere > ${4 * g}) { ${text(4 * g)} }`).join('\n');
+    Array.from({length: block / 4}, (_, g) => text(4 * g)).join('\n');
   // Four columns' terms c .. c + 3, times those of a row.
   const addQuad = (i: number) =>
     isOutIn
@@ -384,12 +386,17 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
       for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES}) {
         ${forRows(0, (j) => `let weight${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c` : `d, c + ${j}`});`)}
         ${forGroups((first) => `
-          ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c);`)}
-          ${forRows(first, addQuad)}`)}
+          if (numHere > ${first}) {
+            ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c);`)}
+            ${forRows(first, addQuad)}
+          }`)}
       }
-      ${forGroups((first) => `
+      for (var first = 0u; first < numHere; first += 4) {
         workgroupBarrier();
-        ${forRows(first, (i) => `sums[${(i - first) * WORKGROUP_SIZE} + quad * ${STREAM_LANES} + lane] = sum${i};`)}
+        ${forGroups((first) => `
+          if (first == ${first}) {
+            ${forRows(0, (i) => `sums[${i * WORKGROUP_SIZE} + quad * ${STREAM_LANES} + lane] = sum${first + i};`)}
+          }`)}
         workgroupBarrier();
         let partial = sums[4 * thread] + sums[4 * thread + 1] + sums[4 * thread + 2] + sums[4 * thread + 3];
         workgroupBarrier();
@@ -398,21 +405,19 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
         if (thread < 4 * tileOutputs) {
           let i = thread / tileOutputs;
           let o = thread % tileOutputs;
-          if (${first} + i < numHere && tile * tileOutputs + o < uniforms.numOutputs) {
+          if (first + i < numHere && tile * tileOutputs + o < uniforms.numOutputs) {
             // A gate and its up are columns o and o + 16 of the workgroup, or 2o and 2o + 1.
             let isApart = uniforms.isConcatenated == 1 || uniforms.isGated == 0;
             let j = select(2 * o, o, isApart);
-            let gate = total(i, j) + biasAt(globalExpert, columnOf(tile, j));
-            var y = 0.0;
+            var y = activate(clampedGate(total(i, j) + biasAt(globalExpert, columnOf(tile, j))));
             if (uniforms.isGated == 1) {
               let upColumn = select(j + 1, j + ${STREAM_COLUMNS / 2}, isApart);
-              y = gatedActivate(gate, total(i, upColumn) + biasAt(globalExpert, columnOf(tile, upColumn)));
-            } else {
-              y = activate(gate);
+              y *= clampedUp(total(i, upColumn) + biasAt(globalExpert, columnOf(tile, upColumn)));
             }
-            out[(rows.first + ${first} + i) * uniforms.numOutputs + tile * tileOutputs + o] = y;
+            out[(rows.first + first + i) * uniforms.numOutputs + tile * tileOutputs + o] = y;
           }
-        }`)}`,
+        }
+      }`,
   });
   runWgsl(launch.backend, program);
 }
