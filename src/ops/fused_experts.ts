@@ -236,8 +236,8 @@ function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts
  * ```
  *
  * @param hiddenStates  float32 [T, H].
- * @param w1  float32 [L, 2I, H], gate and up of each of L experts; [L, I, H] with `gated: false`. An array of tensors is
- *     read as their concatenation along axis 0, the way past the size that a device binds.
+ * @param w1  float32 [L, 2I, H], gate and up of each of L experts; [L, I, H] with `gated: false`. An array of tensors
+ *     is read as their concatenation along axis 0, the way past the size that a device binds.
  * @param w2  float32 [L, H, I].
  * @param topkWeights  float32 [T, K].
  * @param topkIds  int32 [T, K]. A slot whose expert is not local, or whose id is no expert, adds nothing.
