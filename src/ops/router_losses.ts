@@ -20,8 +20,6 @@ import {
 export type CountedRows = {
   /** [T, E], 0 in rows that do not count, so that nothing of what is there gets into a loss or its gradient. */
   logits: Tensor2D;
-  /** bool [T], or undefined where all count. */
-  mask: Tensor1D | undefined;
   /** The mean over the rows that count of float32 [T] or [T, E]; 0 where none does. */
   meanOf: (rows: Tensor) => Tensor;
 };
@@ -33,12 +31,11 @@ export function countedRows(logits: Tensor2D, mask: Tensor1D | undefined): Count
     return countedRows(concat([logits, zeros([1, numExperts])]) as Tensor2D, tensor1d([false], 'bool'));
   }
   if (mask == null) {
-    return {logits, mask, meanOf: (rows) => div(sum(rows, 0), numTokens)};
+    return {logits, meanOf: (rows) => div(sum(rows, 0), numTokens)};
   }
   const counts = cast(mask, 'float32');
   return {
     logits: where(expandDims(mask, 1), logits, zerosLike(logits)),
-    mask,
     meanOf: (rows) => {
       const countedSum = sum(mul(rows, reshape(counts, rows.rank === 1 ? [-1] : [-1, 1])), 0);
       return div(countedSum, maximum(sum(counts), 1));

@@ -4,7 +4,7 @@
  * below all: ties, infinities and NaN are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer
- *   2. for a bias or the softmax over all experts: the largest logit of the row, and the sum of exp
+ *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
  *   3. with a bias the keys become those of score + bias
  *   4. the lanes find the best groups, and the keys of all others become 0
  *   5. K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane finds the
@@ -231,9 +231,11 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         largest = bestOfLanes(thread, largest);
         rowMax = valueOf(largest.x);
         var sum = 0.0;
-        for (var e = lane; e < uniforms.numExperts; e += LANES) {
-          let key = keys[firstKey + e];
-          if (isSoftmax && key > NEGATIVE_INFINITY_KEY) { sum += exp(valueOf(key) - rowMax); }
+        if (isSoftmax && ${hasBias ? 'true' : 'uniforms.isSoftmaxOfChosen == 0'}) {
+          for (var e = lane; e < uniforms.numExperts; e += LANES) {
+            let key = keys[firstKey + e];
+            if (key > NEGATIVE_INFINITY_KEY) { sum += exp(valueOf(key) - rowMax); }
+          }
         }
         let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
         rowSum = sums.x;
@@ -340,7 +342,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         let isThisNan = isNan || key == NAN_KEY || (hasInfinity && key == INFINITY_KEY);
         topkWeights[firstSlot + k] =
           select(bitcast<u32>(weight * bitcast<f32>(uniforms.scalingBits)), NAN_BITS, isThisNan);
-      }      `,
+      }`,
       THREADS,
     )}`;
 }
