@@ -16,6 +16,8 @@ export type Contender = {
 /** One op: the bytes that any implementation has to read and write, and the contenders, the op itself first. */
 export type Benchmark = {
   numBytes: (shape: Shape) => number;
+  /** How far an element may be from the cpu backend's, next to the largest one. Absent: not at all. */
+  relativeError?: number;
   contenders: (shape: Shape, isOnGpu: boolean) => Contender[];
 };
 

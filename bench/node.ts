@@ -1,6 +1,6 @@
 /**
- * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite] [--T 1,16,…]
- *     [--H n --K n --E n] [--runs 20] [--no-baselines] [--json FILE]
+ * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite,olmoe]
+ *     [--T 1,16,…] [--H n --K n --E n --I n] [--runs 20] [--no-baselines] [--json FILE]
  *
  * webgpu in Node.js runs on Dawn, by the npm package `webgpu` or the addon that DAWN_NODE names.
  */
@@ -22,6 +22,7 @@ const {values: flags} = parseArgs({
     H: {type: 'string'},
     K: {type: 'string'},
     E: {type: 'string'},
+    I: {type: 'string'},
     runs: {type: 'string', default: '20'},
     'no-baselines': {type: 'boolean', default: false},
     json: {type: 'string'},
@@ -49,9 +50,13 @@ function shapesOfFlags(): Array<{layer: string; shape: Shape}> {
     H: positive('H', flags.H ?? '1024'),
     K: positive('K', flags.K ?? '8'),
     E: positive('E', flags.E ?? '32'),
+    // Half the hidden size, as the layers that have many experts have it.
+    I: positive('I', flags.I ?? String(Math.ceil(Number(flags.H ?? '1024') / 2))),
   };
   const chosen = names.length > 0 ? names.map((name) => ({name, ...layers[name]})) : [{name: 'flags', ...dims}];
-  return chosen.flatMap(({name, H, K, E}) => numTokens.map((T) => ({layer: name, shape: {T, H, K, E}})));
+  return chosen.flatMap(({name, H, K, E, I}) =>
+    numTokens.map((T) => ({layer: name, shape: {T, H, K, E, I}})),
+  );
 }
 
 async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void>}> {

@@ -14,10 +14,12 @@ import {
   type Timing,
   valuesOf,
 } from './harness';
+import {fusedMoeBenchmark} from './fused_moe';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
+import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
-import {type Shape, vllmMicroseconds} from './shapes';
+import {onnxMilliseconds, type Shape, vllmMicroseconds} from './shapes';
 import {copyKernel} from './webgpu_timer';
 
 const benchmarks: Record<string, Benchmark> = {
@@ -25,6 +27,9 @@ const benchmarks: Record<string, Benchmark> = {
   moePermuteIndices: moePermuteIndicesBenchmark,
   moeUnpermute: moeUnpermuteBenchmark,
   moeAlignBlockSize: moeAlignBlockSizeBenchmark,
+  moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
+  moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
+  fusedMoe: fusedMoeBenchmark,
 };
 export const opNames = Object.keys(benchmarks);
 
@@ -129,6 +134,12 @@ async function runBenchmark(
     ratios.vllm = {name, ratio: vllm / 1000 / replayMs(timings[0])};
     print(`${ratios.vllm.ratio.toFixed(2)}x as fast as ${name}`);
   }
+  const onnx = onnxMilliseconds[layer]?.[T];
+  if (op === 'fusedMoe' && backend === 'webgpu' && onnx != null) {
+    const name = `ONNX Runtime Web's QMoE on an NVIDIA H200, ${onnx} ms of wall time`;
+    ratios.onnx = {name, ratio: onnx / timings[0].wallMs.median};
+    print(`${ratios.onnx.ratio.toFixed(2)}x as fast as ${name}`);
+  }
   return {op, backend, layer, shape, timings, ratios};
 }
 
@@ -143,7 +154,10 @@ async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: stri
   const expected = await outputsOn('cpu');
   const given = await outputsOn(backend);
   expected.forEach((values, i) => {
-    const at = values.findIndex((value, v) => value !== given[i][v]);
+    let largest = 0;
+    values.forEach((value) => (largest = Math.max(largest, Math.abs(value))));
+    const error = largest * (benchmark.relativeError ?? 0);
+    const at = values.findIndex((value, v) => !(Math.abs(value - given[i][v]) <= error));
     if (values.length !== given[i].length || at >= 0) {
       throw new Error(`Output ${i} on ${backend} differs from the cpu backend at ${at}; nothing was timed.`);
     }

@@ -1,16 +1,17 @@
 /** Shapes of the benchmarks, and the times of vLLM's CUDA ops at the same ones. */
 
-/** T tokens, H hidden size, K experts per token, E experts in all. */
-export type Shape = {T: number; H: number; K: number; E: number};
+/** T tokens, H hidden size, K experts per token, E experts in all, I intermediate size of an expert. */
+export type Shape = {T: number; H: number; K: number; E: number; I: number};
 
 /** Block size of moeAlignBlockSize everywhere in the benchmarks. */
 export const BLOCK_SIZE = 64;
 
 export const layers: Record<string, Omit<Shape, 'T'>> = {
-  mixtral: {H: 4096, K: 2, E: 8},
-  qwen3: {H: 2048, K: 8, E: 128},
-  'gpt-oss': {H: 2880, K: 4, E: 32},
-  granite: {H: 1024, K: 8, E: 32},
+  mixtral: {H: 4096, K: 2, E: 8, I: 14336},
+  qwen3: {H: 2048, K: 8, E: 128, I: 768},
+  'gpt-oss': {H: 2880, K: 4, E: 32, I: 2880},
+  granite: {H: 1024, K: 8, E: 32, I: 512},
+  olmoe: {H: 2048, K: 8, E: 64, I: 1024},
 };
 
 type Times = Record<number, number>;
@@ -40,4 +41,15 @@ export const vllmMicroseconds: Record<string, Record<string, Times>> = {
     moeUnpermute: {256: 3.5, 1024: 7.5, 4096: 39.6, 16384: 144.3},
     moeAlignBlockSize: {256: 5.5, 1024: 8.4, 4096: 19.5, 16384: 65.6},
   },
+};
+
+/**
+ * Median milliseconds of wall time of ONNX Runtime Web 1.30's QMoE (int4 experts, float32 activations) on WebGPU in
+ * Chromium on an NVIDIA H200, at T tokens.
+ */
+export const onnxMilliseconds: Record<string, Times> = {
+  granite: {1: 1.36, 16: 11.5, 128: 9.7, 512: 9.7, 2048: 9.9},
+  olmoe: {1: 1.15, 16: 12.7, 128: 16.4, 512: 14.4, 2048: 15.7},
+  qwen3: {1: 1.9, 16: 17.2, 128: 25.6, 512: 25.2, 2048: 27.4},
+  'gpt-oss': {1: 1.05, 16: 8.0, 128: 15.9, 512: 16.1, 2048: 25.8},
 };

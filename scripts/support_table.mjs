@@ -28,6 +28,12 @@ const kernelsOfOps = {
   moePermuteBlockAligned: ['MoePermute'],
   moeUnpermuteAndReduce: ['MoeUnpermute'],
   moeSum: ['MoeSum'],
+  moeGroupedMatMul: ['MoeGroupedMatMul'],
+  fusedExperts: ['MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
+  fusedMoe: ['MoeTopK', 'MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
+  moeTopk: ['MoeTopK', 'MoeTopKBackprop'],
+  moeLoadBalancingLoss: ['MoePermute'],
+  moeRouterZLoss: [],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -38,10 +44,16 @@ const gradientTargets = {
   moePermuteBlockAligned: 'hiddenStates, a1qScale',
   moeUnpermuteAndReduce: 'rows, weights',
   moeSum: 'x',
+  moeGroupedMatMul: 'x, weights, bias',
+  fusedExperts: 'hiddenStates, w1, w2, biases, topkWeights',
+  fusedMoe: 'hiddenStates, w1, w2, biases, routerLogits',
+  moeTopk: 'routerLogits',
+  moeLoadBalancingLoss: 'routerLogits',
+  moeRouterZLoss: 'routerLogits',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 
-const exported = Object.keys(moe).filter((name) => /^moe[A-Z]/.test(name) && !kernelFree.includes(name)).sort();
+const exported = Object.keys(moe).filter((name) => /^(moe|fused)[A-Z]/.test(name) && !kernelFree.includes(name)).sort();
 const listed = Object.keys(kernelsOfOps).sort();
 if (String(exported) !== String(listed)) {
   throw new Error(`The table lists ${listed}, but the package exports ${exported}.`);

@@ -1,13 +1,21 @@
 /** Adds the chained methods to tf.Tensor on import: `x.moePermute(ids, E)` is `moePermute(x, ids, E)`. */
 import {type Rank, Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {
+  fusedMoe,
+  type FusedMoeOptions,
+  moeGroupedMatMul,
+  type MoeGroupedMatMulOptions,
   moePermute,
   type MoePermuteOptions,
   type MoePermuteResult,
   moeSum,
   type MoeSumOptions,
+  moeTopk,
+  type MoeTopkOptions,
+  type MoeTopkResult,
   moeUnpermute,
   type MoeUnpermuteOptions,
+  type MoeWeights,
 } from './ops/index';
 
 declare module '@tensorflow/tfjs-core/dist/tensor.js' {
@@ -26,6 +34,21 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       options?: MoeUnpermuteOptions | null,
     ): Tensor2D;
     moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
+    moeGroupedMatMul<T extends Tensor>(
+      this: T,
+      weights: MoeWeights,
+      expertFirstTokenOffset: Tensor | TensorLike,
+      options?: MoeGroupedMatMulOptions | null,
+    ): Tensor2D;
+    fusedMoe<T extends Tensor>(
+      this: T,
+      w1: MoeWeights,
+      w2: MoeWeights,
+      routerLogits: Tensor | TensorLike,
+      topk: number,
+      options?: FusedMoeOptions | null,
+    ): Tensor2D;
+    moeTopk<T extends Tensor>(this: T, topk: number, options?: MoeTopkOptions | null): MoeTopkResult;
   }
 }
 
@@ -44,4 +67,16 @@ TensorClass.prototype.moeUnpermute = function (topkWeights, invPermutedIdx, expe
 TensorClass.prototype.moeSum = function (options) {
   this.throwIfDisposed();
   return moeSum(this, options);
+};
+TensorClass.prototype.moeGroupedMatMul = function (weights, expertFirstTokenOffset, options) {
+  this.throwIfDisposed();
+  return moeGroupedMatMul(this, weights, expertFirstTokenOffset, options);
+};
+TensorClass.prototype.fusedMoe = function (w1, w2, routerLogits, topk, options) {
+  this.throwIfDisposed();
+  return fusedMoe(this, w1, w2, routerLogits, topk, options);
+};
+TensorClass.prototype.moeTopk = function (topk, options) {
+  this.throwIfDisposed();
+  return moeTopk(this, topk, options);
 };

@@ -6,7 +6,7 @@
  *   T tokens · K experts per token (top-k) · N = T*K assignments, flat id i = t*K + k
  *   E experts in all (global) · L experts that are here (local) · H hidden size
  *   B block size · R rows of the permuted tensor · S length of the sorted ids · G = ceil(S/B) blocks
- *   Q scale columns
+ *   Q scale columns · C and D columns that a matmul reads and writes
  */
 import {
   engine,
@@ -101,6 +101,108 @@ export type MoeSumInputs = {
 };
 /** Output: float32 [T, H]. */
 
+/**
+ * The activations of moeGroupedMatMul. 'swish' is 'silu', 'geluNew' is 'geluTanh', and 'gelu' is the one by erf.
+ * 'swigluOai', of gpt-oss, is for gated experts only.
+ */
+export type MoeActivation =
+  | 'linear'
+  | 'relu'
+  | 'silu'
+  | 'swish'
+  | 'gelu'
+  | 'geluTanh'
+  | 'geluNew'
+  | 'swigluOai';
+/** An activation by the one name that kernels know it by. */
+export type MoeKernelActivation = Exclude<MoeActivation, 'swish' | 'geluNew'>;
+
+/** 'outIn': an expert's weights are [D, C], a row for each output. 'inOut': [C, D]. */
+export type MoeWeightFormat = 'outIn' | 'inOut';
+
+/** Of D gated columns: 'concatenated' has D/2 gates, then D/2 ups; 'interleaved' has gate and up in turn. */
+export type MoeGateUp = 'concatenated' | 'interleaved';
+
+/** What becomes of the D columns z of a product: activation(z), or activation(gate) * up where they are gated. */
+export type MoeActivationAttrs = {
+  activation: MoeKernelActivation;
+  gated: boolean;
+  gateUp: MoeGateUp;
+  /** Of 'swigluOai': min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). */
+  swigluAlpha: number;
+  swigluLimit: number;
+};
+
+/**
+ * out[r] = activation(weights[e] . x[r] + bias[e]) for the rows r of expert e, offset[e] <= r < offset[e+1]. Rows of no
+ * expert are 0 and not read. Offsets that do not ascend in 0..R give unspecified values, from these tensors alone.
+ */
+export const MoeGroupedMatMul = 'MoeGroupedMatMul';
+/** weights0, weights1, …: float32 [n, D, C] or [n, C, D], L experts in all. */
+export type MoeWeightParts = {[part: `weights${number}`]: TensorInfo};
+export type MoeGroupedMatMulInputs = MoeWeightParts & {
+  x: TensorInfo; //                        float32 [R, C]
+  expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
+  bias?: TensorInfo; //                    float32 [L, D]
+};
+export type MoeGroupedMatMulAttrs = MoeActivationAttrs & {
+  weightFormat: MoeWeightFormat;
+  numParts: number;
+};
+/** Output: float32 [R, D], or [R, D/2] if gated. */
+
+/** d MoeGroupedMatMul / d z, z being its product without activation: dz[r, d], from dy and z. */
+export const MoeGroupedMatMulBackpropActivation = 'MoeGroupedMatMulBackpropActivation';
+export type MoeGroupedMatMulBackpropActivationInputs = {
+  dy: TensorInfo; //                       float32 [R, D] or [R, D/2]
+  z: TensorInfo; //                        float32 [R, D]
+};
+/** Output: float32 [R, D]; unspecified in rows of no expert. */
+
+/** out[e] = the sum of the outer products a[r] b[r] over the rows r of expert firstExpert + e. */
+export const MoeGroupedMatMulBackpropWeights = 'MoeGroupedMatMulBackpropWeights';
+export type MoeGroupedMatMulBackpropWeightsInputs = {
+  a: TensorInfo; //                        float32 [R, M]
+  b: TensorInfo; //                        float32 [R, N]
+  expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
+};
+export type MoeGroupedMatMulBackpropWeightsAttrs = {
+  firstExpert: number;
+  numExperts: number;
+};
+/** Output: float32 [numExperts, M, N]. */
+/** How a router's logits become scores. */
+export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
+
+/** Chooses K experts for each token by its logits, and gives their weights. */
+export const MoeTopK = 'MoeTopK';
+export type MoeTopKInputs = {
+  routerLogits: TensorInfo; //             float32 [T, E]
+  scoreCorrectionBias?: TensorInfo; //     float32 [E]
+};
+export type MoeTopKAttrs = {
+  /** K, 1..E */
+  topk: number;
+  scoring: MoeTopkScoring;
+  renormalize: boolean;
+  /** Groups of as many consecutive experts each; 1 for none. */
+  numExpertGroups: number;
+  /** How many groups stay. */
+  topkGroups: number;
+  routedScalingFactor: number;
+};
+/** Outputs: topkWeights float32 [T, K], topkIds int32 [T, K]. */
+
+/** d MoeTopK's weights / d routerLogits, the choice held fixed. */
+export const MoeTopKBackprop = 'MoeTopKBackprop';
+export type MoeTopKBackpropInputs = {
+  dTopkWeights: TensorInfo; //             float32 [T, K]
+  routerLogits: TensorInfo; //             float32 [T, E]
+  topkIds: TensorInfo; //                  int32 [T, K], in a row K different ones of 0..E-1
+};
+export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
+/** Output: float32 [T, E]. */
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -114,6 +216,17 @@ export type MoeKernels = {
   };
   [MoeUnpermuteBackpropWeights]: {inputs: MoeUnpermuteBackpropWeightsInputs; attrs: NoAttrs};
   [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs};
+  [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs};
+  [MoeGroupedMatMulBackpropActivation]: {
+    inputs: MoeGroupedMatMulBackpropActivationInputs;
+    attrs: MoeActivationAttrs;
+  };
+  [MoeGroupedMatMulBackpropWeights]: {
+    inputs: MoeGroupedMatMulBackpropWeightsInputs;
+    attrs: MoeGroupedMatMulBackpropWeightsAttrs;
+  };
+  [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs};
+  [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs};
 };
 export type MoeKernelName = keyof MoeKernels;
 
@@ -124,7 +237,9 @@ export function runMoeKernel<K extends MoeKernelName>(
   attrs: MoeKernels[K]['attrs'],
 ): Tensor[] {
   // An absent optional input must not be a key: backprop reads the id of every input it finds.
-  const given = Object.fromEntries(Object.entries(inputs).filter(([, input]) => input != null));
+  const present = Object.fromEntries(Object.entries(inputs).filter(([, input]) => input != null));
+  // An array with names for keys: of an array, tfjs can save all inputs for the gradient, however many there are.
+  const given = Object.assign([], present);
   const outputs = engine().runKernel<Tensor | Tensor[]>(
     kernelName,
     given as unknown as NamedTensorMap,

@@ -2,8 +2,14 @@
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
+import {
+  moeGroupedMatMulBackpropActivationGradConfig,
+  moeGroupedMatMulBackpropWeightsGradConfig,
+  moeGroupedMatMulGradConfig,
+} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
+import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';
 import {
   moeUnpermuteBackpropRowsGradConfig,
   moeUnpermuteBackpropWeightsGradConfig,
@@ -17,4 +23,9 @@ export const gradients = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsGradConfig,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsGradConfig,
   MoeSum: moeSumGradConfig,
+  MoeGroupedMatMul: moeGroupedMatMulGradConfig,
+  MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationGradConfig,
+  MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsGradConfig,
+  MoeTopK: moeTopKGradConfig,
+  MoeTopKBackprop: moeTopKBackpropGradConfig,
 } satisfies Record<MoeKernelName, GradConfig>;

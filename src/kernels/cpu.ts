@@ -1,8 +1,14 @@
 /** The kernels that run on the host, one for each name. */
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
+import {
+  moeGroupedMatMulBackpropActivationCpu,
+  moeGroupedMatMulBackpropWeightsCpu,
+  moeGroupedMatMulCpu,
+} from './moe_grouped_mat_mul/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
+import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
 import {
   moeUnpermuteBackpropRowsCpu,
   moeUnpermuteBackpropWeightsCpu,
@@ -17,4 +23,9 @@ export const cpuKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsCpu,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsCpu,
   MoeSum: moeSumCpu,
+  MoeGroupedMatMul: moeGroupedMatMulCpu,
+  MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationCpu,
+  MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsCpu,
+  MoeTopK: moeTopKCpu,
+  MoeTopKBackprop: moeTopKBackpropCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -1,8 +1,14 @@
 /** The kernels of the webgl backend, one for each name. */
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {
+  moeGroupedMatMulBackpropActivationWebGL,
+  moeGroupedMatMulBackpropWeightsWebGL,
+  moeGroupedMatMulWebGL,
+} from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
+import {moeTopKBackpropWebGL, moeTopKWebGL} from './moe_topk/webgl';
 import {
   moeUnpermuteBackpropRowsWebGL,
   moeUnpermuteBackpropWeightsWebGL,
@@ -17,4 +23,9 @@ export const webglKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGL,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGL,
   MoeSum: moeSumWebGL,
+  MoeGroupedMatMul: moeGroupedMatMulWebGL,
+  MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
+  MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
+  MoeTopK: moeTopKWebGL,
+  MoeTopKBackprop: moeTopKBackpropWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -1,8 +1,14 @@
 /** The kernels of the webgpu backend, one for each name. */
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {
+  moeGroupedMatMulBackpropActivationWebGPU,
+  moeGroupedMatMulBackpropWeightsWebGPU,
+  moeGroupedMatMulWebGPU,
+} from './moe_grouped_mat_mul/webgpu';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
+import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
 import {
   moeUnpermuteBackpropRowsWebGPU,
   moeUnpermuteBackpropWeightsWebGPU,
@@ -17,4 +23,9 @@ export const webgpuKernels = {
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGPU,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGPU,
   MoeSum: moeSumWebGPU,
+  MoeGroupedMatMul: moeGroupedMatMulWebGPU,
+  MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,
+  MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
+  MoeTopK: moeTopKWebGPU,
+  MoeTopKBackprop: moeTopKBackpropWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -1,7 +1,7 @@
 /** The checks of arguments that all ops share: one sentence a mistake, naming op, argument, expected and given. */
 import {Tensor, tensor, type TensorLike, type TypedArray, util, Variable} from '@tensorflow/tfjs-core';
 
-type NumericDtype = 'float32' | 'int32';
+type CheckedDtype = 'float32' | 'int32' | 'bool';
 
 const MAX_INT32 = 2 ** 31 - 1;
 const MIN_INT32 = -(2 ** 31);
@@ -18,7 +18,7 @@ export function convertToTensor(
   x: Tensor | TensorLike,
   argName: string,
   opName: string,
-  dtypes: readonly NumericDtype[],
+  dtypes: readonly CheckedDtype[],
 ): Tensor {
   if (x instanceof Tensor) {
     assert(!x.isDisposed, opName, () => `${argName} is disposed.`);
@@ -50,17 +50,19 @@ export function convertToTensor(
   assertDtype(target, argName, opName, dtypes);
   assertRectangular(x, shape, argName, opName);
   if (util.isTypedArray(x)) {
-    return tensor(target === 'int32' ? Int32Array.from(x) : Float32Array.from(x), shape, target as NumericDtype);
+    return tensor(target === 'int32' ? Int32Array.from(x) : Float32Array.from(x), shape, target as CheckedDtype);
   }
   const values = util.flatten(x as unknown as number[]);
   for (const value of values) {
     const fits =
-      typeof value === 'number' &&
-      (target === 'float32' || (Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32));
-    const wanted = target === 'float32' ? 'numbers' : 'integers that fit int32';
+      target === 'bool'
+        ? typeof value === 'boolean'
+        : typeof value === 'number' &&
+          (target === 'float32' || (Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32));
+    const wanted = {float32: 'numbers', int32: 'integers that fit int32', bool: 'booleans'}[target as CheckedDtype];
     assert(fits, opName, () => `${argName} must hold ${wanted}, but has ${String(value)}.`);
   }
-  return tensor(values, shape, target as NumericDtype);
+  return tensor(values, shape, target as CheckedDtype);
 }
 
 /** An optional tensor argument: undefined and null both mean that it is not given. */
@@ -68,7 +70,7 @@ export function convertToOptionalTensor(
   x: Tensor | TensorLike | null | undefined,
   argName: string,
   opName: string,
-  dtypes: readonly NumericDtype[],
+  dtypes: readonly CheckedDtype[],
 ): Tensor | undefined {
   return x == null ? undefined : convertToTensor(x, argName, opName, dtypes);
 }

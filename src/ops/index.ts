@@ -1,10 +1,14 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
+export {fusedExperts, type FusedExpertsOptions} from './fused_experts';
+export {fusedMoe, type FusedMoeOptions} from './fused_moe';
 export {
   moeAlignBlockSize,
   type MoeAlignBlockSizeOptions,
   type MoeAlignBlockSizeResult,
 } from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
+export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeWeights} from './moe_grouped_mat_mul';
+export {moeLoadBalancingLoss, type MoeLoadBalancingLossOptions} from './moe_load_balancing_loss';
 export {moePermute, type MoePermuteOptions, type MoePermuteResult} from './moe_permute';
 export {
   moePermuteBlockAligned,
@@ -12,6 +16,8 @@ export {
   type MoePermuteBlockAlignedResult,
 } from './moe_permute_block_aligned';
 export {moePermuteUnpermuteSupported} from './moe_permute_unpermute_supported';
+export {moeRouterZLoss, type MoeRouterZLossOptions} from './moe_router_z_loss';
 export {moeSum, type MoeSumOptions} from './moe_sum';
+export {moeTopk, type MoeTopkOptions, type MoeTopkResult, type MoeTopkScoring} from './moe_topk';
 export {moeUnpermute, type MoeUnpermuteOptions} from './moe_unpermute';
 export {moeUnpermuteAndReduce, type MoeUnpermuteAndReduceOptions} from './moe_unpermute_and_reduce';

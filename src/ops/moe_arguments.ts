@@ -1,12 +1,14 @@
 /** The arguments that several ops have in common, converted and checked in one way. */
-import type {Tensor, Tensor1D, Tensor2D, TensorLike} from '@tensorflow/tfjs-core';
+import {cast, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import type {MoeTopkScoring} from '../kernel_names';
 import {assert, assertRank, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;
+type Dtypes = ReadonlyArray<'float32' | 'int32'>;
 
-/** hiddenStates: float32 or int32 [T, H], H >= 1. */
-export function convertHiddenStates(x: Given, opName: string): Tensor2D {
-  const $x = convertToTensor(x, 'hiddenStates', opName, ['float32', 'int32']) as Tensor2D;
+/** hiddenStates: [T, H], H >= 1; float32, or int32 where they are only moved. */
+export function convertHiddenStates(x: Given, opName: string, dtypes: Dtypes = ['float32', 'int32']): Tensor2D {
+  const $x = convertToTensor(x, 'hiddenStates', opName, dtypes) as Tensor2D;
   assertRank($x, 'hiddenStates', opName, '[T, H]', 'Reshape it to [-1, H] first.');
   assert($x.shape[1] >= 1, opName, () => `hiddenStates must have at least 1 column (H), but has 0.`);
   return $x;
@@ -32,6 +34,44 @@ export function convertTopkWeights(x: Given, opName: string): Tensor2D {
   assert($x.shape[1] >= 1, opName, () => `topkWeights must have at least 1 column (K), but has 0.`);
   return $x;
 }
+
+/** routerLogits: float32 [T, E], E >= 1. */
+export function convertRouterLogits(x: Given, opName: string): Tensor2D {
+  const $x = convertToTensor(x, 'routerLogits', opName, ['float32']) as Tensor2D;
+  assertRank($x, 'routerLogits', opName, '[T, E]', 'Reshape it to [-1, E] first.');
+  assert($x.shape[1] >= 1, opName, () => `routerLogits must have at least 1 column (E), but has 0.`);
+  return $x;
+}
+
+/** mask: int32, float32 or bool [T], as a bool tensor, or not given. */
+export function convertTokenMask(
+  x: Given | null | undefined,
+  numTokens: number,
+  opName: string,
+): Tensor1D | undefined {
+  const $x = convertToOptionalTensor(x, 'mask', opName, ['int32', 'float32', 'bool']);
+  if ($x == null) {
+    return undefined;
+  }
+  assertRank($x, 'mask', opName, '[T]');
+  assert(
+    $x.shape[0] === numTokens,
+    opName,
+    () => `mask must have an entry for each token (T = ${numTokens}), but has ${$x.shape[0]}.`,
+  );
+  return cast($x as Tensor1D, 'bool');
+}
+
+/** The scoring, 'softmax' where it is not given. */
+export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName: string): MoeTopkScoring {
+  assert(
+    scoring == null || SCORINGS.includes(scoring),
+    opName,
+    () => `scoring must be one of ${SCORINGS.join(', ')}, but is ${String(scoring)}.`,
+  );
+  return scoring ?? 'softmax';
+}
+const SCORINGS: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
 
 /** expertMap: int32 [E], or not given. */
 export function convertExpertMap(

@@ -121,11 +121,82 @@ const sumErrors: ErrorCase[] = [
   ['out shape', () => tf.moeSum(tf.zeros([1, 2, 3]), {out: tf.variable(tf.zeros([1, 2]))}), 'Error in moeSum: out must be float32 [1,3] like the result, but is float32 [1,2].'],
 ];
 
+const logits = () => tf.zeros<tf.Rank.R2>([3, 8]);
+
+const topkErrors: ErrorCase[] = [
+  ['logits null', () => tf.moeTopk(untyped(null), 2), "Argument 'routerLogits' passed to 'moeTopk' must be a Tensor or TensorLike, but got 'null'"],
+  ['logits int32', () => tf.moeTopk(tf.zeros([3, 8], 'int32'), 2), "Argument 'routerLogits' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
+  ['logits rank 3', () => tf.moeTopk(tf.zeros([1, 3, 8]), 2), 'Error in moeTopk: routerLogits must be rank 2 [T, E], but got rank 3 [1,3,8]. Reshape it to [-1, E] first.'],
+  ['logits no columns', () => tf.moeTopk(tf.zeros([3, 0]), 1), 'Error in moeTopk: routerLogits must have at least 1 column (E), but has 0.'],
+  ['topk 0', () => tf.moeTopk(logits(), 0), 'Error in moeTopk: topk must be a positive integer, but is 0.'],
+  ['topk 1.5', () => tf.moeTopk(logits(), 1.5), 'Error in moeTopk: topk must be a positive integer, but is 1.5.'],
+  ['topk absent', () => tf.moeTopk(logits(), untyped(undefined)), 'Error in moeTopk: topk must be a positive integer, but is undefined.'],
+  ['topk past E', () => tf.moeTopk(logits(), 9), 'Error in moeTopk: topk must be at most the number of experts (E = 8), but is 9.'],
+  ['an unknown option', () => tf.moeTopk(logits(), 2, untyped({normalize: true})), "Error in moeTopk: unknown option 'normalize'. The options are scoring, renormalize, scoreCorrectionBias, numExpertGroups, topkGroups, routedScalingFactor."],
+  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), 'Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is softMax.'],
+  ['renormalize a number', () => tf.moeTopk(logits(), 2, {renormalize: untyped(1)}), 'Error in moeTopk: renormalize must be a boolean, but is 1.'],
+  ['bias length', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: [1, 2]}), 'Error in moeTopk: scoreCorrectionBias must have an entry for each expert (E = 8), but has 2.'],
+  ['bias rank', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([1, 8])}), 'Error in moeTopk: scoreCorrectionBias must be rank 1 [E], but got rank 2 [1,8].'],
+  ['bias int32', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([8], 'int32')}), "Argument 'scoreCorrectionBias' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
+  ['bias with softmaxAfterTopk', () => tf.moeTopk(logits(), 2, {scoring: 'softmaxAfterTopk', scoreCorrectionBias: tf.zeros([8])}), "Error in moeTopk: scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
+  ['groups without topkGroups', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
+  ['topkGroups alone', () => tf.moeTopk(logits(), 2, {topkGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but numExpertGroups is not given.'],
+  ['groups 0', () => tf.moeTopk(logits(), 2, {numExpertGroups: 0, topkGroups: 1}), 'Error in moeTopk: numExpertGroups must be a positive integer, but is 0.'],
+  ['groups that do not divide', () => tf.moeTopk(logits(), 2, {numExpertGroups: 3, topkGroups: 1}), 'Error in moeTopk: numExpertGroups must divide the number of experts (E = 8), but is 3.'],
+  ['topkGroups 0.5', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4, topkGroups: 0.5}), 'Error in moeTopk: topkGroups must be a positive integer, but is 0.5.'],
+  ['more groups than there are', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4, topkGroups: 5}), 'Error in moeTopk: topkGroups must be at most numExpertGroups (4), but is 5.'],
+  ['topk past the groups', () => tf.moeTopk(logits(), 5, {numExpertGroups: 4, topkGroups: 2}), 'Error in moeTopk: topk must be at most the number of experts in 2 groups (4), but is 5.'],
+  ['routedScalingFactor NaN', () => tf.moeTopk(logits(), 2, {routedScalingFactor: NaN}), 'Error in moeTopk: routedScalingFactor must be a number that fits float32, but is NaN.'],
+  ['routedScalingFactor past float32', () => tf.moeTopk(logits(), 2, {routedScalingFactor: 1e39}), 'Error in moeTopk: routedScalingFactor must be a number that fits float32, but is 1e+39.'],
+];
+
+const lossErrors: ErrorCase[] = [
+  ['logits rank 1', () => tf.moeRouterZLoss(tf.zeros([3])), 'Error in moeRouterZLoss: routerLogits must be rank 2 [T, E], but got rank 1 [3]. Reshape it to [-1, E] first.'],
+  ['mask length', () => tf.moeRouterZLoss(logits(), {mask: [1, 0]}), 'Error in moeRouterZLoss: mask must have an entry for each token (T = 3), but has 2.'],
+  ['mask rank', () => tf.moeRouterZLoss(logits(), {mask: tf.ones([3, 1])}), 'Error in moeRouterZLoss: mask must be rank 1 [T], but got rank 2 [3,1].'],
+  ['mask of strings', () => tf.moeRouterZLoss(logits(), {mask: ['a', 'b', 'c']}), "Argument 'mask' passed to 'moeRouterZLoss' must be int32 or float32 or bool tensor, but got string tensor"],
+  ['mask with a number inside', () => tf.moeRouterZLoss(logits(), {mask: untyped([true, 1, false])}), 'Error in moeRouterZLoss: mask must hold booleans, but has 1.'],
+  ['an unknown option', () => tf.moeRouterZLoss(logits(), untyped({weight: 1})), "Error in moeRouterZLoss: unknown option 'weight'. The options are mask."],
+  ['balance: logits int32', () => tf.moeLoadBalancingLoss(tf.zeros([3, 8], 'int32'), ids()), "Argument 'routerLogits' passed to 'moeLoadBalancingLoss' must be float32 tensor, but got int32 tensor"],
+  ['balance: ids float32', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 2])), "Argument 'topkIds' passed to 'moeLoadBalancingLoss' must be int32 tensor, but got float32 tensor"],
+  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must have as many rows as routerLogits (T = 3), but has 1.'],
+  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), 'Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is relu.'],
+  ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring."],
+];
+
 const expertMapErrors: ErrorCase[] = [
   ['numExperts 0', () => tf.moeExpertMap(0, 1, 0), 'Error in moeExpertMap: numExperts must be a positive integer, but is 0.'],
   ['more shards than experts', () => tf.moeExpertMap(2, 3, 0), 'Error in moeExpertMap: numShards must be at most numExperts (2), so that each shard has an expert, but is 3.'],
   ['shard past the last', () => tf.moeExpertMap(4, 2, 2), 'Error in moeExpertMap: shard must be an integer from 0 to numShards - 1 (1), but is 2.'],
   ['an unknown strategy', () => tf.moeExpertMap(4, 2, 0, untyped('round_robin')), "Error in moeExpertMap: strategy must be 'linear' or 'roundRobin', but is 'round_robin'."],
+];
+
+const w = () => tf.zeros<tf.Rank.R3>([2, 4, 3]);
+const wide = () => tf.zeros<tf.Rank.R2>([6, 3]);
+const groupedErrors: ErrorCase[] = [
+  ['x rank 3', () => tf.moeGroupedMatMul(tf.zeros([1, 6, 3]), w(), [0, 1, 2]), 'Error in moeGroupedMatMul: x must be rank 2 [R, C], but got rank 3 [1,6,3]. Reshape it to [-1, C] first.'],
+  ['x int32', () => tf.moeGroupedMatMul(tf.zeros([6, 3], 'int32'), w(), [0, 1, 2]), "Argument 'x' passed to 'moeGroupedMatMul' must be float32 tensor, but got int32 tensor"],
+  ['weights rank 2', () => tf.moeGroupedMatMul(wide(), tf.zeros([4, 3]), [0, 1, 2]), 'Error in moeGroupedMatMul: weights must be rank 3 [L, D, C], but got rank 2 [4,3].'],
+  ['weights null', () => tf.moeGroupedMatMul(wide(), untyped(null), [0, 1, 2]), "Argument 'weights' passed to 'moeGroupedMatMul' must be a Tensor or TensorLike, but got 'null'"],
+  ['weights of the other format', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 3, 4]), [0, 1, 2]), "Error in moeGroupedMatMul: weights must be [L, D, C] with C = 3 for x [6,3] and weightFormat 'outIn', but is [2,3,4]. It fits weightFormat 'inOut'."],
+  ['weights inOut of the other format', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {weightFormat: 'inOut'}), "Error in moeGroupedMatMul: weights must be [L, C, D] with C = 3 for x [6,3] and weightFormat 'inOut', but is [2,4,3]. It fits weightFormat 'outIn'."],
+  ['weights of neither format', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 4, 5]), [0, 1, 2]), "Error in moeGroupedMatMul: weights must be [L, D, C] with C = 3 for x [6,3] and weightFormat 'outIn', but is [2,4,5]."],
+  ['no experts', () => tf.moeGroupedMatMul(wide(), tf.zeros([0, 4, 3]), [0]), 'Error in moeGroupedMatMul: weights must have at least 1 expert, row and column, but is [0,4,3].'],
+  ['a list with an array', () => tf.moeGroupedMatMul(wide(), [w(), untyped({})], [0, 1, 2]), "Argument 'weights[1]' passed to 'moeGroupedMatMul' must be a Tensor or TensorLike, but got 'Object'"],
+  ['a list of different sizes', () => tf.moeGroupedMatMul(wide(), [w(), tf.zeros([2, 5, 3])], [0, 1, 2]), 'Error in moeGroupedMatMul: weights[1] must be like weights[0] [2,4,3] but for axis 0, but is [2,5,3].'],
+  ['offset length', () => tf.moeGroupedMatMul(wide(), w(), [0, 6]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must have L + 1 = 3 values for weights of L = 2 experts, but has 2.'],
+  ['offset rank', () => tf.moeGroupedMatMul(wide(), w(), [[0, 1, 2]]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must be rank 1 [L+1], but got rank 2 [1,3].'],
+  ['offset float32', () => tf.moeGroupedMatMul(wide(), w(), tf.zeros([3])), "Argument 'expertFirstTokenOffset' passed to 'moeGroupedMatMul' must be int32 tensor, but got float32 tensor"],
+  ['bias shape', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {bias: tf.zeros([2, 3])}), 'Error in moeGroupedMatMul: bias must be [L, D] = [2,4] for these weights, but is [2,3].'],
+  ['odd D gated', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 5, 3]), [0, 1, 2], {gated: true}), 'Error in moeGroupedMatMul: weights must have an even D when gated, a gate and an up for each output, but D = 5.'],
+  ['gated a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gated: untyped(1)}), 'Error in moeGroupedMatMul: gated must be a boolean, but is 1.'],
+  ['an unknown activation', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: untyped('tanh')}), "Error in moeGroupedMatMul: activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
+  ['swigluOai not gated', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: 'swigluOai'}), "Error in moeGroupedMatMul: activation 'swigluOai' is for gated experts: it takes gated: true."],
+  ['swigluAlpha not a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluAlpha: NaN}), 'Error in moeGroupedMatMul: swigluAlpha must be a finite number, but is NaN.'],
+  ['swigluLimit 0', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluLimit: 0}), 'Error in moeGroupedMatMul: swigluLimit must be a positive number, but is 0.'],
+  ['an unknown gateUp', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gateUp: untyped('stacked')}), "Error in moeGroupedMatMul: gateUp must be 'concatenated' or 'interleaved', but is 'stacked'."],
+  ['an unknown weightFormat', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {weightFormat: untyped('in_out')}), "Error in moeGroupedMatMul: weightFormat must be 'outIn' or 'inOut', but is 'in_out'."],
+  ['an unknown option', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], untyped({transposeB: true})), "Error in moeGroupedMatMul: unknown option 'transposeB'. The options are weightFormat, bias, activation, gated, gateUp, swigluAlpha, swigluLimit."],
 ];
 
 const registrationErrors: ErrorCase[] = [
@@ -140,7 +211,10 @@ describeWithFlags('errors', ALL_ENVS, () => {
     moeUnpermute: unpermuteErrors,
     moeUnpermuteAndReduce: reduceErrors,
     moeSum: sumErrors,
+    moeTopk: topkErrors,
+    'router losses': lossErrors,
     moeExpertMap: expertMapErrors,
+    moeGroupedMatMul: groupedErrors,
     registerMoeKernels: registrationErrors,
   };
   for (const [opName, table] of Object.entries(tables)) {
@@ -160,6 +234,9 @@ describeWithFlags('errors', ALL_ENVS, () => {
       () => tf.moeAlignBlockSize(arrays.ids, 2, 2, {expertMap: [1]}),
       () => tf.moeUnpermute(arrays.x, arrays.weights, [0, 1, 0]),
       () => tf.moeUnpermuteAndReduce(arrays.x, arrays.weights),
+      () => tf.moeTopk(arrays.x, 1, {scoreCorrectionBias: [1, 2], numExpertGroups: 2}),
+      () => tf.moeLoadBalancingLoss(arrays.x, arrays.ids, {mask: [1, 0, 1]}),
+      () => tf.moeGroupedMatMul(arrays.x, [arrays.x], [0, 2], {bias: [[1]]}),
     ];
     for (const call of calls) {
       expect(call).toThrowError();

@@ -21,6 +21,12 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
   ['moeUnpermuteAndReduce', () => tf.moeUnpermuteAndReduce(x, weights, ids)],
   ['moeUnpermuteAndReduce without an inverse', () => tf.moeUnpermuteAndReduce([...x, ...x], weights, null, {applyRouterWeightOnInput: true})],
   ['moeSum', () => tf.moeSum([x, x])],
+  ['moeTopk', () => tf.moeTopk(x, 1)],
+  ['moeTopk with every option', () => tf.moeTopk(x, 1, {scoring: 'softmax', renormalize: true, scoreCorrectionBias: [1, 2], numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 2})],
+  ['moeTopk of more experts than workgroup memory holds', () => tf.moeTopk([new Float32Array(3700)], 1)],
+  ['moeLoadBalancingLoss', () => tf.moeLoadBalancingLoss(x, ids, {mask: [1, 0], scoring: 'sqrtSoftplus'})],
+  ['moeRouterZLoss', () => tf.moeRouterZLoss(x, {mask: [true, false]})],
+  ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [x, x], [0, 1, 2], {bias: x, activation: 'silu', gated: true})],
   ['moeExpertMap', () => tf.moeExpertMap(4, 2, 1)],
   ['gradients', () =>
     tf.grads((rows: tf.Tensor, w: tf.Tensor, a1qScale: tf.Tensor) => {
@@ -31,8 +37,23 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
     })([tf.tensor2d(x), tf.tensor2d(weights), tf.tensor2d(scale)])],
 ];
 
+const routerLoss = (logits: tf.Tensor) => {
+  const {topkIds, topkWeights} = tf.moeTopk(logits, 2);
+  const balance = tf.add(tf.moeLoadBalancingLoss(logits, topkIds), tf.moeRouterZLoss(logits));
+  return tf.add(tf.sum(tf.square(topkWeights)), balance) as tf.Scalar;
+};
+calls.push(['gradients of a router', () => tf.grad(routerLoss)(tf.tensor2d(x))]);
+
+/** With tensors of its own, in the caller's tidy. */
+const callsOnTensors: typeof calls = [
+  ['moeGroupedMatMul of a list, and its gradients', () =>
+    tf.grads((rows: tf.Tensor, w0: tf.Tensor, w1: tf.Tensor, bias: tf.Tensor) =>
+      tf.moeGroupedMatMul(rows, [w0, w1], [0, 1, 2], {bias, activation: 'relu', gated: true}))(
+      [tf.tensor2d(x), tf.tensor3d([x]), tf.tensor3d([x]), tf.tensor2d(x)])],
+];
+
 describeWithFlags('memory', ALL_ENVS, () => {
-  for (const [name, call] of calls) {
+  for (const [name, call] of [...calls, ...callsOnTensors]) {
     it(`${name} leaves nothing but its result, and nothing after dispose`, async () => {
       const inTidy = () => tf.tidy(call);
       tf.dispose(inTidy());
@@ -45,9 +66,11 @@ describeWithFlags('memory', ALL_ENVS, () => {
       expect(tf.memory().numDataBuffers).toBe(before.numDataBuffers);
       expect(tf.memory().numBytes).toBe(before.numBytes);
     });
+  }
 
+  for (const [name, call] of calls) {
     it(`${name} disposes its own tensors outside a tidy`, () => {
-      const constants = name === 'gradients' || name === 'moePermute without tokens';
+      const constants = name.startsWith('gradients') || name === 'moePermute without tokens';
       const before = tf.memory().numTensors;
       tf.dispose(constants ? tf.tidy(call) : call());
       expect(tf.memory().numTensors).toBe(before);

@@ -38,6 +38,16 @@ export async function expectNothingOfPoison(poison: (shapes: number[][]) => Prom
   await poison([[6, 1], [18], [6]]);
   await expectFloats(tf.grad(unpermute)(rows), [2, 4, 0, 6, 0, 1], 'moeUnpermuteBackpropRows');
 
+  await poison([[3, 2], [3, 4], [3, 3], [1, 3700], [1, 2]]);
+  const routed = tf.moeTopk([[1, 2, 3, 2], [4, 4, 4, 4], [0, 0, 1, 1]], 2, {numExpertGroups: 2, topkGroups: 1});
+  await expectInts(routed.topkIds, [2, 3, 0, 1, 2, 3], 'topkIds');
+  const chosen = (logits: tf.Tensor) => tf.moeTopk(logits, 2, {scoring: 'sigmoid', renormalize: false}).topkWeights;
+  await poison([[3, 4], [3, 2]]);
+  const dLogits = tf.grad(chosen)(tf.tensor2d([[0, -9, 0, -9], [-9, 0, 0, -9], [0, 0, -9, -9]]));
+  await expectFloats(dLogits, [0.25, 0, 0.25, 0, 0, 0.25, 0.25, 0, 0.25, 0.25, 0, 0], 'moeTopKBackprop');
+  const wide = tf.moeTopk([Float32Array.from({length: 3700}, (_, e) => e % 3000)], 2);
+  await expectInts(wide.topkIds, [2999, 2998], 'topkIds of many experts');
+
   await poison([[20], [10], [1], [6], [44]]);
   const aligned = tf.moeAlignBlockSize([[2, 0], [0, 1], [2, 1]], 2, 4);
   await expectInts(aligned.sortedTokenIds, [1, 2, 3, 5, 0, 4, 6, 6, 6, 6], 'sortedTokenIds');
@@ -75,6 +85,11 @@ export async function expectNoReads(): Promise<void> {
   const gradient = tf.grad((y: tf.Tensor) => tf.moeUnpermute(y, tf.ones([5, 1]), permuted.invPermutedIdx));
   gradient(permuted.permutedHiddenStates);
   tf.moeAlignBlockSize([[0], [1]], 2, 2);
+  const routerLoss = (logits: tf.Tensor) => {
+    const {topkIds, topkWeights} = tf.moeTopk(logits, 2, {scoreCorrectionBias: [0, 1, 2], scoring: 'sigmoid'});
+    return tf.add(tf.sum(topkWeights), tf.moeLoadBalancingLoss(logits, topkIds)) as tf.Scalar;
+  };
+  tf.grad(routerLoss)(countingRows(4, 3));
   reads.forEach((read) => expect(read).not.toHaveBeenCalled());
   await permuted.mIndices.data();
 }

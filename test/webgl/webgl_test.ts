@@ -259,6 +259,13 @@ describeWithFlags('WebGL', webgl, () => {
     expect(countDraws(() => tf.moeAlignBlockSize(few.ids, 4, 4))).toBe(9);
     expect(countDraws(() => tf.moeAlignBlockSize(many.ids, 4, 4))).toBe(12);
     expect(countDraws(() => tf.moeSum(tf.zeros([8, 2, 4])))).toBe(1);
+    const bias = tf.zeros<tf.Rank.R1>([4]);
+    const toWeights = (scoring: tf.MoeTopkScoring) => (y: tf.Tensor) => tf.moeTopk(y, 1, {scoring}).topkWeights;
+    expect(countDraws(() => tf.moeTopk(few.x, 2, {scoring: 'sigmoid'}))).toBe(3);
+    expect(countDraws(() => tf.moeTopk(few.x, 2))).toBe(4);
+    expect(countDraws(() => tf.moeTopk(few.x, 2, {scoreCorrectionBias: bias, numExpertGroups: 2, topkGroups: 1}))).toBe(7);
+    expect(countDraws(() => tf.grad(toWeights('sigmoid'))(few.x))).toBe(3 + 1);
+    expect(countDraws(() => tf.grad(toWeights('softmax'))(few.x))).toBe(4 + 2);
   });
 
   it('is exact with half-float textures up to 2,048', () =>

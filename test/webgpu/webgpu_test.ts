@@ -57,6 +57,15 @@ describeWithFlags('WebGPU', webgpu, () => {
       expect(countLaunches(() => tf.moeAlignBlockSize(few.ids, 4, 4))).toBe(1);
       expect(countLaunches(() => tf.moeAlignBlockSize(many.ids, 4, 4))).toBe(3);
       expect(countLaunches(() => tf.moeSum(tf.zeros([8, 2, 4])))).toBe(1);
+      const logits = tf.zeros<tf.Rank.R2>([300, 160]);
+      const wide = tf.zeros<tf.Rank.R2>([3, 5000]);
+      const bias = tf.zeros<tf.Rank.R1>([160]);
+      const all = {scoreCorrectionBias: bias, numExpertGroups: 8, topkGroups: 4};
+      const dWeights = tf.zeros<tf.Rank.R2>([300, 6]);
+      expect(countLaunches(() => tf.moeTopk(logits, 6))).toBe(1);
+      expect(countLaunches(() => tf.moeTopk(logits, 6, all))).toBe(1);
+      expect(countLaunches(() => tf.moeTopk(wide, 6))).toBe(1);
+      expect(countLaunches(() => tf.grad((y: tf.Tensor) => tf.moeTopk(y, 6).topkWeights)(logits, dWeights))).toBe(2);
     });
   });
 

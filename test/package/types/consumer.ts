@@ -1,7 +1,7 @@
 /** Type-checked, never run: the types as a strict project sees them. Copied to .mts and .cts as well. */
 import * as tf from '@tensorflow/tfjs';
 import {moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
-import type {MoePermuteOptions, MoePermuteResult} from 'tfjs-moe';
+import type {MoePermuteOptions, MoePermuteResult, MoeTopkOptions, MoeTopkResult, MoeTopkScoring} from 'tfjs-moe';
 import 'tfjs-moe/kernels/cpu';
 import {moeSum} from 'tfjs-moe/ops';
 import * as all from 'tfjs-moe/tf';
@@ -23,6 +23,11 @@ export const version: string = all.version_moe;
 export const nested = moePermute([[1, 2]], [[0, 1]], 2);
 registerMoeKernels('my-cpu', 'cpu');
 
+const scoring: MoeTopkScoring = 'sigmoid';
+const topkOptions: MoeTopkOptions = {scoring, scoreCorrectionBias: [0, 1], routedScalingFactor: 2.5};
+export const routed: MoeTopkResult = tf.tidy(() => x.moeTopk(1, topkOptions));
+export const balance: tf.Scalar = all.moeLoadBalancingLoss(x, routed.topkIds, {mask: [true, true, false]});
+
 // @ts-expect-error the input is missing
 moePermute(undefined, topkIds, 4);
 // @ts-expect-error numExperts is a number
@@ -31,6 +36,8 @@ moePermute(x, topkIds, '4');
 moePermute(x, topkIds, 4, {alignment: 16});
 // @ts-expect-error an option of the wrong type
 x.moePermute(topkIds, 4, {alignBlockSize: '16'});
+// @ts-expect-error a scoring that does not exist
+x.moeTopk(2, {scoring: 'relu'});
 // @ts-expect-error the result is a matrix
 export const wrongRank: tf.Tensor3D = moeSum(tf.tensor3d([[[1]]]));
 // @ts-expect-error no kernels of that name

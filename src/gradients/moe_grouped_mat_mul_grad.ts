@@ -1,0 +1,109 @@
+/**
+ * With z = weights[e] . x[r] + bias[e] and y its activation:
+ *
+ *   dz       = MoeGroupedMatMulBackpropActivation, z being computed again: kept, it would be twice as large as y
+ *   dx       = MoeGroupedMatMul of dz with the same weights read in the other format
+ *   dWeights = MoeGroupedMatMulBackpropWeights of dz and x
+ *   dBias    = the same of ones and dz
+ *
+ * The two matmuls are linear in both of their factors and each other's gradients, so without an activation there are
+ * derivatives of any order. dy of a row of no expert is never read by the last three.
+ */
+import {type GradConfig, ones, pad, reshape, type Tensor, type Tensor3D, tidy} from '@tensorflow/tfjs-core';
+import {
+  type MoeActivationAttrs,
+  MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
+  MoeGroupedMatMulBackpropActivation,
+  MoeGroupedMatMulBackpropWeights,
+  type MoeGroupedMatMulBackpropWeightsAttrs,
+  type MoeWeightFormat,
+  type MoeWeightParts,
+  runMoeKernel,
+} from '../kernel_names';
+import {zerosFor} from './index_gradient';
+
+const linear: MoeActivationAttrs = {
+  activation: 'linear',
+  gated: false,
+  gateUp: 'concatenated',
+  swigluAlpha: 0,
+  swigluLimit: 0,
+};
+
+function product(x: Tensor, weights: Tensor[], offset: Tensor, weightFormat: MoeWeightFormat, bias?: Tensor): Tensor {
+  const parts: MoeWeightParts = {};
+  weights.forEach((part, p) => {
+    parts[`weights${p}`] = part;
+  });
+  const attrs = {...linear, weightFormat, numParts: weights.length};
+  return runMoeKernel(MoeGroupedMatMul, {x, expertFirstTokenOffset: offset, ...parts, bias}, attrs)[0];
+}
+
+function outerProducts(a: Tensor, b: Tensor, offset: Tensor, attrs: MoeGroupedMatMulBackpropWeightsAttrs): Tensor {
+  return runMoeKernel(MoeGroupedMatMulBackpropWeights, {a, b, expertFirstTokenOffset: offset}, attrs)[0];
+}
+
+export const moeGroupedMatMulGradConfig: GradConfig = {
+  kernelName: MoeGroupedMatMul,
+  saveAllInputs: true,
+  gradFunc: (dy, saved, attrs) => {
+    const {weightFormat, numParts, ...activation} = attrs as unknown as MoeGroupedMatMulAttrs;
+    const [x, offset, ...others] = saved as Tensor[];
+    const weights = others.slice(0, numParts);
+    const bias: Tensor | undefined = others[numParts];
+    const isLinear = activation.activation === 'linear' && !activation.gated;
+    const dz = isLinear
+      ? (dy as Tensor)
+      : tidy(() => {
+          const z = product(x, weights, offset, weightFormat, bias);
+          return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: dy as Tensor, z}, activation)[0];
+        });
+
+    const gradients: Record<string, () => Tensor> = {
+      x: () => product(dz, weights, offset, weightFormat === 'outIn' ? 'inOut' : 'outIn'),
+      expertFirstTokenOffset: zerosFor(offset.shape),
+    };
+    let firstExpert = 0;
+    weights.forEach(({shape: [numExperts]}, p) => {
+      const part = {firstExpert, numExperts};
+      gradients[`weights${p}`] = () =>
+        weightFormat === 'outIn' ? outerProducts(dz, x, offset, part) : outerProducts(x, dz, offset, part);
+      firstExpert += numExperts;
+    });
+    if (bias != null) {
+      const all = {firstExpert: 0, numExperts: bias.shape[0]};
+      gradients.bias = () => reshape(outerProducts(ones([x.shape[0], 1]), dz, offset, all), bias.shape);
+    }
+    return gradients;
+  },
+};
+
+export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
+  kernelName: MoeGroupedMatMulBackpropActivation,
+  gradFunc: () => {
+    throw new Error(
+      "Error in moeGroupedMatMul: with an activation or gating it has a first derivative only, 'linear' has all.",
+    );
+  },
+};
+
+export const moeGroupedMatMulBackpropWeightsGradConfig: GradConfig = {
+  kernelName: MoeGroupedMatMulBackpropWeights,
+  inputsToSave: ['a', 'b', 'expertFirstTokenOffset'],
+  gradFunc: (dOut, saved, attrs) => {
+    const [a, b, offset] = saved as Tensor[];
+    const {firstExpert, numExperts} = attrs as unknown as MoeGroupedMatMulBackpropWeightsAttrs;
+    const after = offset.size - 1 - firstExpert - numExperts;
+    // Of a part of the experts: the others' are 0.
+    const ofAll = () =>
+      firstExpert === 0 && after === 0
+        ? (dOut as Tensor)
+        : pad(dOut as Tensor3D, [[firstExpert, after], [0, 0], [0, 0]]);
+    return {
+      a: () => product(b, [ofAll()], offset, 'outIn'),
+      b: () => product(a, [ofAll()], offset, 'inOut'),
+      expertFirstTokenOffset: zerosFor(offset.shape),
+    };
+  },
+};

@@ -1,0 +1,292 @@
+/**
+ * MoeGroupedMatMul and its gradients on WebGL, all gathers: a fragment finds the expert of its row by a binary search
+ * over the offsets, and sums over C.
+ *
+ *   MoeGroupedMatMul                    1 draw for each part of the weights, each taking over the rows of the parts
+ *                                       before. Where C, D and the columns of the result are even, a texel has 2 x 2 of
+ *                                       them, and a draw before finds the experts of pairs of rows.
+ *   MoeGroupedMatMulBackpropActivation  1 draw
+ *   MoeGroupedMatMulBackpropWeights     1 draw: a fragment sums over the rows of an expert
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {
+  MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
+  MoeGroupedMatMulBackpropActivation,
+  MoeGroupedMatMulBackpropWeights,
+} from '../../kernel_names';
+import {ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
+import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
+import {columnsOf, type Part, partsOf} from './parts';
+
+/** GLSL: the expert of a row within a part of the weights, -1 where it has none. */
+const EXPERT_OF_ROW = `
+  int offsetOf(int expert) { return indexOf(getOffset(expert)); }
+  int expertOfRow(int row) {
+    int low = firstExpert;
+    int high = firstExpert + numExperts;
+    if (row < offsetOf(low) || row >= offsetOf(high)) { return -1; }
+    while (high - low > 1) {
+      int middle = (low + high) / 2;
+      if (offsetOf(middle) <= row) { low = middle; } else { high = middle; }
+    }
+    return low - firstExpert;
+  }`;
+
+export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
+  const {x, expertFirstTokenOffset: offset, bias} = inputs;
+  const [numRows, numIn] = x.shape;
+  const parts = partsOf(inputs, attrs);
+  const {numColumns, numOutputs} = columnsOf(parts[0].weights, attrs);
+  const shape = [numRows, numOutputs];
+  const packed = [numIn, numColumns, numOutputs].every((size) => size % 2 === 0);
+  assertExact(MoeGroupedMatMul, {'the number of rows': numRows});
+  const named = parts.map(({weights}, p): [string, number[]] => [
+    parts.length === 1 ? 'weights' : `weights[${p}]`,
+    weights.shape,
+  ]);
+  assertFits(MoeGroupedMatMul, {x: x.shape, ...Object.fromEntries(named), 'the result': shape}, packed);
+  if (numRows === 0) {
+    return [fillTensor(backend, shape, 'float32', 0)];
+  }
+  let out: TensorInfo | undefined;
+  for (const part of parts) {
+    const next = (packed ? multiplyPacked : multiply)(backend, {x, offset, bias, previous: out}, part, attrs, shape);
+    disposeAll(backend, out == null ? [] : [out]);
+    out = next;
+  }
+  return [out!];
+});
+
+type Inputs = {
+  x: TensorInfo;
+  offset: TensorInfo;
+  bias?: TensorInfo;
+  /** What the parts before have written. */
+  previous?: TensorInfo;
+};
+
+/** A matrix for each expert, one below the other. */
+function stacked({weights}: Part<TensorInfo>): TensorInfo {
+  const [numExperts, numRows, numColumns] = weights.shape;
+  return {...weights, shape: [numExperts * numRows, numColumns]};
+}
+
+/** What a program reads besides x and the weights. */
+function given({bias, previous}: Inputs): Record<string, TensorInfo> {
+  return {...(bias == null ? {} : {bias}), ...(previous == null ? {} : {previous})};
+}
+
+function uniformsOf(
+  {x}: Inputs,
+  {firstExpert}: Part<TensorInfo>,
+  attrs: MoeGroupedMatMulAttrs,
+  numOutputs: number,
+): Record<string, number> {
+  return {
+    firstExpert,
+    numIn: x.shape[1],
+    numColumns: attrs.gated ? 2 * numOutputs : numOutputs,
+    isGated: attrs.gated ? 1 : 0,
+    ...gateColumns(attrs, numOutputs),
+    ...activationUniforms(attrs),
+  };
+}
+
+function multiply(
+  backend: MathBackendWebGL,
+  inputs: Inputs,
+  part: Part<TensorInfo>,
+  attrs: MoeGroupedMatMulAttrs,
+  shape: number[],
+): TensorInfo {
+  const term =
+    attrs.weightFormat === 'outIn'
+      ? 'getX(row, c) * getWeights(expert * numColumns + d, c)'
+      : 'getX(row, c) * getWeights(expert * numIn + c, d)';
+  return runGlsl(backend, {
+    name: 'MoeGroupedMatMul',
+    inputs: {x: inputs.x, weights: stacked(part), offset: inputs.offset, ...given(inputs)},
+    uniforms: {...uniformsOf(inputs, part, attrs, shape[1]), numExperts: part.numExperts},
+    output: {shape, dtype: 'float32'},
+    code: `
+      ${ACTIVATIONS_GLSL}
+      ${EXPERT_OF_ROW}
+      float product(int row, int expert, int d) {
+        float sum = 0.0;
+        for (int c = 0; c < numIn; c++) { sum += ${term}; }
+        return sum${inputs.bias == null ? '' : ' + getBias(firstExpert + expert, d)'};
+      }
+      void main() {
+        ivec2 coords = getOutputCoords();
+        int expert = expertOfRow(coords.x);
+        float value = ${inputs.previous == null ? '0.0' : 'getPrevious(coords.x, coords.y)'};
+        if (expert >= 0 && isGated == 1) {
+          int gate = coords.y * gateStep;
+          value = gatedActivate(product(coords.x, expert, gate), product(coords.x, expert, gate + upStep));
+        } else if (expert >= 0) {
+          value = activate(product(coords.x, expert, coords.y));
+        }
+        setOutput(value);
+      }`,
+  });
+}
+
+/** A texel of the result has two columns of two rows, which may be of two experts. */
+function multiplyPacked(
+  backend: MathBackendWebGL,
+  inputs: Inputs,
+  part: Part<TensorInfo>,
+  attrs: MoeGroupedMatMulAttrs,
+  shape: number[],
+): TensorInfo {
+  const [numRows, numOutputs] = shape;
+  const experts = runGlsl(backend, {
+    name: 'MoeGroupedMatMulExperts',
+    inputs: {offset: inputs.offset},
+    uniforms: {firstExpert: part.firstExpert, numExperts: part.numExperts, numRows},
+    output: {shape: [2 * Math.ceil(numRows / 2), 2], dtype: 'float32'},
+    packed: 'output',
+    code: `
+      ${EXPERT_OF_ROW}
+      void main() {
+        int row = getOutputCoords().x;
+        int next = row + 1 < numRows ? expertOfRow(row + 1) : -1;
+        setOutput(vec4(expertOfRow(row), 0.0, next, 0.0));
+      }`,
+  });
+  // Texels of x: columns c and c + 1 of two rows. Of the weights: two outputs of two terms, one way or the other.
+  const terms =
+    attrs.weightFormat === 'outIn'
+      ? 'vec4 w = getWeights(expert * numColumns + d, c); sum += x.xxzz * w.xzxz + x.yyww * w.ywyw;'
+      : 'vec4 w = getWeights(expert * numIn + c, d); sum += x.xxzz * w.xyxy + x.yyww * w.zwzw;';
+  const bias = `
+    vec4 texel = getBias(firstExpert + expert, d);
+    sum += imod(firstExpert + expert, 2) == 0 ? texel.xyxy : texel.zwzw;`;
+  const out = runGlsl(backend, {
+    name: 'MoeGroupedMatMul_packed',
+    inputs: {x: inputs.x, weights: stacked(part), experts, ...given(inputs)},
+    uniforms: uniformsOf(inputs, part, attrs, numOutputs),
+    output: {shape, dtype: 'float32'},
+    packed: 'inputs and output',
+    code: `
+      ${ACTIVATIONS_GLSL}
+      vec4 product(int row, int expert, int d) {
+        vec4 sum = vec4(0.0);
+        for (int c = 0; c < numIn; c += 2) {
+          vec4 x = getX(row, c);
+          ${terms}
+        }
+        ${inputs.bias == null ? '' : bias}
+        return sum;
+      }
+      // Two columns of z, or two gates and their ups: of two texels, or in turn in both.
+      void columnsOf(int row, int expert, int column, out vec4 gate, out vec4 up) {
+        gate = product(row, expert, isGated == 1 ? column * gateStep : column);
+        up = vec4(1.0);
+        if (isGated == 1) {
+          vec4 next = product(row, expert, gateStep == 1 ? column + upStep : column * gateStep + 2);
+          up = gateStep == 1 ? next : vec4(gate.y, next.y, gate.w, next.w);
+          gate = gateStep == 1 ? gate : vec4(gate.x, next.x, gate.z, next.z);
+        }
+      }
+      float valueOf(float gate, float up) {
+        float value = activate(clampedGate(gate));
+        return isGated == 1 ? value * clampedUp(up) : value;
+      }
+      void main() {
+        ivec2 coords = getOutputCoords();
+        vec4 experts = getExperts(coords.x, 0);
+        vec4 gate = vec4(0.0);
+        vec4 up = vec4(0.0);
+        if (experts.x >= 0.0) { columnsOf(coords.x, indexOf(experts.x), coords.y, gate, up); }
+        if (experts.z >= 0.0 && experts.z != experts.x) {
+          vec4 gateOfSecond;
+          vec4 upOfSecond;
+          columnsOf(coords.x, indexOf(experts.z), coords.y, gateOfSecond, upOfSecond);
+          gate.zw = gateOfSecond.zw;
+          up.zw = upOfSecond.zw;
+        }
+        vec4 values = ${inputs.previous == null ? 'vec4(0.0)' : 'getPrevious(coords.x, coords.y)'};
+        for (int i = 0; i < 4; i++) {
+          if ((i < 2 ? experts.x : experts.z) >= 0.0) { values[i] = valueOf(gate[i], up[i]); }
+        }
+        setOutput(values);
+      }`,
+  });
+  disposeAll(backend, [experts]);
+  return out;
+}
+
+export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
+  MoeGroupedMatMulBackpropActivation,
+  (backend, {dy, z}, attrs) => {
+    const numOutputs = dy.shape[1];
+    assertFits(MoeGroupedMatMulBackpropActivation, {z: z.shape});
+    if (z.shape[0] === 0) {
+      return [fillTensor(backend, z.shape, 'float32', 0)];
+    }
+    const dz = runGlsl(backend, {
+      name: 'MoeGroupedMatMulBackpropActivation',
+      inputs: {dy, z},
+      uniforms: {
+        numOutputs,
+        isGated: attrs.gated ? 1 : 0,
+        ...gateColumns(attrs, numOutputs),
+        ...activationUniforms(attrs),
+      },
+      output: {shape: z.shape, dtype: 'float32'},
+      code: `
+        ${ACTIVATIONS_GLSL}
+        void main() {
+          ivec2 coords = getOutputCoords();
+          float value = 0.0;
+          if (isGated == 0) {
+            value = getDy(coords.x, coords.y) * activateDerivative(getZ(coords.x, coords.y));
+          } else {
+            int o = gateStep == 1 ? imod(coords.y, numOutputs) : coords.y / 2;
+            float gate = getZ(coords.x, o * gateStep);
+            float up = getZ(coords.x, o * gateStep + upStep);
+            bool isGate = coords.y == o * gateStep;
+            value = getDy(coords.x, o) * (isGate ? gatedDerivativeByGate(gate, up) : gatedDerivativeByUp(gate, up));
+          }
+          setOutput(value);
+        }`,
+    });
+    return [dz];
+  },
+);
+
+export const moeGroupedMatMulBackpropWeightsWebGL = webglKernel(
+  MoeGroupedMatMulBackpropWeights,
+  (backend, {a, b, expertFirstTokenOffset}, {firstExpert, numExperts}) => {
+    const [numRows, numA] = a.shape;
+    const numB = b.shape[1];
+    const shape = [numExperts, numA, numB];
+    assertExact(MoeGroupedMatMulBackpropWeights, {'the number of rows': numRows});
+    assertFits(MoeGroupedMatMulBackpropWeights, {'the rows': a.shape, 'the other rows': b.shape, 'the result': shape});
+    if (numRows === 0) {
+      return [fillTensor(backend, shape, 'float32', 0)];
+    }
+    const out = runGlsl(backend, {
+      name: 'MoeGroupedMatMulBackpropWeights',
+      inputs: {a, b, offset: expertFirstTokenOffset},
+      uniforms: {numRows, numA, firstExpert},
+      output: {shape: [numExperts * numA, numB], dtype: 'float32'},
+      code: `
+        void main() {
+          ivec2 coords = getOutputCoords();
+          int expert = coords.x / numA;
+          int column = coords.x - expert * numA;
+          int end = min(numRows, indexOf(getOffset(firstExpert + expert + 1)));
+          float sum = 0.0;
+          for (int row = max(0, indexOf(getOffset(firstExpert + expert))); row < end; row++) {
+            sum += getA(row, column) * getB(row, coords.y);
+          }
+          setOutput(sum);
+        }`,
+    });
+    return [{...out, shape}];
+  },
+);

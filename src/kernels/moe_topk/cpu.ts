@@ -1,0 +1,193 @@
+/**
+ * MoeTopK and its gradient on the host. Of each token:
+ *
+ *   1. what is compared: the logits as they are, for every scoring is monotone, or with a bias score + bias in float32;
+ *      NaN below -Infinity
+ *   2. the groups that stay
+ *   3. the K largest of them, ties to the lower id, kept in order while the experts go by
+ *   4. their weights, in double
+ *
+ * With l = log(score), renormalized weights are the softmax of l over the chosen; so none is lost where scores
+ * underflow. Time O(T * (E + K * what gets into the first K)).
+ */
+import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../kernel_names';
+import {type HostArray, hostKernel} from '../shared/host_kernel';
+
+export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBias}, attrs) => {
+  const [numTokens, numExperts] = routerLogits.shape;
+  const {topk} = attrs;
+  const weights = new Float32Array(numTokens * topk);
+  const ids = new Int32Array(numTokens * topk);
+  for (let token = 0; token < numTokens; token++) {
+    const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
+    const tokenIds = ids.subarray(token * topk, (token + 1) * topk);
+    const compared = comparedValues(logits, scoreCorrectionBias?.values, attrs.scoring);
+    const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
+    const groupOf = (expert: number) => Math.floor((expert * attrs.numExpertGroups) / numExperts);
+    chooseLargest(tokenIds, numExperts, (expert) => compared[expert], (expert) => isKept[groupOf(expert)]);
+    weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
+  }
+  const shape = [numTokens, topk];
+  return [
+    {values: weights, shape},
+    {values: ids, shape},
+  ];
+});
+
+/** Whether a comes before b, NaN last of all. */
+const isLarger = (a: number, b: number): boolean => a > b || (Number.isNaN(b) && !Number.isNaN(a));
+
+function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeTopkScoring): HostArray {
+  // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
+  if (bias == null || logits.every((logit) => logit === -Infinity)) {
+    return logits;
+  }
+  const scores = scoring === 'softmax' ? softmax(logits) : Float64Array.from(logits, scoreFunctions[scoring].score);
+  return Float32Array.from(scores, (score, expert) => Math.fround(score) + bias[expert]);
+}
+
+/** Of each group whether it is one of the topkGroups best. */
+function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, topkGroups}: MoeTopKAttrs): boolean[] {
+  const groupSize = compared.length / numExpertGroups;
+  const values = new Float32Array(numExpertGroups);
+  const best = new Int32Array(hasBias ? Math.min(2, groupSize) : 1);
+  for (let group = 0; numExpertGroups > 1 && group < numExpertGroups; group++) {
+    const ofGroup = compared.subarray(group * groupSize, (group + 1) * groupSize);
+    chooseLargest(best, groupSize, (i) => ofGroup[i], () => true);
+    values[group] = best.reduce((sum, i) => sum + ofGroup[i], 0);
+  }
+  const kept = new Int32Array(topkGroups);
+  chooseLargest(kept, numExpertGroups, (group) => values[group], () => true);
+  const isKept = new Array<boolean>(numExpertGroups).fill(false);
+  kept.forEach((group) => {
+    isKept[group] = true;
+  });
+  return isKept;
+}
+
+/** Fills `chosen` with the indices of the largest values that may be chosen, in order, ties to the lower index. */
+function chooseLargest(
+  chosen: Int32Array,
+  count: number,
+  valueOf: (index: number) => number,
+  mayChoose: (index: number) => boolean,
+): void {
+  let numChosen = 0;
+  for (let index = 0; index < count; index++) {
+    if (!mayChoose(index)) {
+      continue;
+    }
+    let place = numChosen;
+    while (place > 0 && isLarger(valueOf(index), valueOf(chosen[place - 1]))) {
+      place--;
+    }
+    if (place < chosen.length) {
+      chosen.copyWithin(place + 1, place, numChosen);
+      chosen[place] = index;
+      numChosen = Math.min(numChosen + 1, chosen.length);
+    }
+  }
+}
+
+type WeightAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
+
+function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, routedScalingFactor}: WeightAttrs) {
+  const chosen = Array.from(ids, (id) => logits[id]);
+  let weights: ArrayLike<number>;
+  if (scoring === 'softmax') {
+    const probabilities = softmax(logits);
+    const hasNoSoftmax = Number.isNaN(probabilities[0]);
+    weights = renormalize && !hasNoSoftmax ? softmax(chosen) : Array.from(ids, (id) => probabilities[id]);
+  } else if (scoring === 'softmaxAfterTopk') {
+    weights = softmax(chosen);
+  } else {
+    const {score, logScore} = scoreFunctions[scoring];
+    const scores = chosen.map(score);
+    const sum = scores.reduce((a, b) => a + b, 0);
+    weights = !renormalize ? scores : sum === Infinity ? scores.map((s) => s / sum) : softmax(chosen.map(logScore));
+  }
+  return Float32Array.from(weights, (weight) => weight * routedScalingFactor);
+}
+
+/** exp(x) / sum of exp(x); 0 where all are -Infinity, NaN where one is NaN or Infinity. */
+function softmax(x: ArrayLike<number>): Float64Array {
+  const max = maxOf(x);
+  const exps = Float64Array.from(x, (value) => (value === -Infinity ? 0 : Math.exp(value - max)));
+  const sum = exps.reduce((a, b) => a + b, 0);
+  return sum === 0 ? exps : exps.map((value) => value / sum);
+}
+
+function maxOf(x: ArrayLike<number>): number {
+  let max = -Infinity;
+  for (let i = 0; i < x.length; i++) {
+    max = Math.max(max, x[i]);
+  }
+  return max;
+}
+
+const softplus = (x: number): number => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+
+type ScoreFunctions = {
+  score: (x: number) => number;
+  logScore: (x: number) => number;
+  /** d logScore / d x */
+  slope: (x: number) => number;
+};
+
+const sigmoidFunctions: ScoreFunctions = {
+  score: sigmoid,
+  logScore: (x) => -softplus(-x),
+  slope: (x) => sigmoid(-x),
+};
+
+/** From here down softplus is exp(x) to the last bit. */
+const SOFTPLUS_IS_EXP = -40;
+
+const scoreFunctions: Record<Exclude<MoeTopkScoring, 'softmax'>, ScoreFunctions> = {
+  softmaxAfterTopk: {score: Math.exp, logScore: (x) => x, slope: () => 1},
+  sigmoid: sigmoidFunctions,
+  sqrtSoftplus: {
+    score: (x) => Math.sqrt(softplus(x)),
+    logScore: (x) => (x < SOFTPLUS_IS_EXP ? x : Math.log(softplus(x))) / 2,
+    slope: (x) => (x < SOFTPLUS_IS_EXP ? 1 : sigmoid(x) / softplus(x)) / 2,
+  },
+};
+
+/**
+ * With g = dTopkWeights * routedScalingFactor and w the weights before it:
+ *
+ *   softmax over all E           w_e * ((g of e, 0 where it is not chosen) - sum of g * w over the chosen)
+ *   renormalized, or over the K  w_k * (g_k - sum of g * w) * (log score)'
+ *   neither                      g_k * score * (log score)'
+ */
+export const moeTopKBackpropCpu = hostKernel(MoeTopKBackprop, ({dTopkWeights, routerLogits, topkIds}, attrs) => {
+  const [numTokens, numExperts] = routerLogits.shape;
+  const topk = topkIds.shape[1];
+  const {scoring, renormalize, routedScalingFactor} = attrs;
+  const isOverAll = scoring === 'softmax' && !renormalize;
+  const isSoftmax = renormalize || scoring === 'softmaxAfterTopk' || isOverAll;
+  const {slope} = scoreFunctions[scoring === 'softmax' ? 'softmaxAfterTopk' : scoring];
+  const dLogits = new Float32Array(numTokens * numExperts);
+  for (let token = 0; token < numTokens; token++) {
+    const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
+    const dTokenLogits = dLogits.subarray(token * numExperts, (token + 1) * numExperts);
+    const ids = topkIds.values.subarray(token * topk, (token + 1) * topk) as Int32Array;
+    const weights = weightsOf(logits, ids, {scoring, renormalize, routedScalingFactor: 1});
+    const dWeight = (k: number) => dTopkWeights.values[token * topk + k] * routedScalingFactor;
+    let mean = 0;
+    for (let k = 0; isSoftmax && k < topk; k++) {
+      mean += dWeight(k) * weights[k];
+    }
+    if (isOverAll) {
+      softmax(logits).forEach((probability, expert) => {
+        dTokenLogits[expert] = -probability * mean;
+      });
+    }
+    ids.forEach((id, k) => {
+      const logit = logits[id];
+      dTokenLogits[id] = weights[k] === 0 ? 0 : weights[k] * (dWeight(k) - mean) * slope(logit);
+    });
+  }
+  return [{values: dLogits, shape: [numTokens, numExperts]}];
+});

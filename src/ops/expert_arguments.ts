@@ -1,0 +1,162 @@
+/** The arguments that the ops of experts have in common: weights, biases and the activation. */
+import {Tensor, type Tensor2D, type Tensor3D, type TensorLike} from '@tensorflow/tfjs-core';
+import type {
+  MoeActivation,
+  MoeActivationAttrs,
+  MoeGateUp,
+  MoeKernelActivation,
+  MoeWeightFormat,
+  MoeWeightParts,
+} from '../kernel_names';
+import {assert, assertRank, checkBoolean, convertToOptionalTensor, convertToTensor} from './checks';
+
+/** Weights of experts: one tensor, or several that are read as their concatenation along axis 0. */
+export type MoeWeights = Tensor | TensorLike | Tensor[];
+
+export type ActivationOptions = {
+  activation?: MoeActivation | null;
+  gated?: boolean | null;
+  gateUp?: MoeGateUp | null;
+  swigluAlpha?: number | null;
+  swigluLimit?: number | null;
+};
+
+export const activationOptionNames = ['activation', 'gated', 'gateUp', 'swigluAlpha', 'swigluLimit'] as const;
+
+const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
+  linear: 'linear',
+  relu: 'relu',
+  silu: 'silu',
+  swish: 'silu',
+  gelu: 'gelu',
+  geluTanh: 'geluTanh',
+  geluNew: 'geluTanh',
+  swigluOai: 'swigluOai',
+};
+
+function oneOf<Value extends string>(value: Value, allowed: Value[], argName: string, opName: string): Value {
+  const quoted = allowed.map((name) => `'${name}'`).join(' or ');
+  assert(allowed.includes(value), opName, () => `${argName} must be ${quoted}, but is '${String(value)}'.`);
+  return value;
+}
+
+export function checkWeightFormat(format: MoeWeightFormat | null | undefined, opName: string): MoeWeightFormat {
+  return oneOf(format ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
+}
+
+/** The activation by the name that kernels know it by, and what else it takes. */
+export function checkActivation(given: Partial<ActivationOptions>, opName: string): MoeActivationAttrs {
+  const activation = given.activation ?? 'linear';
+  assert(
+    Object.prototype.hasOwnProperty.call(kernelActivations, activation),
+    opName,
+    () => `activation must be one of ${Object.keys(kernelActivations).join(', ')}, but is '${String(activation)}'.`,
+  );
+  const gated = checkBoolean(given.gated, 'gated', opName);
+  assert(
+    gated || activation !== 'swigluOai',
+    opName,
+    () => "activation 'swigluOai' is for gated experts: it takes gated: true.",
+  );
+  const swigluAlpha = given.swigluAlpha ?? 1.702;
+  assert(
+    Number.isFinite(swigluAlpha),
+    opName,
+    () => `swigluAlpha must be a finite number, but is ${String(swigluAlpha)}.`,
+  );
+  const swigluLimit = given.swigluLimit ?? 7;
+  assert(
+    Number.isFinite(swigluLimit) && swigluLimit > 0,
+    opName,
+    () => `swigluLimit must be a positive number, but is ${String(swigluLimit)}.`,
+  );
+  return {
+    activation: kernelActivations[activation],
+    gated,
+    gateUp: oneOf(given.gateUp ?? 'concatenated', ['concatenated', 'interleaved'], 'gateUp', opName),
+    swigluAlpha,
+    swigluLimit,
+  };
+}
+
+/** What the weights of one matmul are called, and what decides how many columns they read. */
+export type WeightArgument = {
+  argName: string;
+  /** The axes of outputs and inputs, such as 'D' and 'C'. */
+  out: string;
+  in: string;
+  numIn: number;
+  /** What has `numIn` columns, with its shape. */
+  rows: string;
+};
+
+export type ExpertWeights = {
+  parts: Tensor3D[];
+  numExperts: number;
+  numOut: number;
+};
+
+/** float32 [L, out, in], or [L, in, out] for 'inOut': one tensor or parts of it along axis 0. */
+export function convertExpertWeights(
+  weights: MoeWeights,
+  argument: WeightArgument,
+  weightFormat: MoeWeightFormat,
+  opName: string,
+): ExpertWeights {
+  const {argName, numIn, rows} = argument;
+  const isList = Array.isArray(weights) && (weights as unknown[]).some((part) => part instanceof Tensor);
+  const given = isList ? (weights as Tensor[]) : [weights as Tensor | TensorLike];
+  const isOutIn = weightFormat === 'outIn';
+  const axes = isOutIn ? `[L, ${argument.out}, ${argument.in}]` : `[L, ${argument.in}, ${argument.out}]`;
+  const [outAxis, inAxis] = isOutIn ? [1, 2] : [2, 1];
+  const parts = given.map((part, p) => {
+    const partName = isList ? `${argName}[${p}]` : argName;
+    const $part = convertToTensor(part, partName, opName, ['float32']) as Tensor3D;
+    assertRank($part, partName, opName, axes);
+    assert(
+      $part.size > 0,
+      opName,
+      () => `${partName} must have at least 1 expert, row and column, but is [${$part.shape}].`,
+    );
+    const fitsOther = $part.shape[outAxis] === numIn;
+    assert(
+      $part.shape[inAxis] === numIn,
+      opName,
+      () =>
+        `${partName} must be ${axes} with ${argument.in} = ${numIn} for ${rows} and weightFormat '${weightFormat}', but ` +
+        `is [${$part.shape}].${fitsOther ? ` It fits weightFormat '${isOutIn ? 'inOut' : 'outIn'}'.` : ''}`,
+    );
+    return $part;
+  });
+  const [first] = parts;
+  parts.forEach((part, p) => {
+    assert(
+      part.shape[1] === first.shape[1] && part.shape[2] === first.shape[2],
+      opName,
+      () => `${argName}[${p}] must be like ${argName}[0] [${first.shape}] but for axis 0, but is [${part.shape}].`,
+    );
+  });
+  return {parts, numExperts: parts.reduce((count, {shape}) => count + shape[0], 0), numOut: first.shape[outAxis]};
+}
+
+/** The parts under the names that the kernel has for them. */
+export function namedParts({parts}: ExpertWeights): MoeWeightParts {
+  return Object.fromEntries(parts.map((part, p) => [`weights${p}`, part]));
+}
+
+/** float32 [L, out], or not given; `axes` names them. */
+export function convertExpertBias(
+  bias: Tensor | TensorLike | null | undefined,
+  argName: string,
+  axes: string,
+  {numExperts, numOut}: ExpertWeights,
+  opName: string,
+): Tensor2D | undefined {
+  const $bias = convertToOptionalTensor(bias, argName, opName, ['float32']);
+  assert(
+    $bias == null || ($bias.rank === 2 && $bias.shape[0] === numExperts && $bias.shape[1] === numOut),
+    opName,
+    () => `${argName} must be ${axes} = [${numExperts},${numOut}] for these weights, but is [${$bias!.shape}].`,
+  );
+  return $bias as Tensor2D | undefined;
+}

@@ -1,0 +1,101 @@
+import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {MoeGroupedMatMul, type MoeWeightFormat, runMoeKernel} from '../kernel_names';
+import {assert, assertRank, checkOptions, convertToTensor} from './checks';
+import {
+  activationOptionNames,
+  type ActivationOptions,
+  checkActivation,
+  checkWeightFormat,
+  convertExpertBias,
+  convertExpertWeights,
+  type MoeWeights,
+  namedParts,
+} from './expert_arguments';
+
+export type {MoeWeights} from './expert_arguments';
+
+export type MoeGroupedMatMulOptions = ActivationOptions & {
+  weightFormat?: MoeWeightFormat | null;
+  bias?: Tensor | TensorLike | null;
+};
+
+function moeGroupedMatMul_(
+  x: Tensor | TensorLike,
+  weights: MoeWeights,
+  expertFirstTokenOffset: Tensor | TensorLike,
+  options?: MoeGroupedMatMulOptions | null,
+): Tensor2D {
+  const opName = 'moeGroupedMatMul';
+  const given = checkOptions(options, [...activationOptionNames, 'weightFormat', 'bias'], opName);
+  const weightFormat = checkWeightFormat(given.weightFormat, opName);
+  const activation = checkActivation(given, opName);
+  const $x = convertToTensor(x, 'x', opName, ['float32']) as Tensor2D;
+  assertRank($x, 'x', opName, '[R, C]', 'Reshape it to [-1, C] first.');
+  const $weights = convertExpertWeights(
+    weights,
+    {argName: 'weights', out: 'D', in: 'C', numIn: $x.shape[1], rows: `x [${$x.shape}]`},
+    weightFormat,
+    opName,
+  );
+  const {numExperts, numOut} = $weights;
+  assert(
+    !activation.gated || numOut % 2 === 0,
+    opName,
+    () => `weights must have an even D when gated, a gate and an up for each output, but D = ${numOut}.`,
+  );
+  const $offset = convertToTensor(expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']) as Tensor1D;
+  assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
+  assert(
+    $offset.size === numExperts + 1,
+    opName,
+    () =>
+      `expertFirstTokenOffset must have L + 1 = ${numExperts + 1} values for weights of L = ${numExperts} experts, ` +
+      `but has ${$offset.size}.`,
+  );
+  const $bias = convertExpertBias(given.bias, 'bias', '[L, D]', $weights, opName);
+
+  const [out] = runMoeKernel(
+    MoeGroupedMatMul,
+    {x: $x, expertFirstTokenOffset: $offset, ...namedParts($weights), bias: $bias},
+    {weightFormat, numParts: $weights.parts.length, ...activation},
+  );
+  return out as Tensor2D;
+}
+
+/**
+ * The matmul of a mixture of experts: the rows of each expert times its own weights, all experts in one launch, with
+ * bias, activation and gating in the same pass.
+ *
+ * ```js
+ * // R = 3 rows of C = 2 columns: row 0 is expert 0's, rows 1 and 2 are expert 1's; D = 2
+ * const x = tf.tensor2d([[1, 2], [3, 4], [5, 6]]);
+ * const weights = tf.tensor3d([[[1, 0], [0, 1]], [[1, 1], [1, -1]]]); // [L, D, C]
+ * await tf.moeGroupedMatMul(x, weights, [0, 1, 3]).array(); // => [[1, 2], [7, -1], [11, -1]]
+ * await tf.moeGroupedMatMul(x, weights, [0, 1, 3], {activation: 'relu', gated: true}).array(); // => [[2], [-7], [-11]]
+ * ```
+ *
+ * @param x  float32 [R, C]: the rows of moePermute.
+ * @param weights  float32 [L, D, C], an output a row, as checkpoints of vLLM, PyTorch and Hugging Face have them. An
+ *     array of tensors is read as their concatenation along axis 0, the way past the size that a device binds.
+ * @param expertFirstTokenOffset  int32 [L+1], of the same moePermute: rows offset[e] to offset[e+1] - 1 are of expert
+ *     e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; the values of others are
+ *     unspecified.
+ * @param options.weightFormat  `'outIn'`, or `'inOut'` for weights [L, C, D]. Neither is copied.
+ * @param options.bias  float32 [L, D], added before the activation.
+ * @param options.activation  `'linear'`, `'relu'`, `'silu'` (`'swish'`), `'gelu'` (by erf), `'geluTanh'` (`'geluNew'`),
+ *     or `'swigluOai'`, which is gated: min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
+ * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u.
+ * @param options.gateUp  `'concatenated'`: D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1.
+ * @param options.swigluAlpha  Default 1.702.
+ * @param options.swigluLimit  Default 7.
+ * @returns float32 [R, D], or [R, D/2] if gated.
+ *
+ * Gradient: to x, weights and bias; the product before the activation is computed again rather than kept. Of any order
+ * without activation and gating, else of the first. dy of rows of no expert is ignored.
+ *
+ * @throws if a rank, dtype, shape or option does not fit, or on a GPU a tensor is past what the device binds, before
+ *     any work.
+ *
+ * Source: DeepGEMM's and vLLM's grouped GEMM; jax.lax.ragged_dot.
+ */
+export const moeGroupedMatMul = /* @__PURE__ */ op({moeGroupedMatMul_});

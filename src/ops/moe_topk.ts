@@ -1,0 +1,190 @@
+import {op, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {MoeTopK, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {
+  assert,
+  assertFitsInt32,
+  assertPositiveInteger,
+  assertRank,
+  checkBoolean,
+  checkOptions,
+  convertToOptionalTensor,
+} from './checks';
+import {checkScoring, convertRouterLogits} from './moe_arguments';
+
+export type {MoeTopkScoring} from '../kernel_names';
+
+export type MoeTopkOptions = {
+  scoring?: MoeTopkScoring | null;
+  renormalize?: boolean | null;
+  scoreCorrectionBias?: Tensor | TensorLike | null;
+  numExpertGroups?: number | null;
+  topkGroups?: number | null;
+  routedScalingFactor?: number | null;
+};
+
+export type MoeTopkResult = {
+  topkWeights: Tensor2D;
+  topkIds: Tensor2D;
+};
+
+export const moeTopkOptionNames = [
+  'scoring',
+  'renormalize',
+  'scoreCorrectionBias',
+  'numExpertGroups',
+  'topkGroups',
+  'routedScalingFactor',
+] as const;
+
+function moeTopk_(
+  routerLogits: Tensor | TensorLike,
+  topk: number,
+  options?: MoeTopkOptions | null,
+): MoeTopkResult {
+  const opName = 'moeTopk';
+  const given = checkOptions(options, moeTopkOptionNames, opName);
+  return chooseExperts(convertRouterLogits(routerLogits, opName), topk, given, opName);
+}
+
+/** moeTopk in the name of the op that was called. */
+export function chooseExperts(
+  $logits: Tensor2D,
+  topk: number,
+  given: Partial<MoeTopkOptions>,
+  opName: string,
+): MoeTopkResult {
+  const [numTokens, numExperts] = $logits.shape;
+  assertPositiveInteger(topk, 'topk', opName);
+  assert(
+    topk <= numExperts,
+    opName,
+    () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`,
+  );
+  assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
+  const scoring = checkScoring(given.scoring, opName);
+  const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
+  const $bias = convertBias(given.scoreCorrectionBias, numExperts, scoring, opName);
+  const groups = checkGroups(given, numExperts, topk, opName);
+  const routedScalingFactor = given.routedScalingFactor ?? 1;
+  assert(
+    typeof routedScalingFactor === 'number' && Number.isFinite(Math.fround(routedScalingFactor)),
+    opName,
+    () => `routedScalingFactor must be a number that fits float32, but is ${String(routedScalingFactor)}.`,
+  );
+
+  const [topkWeights, topkIds] = runMoeKernel(
+    MoeTopK,
+    {routerLogits: $logits, scoreCorrectionBias: $bias},
+    {topk, scoring, renormalize, ...groups, routedScalingFactor},
+  );
+  return {topkWeights: topkWeights as Tensor2D, topkIds: topkIds as Tensor2D};
+}
+
+function convertBias(
+  bias: Tensor | TensorLike | null | undefined,
+  numExperts: number,
+  scoring: MoeTopkScoring,
+  opName: string,
+): Tensor | undefined {
+  const $bias = convertToOptionalTensor(bias, 'scoreCorrectionBias', opName, ['float32']);
+  if ($bias != null) {
+    assertRank($bias, 'scoreCorrectionBias', opName, '[E]');
+    assert(
+      $bias.shape[0] === numExperts,
+      opName,
+      () => `scoreCorrectionBias must have an entry for each expert (E = ${numExperts}), but has ${$bias.shape[0]}.`,
+    );
+    assert(
+      scoring !== 'softmaxAfterTopk',
+      opName,
+      () =>
+        `scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice ` +
+        `that a bias could correct.`,
+    );
+  }
+  return $bias;
+}
+
+function checkGroups(
+  {numExpertGroups, topkGroups}: MoeTopkOptions,
+  numExperts: number,
+  topk: number,
+  opName: string,
+): {numExpertGroups: number; topkGroups: number} {
+  if (numExpertGroups == null && topkGroups == null) {
+    return {numExpertGroups: 1, topkGroups: 1};
+  }
+  assert(
+    numExpertGroups != null && topkGroups != null,
+    opName,
+    () =>
+      `numExpertGroups and topkGroups must come together, but ` +
+      `${numExpertGroups == null ? 'numExpertGroups' : 'topkGroups'} is not given.`,
+  );
+  const groups = {numExpertGroups: numExpertGroups as number, topkGroups: topkGroups as number};
+  assertPositiveInteger(groups.numExpertGroups, 'numExpertGroups', opName);
+  assertPositiveInteger(groups.topkGroups, 'topkGroups', opName);
+  assert(
+    numExperts % groups.numExpertGroups === 0,
+    opName,
+    () => `numExpertGroups must divide the number of experts (E = ${numExperts}), but is ${groups.numExpertGroups}.`,
+  );
+  assert(
+    groups.topkGroups <= groups.numExpertGroups,
+    opName,
+    () => `topkGroups must be at most numExpertGroups (${groups.numExpertGroups}), but is ${groups.topkGroups}.`,
+  );
+  const numKept = (groups.topkGroups * numExperts) / groups.numExpertGroups;
+  assert(
+    topk <= numKept,
+    opName,
+    () => `topk must be at most the number of experts in ${groups.topkGroups} groups (${numKept}), but is ${topk}.`,
+  );
+  return groups;
+}
+
+/**
+ * Chooses the K best experts of each token by its router logits, and gives their weights: scores, top-k and
+ * renormalization in one kernel, one launch on webgpu.
+ *
+ * ```js
+ * const routerLogits = tf.tensor2d([[0, 2, 1, 2], [3, 3, 1, 0]]); // T = 2, E = 4
+ * const {topkWeights, topkIds} = tf.moeTopk(routerLogits, 2);
+ * await topkIds.array(); // => [[1, 3], [0, 1]]
+ * await topkWeights.array(); // => [[0.5, 0.5], [0.5, 0.5]]
+ * const grouped = tf.moeTopk(routerLogits, 1, {scoring: 'sigmoid', numExpertGroups: 2, topkGroups: 1});
+ * await grouped.topkIds.array(); // => [[1], [0]]
+ * ```
+ *
+ * @param routerLogits  float32 [T, E].
+ * @param topk  K, 1..E.
+ * @param options.scoring  How logits become scores. `'softmax'` (default): over all E. `'softmaxAfterTopk'`: over the
+ *     K chosen, as in gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
+ * @param options.renormalize  Divide the K weights by their sum. Default: topk > 1. It is exact also where the scores
+ *     are too small for float32.
+ * @param options.scoreCorrectionBias  float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not
+ *     with `'softmaxAfterTopk'`.
+ * @param options.numExpertGroups  Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best
+ *     groups stay, ties to the lower. A group's value is its largest logit, or with the bias the sum of its two
+ *     largest of score + bias.
+ * @param options.topkGroups  How many groups stay; comes with numExpertGroups.
+ * @param options.routedScalingFactor  What weights are multiplied by, last. Default 1.
+ * @returns
+ *     `topkWeights` float32 [T, K].
+ *     `topkIds` int32 [T, K]: K different experts, in descending order of what was compared, ties to the lower id. That
+ *     are the logits, so that ids are the same on every backend to the bit; with the bias it is score + bias, whose
+ *     last bits differ between devices. A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row
+ *     of nothing else has the ids 0..K-1. A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
+ *
+ * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; a second gradient is for rows that are
+ * not all -Infinity. Zeros to scoreCorrectionBias.
+ *
+ * Not expressed: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and anything
+ * random. Llama-4's way is `scoring: 'sigmoid'` with its weight on the expert's input.
+ *
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On webgl also where E is past
+ *     2^24, or past 2,048 on devices of half-float textures; subnormal logits may count as 0 there.
+ *
+ * Source: vLLM `fused_topk`, `grouped_topk` and `topk_softmax`, TransformerEngine's fused router.
+ */
+export const moeTopk = /* @__PURE__ */ op({moeTopk_});

@@ -1,0 +1,150 @@
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+import {expectFloats, expectWithin} from '../support/expect';
+import {naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
+import {lcg} from '../support/routings';
+
+const SCORINGS = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const;
+const random = (numRows: number, numColumns: number, scale: number, seed: number): number[][] => {
+  const next = lcg(seed);
+  return Array.from({length: numRows}, () =>
+    Array.from({length: numColumns}, () => Math.fround((2 * next() - 1) * scale)),
+  );
+};
+
+/** Central differences in float64 of the weights, the choice held fixed, by dy. */
+function differences(logits: number[][], dy: number[][], options: NaiveTopkOptions): number[] {
+  const step = 1e-4;
+  return logits.flatMap((row, t) => {
+    const ids = naiveIds(row, options);
+    const at = (e: number, shift: number) =>
+      naiveWeights(row.map((x, i) => (i === e ? x + shift : x)), ids, options).reduce((sum, w, k) => sum + w * dy[t][k], 0);
+    return row.map((x, e) => (x === -Infinity ? 0 : (at(e, step) - at(e, -step)) / (2 * step)));
+  });
+}
+const bound = (_: number, wanted: number) => 2e-5 * Math.abs(wanted) + 4e-6;
+
+async function expectGradient(logits: number[][], numExperts: number, options: NaiveTopkOptions, what: string): Promise<void> {
+  const {topk, ...others} = options;
+  const dy = random(logits.length, topk, 1, 91);
+  const weights = (x: tf.Tensor) => tf.moeTopk(x, topk, others).topkWeights;
+  const x = tf.tensor2d(logits.flat(), [logits.length, numExperts]);
+  const gradient = tf.grad(weights)(x, tf.tensor2d(dy.flat(), [logits.length, topk]));
+  expect(gradient.shape).toEqual(x.shape);
+  await expectWithin(gradient, differences(logits, dy, options), bound, what);
+}
+
+describeWithFlags('gradient of moeTopk', ALL_ENVS, () => {
+  for (const [numTokens, numExperts, topk] of [[0, 3, 2], [1, 1, 1], [9, 6, 6], [18, 8, 2], [3, 60, 4], [2, 257, 8]]) {
+    it(`matches finite differences for every scoring: [${numTokens}, ${numExperts}], K = ${topk}`, async () => {
+      const logits = random(numTokens, numExperts, 3, numExperts);
+      for (const scoring of SCORINGS) {
+        for (const renormalize of [true, false]) {
+          await expectGradient(logits, numExperts, {topk, scoring, renormalize, routedScalingFactor: 1.5}, `${scoring} ${renormalize}`);
+        }
+      }
+    });
+  }
+
+  it('matches finite differences with a bias and groups', async () => {
+    const options = {topk: 3, numExpertGroups: 4, topkGroups: 2, scoreCorrectionBias: random(1, 12, 0.5, 6)[0]};
+    for (const scoring of ['softmax', 'sigmoid', 'sqrtSoftplus'] as const) {
+      await expectGradient(random(5, 12, 3, 5), 12, {...options, scoring}, scoring);
+    }
+  });
+
+  it('is right for small and for large logits, and where some are -Infinity', async () => {
+    const logits = [
+      random(1, 6, 1, 1)[0].map((x) => x - 30),
+      random(1, 6, 1, 2)[0].map((x) => x + 30),
+      [-9.5, -10.5, -40.5, -11, -9.9, -10.1],
+      [-Infinity, 1, 0.5, -Infinity, -1, 2],
+      [1, -Infinity, -Infinity, -Infinity, -Infinity, -Infinity],
+    ];
+    for (const scoring of SCORINGS) {
+      for (const renormalize of [true, false]) {
+        await expectGradient(logits, 6, {topk: 4, scoring, renormalize}, `${scoring} ${renormalize}`);
+      }
+    }
+  });
+
+  it('is 0 for rows of nothing but -Infinity, and where K = 1 is renormalized', async () => {
+    const masked = tf.fill<tf.Rank.R2>([2, 3], -Infinity);
+    for (const scoring of SCORINGS) {
+      for (const renormalize of [true, false]) {
+        const weights = (x: tf.Tensor) => tf.moeTopk(x, 2, {scoring, renormalize}).topkWeights;
+        await expectFloats(tf.grad(weights)(masked), [0, 0, 0, 0, 0, 0], `${scoring} ${renormalize}`);
+      }
+    }
+    const one = (x: tf.Tensor) => tf.moeTopk(x, 1, {renormalize: true}).topkWeights;
+    await expectFloats(tf.grad(one)(tf.tensor2d([[1, 2, 3]]), [[7]]), [0, 0, 0], 'K = 1');
+  });
+
+  it('is zeros for scoreCorrectionBias, and none comes from ids', async () => {
+    const toBias = (scoreCorrectionBias: tf.Tensor) =>
+      tf.sum(tf.moeTopk([[1, 2, 3]], 2, {scoring: 'sigmoid', scoreCorrectionBias}).topkWeights) as tf.Scalar;
+    await expectFloats(tf.grad(toBias)(tf.tensor1d([0, 0, 1])), [0, 0, 0], 'bias');
+    const throughIds = (x: tf.Tensor) => tf.add(tf.sum(x), tf.sum(tf.cast(tf.moeTopk(x, 2).topkIds, 'float32'))) as tf.Scalar;
+    await expectFloats(tf.grad(throughIds)(tf.tensor2d([[1, 2, 3]])), [1, 1, 1], 'ids');
+  });
+
+  it('has a second order, to the logits and to dy', async () => {
+    const logits = [[0.5, -1, 2, 0.25], [-5, -6, 1, -7]];
+    const dy = [[1, -2], [3, 0.5]];
+    const v = [[1, 2, -1, 0.5], [2, -1, 1, 3]];
+    const step = 1e-3;
+    for (const scoring of SCORINGS) {
+      for (const renormalize of [true, false]) {
+        const given = {scoring, renormalize, routedScalingFactor: 2};
+        const options = {topk: 2, ...given};
+        /** Weights of a token, its logits moved along v and along one of them. */
+        const weightsAt = (t: number, along: number, e: number, shift: number) =>
+          naiveWeights(
+            logits[t].map((x, i) => x + along * v[t][i] + (i === e ? shift : 0)), naiveIds(logits[t], options), options);
+        const dot = (t: number, weights: number[]) => weights.reduce((sum, w, k) => sum + w * dy[t][k], 0);
+        const wantedToLogits = logits.flatMap((row, t) =>
+          row.map((_, e) => {
+            const at = (i: number, j: number) => dot(t, weightsAt(t, i * step, e, j * step));
+            return (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / (4 * step ** 2);
+          }),
+        );
+        const wantedToDy = logits.flatMap((_, t) =>
+          weightsAt(t, step, -1, 0).map((w, k) => (w - weightsAt(t, -step, -1, 0)[k]) / (2 * step)),
+        );
+        const directional = (x: tf.Tensor, g: tf.Tensor) =>
+          tf.sum(tf.mul(tf.grad((y: tf.Tensor) => tf.moeTopk(y, 2, given).topkWeights)(x, g), v)) as tf.Scalar;
+        const [toLogits, toDy] = tf.grads(directional)([tf.tensor2d(logits), tf.tensor2d(dy)]);
+        const secondBound = (_: number, wanted: number) => 1e-4 * Math.abs(wanted) + 2e-5;
+        await expectWithin(toLogits, wantedToLogits, secondBound, `${scoring} ${renormalize}, to logits`);
+        await expectWithin(toDy, wantedToDy, secondBound, `${scoring} ${renormalize}, to dy`);
+      }
+    }
+  });
+
+  it('has a second order without tokens', async () => {
+    const first = (x: tf.Tensor) => tf.grad((y: tf.Tensor) => tf.moeTopk(y, 2).topkWeights)(x, tf.ones([0, 2]));
+    const second = tf.grad(first)(tf.zeros([0, 3]), tf.ones([0, 3]));
+    expect(second.shape).toEqual([0, 3]);
+  });
+
+  it('has a third order', async () => {
+    // With two experts, one chosen: w = 1 / (1 + exp(-d)) of their distance d. Its third derivative at 0 is -1/8.
+    const f = (x: tf.Tensor) => tf.sum(tf.moeTopk(x, 1).topkWeights) as tf.Scalar;
+    const toFirst = tf.tensor2d([[1, 0]]);
+    const next = (g: (x: tf.Tensor) => tf.Scalar) => (x: tf.Tensor) => tf.sum(tf.mul(tf.grad(g)(x), toFirst)) as tf.Scalar;
+    const third = next(next(next(f)))(tf.tensor2d([[0, 0]]));
+    await expectWithin(third, [-1 / 8], () => 1e-5, 'third derivative');
+  });
+
+  it('trains a router: the weights follow what is wanted', async () => {
+    const router = tf.variable(tf.tensor2d([[1, 0.5, 0], [0, 0.5, 1]]));
+    const loss = () => tf.mean(tf.squaredDifference(tf.moeTopk(router, 2).topkWeights, [[0.9, 0.1], [0.6, 0.4]])) as tf.Scalar;
+    const before = (await loss().data())[0];
+    const optimizer = tf.train.sgd(1);
+    for (let step = 0; step < 5; step++) {
+      optimizer.minimize(loss);
+    }
+    expect((await loss().data())[0]).toBeLessThan(before);
+    router.dispose();
+  });
+});

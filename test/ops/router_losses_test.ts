@@ -1,0 +1,110 @@
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+import {expectFloats, expectWithin} from '../support/expect';
+import {naiveScores, naiveSoftmax} from '../support/naive_topk';
+import {distinctIds, lcg} from '../support/routings';
+
+const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-6;
+const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+
+function probabilitiesOf(logits: number[], scoring: tf.MoeTopkScoring): number[] {
+  if (scoring !== 'sigmoid' && scoring !== 'sqrtSoftplus') {
+    return naiveSoftmax(logits);
+  }
+  const scores = logits.map(naiveScores[scoring]);
+  const total = sum(scores);
+  return scores.map((score) => score / total);
+}
+
+function naiveBalance(logits: number[][], ids: number[][], mask: boolean[], scoring: tf.MoeTopkScoring): number {
+  const numExperts = logits[0].length;
+  const counted = logits.flatMap((_, t) => (mask[t] ? [t] : []));
+  const assigned = counted.flatMap((t) => ids[t]).filter((id) => id >= 0 && id < numExperts);
+  const probabilities = counted.map((t) => probabilitiesOf(logits[t], scoring));
+  return numExperts * sum(logits[0].map((_, e) => {
+    const share = assigned.filter((id) => id === e).length / assigned.length;
+    return (share * sum(probabilities.map((row) => row[e]))) / counted.length;
+  }));
+}
+
+describeWithFlags('router losses', ALL_ENVS, () => {
+  const next = lcg(8);
+  const numExperts = 12;
+  const logits = Array.from({length: 37}, () => Array.from({length: numExperts}, () => Math.fround(next() * 24 - 16)));
+  const ids = distinctIds(37, numExperts, 3, 4).map((tokenIds, t) => (t % 7 === 0 ? [-1, tokenIds[1], numExperts] : tokenIds));
+  const mask = logits.map((_, t) => t % 3 !== 1);
+
+  it('are those of the naive loop, ids that are no expert in no share', async () => {
+    for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const) {
+      for (const counts of [mask.map(() => true), mask]) {
+        const loss = tf.moeLoadBalancingLoss(logits, ids, {scoring, mask: counts});
+        await expectWithin(loss, [naiveBalance(logits, ids, counts, scoring)], bound, scoring);
+      }
+    }
+    const squares = logits.map((row) => Math.log(sum(row.map(Math.exp))) ** 2);
+    await expectWithin(tf.moeRouterZLoss(logits), [sum(squares) / 37], bound, 'z-loss');
+    const counted = squares.filter((_, t) => mask[t]);
+    await expectWithin(tf.moeRouterZLoss(logits, {mask}), [sum(counted) / counted.length], bound, 'masked z-loss');
+  });
+
+  it('take a mask of booleans, integers or floats, as arrays or tensors', async () => {
+    const wanted = await tf.moeRouterZLoss(logits, {mask}).data();
+    const ones = mask.map(Number);
+    for (const given of [ones, tf.tensor1d(ones, 'int32'), tf.tensor1d(ones), tf.tensor1d(mask, 'bool'), Float32Array.from(ones)]) {
+      await expectFloats(tf.moeRouterZLoss(logits, {mask: given}), wanted as Float32Array, 'z-loss');
+    }
+  });
+
+  it('see nothing of a token that does not count, nor do their gradients', async () => {
+    const withGarbage = logits.map((row, t) => (mask[t] ? row : row.map((_, e) => [NaN, Infinity, -Infinity][e % 3])));
+    const lossesOf = (x: tf.Tensor) => tf.add(tf.moeLoadBalancingLoss(x, ids, {mask}), tf.moeRouterZLoss(x, {mask})) as tf.Scalar;
+    const wanted = await lossesOf(tf.tensor2d(logits)).data();
+    await expectFloats(lossesOf(tf.tensor2d(withGarbage)), wanted as Float32Array, 'losses');
+    const gradient = tf.grad(lossesOf)(tf.tensor2d(withGarbage));
+    const wantedGradient = tf.grad(lossesOf)(tf.tensor2d(logits));
+    await expectFloats(gradient, (await wantedGradient.data()) as Float32Array, 'gradient');
+    const ofGarbage = tf.gather(gradient, tf.tensor1d(mask.flatMap((counts, t) => (counts ? [] : [t])), 'int32'));
+    await expectFloats(ofGarbage, new Array<number>(ofGarbage.size).fill(0), 'gradient of garbage');
+  });
+
+  it('are 0 where no token counts, and so are their gradients', async () => {
+    const none = (x: tf.Tensor) => {
+      const given = {mask: tf.zeros([x.shape[0]], 'bool')};
+      const noIds = tf.zeros<tf.Rank.R2>([x.shape[0], 2], 'int32');
+      return tf.add(tf.moeLoadBalancingLoss(x, noIds, given), tf.moeRouterZLoss(x, given)) as tf.Scalar;
+    };
+    for (const numTokens of [0, 3]) {
+      const x = tf.ones<tf.Rank.R2>([numTokens, 4]);
+      await expectFloats(none(x), [0], `T = ${numTokens}`);
+      await expectFloats(tf.grad(none)(x), new Array<number>(4 * numTokens).fill(0), `gradient, T = ${numTokens}`);
+    }
+    await expectFloats(tf.moeRouterZLoss(tf.zeros([0, 4])), [0], 'z-loss without a mask');
+    await expectFloats(tf.moeLoadBalancingLoss(tf.zeros([0, 4]), tf.zeros([0, 1], 'int32')), [0], 'without a mask');
+    await expectFloats(tf.moeLoadBalancingLoss([[1, 2]], [[-1]]), [0], 'no id is an expert');
+  });
+
+  it('are finite where experts are masked by -Infinity, and so are their gradients', async () => {
+    const x = tf.tensor2d([[1, -Infinity, 2], [-Infinity, 0, 3]]);
+    const e = Math.exp;
+    const z = (Math.log(e(1) + e(2)) ** 2 + Math.log(1 + e(3)) ** 2) / 2;
+    await expectWithin(tf.moeRouterZLoss(x), [z], bound, 'z-loss');
+    for (const scoring of ['softmax', 'sigmoid', 'sqrtSoftplus'] as const) {
+      const loss = (y: tf.Tensor) => tf.add(tf.moeLoadBalancingLoss(y, [[2], [2]], {scoring}), tf.moeRouterZLoss(y)) as tf.Scalar;
+      const gradient = await tf.grad(loss)(x).data();
+      expect(gradient.every(Number.isFinite)).withContext(`${scoring}: ${String(gradient)}`).toBeTrue();
+      expect([gradient[1], gradient[3]]).withContext(scoring).toEqual([0, 0]);
+    }
+  });
+
+  it('train a router: descent spreads the tokens', async () => {
+    const router = tf.variable(tf.tensor2d([[2, 0, 0, 1], [2, 0.5, 0, 0]]));
+    const loss = () => tf.moeLoadBalancingLoss(router, tf.moeTopk(router, 1).topkIds);
+    const before = (await loss().data())[0];
+    const optimizer = tf.train.sgd(1);
+    for (let step = 0; step < 5; step++) {
+      optimizer.minimize(loss);
+    }
+    expect((await loss().data())[0]).toBeLessThan(before);
+    router.dispose();
+  });
+});

@@ -1,0 +1,88 @@
+/** moeTopk and the losses by definition, in float64 and one element at a time, independent of src/. */
+import type * as tf from '../../src/tf';
+
+export type NaiveTopkOptions = {
+  topk: number;
+  scoring?: tf.MoeTopkScoring;
+  renormalize?: boolean;
+  scoreCorrectionBias?: number[];
+  numExpertGroups?: number;
+  topkGroups?: number;
+  routedScalingFactor?: number;
+};
+
+const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+const softplus = (x: number) => (x > 0 ? x + Math.log1p(Math.exp(-x)) : Math.log1p(Math.exp(x)));
+
+export const naiveScores = {
+  sigmoid: (x: number) => 1 / (1 + Math.exp(-x)),
+  sqrtSoftplus: (x: number) => Math.sqrt(softplus(x)),
+};
+/** Where scores underflow in float64 too, their logarithms are these to the last bit. */
+const logScores = {
+  sigmoid: (x: number) => (x < -600 ? x : Math.log(naiveScores.sigmoid(x))),
+  sqrtSoftplus: (x: number) => (x < -600 ? x / 2 : Math.log(naiveScores.sqrtSoftplus(x))),
+};
+
+/** 0 where all are -Infinity. */
+export function naiveSoftmax(x: number[]): number[] {
+  if (x.every((value) => value === -Infinity)) {
+    return x.map(() => 0);
+  }
+  const max = Math.max(...x);
+  const exps = x.map((value) => Math.exp(value - max));
+  const total = sum(exps);
+  return exps.map((value) => value / total);
+}
+
+/** Larger first, NaN last, then by index. */
+const inOrder = (values: number[]) => (a: number, b: number) => {
+  const [x, y] = [values[a], values[b]];
+  if (Number.isNaN(x) || Number.isNaN(y)) {
+    return Number(Number.isNaN(x)) - Number(Number.isNaN(y)) || a - b;
+  }
+  return x === y ? a - b : x > y ? -1 : 1;
+};
+const indicesOf = (values: unknown[]) => values.map((_, i) => i);
+
+export function comparedOf(logits: number[], {scoring = 'softmax', scoreCorrectionBias}: NaiveTopkOptions): number[] {
+  if (scoreCorrectionBias == null || logits.every((logit) => logit === -Infinity)) {
+    return logits;
+  }
+  const scores = scoring === 'sigmoid' || scoring === 'sqrtSoftplus' ? logits.map(naiveScores[scoring]) : naiveSoftmax(logits);
+  return scores.map((score, e) => score + scoreCorrectionBias[e]);
+}
+
+export function naiveIds(logits: number[], options: NaiveTopkOptions): number[] {
+  const {topk, numExpertGroups = 1, topkGroups = 1, scoreCorrectionBias} = options;
+  const compared = comparedOf(logits, options);
+  const groupSize = logits.length / numExpertGroups;
+  const groupOf = (e: number) => Math.floor(e / groupSize);
+  const values = Array.from({length: numExpertGroups}, (_, g) => {
+    const members = indicesOf(logits).filter((e) => groupOf(e) === g).sort(inOrder(compared));
+    return sum(members.slice(0, scoreCorrectionBias == null ? 1 : 2).map((e) => compared[e]));
+  });
+  const kept = indicesOf(values).sort(inOrder(values)).slice(0, topkGroups);
+  return indicesOf(logits).filter((e) => kept.includes(groupOf(e))).sort(inOrder(compared)).slice(0, topk);
+}
+
+export function naiveWeights(logits: number[], ids: number[], options: NaiveTopkOptions): number[] {
+  const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
+  const chosen = ids.map((e) => logits[e]);
+  const unscaled = () => {
+    if (scoring === 'softmaxAfterTopk') {
+      return naiveSoftmax(chosen);
+    }
+    if (scoring === 'softmax') {
+      const probabilities = naiveSoftmax(logits);
+      const weights = ids.map((e) => probabilities[e]);
+      return renormalize && !weights.some(Number.isNaN) ? naiveSoftmax(chosen) : weights;
+    }
+    const weights = chosen.map(naiveScores[scoring]);
+    if (!renormalize) {
+      return weights;
+    }
+    return sum(weights) === Infinity ? weights.map((w) => w / Infinity) : naiveSoftmax(chosen.map(logScores[scoring]));
+  };
+  return unscaled().map((weight) => weight * routedScalingFactor);
+}
