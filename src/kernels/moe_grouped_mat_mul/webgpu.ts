@@ -158,24 +158,28 @@ function findingUniforms(
   };
 }
 
-/** WGSL: four values of x and of the weights at a time, 0 for columns of x that are not there. */
+/**
+ * WGSL: four values of x and of the weights at a time, 0 for columns of x that are not there. Single values are read
+ * without a branch: a software GPU takes minutes to compile as many as there would be.
+ */
 function readers(quads: Quads, weightFormat: MoeGroupedMatMulAttrs['weightFormat']): string {
   const scalars = (value: (j: number) => string) => `vec4(${[0, 1, 2, 3].map(value).join(', ')})`;
   const isOutIn = weightFormat === 'outIn';
   if (quads === 'f32') {
     return `
       fn xAt(row : u32, c : u32) -> f32 {
-        if (c >= uniforms.numIn) { return 0.0; }
-        return x[row * uniforms.numIn + c];
+        let value = x[row * uniforms.numIn + min(c, uniforms.numIn - 1)];
+        return select(0.0, value, c < uniforms.numIn);
       }
-      fn weightAt(expert : u32, column : u32, c : u32) -> f32 {
-        if (c >= uniforms.numIn) { return 0.0; }
+      fn weightAt(expert : u32, column : u32, term : u32) -> f32 {
         let d = min(column, uniforms.numColumns - 1);
-        return weights[${
+        let c = min(term, uniforms.numIn - 1);
+        let value = weights[${
           isOutIn
             ? '(expert * uniforms.numColumns + d) * uniforms.numIn + c'
             : '(expert * uniforms.numIn + c) * uniforms.numColumns + d'
         }];
+        return select(0.0, value, term < uniforms.numIn);
       }
       fn xQuad(row : u32, c : u32) -> vec4<f32> { return ${scalars((j) => `xAt(row, c + ${j})`)}; }
       fn weightQuad(expert : u32, d : u32, c : u32) -> vec4<f32> {
