@@ -26,7 +26,7 @@ function moeGroupedMatMul_(
   options?: MoeGroupedMatMulOptions | null,
 ): Tensor2D {
   const opName = 'moeGroupedMatMul';
-  const given = checkOptions(options, [...activationOptionNames, 'weightFormat', 'bias'], opName);
+  const given = checkOptions(options, ['weightFormat', 'bias', ...activationOptionNames], opName);
   const weightFormat = checkWeightFormat(given.weightFormat, opName);
   const activation = checkActivation(given, opName);
   const $x = convertToTensor(x, 'x', opName, ['float32']) as Tensor2D;
