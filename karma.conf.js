@@ -15,8 +15,6 @@ const firefoxPreferences = {
   'dom.webgpu.enabled': true,
   'gfx.webgpu.ignore-blocklist': true,
   'webgl.force-enabled': true,
-  // Firefox gives up on an answer after 5 minutes, and the specs take longer.
-  'network.http.response.timeout': 0,
 };
 
 module.exports = (config) => {
@@ -50,8 +48,5 @@ module.exports = (config) => {
     autoWatch: false,
     browserNoActivityTimeout: 300_000,
     captureTimeout: 120_000,
-    // A page is busy for seconds while a software GPU works, and a browser that seems lost runs every spec again.
-    pingTimeout: 120_000,
-    browserSocketTimeout: 120_000,
   });
 };
