@@ -29,13 +29,13 @@ export type GpuTimer = {
   timeLaunches?(work: () => void): Promise<LaunchTime[]>;
 };
 
-/** The timer of the current backend, if it runs on a GPU. */
-export function makeGpuTimer(): GpuTimer | undefined {
+/** The timer of the current backend, if it runs on a GPU; on WebGL of wall times alone, if so wanted. */
+export function makeGpuTimer(wantsGpuTime: boolean): GpuTimer | undefined {
   switch (tf.getBackend()) {
     case 'webgpu':
       return new WebGPUTimer(tf.backend() as WebGPUBackend);
     case 'webgl':
-      return new WebGLTimer(tf.backend() as MathBackendWebGL);
+      return new WebGLTimer(tf.backend() as MathBackendWebGL, wantsGpuTime);
     default:
       return undefined;
   }

@@ -16,6 +16,10 @@ export type Contender = {
 /** One op: the bytes that any implementation has to read and write, and the contenders, the op itself first. */
 export type Benchmark = {
   numBytes: (shape: Shape) => number;
+  /** Floating-point operations of the result: a multiplication and an addition are two. */
+  numFlops?: (shape: Shape) => number;
+  /** The copy beside it moves at least so much, where reads past the chip's cache are what counts. */
+  minCopyBytes?: number;
   /** How far an element may be from the cpu backend's, next to the largest one. Absent: not at all. */
   relativeError?: number;
   contenders: (shape: Shape, isOnGpu: boolean) => Contender[];
@@ -28,6 +32,8 @@ export type Timing = {
   kind: Contender['kind'];
   numRuns: number;
   wallMs: Spread;
+  /** Where no GPU time is known: wall time of one of CALLS_PER_PASS calls in a row, waited for once. */
+  batchMs?: Spread;
   /** GPU time of one call, each with buffers of its own, as tfjs gives them to the calls of a batch. */
   gpuMicroseconds?: Spread;
   /** The same, each call writing into the buffers of the one before, as the replay of a CUDA graph does. */
@@ -70,8 +76,12 @@ export async function timeContender(
     }
   }
   const wallMs = spreadOf(wallTimes);
-  if (timer == null || !timer.hasGpuTime) {
+  if (timer == null) {
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
+  }
+  if (!timer.hasGpuTime) {
+    const batchMs = await timeBatches(run, wantedRuns, timer);
+    return {name, kind, numRuns: wantedRuns, wallMs, batchMs, gigabytesPerSecond: numBytes / batchMs.median / 1e6};
   }
 
   const isSlow = wantedRuns < numRuns;
@@ -112,6 +122,19 @@ export async function timeContender(
   };
 }
 
+async function timeBatches(run: () => tf.Tensor[], numRuns: number, timer: GpuTimer): Promise<Spread> {
+  const samples: number[] = [];
+  while (samples.length < numRuns) {
+    const start = performance.now();
+    for (let call = 0; call < CALLS_PER_PASS; call++) {
+      tf.dispose(tf.tidy(run));
+    }
+    await timer.workDone();
+    samples.push((performance.now() - start) / CALLS_PER_PASS);
+  }
+  return spreadOf(samples);
+}
+
 async function timeLaunches(
   run: () => tf.Tensor[],
   numRuns: number,
@@ -145,30 +168,48 @@ export async function valuesOf(tensor: tf.Tensor): Promise<tf.TypedArray> {
   return tf.getBackend() === 'webgl' ? tensor.dataSync() : tensor.data();
 }
 
-/** Throws unless both lists hold the same values, bit for bit except for the sign of 0. */
-export async function assertSameOutputs(name: string, actual: tf.Tensor[], expected: tf.Tensor[]): Promise<void> {
+/** Throws unless both lists hold the same values, but for `relativeError` of the largest. */
+export async function assertSameOutputs(
+  name: string,
+  actual: tf.Tensor[],
+  expected: tf.Tensor[],
+  relativeError = 0,
+): Promise<void> {
   for (let i = 0; i < expected.length; i++) {
     const [given, wanted] = await Promise.all([valuesOf(actual[i]), valuesOf(expected[i])]);
-    if (!tf.util.arraysEqual(actual[i].shape, expected[i].shape) || wanted.some((value, at) => value !== given[at])) {
-      throw new Error(`Output ${i} of ${name} is not that of the op; nothing was timed.`);
+    const at = firstDifference(given, wanted, relativeError);
+    if (!tf.util.arraysEqual(actual[i].shape, expected[i].shape) || at >= 0) {
+      throw new Error(`Output ${i} of ${name} is not that of the op at ${at}; nothing was timed.`);
     }
   }
 }
 
-/** The time that contenders are compared by: that of the GPU where it is known, with buffers of their own. */
-export const medianMs = ({wallMs, gpuMicroseconds}: Timing): number =>
-  gpuMicroseconds == null ? wallMs.median : gpuMicroseconds.median / 1000;
+/** Where two lists of the same length differ by more than `relativeError` of the largest value; -1: nowhere. */
+export function firstDifference(given: tf.TypedArray, wanted: tf.TypedArray, relativeError: number): number {
+  let largest = 0;
+  wanted.forEach((value) => (largest = Math.max(largest, Math.abs(value))));
+  return wanted.findIndex((value, at) => !(Math.abs(value - given[at]) <= largest * relativeError));
+}
+
+/**
+ * The time that contenders are compared by: that of the GPU where it is known, with buffers of their own, otherwise
+ * that of calls in a row.
+ */
+export const medianMs = ({wallMs, batchMs, gpuMicroseconds}: Timing): number =>
+  gpuMicroseconds == null ? (batchMs ?? wallMs).median : gpuMicroseconds.median / 1000;
 
 /** What is compared with a copy and with a CUDA graph. */
-export const replayMs = ({wallMs, replayMicroseconds}: Timing): number =>
-  replayMicroseconds == null ? wallMs.median : replayMicroseconds.median / 1000;
+export const replayMs = (timing: Timing): number =>
+  timing.replayMicroseconds == null ? medianMs(timing) : timing.replayMicroseconds.median / 1000;
 
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
   const onGpu = timings[0].gpuMicroseconds != null;
   const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map((time) => time.toFixed(2));
+  const inBatches = timings[0].batchMs != null;
   const gpuHeader = onGpu ? ['gpu min us', 'median', 'max', 'replay', 'launches'] : [];
-  const header = ['', 'runs', ...gpuHeader, 'wall min ms', 'median', 'max', 'GB/s', 'x op'];
+  const batchHeader = inBatches ? ['in a row min ms', 'median', 'max'] : [];
+  const header = ['', 'runs', ...gpuHeader, ...batchHeader, 'wall min ms', 'median', 'max', 'GB/s', 'x op'];
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
@@ -179,6 +220,7 @@ export function formatTimings(timings: Timing[]): string {
           timing.replayMicroseconds!.median.toFixed(2),
           String(timing.numLaunches),
         ]),
+    ...(timing.batchMs == null ? [] : spread(timing.batchMs)),
     ...spread(timing.wallMs),
     timing.gigabytesPerSecond.toFixed(timing.gigabytesPerSecond < 10 ? 2 : 0),
     (medianMs(timing) / medianMs(timings[0])).toFixed(2),

@@ -1,7 +1,7 @@
 import * as tf from '../src/tf';
 
-/** int32 [T, K]: K different experts for each token, the same in every run. */
-export function randomIds(numTokens: number, topk: number, numExperts: number): tf.Tensor2D {
+/** K different experts for each of T tokens, the same in every run. */
+export function randomExperts(numTokens: number, topk: number, numExperts: number): Int32Array {
   let state = 12345;
   const next = () => {
     state = (Math.imul(1664525, state) + 1013904223) >>> 0;
@@ -16,7 +16,12 @@ export function randomIds(numTokens: number, topk: number, numExperts: number): 
       ids[t * topk + k] = experts[k];
     }
   }
-  return tf.tensor2d(ids, [numTokens, topk], 'int32');
+  return ids;
+}
+
+/** The same as int32 [T, K]. */
+export function randomIds(numTokens: number, topk: number, numExperts: number): tf.Tensor2D {
+  return tf.tensor2d(randomExperts(numTokens, topk, numExperts), [numTokens, topk], 'int32');
 }
 
 /** float32 [rows, columns] of small integers, so that sums are exact; made on the device, without a large upload. */

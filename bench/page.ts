@@ -70,6 +70,7 @@ async function main(): Promise<unknown> {
       numRuns: Number(parameters.get('runs') ?? 20),
       resetBackend,
       withoutBaselines: parameters.get('baselines') !== '1',
+      wallTimeOnly: parameters.get('gpuTime') === '0',
     },
     print,
   );

@@ -7,6 +7,7 @@ import {type GpuTimer, makeGpuTimer} from './gpu_timer';
 import {
   assertSameOutputs,
   type Benchmark,
+  firstDifference,
   formatTimings,
   medianMs,
   replayMs,
@@ -17,6 +18,7 @@ import {
 import {fusedMoeBenchmark} from './fused_moe';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
+import {moeTopkBenchmark} from './moe_topk';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
 import {onnxMilliseconds, type Shape, vllmMicroseconds} from './shapes';
@@ -27,6 +29,7 @@ const benchmarks: Record<string, Benchmark> = {
   moePermuteIndices: moePermuteIndicesBenchmark,
   moeUnpermute: moeUnpermuteBenchmark,
   moeAlignBlockSize: moeAlignBlockSizeBenchmark,
+  moeTopk: moeTopkBenchmark,
   moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
   moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
   fusedMoe: fusedMoeBenchmark,
@@ -42,6 +45,8 @@ export type BenchOptions = {
   resetBackend: () => Promise<void>;
   /** Only the op and the copy, for large tables. */
   withoutBaselines: boolean;
+  /** No timer queries on WebGL. */
+  wallTimeOnly?: boolean;
 };
 
 export type BenchRow = {
@@ -49,6 +54,7 @@ export type BenchRow = {
   backend: string;
   layer: string;
   shape: Shape;
+  numFlops?: number;
   timings: Timing[];
   ratios: Record<string, {name: string; ratio: number}>;
 };
@@ -61,7 +67,7 @@ export async function runBenchmarks(options: BenchOptions, print: (line: string)
   for (const {layer, shape} of options.shapes) {
     for (const op of options.ops) {
       await options.resetBackend();
-      rows.push(await runBenchmark(op, layer, shape, options, makeGpuTimer(), print));
+      rows.push(await runBenchmark(op, layer, shape, options, makeGpuTimer(!options.wallTimeOnly), print));
     }
   }
   return rows;
@@ -79,6 +85,8 @@ async function runBenchmark(
   const {T, H, K, E} = shape;
   const benchmark = benchmarks[op];
   const numBytes = benchmark.numBytes(shape);
+  const numCopyBytes = Math.max(numBytes, benchmark.minCopyBytes ?? 0);
+  const numFlops = benchmark.numFlops?.(shape);
   print(`\n${op} on ${backend}: T=${T} H=${H} K=${K} E=${E}, at least ${(numBytes / 1e6).toPrecision(3)} MB a call`);
   if (timer != null) {
     await checkAgainstCpu(benchmark, {...shape, H: Math.min(H, CHECKED_HIDDEN_SIZE)}, backend);
@@ -94,19 +102,20 @@ async function runBenchmark(
   for (const {name, kind, run} of contenders) {
     if (kind === 'plain' || kind === 'tuned') {
       const outputs = tf.tidy(run);
-      await assertSameOutputs(name, outputs, expected);
+      await assertSameOutputs(name, outputs, expected, benchmark.relativeError);
       tf.dispose(outputs);
       print(`Equal outputs: ${op} and ${name}`);
     }
   }
   tf.dispose(expected);
   if (backend === 'webgpu') {
-    const halfOfBytes = tf.fill([Math.max(4, Math.floor(numBytes / 32) * 4)], 1);
-    contenders.push({name: 'copy of as many bytes', kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
+    const halfOfBytes = tf.fill([Math.max(4, Math.floor(numCopyBytes / 32) * 4)], 1);
+    const name = numCopyBytes === numBytes ? 'copy of as many bytes' : `copy of ${numCopyBytes / 2 ** 20} MiB`;
+    contenders.push({name, kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
   }
   const timings: Timing[] = [];
   for (const contender of contenders) {
-    timings.push(await timeContender(contender, numBytes, numRuns, timer));
+    timings.push(await timeContender(contender, contender.kind === 'copy' ? numCopyBytes : numBytes, numRuns, timer));
   }
   tf.engine().endScope();
   print(formatTimings(timings));
@@ -127,7 +136,15 @@ async function runBenchmark(
   addRatio('plain', ['plain'], 'the faster plain composition', medianMs);
   addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
   addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
-  addRatio('copy', ['copy'], 'a copy', replayMs);
+  // The copy may move more bytes, so it is the bandwidths that are compared.
+  addRatio('copy', ['copy'], 'a copy of as many bytes', ({gigabytesPerSecond}) => 1 / gigabytesPerSecond);
+  if (numFlops != null) {
+    addRatio('part', ['part'], 'tf.matMul', replayMs);
+    const rates = timings
+      .filter(({kind}) => kind !== 'copy')
+      .map((timing) => `${(numFlops / replayMs(timing) / 1e9).toFixed(2)} TFLOP/s (${timing.name})`);
+    print(`${(numFlops / 1e9).toPrecision(3)} GFLOP of result: ${rates.join(', ')}`);
+  }
   const vllm = vllmMicroseconds[layer]?.[op]?.[T];
   if (backend === 'webgpu' && vllm != null) {
     const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
@@ -140,7 +157,7 @@ async function runBenchmark(
     ratios.onnx = {name, ratio: onnx / timings[0].wallMs.median};
     print(`${ratios.onnx.ratio.toFixed(2)}x as fast as ${name}`);
   }
-  return {op, backend, layer, shape, timings, ratios};
+  return {op, backend, layer, shape, numFlops, timings, ratios};
 }
 
 async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: string): Promise<void> {
@@ -154,10 +171,7 @@ async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: stri
   const expected = await outputsOn('cpu');
   const given = await outputsOn(backend);
   expected.forEach((values, i) => {
-    let largest = 0;
-    values.forEach((value) => (largest = Math.max(largest, Math.abs(value))));
-    const error = largest * (benchmark.relativeError ?? 0);
-    const at = values.findIndex((value, v) => !(Math.abs(value - given[i][v]) <= error));
+    const at = firstDifference(given[i], values, benchmark.relativeError ?? 0);
     if (values.length !== given[i].length || at >= 0) {
       throw new Error(`Output ${i} on ${backend} differs from the cpu backend at ${at}; nothing was timed.`);
     }

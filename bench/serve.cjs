@@ -1,7 +1,7 @@
 /**
  * node serve.cjs BROWSER "FLAGS" OUTPUT.json ["backend=webgpu&layer=mixtral,granite&T=256,4096&op=moePermute&runs=20"]:
  * opens the page beside this file in Chromium or Firefox and writes the rows that it posts. `baselines=1` times the
- * compositions of core ops too. Needs nothing but Node.js.
+ * compositions of core ops too, and `gpuTime=0` leaves out the timer queries of WebGL. Needs nothing but Node.js.
  */
 const {spawn} = require('node:child_process');
 const {mkdtempSync, readFileSync, writeFileSync} = require('node:fs');

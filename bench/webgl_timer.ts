@@ -4,16 +4,21 @@ import type {GpuTime, GpuTimer} from './gpu_timer';
 
 type TimerQueryExtension = {TIME_ELAPSED_EXT: number; GPU_DISJOINT_EXT: number};
 
+/** A timer query that has no result by then has none. */
+const MAX_WAIT_MS = 20_000;
+
 export class WebGLTimer implements GpuTimer {
   private readonly gl: WebGL2RenderingContext;
   private readonly extension: TimerQueryExtension | null;
   readonly hasGpuTime: boolean;
+  private readonly onePixel: WebGLFramebuffer;
   private numDraws = 0;
 
-  constructor(backend: MathBackendWebGL) {
+  constructor(backend: MathBackendWebGL, wantsGpuTime = true) {
     this.gl = backend.gpgpu.gl as WebGL2RenderingContext;
     this.extension = this.gl.getExtension('EXT_disjoint_timer_query_webgl2') as TimerQueryExtension | null;
-    this.hasGpuTime = this.extension != null;
+    this.hasGpuTime = wantsGpuTime && this.extension != null;
+    this.onePixel = makeOnePixel(this.gl);
     const drawElements = this.gl.drawElements.bind(this.gl);
     this.gl.drawElements = (...args) => {
       this.numDraws++;
@@ -21,12 +26,24 @@ export class WebGLTimer implements GpuTimer {
     };
   }
 
+  /**
+   * Reads a pixel that was cleared after all of the work: one way to wait that every driver has. A fence took the GPU
+   * process of Chromium down on one of them.
+   */
   async workDone(): Promise<void> {
     const {gl} = this;
-    const sync = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0)!;
-    gl.flush();
-    await until(() => gl.getSyncParameter(sync, gl.SYNC_STATUS) === gl.SIGNALED);
-    gl.deleteSync(sync);
+    const bound = gl.getParameter(gl.FRAMEBUFFER_BINDING) as WebGLFramebuffer | null;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.onePixel);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    gl.bindFramebuffer(gl.FRAMEBUFFER, bound);
+    this.assertAlive();
+  }
+
+  private assertAlive(): void {
+    if (this.gl.isContextLost()) {
+      throw new Error('The WebGL context was lost while it was timed.');
+    }
   }
 
   async time(work: () => void): Promise<GpuTime> {
@@ -43,7 +60,7 @@ export class WebGLTimer implements GpuTimer {
     gl.endQuery(extension.TIME_ELAPSED_EXT);
     const numLaunches = this.numDraws;
     await this.workDone();
-    await until(() => gl.getQueryParameter(query, gl.QUERY_RESULT_AVAILABLE) as boolean);
+    await this.until(() => gl.getQueryParameter(query, gl.QUERY_RESULT_AVAILABLE) as boolean);
     const nanoseconds = gl.getQueryParameter(query, gl.QUERY_RESULT) as number;
     gl.deleteQuery(query);
     if (gl.getParameter(extension.GPU_DISJOINT_EXT) as boolean) {
@@ -51,16 +68,33 @@ export class WebGLTimer implements GpuTimer {
     }
     return {ms: nanoseconds / 1e6, numPasses: 1, numLaunches};
   }
+
+  /** Asks again and again, by messages, since a timer of the browser would wait for milliseconds. */
+  private async until(isDone: () => boolean): Promise<void> {
+    const channel = new MessageChannel();
+    const end = performance.now() + MAX_WAIT_MS;
+    while (!isDone()) {
+      this.assertAlive();
+      if (performance.now() > end) {
+        throw new Error(`A timer query of WebGL gave no result in ${MAX_WAIT_MS} ms.`);
+      }
+      await new Promise<void>((resolve) => {
+        channel.port1.onmessage = () => resolve();
+        channel.port2.postMessage(null);
+      });
+    }
+    channel.port1.close();
+  }
 }
 
-/** Asks again and again, by messages, since a timer of the browser would wait for milliseconds. */
-async function until(isDone: () => boolean): Promise<void> {
-  const channel = new MessageChannel();
-  while (!isDone()) {
-    await new Promise<void>((resolve) => {
-      channel.port1.onmessage = () => resolve();
-      channel.port2.postMessage(null);
-    });
-  }
-  channel.port1.close();
+function makeOnePixel(gl: WebGL2RenderingContext): WebGLFramebuffer {
+  const bound = gl.getParameter(gl.FRAMEBUFFER_BINDING) as WebGLFramebuffer | null;
+  const framebuffer = gl.createFramebuffer();
+  gl.bindFramebuffer(gl.FRAMEBUFFER, framebuffer);
+  const renderbuffer = gl.createRenderbuffer();
+  gl.bindRenderbuffer(gl.RENDERBUFFER, renderbuffer);
+  gl.renderbufferStorage(gl.RENDERBUFFER, gl.RGBA8, 1, 1);
+  gl.framebufferRenderbuffer(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.RENDERBUFFER, renderbuffer);
+  gl.bindFramebuffer(gl.FRAMEBUFFER, bound);
+  return framebuffer;
 }

@@ -27,7 +27,7 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 import {columnsOf, type Part, partsOf} from './parts';
-import {TILE, TILE_MEMORY, tileProduct} from './webgpu_tile';
+import {TILE, TILE_MEMORY, TILE_TERMS, tileProduct} from './webgpu_tile';
 
 /** Mean rows an expert up to which weights are streamed. Past it their reads are no longer what takes the time. */
 const STREAM_ROWS = 32;
@@ -188,11 +188,11 @@ function readers(quads: Quads, weightFormat: MoeGroupedMatMulAttrs['weightFormat
   }
   return `
     fn xQuad(row : u32, c : u32) -> vec4<f32> {
-      if (c >= uniforms.numIn) { return vec4<f32>(); }
+      if (HAS_LAST_TERMS == 1 && c >= uniforms.numIn) { return vec4<f32>(); }
       return x[(row * uniforms.numIn + c) / 4];
     }
     fn weightQuad(expert : u32, column : u32, c : u32) -> vec4<f32> {
-      if (c >= uniforms.numIn) { return vec4<f32>(); }
+      if (HAS_LAST_TERMS == 1 && c >= uniforms.numIn) { return vec4<f32>(); }
       ${
         isOutIn
           ? `let d = min(column, uniforms.numColumns - 1);
@@ -224,9 +224,11 @@ function groupedProgram(
   launch: Launch,
   part: Part<TensorInfo>,
   numExperts: number,
-  {name, block, numTileColumns, outType, declarations, code}: {
+  {name, block, numTerms, numTileColumns, outType, declarations, code}: {
     name: string;
     block: number;
+    /** What is read of rows and weights at a time. */
+    numTerms: number;
     numTileColumns: number;
     outType: Quads;
     declarations: () => string;
@@ -249,7 +251,8 @@ function groupedProgram(
       {name: 'bias', type: 'f32', access: 'read', tensor: bias},
     ],
     uniforms: {...uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
-    constants: {BLOCK: block},
+    // Where the terms come out even, no read has to ask whether it is past them.
+    constants: {BLOCK: block, HAS_LAST_TERMS: uniforms.numIn % numTerms === 0 ? 0 : 1},
     numWorkgroups: finding.numSlots * numTiles,
     code: () => `
       ${FIND_ROWS}
@@ -328,6 +331,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
   const program = groupedProgram(launch, part, numExperts, {
     name: isInterleaved ? 'MoeGroupedMatMulTiles_interleaved' : 'MoeGroupedMatMulTiles',
     block: TILE,
+    numTerms: TILE_TERMS,
     numTileColumns: TILE,
     outType,
     declarations: () => `
@@ -348,7 +352,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
           quad: (column, term) => `weightQuad(expert, columnOf(tile, ${column}), ${term})`,
         },
         'uniforms.numIn',
-        `(numHere > ${TILE / 2})`,
+        'numHere',
         finish,
       ),
   });
@@ -363,14 +367,20 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
     [0, 1, 2, 3].map((i) => text(first + i)).join('\n');
   const forGroups = (text: (first: number) => string) =>
     Array.from({length: block / 4}, (_, g) => text(4 * g)).join('\n');
-  // Four columns' terms c .. c + 3, times those of a row.
-  const addQuad = (i: number) =>
-    isOutIn
-      ? `sum${i} += vec4(dot(weight0, x${i}), dot(weight1, x${i}), dot(weight2, x${i}), dot(weight3, x${i}));`
-      : `sum${i} += weight0 * x${i}.x + weight1 * x${i}.y + weight2 * x${i}.z + weight3 * x${i}.w;`;
+  // For few rows there are registers for the weights of two steps, which then come at the same time.
+  const readsAhead = block === STREAM_BLOCK.few ? 2 : 1;
+  const forSteps = (text: (step: number) => string) => Array.from({length: readsAhead}, (_, s) => text(s)).join('\n');
+  // Four columns' terms from c on, times those of a row.
+  const addQuad = (i: number, step: number) => {
+    const [w0, w1, w2, w3] = [0, 1, 2, 3].map((j) => `weight${step}${j}`);
+    return isOutIn
+      ? `sum${i} += vec4(dot(${w0}, x${i}), dot(${w1}, x${i}), dot(${w2}, x${i}), dot(${w3}, x${i}));`
+      : `sum${i} += ${w0} * x${i}.x + ${w1} * x${i}.y + ${w2} * x${i}.z + ${w3} * x${i}.w;`;
+  };
   const program = groupedProgram(launch, part, numExperts, {
     name: 'MoeGroupedMatMulStream',
     block,
+    numTerms: 4 * STREAM_LANES * readsAhead,
     numTileColumns: STREAM_COLUMNS,
     outType: 'f32',
     declarations: () => `
@@ -387,13 +397,16 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
       let quad = ${isOutIn ? `thread / ${STREAM_LANES}` : `thread % ${STREAM_COLUMNS / 4}`};
       let d = columnOf(tile, 4 * quad);
       ${Array.from({length: block}, (_, i) => `var sum${i} = vec4<f32>();`).join('\n')}
-      for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES}) {
-        ${forRows(0, (j) => `let weight${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c` : `d, c + ${j}`});`)}
-        ${forGroups((first) => `
+      for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES * readsAhead}) {
+        ${forSteps((step) => `
+          let c${step} = c + ${4 * STREAM_LANES * step};
+          ${forRows(0, (j) => `
+            let weight${step}${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c${step}` : `d, c${step} + ${j}`});`)}`)}
+        ${forSteps((step) => forGroups((first) => `
           if (numHere > ${first}) {
-            ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c);`)}
-            ${forRows(first, addQuad)}
-          }`)}
+            ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c${step});`)}
+            ${forRows(first, (i) => addQuad(i, step))}
+          }`))}
       }
       for (var first = 0u; first < numHere; first += 4) {
         workgroupBarrier();
@@ -535,7 +548,7 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
             {read: 'across', quad: (column, term) => `aQuad(first + ${term}, tileA * ${TILE} + ${column}, end)`},
             {read: 'across', quad: (column, term) => `bQuad(first + ${term}, tileB * ${TILE} + ${column}, end)`},
             '(end - first)',
-            `(numHere > ${TILE / 2})`,
+            'numHere',
             `
             if (row < numHere) {
               let outRow = expert * uniforms.numA + tileA * ${TILE} + row;

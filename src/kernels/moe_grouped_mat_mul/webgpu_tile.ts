@@ -3,9 +3,11 @@
  * 16 terms at a time through 16 KiB of workgroup memory.
  *
  * Both factors lie there by term, four rows or columns in a vec4: vec4 q of term k is at 32*k + (q ^ 2*(k/4)). With
- * that exclusive or, threads that store 4 x 4 blocks, and threads that read a term, hit different banks. Thread
- * (ty, tx) has rows 4*ty .. 4*ty + 3 and columns 4*tx .. 4*tx + 3 of each half of 64; a tile of 64 rows or less leaves
- * out the second half of rows.
+ * that exclusive or, threads that store 4 x 4 blocks, and threads that read a term, hit different banks.
+ *
+ * 32 threads in a row have 32 rows by 64 columns: thread (ty, tx) of the tile has rows 8*ty .. 8*ty + 7, and columns
+ * 4*tx .. 4*tx + 3 of each half of 64. Where a tile has fewer rows, those 32 that have none of them add up nothing.
+ * Which 32 these are differs from workgroup to workgroup, so that no part of a processor is idle more than another.
  */
 import {WORKGROUP_SIZE} from '../shared/webgpu';
 
@@ -18,8 +20,8 @@ const QUADS = TILE / 4;
 const each = (count: number, text: (i: number) => string): string =>
   Array.from({length: count}, (_, i) => text(i)).join('\n');
 
-/** The names of the sums: vec4s, by half of rows, row of four, half of columns. */
-const sum = (rowHalf: number, row: number, columnHalf: number): string => `sum${rowHalf}${row}${columnHalf}`;
+/** The names of the sums: vec4s, by row of eight, half of columns. */
+const sum = (row: number, columnHalf: number): string => `sum${row}${columnHalf}`;
 
 /** WGSL, outside of functions. */
 export const TILE_MEMORY = `
@@ -56,40 +58,44 @@ function store({read: way}: TileFactor, memory: string): string {
       });
 }
 
-/** WGSL: adds the terms in workgroup memory to the sums of so many halves of rows. */
-function addTerms(rowHalves: number): string {
+/** WGSL: adds the terms in workgroup memory to the sums. */
+function addTerms(): string {
   return `
-    for (var k = 0u; k < ${TILE_TERMS}; k++) {
-      let swizzle = 2 * (k / 4);
-      let row = k * ${QUADS} + (ty ^ swizzle);
-      let column = k * ${QUADS} + (tx ^ swizzle);
-      let columns0 = tileColumns[column];
-      let columns1 = tileColumns[column + ${HALF / 4}];
-      ${each(rowHalves, (half) => `
-        let rows${half} = tileRows[row + ${(half * HALF) / 4}];
-        ${each(4, (i) => `
-          ${sum(half, i, 0)} = fma(vec4(rows${half}[${i}]), columns0, ${sum(half, i, 0)});
-          ${sum(half, i, 1)} = fma(vec4(rows${half}[${i}]), columns1, ${sum(half, i, 1)});`)}`)}
+    for (var first = 0u; first < ${TILE_TERMS}; first += 4) {
+      let swizzle = first / 2;
+      let row = first * ${QUADS} + ((2 * ty) ^ swizzle);
+      let column = first * ${QUADS} + (tx ^ swizzle);
+      ${each(4, (k) => `{
+        let columns0 = tileColumns[column + ${k * QUADS}];
+        let columns1 = tileColumns[column + ${k * QUADS + HALF / 4}];
+        let rows0 = tileRows[row + ${k * QUADS}];
+        let rows1 = tileRows[row + ${k * QUADS + 1}];
+        ${each(8, (i) => `
+          ${sum(i, 0)} = fma(vec4(rows${i >> 2}[${i & 3}]), columns0, ${sum(i, 0)});
+          ${sum(i, 1)} = fma(vec4(rows${i >> 2}[${i & 3}]), columns1, ${sum(i, 1)});`)}
+      }`)}
     }`;
 }
 
 /**
- * WGSL: the tile's product of `numTerms` terms (WGSL, uniform, as is `isTall`), then `finish` for each of a thread's
+ * WGSL: the tile's product of `numTerms` terms for `numHere` rows (WGSL, uniform), then `finish` for each of a thread's
  * rows, with `row`, its place in the tile, `tx`, and `z0` and `z1`, the sums of its columns in either half.
  */
 export function tileProduct(
   rows: TileFactor,
   columns: TileFactor,
   numTerms: string,
-  isTall: string,
+  numHere: string,
   finish: string,
 ): string {
   return `
-    let tx = thread % 16;
-    let ty = thread / 16;
+    let thirtyTwo = thread / 32;
+    let tx = thread % 8 + 8 * (thirtyTwo / 4);
+    let ty = thread / 8 % 4 + 4 * ((thirtyTwo + thirtyTwo / 4 + group) % 4);
+    let hasRows = 8 * (ty - ty % 4) < ${numHere};
     let loader = thread % ${LOADERS};
     let readsRows = thread < ${LOADERS};
-    ${each(16, (i) => `var ${sum(i >> 3, (i >> 1) & 3, i & 1)} = vec4<f32>();`)}
+    ${each(16, (i) => `var ${sum(i >> 1, i & 1)} = vec4<f32>();`)}
     ${each(4, (i) => `var quad${i} = vec4<f32>();`)}
     var term = 0u;
     loop {
@@ -98,7 +104,7 @@ export function tileProduct(
         if (readsRows) { ${read(rows)} } else { ${read(columns)} }
       }
       if (term > 0) {
-        if (${isTall}) { ${addTerms(2)} } else { ${addTerms(1)} }
+        if (hasRows) { ${addTerms()} }
         workgroupBarrier();
       }
       if (term >= ${numTerms}) { break; }
@@ -106,14 +112,14 @@ export function tileProduct(
       workgroupBarrier();
       term += ${TILE_TERMS};
     }
-    for (var i = 0u; i < select(4u, 8u, ${isTall}); i++) {
-      let row = ${HALF} * (i / 4) + 4 * ty + i % 4;
-      var z0 = ${sum(0, 0, 0)};
-      var z1 = ${sum(0, 0, 1)};
+    for (var i = 0u; i < 8; i++) {
+      let row = 8 * ty + i;
+      var z0 = ${sum(0, 0)};
+      var z1 = ${sum(0, 1)};
       ${each(7, (i) => `
         if (i == ${i + 1}) {
-          z0 = ${sum((i + 1) >> 2, (i + 1) & 3, 0)};
-          z1 = ${sum((i + 1) >> 2, (i + 1) & 3, 1)};
+          z0 = ${sum(i + 1, 0)};
+          z1 = ${sum(i + 1, 1)};
         }`)}
       ${finish}
     }`;

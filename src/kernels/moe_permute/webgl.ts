@@ -1,7 +1,6 @@
 /**
  * MoePermute on WebGL: the sort of shared/webgl_sort.ts, then a draw an output, whose fragments look up what belongs
- * in their place. The rows are one draw more where their texels hold 2 x 2 elements, which takes a quarter of the
- * lookups, and no conversion before and after.
+ * in their place.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
@@ -12,7 +11,6 @@ import {
   assertExact,
   assertFits,
   assertFloat32,
-  disposeAll,
   fillTensor,
   isPacked,
   runGlsl,
@@ -27,7 +25,7 @@ import {
   sortExperts,
 } from '../shared/webgl_sort';
 
-/** Whether rows move 2 x 2 elements at a time: as they come, so that tfjs converts nothing. */
+/** Whether permuted rows have 2 x 2 elements in a texel: where those of the tokens have, as ops that follow like it. */
 const movesPackedRows = isPacked;
 
 export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) => {
@@ -174,50 +172,31 @@ function gatherUnpackedRows(backend: MathBackendWebGL, x: TensorInfo, shape: num
   });
 }
 
-/** A texel of the result has two columns of two rows, which come from one texel each, of either half of it. */
+/**
+ * A texel of the result has two columns of two rows, of two tokens. Their elements are read one by one, since of a
+ * texel of a token's row one half would be read in vain; tfjs unpacks the tokens, which are fewer by a factor of K.
+ */
 function gatherPackedRows(backend: MathBackendWebGL, x: TensorInfo, shape: number[], gather: Gather): TensorInfo {
   const {permutedIdx, numAssignments, topk, maxAssignment} = gather;
   const [numRows, rowSize] = shape;
-  const tokens = runGlsl(backend, {
-    name: 'MoePermuteTokens',
-    inputs: {permutedIdx},
-    uniforms: {numRows, numAssignments, topk, maxAssignment},
-    // Two columns, of which one is used: the texel of two rows.
-    output: {shape: [2 * Math.ceil(numRows / 2), 2], dtype: 'int32'},
+  return runGlsl(backend, {
+    name: 'MoePermuteRows_packed',
+    inputs: {x, permutedIdx},
+    uniforms: {numRows, rowSize, numAssignments, topk, maxAssignment},
+    output: {shape, dtype: 'float32'},
     packed: 'output',
     code: `
-      float tokenOf(int row) {
-        if (row >= numRows) { return -1.0; }
+      // tfjs's programs take what is past the last row or column for 0.
+      vec2 columnsOf(int row, int column) {
+        if (row >= numRows) { return vec2(0.0); }
         int assignment = min(indexOf(getPermutedIdx(row)), maxAssignment);
-        return assignment < numAssignments ? float(assignment / topk) : -1.0;
-      }
-      void main() {
-        int row = getOutputCoords().x;
-        setOutput(vec4(tokenOf(row), 0.0, tokenOf(row + 1), 0.0));
-      }`,
-  });
-  const rows = runGlsl(backend, {
-    name: 'MoePermuteRows_packed',
-    inputs: {x, tokens},
-    uniforms: {rowSize},
-    output: {shape, dtype: 'float32'},
-    packed: 'inputs and output',
-    code: `
-      vec2 columnsOf(float token, int column) {
-        if (token < 0.0) { return vec2(0.0); }
-        int row = indexOf(token);
-        vec4 texel = getX(row, column);
-        return imod(row, 2) == 0 ? texel.xy : texel.zw;
+        if (assignment >= numAssignments) { return vec2(0.0); }
+        int token = assignment / topk;
+        return vec2(getX(token, column), column + 1 < rowSize ? getX(token, column + 1) : 0.0);
       }
       void main() {
         ivec2 coords = getOutputCoords();
-        vec4 pair = getTokens(coords.x, 0);
-        vec4 texel = vec4(columnsOf(pair.x, coords.y), columnsOf(pair.z, coords.y));
-        // tfjs's programs take what is past the last column for 0.
-        if (coords.y + 1 >= rowSize) { texel.yw = vec2(0.0); }
-        setOutput(texel);
+        setOutput(vec4(columnsOf(coords.x, coords.y), columnsOf(coords.x + 1, coords.y)));
       }`,
   });
-  disposeAll(backend, [tokens]);
-  return rows;
 }

@@ -2,25 +2,28 @@
  * The stable sort of N assignments by key, in GLSL, of gathers alone: a fragment looks for the one assignment that
  * belongs in its place.
  *
- * Assignments are cut into C chunks of consecutive ids. For few, one chunk is all there is, and the second draw ends
- * it.
+ * Assignments are cut into C chunks of consecutive ids, and three draws are enough:
+ *   keysBelow [keys+1, C]   how many of a chunk have a smaller key: a look at each of them
+ *   starts [keys+1, C+1]    its exclusive prefix sum along the chunks; starts[key][C] are all with a smaller key
+ *   order [N]             of a place, by binary search, the key, then the chunk, then a look at each in it
+ * For more keys, each chunk is sorted first, and then keysBelow takes a binary search:
  *   localPositions [N]    where an assignment is in the order of its chunk: it counts those before it
  *   chunkOrder [N]        the assignment at each place of its chunk's order: it looks for the position
- *   keysBelow [keys+1, C]   how many of a chunk have a smaller key, by binary search in the chunk's order
- *   starts [keys+1, C+1]    its exclusive prefix sum along the chunks; starts[key][C] are all with a smaller key
- *   order [N]             of a place, by binary search, the key, then the chunk, then one lookup in its order
- * Many keys are sorted by their low digit, then by their high digit, which a stable sort may do.
+ * These two are all where there is one chunk. Many keys are sorted by their low digit, then by their high digit, which
+ * a stable sort may do.
  *
  * Where assignments and experts have their rows is then found by binary search in the order, too.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
-import {assertFits, disposeAll, fillTensor, runGlsl} from './webgl';
+import {assertFits, disposeAll, runGlsl} from './webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
 const ONE_CHUNK_ASSIGNMENTS = 256;
 const MIN_CHUNK_SIZE = 64;
+/** Up to here, to count every key of a chunk reads less than to sort the chunk, and takes two draws less. */
+const COUNTED_KEYS = 2 * MIN_CHUNK_SIZE;
 /** Past this many keys two digits take less time, and less memory. */
 const ONE_DIGIT_KEYS = 2048;
 /** Chunks grow with the number of keys, so that the starts stay as large as a few times the assignments. */
@@ -100,7 +103,60 @@ function sortByDigit(backend: MathBackendWebGL, keys: TensorInfo, numKeys: numbe
   const chunkSize = chunkSizeOf(numAssignments, numKeys);
   const numChunks = Math.ceil(numAssignments / chunkSize);
   const uniforms = {numAssignments, chunkSize};
+  if (numChunks === 1) {
+    return sortChunks(backend, keys, chunkSize);
+  }
 
+  const keysBelow =
+    numKeys <= COUNTED_KEYS
+      ? countKeysBelow(backend, keys, numKeys, chunkSize)
+      : searchKeysBelow(backend, keys, numKeys, chunkSize);
+  const starts = exclusivePrefixSum(backend, keysBelow);
+  const order = runGlsl(backend, {
+    name: 'MoeSortOrder',
+    inputs: {starts, keys},
+    uniforms: {...uniforms, numKeys, numChunks},
+    output: {shape: [numAssignments], dtype: 'int32'},
+    code: `
+      void main() {
+        float place = float(getOutputCoords());
+        // The last key with no more than \`place\` assignments of smaller ones.
+        int key = 0;
+        int endKey = numKeys;
+        while (endKey - key > 1) {
+          int middle = (key + endKey) / 2;
+          if (getStarts(middle, numChunks) <= place) { key = middle; } else { endKey = middle; }
+        }
+        // The last chunk with no more than \`rest\` assignments of that key in the chunks before it.
+        float rest = place - getStarts(key, numChunks);
+        int chunk = 0;
+        int endChunk = numChunks;
+        while (endChunk - chunk > 1) {
+          int middle = (chunk + endChunk) / 2;
+          if (getStarts(key + 1, middle) - getStarts(key, middle) <= rest) { chunk = middle; } else { endChunk = middle; }
+        }
+        rest -= getStarts(key + 1, chunk) - getStarts(key, chunk);
+        int first = chunk * chunkSize;
+        int end = min(first + chunkSize, numAssignments);
+        float wanted = float(key);
+        int assignment = first;
+        for (int i = first; i < end; i++) {
+          if (getKeys(i) == wanted) {
+            if (rest == 0.0) { assignment = i; }
+            rest -= 1.0;
+          }
+        }
+        setOutput(float(assignment));
+      }`,
+  });
+  disposeAll(backend, [keysBelow, starts]);
+  return order;
+}
+
+/** int32 [N]: the assignment at each place of its chunk's order. */
+function sortChunks(backend: MathBackendWebGL, keys: TensorInfo, chunkSize: number): TensorInfo {
+  const [numAssignments] = keys.shape;
+  const uniforms = {numAssignments, chunkSize};
   const localPositions = runGlsl(backend, {
     name: 'MoeSortLocalPositions',
     inputs: {keys},
@@ -139,15 +195,49 @@ function sortByDigit(backend: MathBackendWebGL, keys: TensorInfo, numKeys: numbe
       }`,
   });
   disposeAll(backend, [localPositions]);
-  if (numChunks === 1) {
-    return chunkOrder;
-  }
+  return chunkOrder;
+}
 
+/** int32 [keys+1, C]: how many assignments of a chunk have a smaller key. */
+function countKeysBelow(
+  backend: MathBackendWebGL,
+  keys: TensorInfo,
+  numKeys: number,
+  chunkSize: number,
+): TensorInfo {
+  const [numAssignments] = keys.shape;
+  return runGlsl(backend, {
+    name: 'MoeSortCountKeysBelow',
+    inputs: {keys},
+    uniforms: {numAssignments, chunkSize},
+    output: {shape: [numKeys + 1, Math.ceil(numAssignments / chunkSize)], dtype: 'int32'},
+    code: `
+      void main() {
+        ivec2 keyAndChunk = getOutputCoords();
+        float key = float(keyAndChunk.x);
+        int first = keyAndChunk.y * chunkSize;
+        int end = min(first + chunkSize, numAssignments);
+        float count = 0.0;
+        for (int i = first; i < end; i++) { count += getKeys(i) < key ? 1.0 : 0.0; }
+        setOutput(count);
+      }`,
+  });
+}
+
+/** The same, in chunks that are sorted. */
+function searchKeysBelow(
+  backend: MathBackendWebGL,
+  keys: TensorInfo,
+  numKeys: number,
+  chunkSize: number,
+): TensorInfo {
+  const [numAssignments] = keys.shape;
+  const chunkOrder = sortChunks(backend, keys, chunkSize);
   const keysBelow = runGlsl(backend, {
-    name: 'MoeSortKeysBelow',
+    name: 'MoeSortSearchKeysBelow',
     inputs: {keys, chunkOrder},
-    uniforms,
-    output: {shape: [numKeys + 1, numChunks], dtype: 'int32'},
+    uniforms: {numAssignments, chunkSize},
+    output: {shape: [numKeys + 1, Math.ceil(numAssignments / chunkSize)], dtype: 'int32'},
     code: `
       void main() {
         ivec2 keyAndChunk = getOutputCoords();
@@ -162,38 +252,8 @@ function sortByDigit(backend: MathBackendWebGL, keys: TensorInfo, numKeys: numbe
         setOutput(float(low - first));
       }`,
   });
-  const starts = exclusivePrefixSum(backend, keysBelow);
-  const order = runGlsl(backend, {
-    name: 'MoeSortOrder',
-    inputs: {starts, chunkOrder},
-    uniforms: {chunkSize, numKeys, numChunks},
-    output: {shape: [numAssignments], dtype: 'int32'},
-    code: `
-      void main() {
-        float place = float(getOutputCoords());
-        // The last key with no more than \`place\` assignments of smaller ones.
-        int key = 0;
-        int endKey = numKeys;
-        while (endKey - key > 1) {
-          int middle = (key + endKey) / 2;
-          if (getStarts(middle, numChunks) <= place) { key = middle; } else { endKey = middle; }
-        }
-        // The last chunk with no more than \`rest\` assignments of that key in the chunks before it.
-        float rest = place - getStarts(key, numChunks);
-        int chunk = 0;
-        int endChunk = numChunks;
-        while (endChunk - chunk > 1) {
-          int middle = (chunk + endChunk) / 2;
-          if (getStarts(key + 1, middle) - getStarts(key, middle) <= rest) { chunk = middle; } else { endChunk = middle; }
-        }
-        float keyStart = getStarts(key, chunk);
-        rest -= getStarts(key + 1, chunk) - keyStart;
-        float keysBelow = getStarts(key, chunk + 1) - keyStart;
-        setOutput(getChunkOrder(chunk * chunkSize + int(keysBelow + rest)));
-      }`,
-  });
-  disposeAll(backend, [chunkOrder, keysBelow, starts]);
-  return order;
+  disposeAll(backend, [chunkOrder]);
+  return keysBelow;
 }
 
 /** int32 [rows, columns + 1] of int32 [rows, columns]: the sum of the elements before each in its row, and of all. */
@@ -402,7 +462,8 @@ export function labelsOfRows(
   rowsPerLabel: number,
 ): TensorInfo {
   if (labels.experts === 'fill') {
-    return fillTensor(backend, [numLabels], 'int32', labels.fill);
+    // A constant: it is uploaded when something on the GPU reads it, which is seldom.
+    return backend.makeTensorInfo([numLabels], 'int32', new Int32Array(numLabels).fill(labels.fill));
   }
   return runGlsl(backend, {
     name: `MoeLabelsOfRows_${expertMap == null ? 'none' : 'label'}`,
