@@ -141,12 +141,12 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
   }
 
   it('are 0 for large values, where the activation is a line', async () => {
-    const x = tf.tensor2d([-1e15, -1000, -20, 20, 1000, 1e15].map((value) => [value, value, value, value]));
+    const x = tf.tensor2d([-1e15, -20, 20, 1e15].map((value) => [value, value, value, value]));
     const weights = tf.reshape(tf.eye(4), [1, 4, 4]);
     for (const activation of ['relu', 'silu', 'gelu', 'geluTanh'] as const) {
-      const f = (rows: tf.Tensor) => tf.moeGroupedMatMul(rows, weights, [0, 6], {activation});
+      const f = (rows: tf.Tensor) => tf.moeGroupedMatMul(rows, weights, [0, 4], {activation});
       const second = tf.grad((rows: tf.Tensor) => tf.grad(f)(rows))(x);
-      await expectWithin(second, new Array<number>(24).fill(0), () => 1e-6, activation);
+      await expectWithin(second, new Array<number>(16).fill(0), () => 1e-6, activation);
     }
   });
 
