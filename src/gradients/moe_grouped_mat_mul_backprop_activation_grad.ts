@@ -9,7 +9,8 @@
  *
  * where a' is the kernel itself and a'' is made of core ops that have derivatives of any order, so that this has too.
  * Others lack them. tfjs computes the gradients of exp, sigmoid and tanh from outputs that it saved, and its tape does
- * not know where these come from: the next derivative misses terms, without an error. minimum and clipByValue have one.
+ * not know where these come from: the next derivative misses terms, without an error. Those of minimum
+ * and clipByValue are made of ops that have none.
  */
 import {
   abs,

@@ -1,6 +1,6 @@
 /**
- * The layers of real models: their experts, top-k, routers and activations as they are, sizes divided by 256 and still
- * multiples of 4, as theirs are. Two are not expressed whole: Phi-3.5-MoE's sparsemixer has a softmax in its place, and
+ * The layers of real models: their experts, top-k, routers and activations as they are, sizes some 256 times smaller and
+ * still multiples of 4, as theirs are. Two are not expressed whole: Phi-3.5-MoE's sparsemixer has a softmax in its place, and
  * DeepSeek-V4's values stay below its clamp.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';

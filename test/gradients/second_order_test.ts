@@ -170,7 +170,7 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
 });
 
 const host = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu' || backendName === 'wasm'};
-/** On the host, as a software GPU compiles the core ops for tens of seconds; the specs above need no core ops. */
+/** On the host: the programs of so many core ops take a software GPU tens of seconds to compile. */
 describeWithFlags('second gradients of experts are those of core ops', host, () => {
   async function expectSame(given: OfTensors, wanted: OfTensors): Promise<void> {
     const [xs, v] = [8, 9].map((seed) => randomOf(expertShapes, seed).map(tensorOf));
