@@ -6,7 +6,7 @@ import * as tf from '../src/tf';
 describeWithFlags('docstring examples', ALL_ENVS, () => {
   it('are there for every op', () => {
     const files = docstringExamples.map(({file}) => file);
-    for (const op of Object.keys(tf).filter((name) => /^moe[A-Z]/.test(name))) {
+    for (const op of Object.keys(tf).filter((name) => /^(moe|fused)[A-Z]/.test(name))) {
       const file = `${op.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.ts`;
       expect(files).toContain(file);
     }

@@ -2,11 +2,8 @@
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
-import {
-  moeGroupedMatMulBackpropActivationGradConfig,
-  moeGroupedMatMulBackpropWeightsGradConfig,
-  moeGroupedMatMulGradConfig,
-} from './moe_grouped_mat_mul_grad';
+import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
+import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
 import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';

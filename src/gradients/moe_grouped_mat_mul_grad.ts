@@ -6,8 +6,8 @@
  *   dWeights = MoeGroupedMatMulBackpropWeights of dz and x
  *   dBias    = the same of ones and dz
  *
- * The two matmuls are linear in both of their factors and each other's gradients, so without an activation there are
- * derivatives of any order. dy of a row of no expert is never read by the last three.
+ * The two matmuls are linear in both of their factors and each other's gradients, and the first has a gradient of its
+ * own: there are derivatives of any order. dy of a row of no expert is never read by the last three.
  */
 import {type GradConfig, ones, pad, reshape, type Tensor, type Tensor3D, tidy} from '@tensorflow/tfjs-core';
 import {
@@ -76,15 +76,6 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
       gradients.bias = () => reshape(outerProducts(ones([x.shape[0], 1]), dz, offset, all), bias.shape);
     }
     return gradients;
-  },
-};
-
-export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
-  kernelName: MoeGroupedMatMulBackpropActivation,
-  gradFunc: () => {
-    throw new Error(
-      "Error in moeGroupedMatMul: with an activation or gating it has a first derivative only, 'linear' has all.",
-    );
   },
 };
 

@@ -1,8 +1,10 @@
 /**
  * To the logits, through the weights, the choice held fixed. Ids select and the bias only chooses: zeros.
  *
- * First order is a kernel. Its own gradient, for the second order and those after, is made of other kernels and core
- * ops. Let z be the logits that weights are made of: all where 'softmax' is not renormalized, else those of the chosen;
+ * First order is a kernel. Its own gradient, for the second order and the third, is made of other kernels and core ops.
+ * A fourth is wrong: of tfjs's sigmoid, softmax and exp only the first derivative is right.
+ *
+ * Let z be the logits that weights are made of: all where 'softmax' is not renormalized, else those of the chosen;
  * l(z) = log(score), u the softmax of l, g = dTopkWeights * routedScalingFactor, and v what comes in, each by z. Then
  *
  *   v . MoeTopKBackprop = h = sum of a * u * (g - sum of g * u),    a = v * l'

@@ -256,7 +256,7 @@ function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts
  *
  * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks.
  *
- * Gradient: to hiddenStates, w1, w2, the biases and topkWeights.
+ * Gradient: to hiddenStates, w1, w2, the biases and topkWeights, of any order.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work.
  *

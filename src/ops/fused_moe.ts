@@ -57,7 +57,8 @@ function fusedMoe_(
  * @param options  Those of moeTopk and those of fusedExperts.
  * @returns float32 [T, H].
  *
- * Gradient: to hiddenStates, w1, w2, the biases and routerLogits.
+ * Gradient: to hiddenStates, w1, w2 and the biases, of any order, and to routerLogits, of up to the third, the choice
+ * held fixed.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work.
  *

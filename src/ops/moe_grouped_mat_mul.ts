@@ -90,8 +90,8 @@ function moeGroupedMatMul_(
  * @param options.swigluLimit  Default 7.
  * @returns float32 [R, D], or [R, D/2] if gated.
  *
- * Gradient: to x, weights and bias; the product before the activation is computed again rather than kept. Of any order
- * without activation and gating, else of the first. dy of rows of no expert is ignored.
+ * Gradient: to x, weights and bias, of any order; the product before the activation is computed again rather than kept.
+ * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored.
  *
  * @throws if a rank, dtype, shape or option does not fit, or on a GPU a tensor is past what the device binds, before
  *     any work.

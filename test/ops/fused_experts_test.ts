@@ -4,38 +4,8 @@ import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {convertExperts, runExperts} from '../../src/ops/fused_experts';
 import {expectFloats, expectWithin} from '../support/expect';
+import {caseOf, type Sizes, tensors} from '../support/fused_cases';
 import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from '../support/naive_fused_experts';
-import {lcg} from '../support/routings';
-
-type Sizes = {T: number; K: number; E: number; H: number; I: number};
-
-/** Random tokens, experts and routing; some ids are no expert. */
-function caseOf({T, K, E, H, I}: Sizes, {gated = true, weightFormat}: NaiveFusedOptions = {}, seed = 1): Required<FusedCase> {
-  const next = lcg(seed + 31 * T + 7 * E + H);
-  const random = () => Math.fround(2 * next() - 1);
-  const array = <V>(length: number, value: (i: number) => V) => Array.from({length}, (_, i) => value(i));
-  const matrix = (rows: number, columns: number) => array(rows, () => array(columns, random));
-  const numOut = gated ? 2 * I : I;
-  const weights = (out: number, ins: number) => (weightFormat === 'inOut' ? matrix(ins, out) : matrix(out, ins));
-  return {
-    x: matrix(T, H),
-    ids: array(T, () => array(K, () => Math.floor(next() * (E + 2)) - 1)),
-    topkWeights: matrix(T, K),
-    w1: array(E, () => weights(numOut, H)),
-    w2: array(E, () => weights(H, I)),
-    w1Bias: matrix(E, numOut),
-    w2Bias: matrix(E, H),
-    expertMap: array(E, (e) => e),
-  };
-}
-
-const tensors = ({x, ids, topkWeights, w1, w2}: FusedCase, {H, K}: Pick<Sizes, 'H' | 'K'>) => ({
-  x: tf.tensor2d(x.flat(), [x.length, H]),
-  ids: tf.tensor2d(ids.flat(), [ids.length, K], 'int32'),
-  topkWeights: tf.tensor2d(topkWeights.flat(), [ids.length, K]),
-  w1: tf.tensor3d(w1),
-  w2: tf.tensor3d(w2),
-});
 
 async function expectRight(sizes: Sizes, options: NaiveFusedOptions & {withBias?: boolean} = {}): Promise<void> {
   const {withBias, ...given} = options;

@@ -1,0 +1,157 @@
+/**
+ * MoeGroupedMatMulBackpropActivation is linear in dy; with v for what comes in, by dz:
+ *
+ *   dz = dy * a'(z)                      gives   d dy = v * a'(z)     d z = dy * v * a''(z)
+ *
+ *   y = a(gate) * up, of which           gives   d dy   = vGate * a'(gate) * up + vUp * a(gate)
+ *   dGate = dy * a'(gate) * up                   d gate = dy * (vGate * a''(gate) * up + vUp * a'(gate))
+ *   dUp = dy * a(gate)                           d up   = dy * vGate * a'(gate)
+ *
+ * where a' is the kernel itself and a'' is made of core ops that have derivatives of any order, so that this has too.
+ * Others lack them. tfjs computes the gradients of exp, sigmoid and tanh from outputs that it saved, and its tape does
+ * not know where these come from: the next derivative misses terms, without an error. Those of minimum
+ * and clipByValue are made of ops that have none.
+ */
+import {
+  abs,
+  add,
+  cosh,
+  div,
+  type GradConfig,
+  maximum,
+  mul,
+  neg,
+  onesLike,
+  reshape,
+  sinh,
+  square,
+  stack,
+  step,
+  sub,
+  type Tensor,
+  unstack,
+  zerosLike,
+} from '@tensorflow/tfjs-core';
+import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation, runMoeKernel} from '../kernel_names';
+import {zerosFor} from './index_gradient';
+
+export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
+  kernelName: MoeGroupedMatMulBackpropActivation,
+  inputsToSave: ['dy', 'z'],
+  gradFunc: (ddz, saved, attrs) => {
+    const [dy, z] = saved as Tensor[];
+    const v = ddz as Tensor;
+    const activation = attrs as unknown as MoeActivationAttrs;
+    if (z.size === 0) {
+      return {dy: zerosFor(dy.shape), z: zerosFor(z.shape)};
+    }
+    if (!activation.gated) {
+      return {
+        dy: () => backprop(v, z, activation),
+        z: () => mul(mul(dy, v), curvatureOf(z, activation)),
+      };
+    }
+    return {
+      dy: () => {
+        const [byGate, byUp] = gateAndUp(mul(v, backprop(onesLike(dy), z, activation)), activation);
+        return add(byGate, byUp);
+      },
+      z: () => gatedBackpropZ(dy, z, v, activation),
+    };
+  },
+};
+
+/** dy * a'(z), gated or not. */
+function backprop(dy: Tensor, z: Tensor, activation: MoeActivationAttrs): Tensor {
+  return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation)[0];
+}
+
+function gatedBackpropZ(dy: Tensor, z: Tensor, v: Tensor, activation: MoeActivationAttrs): Tensor {
+  const [gate, up] = gateAndUp(z, activation);
+  const [vGate, vUp] = gateAndUp(v, activation);
+  const {clampedGate, gateSlope, factor, factorSlope} = clamped(gate, up, activation);
+  const ofGate = {...activation, gated: false};
+
+  const byUp = backprop(mul(mul(dy, mul(vUp, factorSlope)), gateSlope), clampedGate, ofGate);
+  const byGate = mul(mul(mul(dy, mul(vGate, factor)), gateSlope), curvatureOf(clampedGate, activation));
+  const dUp = mul(backprop(mul(mul(dy, vGate), gateSlope), clampedGate, ofGate), factorSlope);
+  return reshape(stack([add(byUp, byGate), dUp], pairAxis(activation)), z.shape);
+}
+
+/** [R, D] as its gates and its ups, [R, D/2] each. */
+function gateAndUp(columns: Tensor, activation: MoeActivationAttrs): Tensor[] {
+  const [numRows, numColumns] = columns.shape;
+  const pairs = activation.gateUp === 'concatenated' ? [2, numColumns / 2] : [numColumns / 2, 2];
+  return unstack(reshape(columns, [numRows, ...pairs]), pairAxis(activation));
+}
+
+function pairAxis({gateUp}: MoeActivationAttrs): number {
+  return gateUp === 'concatenated' ? 1 : 2;
+}
+
+/** What the activation is of, and what it is multiplied by, with their derivatives by gate and by up. */
+function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivationAttrs) {
+  if (activation !== 'swigluOai') {
+    return {clampedGate: gate, gateSlope: onesLike(gate), factor: up, factorSlope: onesLike(up)};
+  }
+  return {
+    clampedGate: atMost(gate, swigluLimit),
+    gateSlope: isAtMost(gate, swigluLimit),
+    factor: add(clamp(up, swigluLimit), 1),
+    factorSlope: isAtMost(abs(up), swigluLimit),
+  };
+}
+
+/** 1 where x <= limit, else 0. */
+function isAtMost(x: Tensor, limit: number): Tensor {
+  return sub(1, step(sub(x, limit)));
+}
+
+function atMost(x: Tensor, limit: number): Tensor {
+  return neg(maximum(neg(x), -limit));
+}
+
+function clamp(x: Tensor, limit: number): Tensor {
+  return atMost(maximum(x, -limit), limit);
+}
+
+/** Past these the second derivatives are 0 for float32, and their terms would overflow. */
+const SIGMOID_LIMIT = 60;
+const GELU_LIMIT = 8;
+const GELU_SCALE = 2 * Math.sqrt(2 / Math.PI);
+const GELU_CUBE = 0.044715;
+
+/** a''(x) without the clamps. */
+function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): Tensor {
+  switch (activation) {
+    case 'linear':
+    case 'relu':
+      return zerosLike(x);
+    case 'silu':
+      return timesSigmoidCurvature(x, x, onesLike(x), zerosLike(x));
+    case 'swigluOai':
+      return timesSigmoidCurvature(x, mul(x, swigluAlpha), mul(onesLike(x), swigluAlpha), zerosLike(x));
+    case 'gelu': {
+      const halfSquare = mul(square(clamp(x, GELU_LIMIT)), 0.5);
+      const inverseDensity = mul(add(cosh(halfSquare), sinh(halfSquare)), Math.sqrt(2 * Math.PI));
+      return div(sub(2, mul(halfSquare, 2)), inverseDensity);
+    }
+    case 'geluTanh': {
+      const inside = clamp(x, GELU_LIMIT);
+      const value = mul(add(inside, mul(mul(inside, square(inside)), GELU_CUBE)), GELU_SCALE);
+      const slope = mul(add(1, mul(square(inside), 3 * GELU_CUBE)), GELU_SCALE);
+      return timesSigmoidCurvature(inside, value, slope, mul(inside, 6 * GELU_CUBE * GELU_SCALE));
+    }
+  }
+}
+
+/**
+ * The second derivative of x * s(w(x)), from w and its first two; of the sigmoid s, s' = 1 / (2 cosh(w/2))^2 and
+ * s'' = -s' * tanh(w/2).
+ */
+function timesSigmoidCurvature(x: Tensor, w: Tensor, slope: Tensor, curvature: Tensor): Tensor {
+  const half = mul(clamp(w, SIGMOID_LIMIT), 0.5);
+  const sigmoidSlope = div(0.25, square(cosh(half)));
+  const tanh = div(sinh(half), cosh(half));
+  return mul(sigmoidSlope, add(mul(slope, 2), mul(x, sub(curvature, mul(tanh, square(slope))))));
+}

@@ -1,0 +1,14 @@
+/** fusedMoe as plain loops in double: each token's router, then its slots. */
+import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from './naive_fused_experts';
+import {naiveIds, type NaiveTopkOptions, naiveWeights} from './naive_topk';
+
+export function naiveFusedMoe(
+  experts: Omit<FusedCase, 'ids' | 'topkWeights'>,
+  logits: number[][],
+  topkOptions: NaiveTopkOptions,
+  options: NaiveFusedOptions,
+): {values: number[]; magnitudes: number[]} {
+  const ids = logits.map((row) => naiveIds(row, topkOptions));
+  const topkWeights = logits.map((row, t) => naiveWeights(row, ids[t], topkOptions));
+  return naiveFusedExperts({...experts, ids, topkWeights}, options);
+}
