@@ -2,7 +2,7 @@
  * Which way imports may point in src/. Ops and kernels meet only in kernel_names: each can be read, replaced and
  * dropped from a bundle without the other. Imports of types count, unless a rule says otherwise.
  */
-const entries = '^src/(index|tf|script|ops/index|register_[^/]*)\\.ts$';
+const entries = '^src/(index|tf|script|ops/index|graph/index|register_[^/]*)\\.ts$';
 const registering = '^src/(register_[^/]*|registration)\\.ts$';
 const kernelNames = '^src/(kernel_names|kernel_shapes)\\.ts$';
 // What `main` of each tfjs package names.
@@ -57,6 +57,12 @@ module.exports = {
       severity: 'error',
       from: {path: '^src/gradients/'},
       to: {pathNot: [kernelNames, '^src/gradients/', core]},
+    },
+    {
+      name: 'graph-ops-are-made-of-ops',
+      severity: 'error',
+      from: {path: '^src/graph/'},
+      to: {path: ['^src/kernels/', '^src/gradients/', registering]},
     },
     {
       name: 'kernel-names-are-the-bottom',

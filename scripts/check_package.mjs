@@ -96,7 +96,11 @@ async function checkPeersOfEntries() {
   for (const entry of entries) {
     const {peers} = await bundleEntry(entry);
     const core = '@tensorflow/tfjs-core';
-    const besides = {'./tf': '@tensorflow/tfjs', './webgpu': '@tensorflow/tfjs-backend-webgpu'}[entry];
+    const besides = {
+      './tf': '@tensorflow/tfjs',
+      './webgpu': '@tensorflow/tfjs-backend-webgpu',
+      './graph': '@tensorflow/tfjs-converter',
+    }[entry];
     const wanted = besides == null ? core : `${besides},${core}`;
     assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);
   }
@@ -222,6 +226,7 @@ const gates = [
   ['Node, ESM and CommonJS in one process', runsInNode('node_two_formats.mjs')],
   ['importing registers kernels and gradients, and brings no backend', runsInNode('node_registration.mjs')],
   ['tfjs-moe/ops registers nothing, tfjs-moe/kernels/cpu does', runsInNode('node_ops_only.mjs')],
+  ['tfjs-moe/graph loads and runs a GraphModel', runsInNode('node_graph.mjs')],
   ['the first example of README.md', runReadme],
   ['types, moduleResolution bundler', compiles('bundler')],
   ['types, moduleResolution node16, .mts and .cts', compiles('node16')],

@@ -3,3 +3,4 @@
  * import of tfjs stands for there; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
  */
 export * from './index';
+export {moeGraphModel, registerMoeGraphOps} from './graph/index';

@@ -1,4 +1,4 @@
-/** Every example in a docstring of src/ops runs as it stands, and gives the values it states. */
+/** Every example in a docstring of src/ops and src/graph runs as it stands, and gives the values it states. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
 import * as tf from '../src/tf';

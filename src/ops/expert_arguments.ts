@@ -33,6 +33,7 @@ const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
   geluNew: 'geluTanh',
   swigluOai: 'swigluOai',
 };
+export const moeActivations = /* @__PURE__ */ Object.keys(kernelActivations) as MoeActivation[];
 
 function oneOf<Value extends string>(value: Value, allowed: Value[], argName: string, opName: string): Value {
   const quoted = allowed.map((name) => `'${name}'`).join(' or ');

@@ -91,7 +91,7 @@ export type Experts = {
 
 /** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
 export function convertExperts(
-  {shape}: Tensor2D,
+  {shape}: Pick<Tensor2D, 'shape'>,
   w1: MoeWeights,
   w2: MoeWeights,
   given: Partial<FusedExpertsOptions>,

@@ -65,13 +65,13 @@ export function convertTokenMask(
 /** The scoring, 'softmax' where it is not given. */
 export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName: string): MoeTopkScoring {
   assert(
-    scoring == null || SCORINGS.includes(scoring),
+    scoring == null || moeScorings.includes(scoring),
     opName,
-    () => `scoring must be one of ${SCORINGS.join(', ')}, but is ${String(scoring)}.`,
+    () => `scoring must be one of ${moeScorings.join(', ')}, but is ${String(scoring)}.`,
   );
   return scoring ?? 'softmax';
 }
-const SCORINGS: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
+export const moeScorings: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
 
 /** expertMap: int32 [E], or not given. */
 export function convertExpertMap(

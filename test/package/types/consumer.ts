@@ -2,6 +2,7 @@
 import * as tf from '@tensorflow/tfjs';
 import {moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
 import type {MoePermuteOptions, MoePermuteResult, MoeTopkOptions, MoeTopkResult, MoeTopkScoring} from 'tfjs-moe';
+import {moeGraphModel, type MoeGraphModelOptions, registerMoeGraphOps} from 'tfjs-moe/graph';
 import 'tfjs-moe/kernels/cpu';
 import {moeSum} from 'tfjs-moe/ops';
 import * as all from 'tfjs-moe/tf';
@@ -23,6 +24,12 @@ export const version: string = all.version_moe;
 export const nested = moePermute([[1, 2]], [[0, 1]], 2);
 registerMoeKernels('my-cpu', 'cpu');
 
+registerMoeGraphOps();
+registerMoeGraphOps(tf);
+all.registerMoeGraphOps();
+const graphOptions: MoeGraphModelOptions = {topk: 2, scoring: 'sigmoid', gated: false};
+export const artifacts: Promise<tf.io.ModelArtifacts> = moeGraphModel({routerKernel: x, w1: [[[1]]], w2: [[[1]]]}, graphOptions);
+
 const scoring: MoeTopkScoring = 'sigmoid';
 const topkOptions: MoeTopkOptions = {scoring, scoreCorrectionBias: [0, 1], routedScalingFactor: 2.5};
 export const routed: MoeTopkResult = tf.tidy(() => x.moeTopk(1, topkOptions));
@@ -40,5 +47,11 @@ x.moePermute(topkIds, 4, {alignBlockSize: '16'});
 x.moeTopk(2, {scoring: 'relu'});
 // @ts-expect-error the result is a matrix
 export const wrongRank: tf.Tensor3D = moeSum(tf.tensor3d([[[1]]]));
+// @ts-expect-error topk is missing
+void moeGraphModel({routerKernel: x, w1: [[[1]]], w2: [[[1]]]}, {scoring: 'sigmoid'});
+// @ts-expect-error a tensor is a weight, not an option
+void moeGraphModel({routerKernel: x, w1: [[[1]]], w2: [[[1]]]}, {topk: 1, w1Bias: x});
+// @ts-expect-error nothing to register with
+registerMoeGraphOps({});
 // @ts-expect-error no kernels of that name
 registerMoeKernels('my-backend', 'toaster');

@@ -1,0 +1,155 @@
+/** What an op takes and gives as a node of a GraphModel, and how such a node is read. */
+import type {Tensor} from '@tensorflow/tfjs-core';
+import {assert} from '../ops/checks';
+import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';
+
+/** A node as tfjs gives it to whoever executes it. */
+export type GraphNode = {
+  inputs: Array<Tensor | undefined>;
+  attrs: {[name: string]: unknown};
+};
+
+/** Inputs and attrs by the names that the op has for them; in a graph they are in snake_case. */
+export type NodeSignature = {
+  inputs: readonly string[];
+  /** Each has a boolean attr has_<name>, and is an input only where that is true. */
+  optionalInputs: readonly string[];
+  attrs: AttrTypes;
+  optionalAttrs: AttrTypes;
+};
+
+export type GraphOp = NodeSignature & {
+  execute(node: GraphNode, graphOpName: string): Tensor | Tensor[];
+};
+
+/** An op of graphs that is `run` with what its nodes hold: what they must, and what they may. */
+export function graphOp<
+  Input extends string,
+  OptionalInput extends string,
+  Attrs extends AttrTypes,
+  OptionalAttrs extends AttrTypes,
+>(
+  signature: {
+    inputs: readonly Input[];
+    optionalInputs: readonly OptionalInput[];
+    attrs: Attrs;
+    optionalAttrs: OptionalAttrs;
+  },
+  run: (
+    args: Record<Input, Tensor> & AttrValues<Attrs>,
+    options: Partial<Record<OptionalInput, Tensor> & AttrValues<OptionalAttrs>>,
+  ) => Tensor | Tensor[],
+): GraphOp {
+  return {
+    ...signature,
+    execute(node, graphOpName) {
+      const where = describeNode(node, graphOpName);
+      const {args, options} = readNode(node, signature, where);
+      try {
+        return run(args as Parameters<typeof run>[0], options as Parameters<typeof run>[1]);
+      } catch (error) {
+        // The op names its argument; in a graph of many nodes, the node has to be found too.
+        throw new Error(`Error in ${where}: ${(error as Error).message}`, {cause: error});
+      }
+    },
+  };
+}
+
+/** The node's name is not in tfjs's types, but there. */
+function describeNode(node: GraphNode, graphOpName: string): string {
+  const {node: definition} = node as {node?: {name?: string}};
+  return definition?.name == null ? `a node of ${graphOpName}` : `node '${definition.name}' (${graphOpName})`;
+}
+
+type NamedValues = {[name: string]: unknown};
+
+function readNode(node: GraphNode, signature: NodeSignature, where: string): {args: NamedValues; options: NamedValues} {
+  assertKnownAttrs(node, signature, where);
+  const presentInputs = signature.optionalInputs.filter((name) => readAttr(node, hasAttr(name), boolean, where));
+  const tensors = readInputs(node, signature, presentInputs, where);
+  const args: NamedValues = {};
+  const options: NamedValues = {};
+  signature.inputs.forEach((name, i) => (args[name] = tensors[i]));
+  presentInputs.forEach((name, i) => (options[name] = tensors[signature.inputs.length + i]));
+  for (const [name, type] of Object.entries(signature.attrs)) {
+    args[name] = readAttr(node, name, type, where);
+    assert(
+      args[name] !== undefined,
+      where,
+      () => `attr ${toSnakeCase(name)} must be ${type.expected}, but is not given.`,
+    );
+  }
+  for (const [name, type] of Object.entries(signature.optionalAttrs)) {
+    options[name] = readAttr(node, name, type, where);
+  }
+  return {args, options};
+}
+
+/** 'expertMap' has the attr 'hasExpertMap', has_expert_map in the graph. */
+export function hasAttr(inputName: string): string {
+  return `has${inputName[0].toUpperCase()}${inputName.slice(1)}`;
+}
+
+/** The attrs of TensorFlow's own: T is a dtype, and those that begin with _ are internal. */
+const isOfTensorFlow = (attrName: string) => attrName === 'T' || attrName.startsWith('_');
+
+function assertKnownAttrs({attrs}: GraphNode, signature: NodeSignature, where: string): void {
+  const known = [
+    ...Object.keys(signature.attrs),
+    ...Object.keys(signature.optionalAttrs),
+    ...signature.optionalInputs.map(hasAttr),
+  ].map(toSnakeCase);
+  for (const name of Object.keys(attrs)) {
+    assert(
+      known.includes(name) || isOfTensorFlow(name),
+      where,
+      () => `unknown attr '${name}'. ${known.length === 0 ? 'It has no attrs.' : `The attrs are ${known.join(', ')}.`}`,
+    );
+  }
+}
+
+/** Undefined where the node does not have the attr. */
+function readAttr<Value>(
+  {attrs}: GraphNode,
+  name: string,
+  type: AttrType<Value>,
+  where: string,
+): Value | undefined {
+  const attrName = toSnakeCase(name);
+  if (!Object.prototype.hasOwnProperty.call(attrs, attrName)) {
+    return undefined;
+  }
+  const decoded = attrs[attrName];
+  const value = type.read(decoded);
+  assert(
+    value !== undefined,
+    where,
+    () => `attr ${attrName} must be ${type.expected}, but is ${describeValue(decoded)}.`,
+  );
+  return value;
+}
+
+function describeValue(decoded: unknown): string {
+  if (decoded === undefined) {
+    return 'of a type that tfjs does not decode';
+  }
+  return typeof decoded === 'string' ? `'${decoded}'` : String(decoded);
+}
+
+function readInputs(
+  {inputs}: GraphNode,
+  signature: NodeSignature,
+  presentInputs: readonly string[],
+  where: string,
+): Tensor[] {
+  const names = [...signature.inputs, ...presentInputs].map(toSnakeCase);
+  assert(inputs.length === names.length, where, () => {
+    const absent = signature.optionalInputs.filter((name) => !presentInputs.includes(name));
+    const ifGiven = absent.map((name) => `; ${toSnakeCase(name)} comes with ${toSnakeCase(hasAttr(name))}`).join('');
+    return `the inputs must be ${names.join(', ')} (${names.length}), but there are ${inputs.length}${ifGiven}.`;
+  });
+  return inputs.map((input, i) => {
+    assert(input != null, where, () => `input ${names[i]} is an output that its node does not have.`);
+    return input as Tensor;
+  });
+}

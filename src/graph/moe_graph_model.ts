@@ -1,0 +1,263 @@
+import {
+  clone,
+  dispose,
+  io,
+  Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  type TensorLike,
+  tidy,
+  zeros,
+} from '@tensorflow/tfjs-core';
+import {assert, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from '../ops/checks';
+import {activationOptionNames} from '../ops/expert_arguments';
+import {convertExperts} from '../ops/fused_experts';
+import type {FusedMoeOptions} from '../ops/fused_moe';
+import {chooseExperts} from '../ops/moe_topk';
+import {version_moe} from '../version';
+import {type AttrJson, boolean, toSnakeCase} from './attr_types';
+import {hasAttr} from './graph_node';
+import {graphOps} from './graph_ops';
+
+export type MoeGraphModelWeights = {
+  routerKernel: Tensor | TensorLike;
+  routerBias?: Tensor | TensorLike | null;
+  w1: Tensor | TensorLike;
+  w2: Tensor | TensorLike;
+  w1Bias?: Tensor | TensorLike | null;
+  w2Bias?: Tensor | TensorLike | null;
+  scoreCorrectionBias?: Tensor | TensorLike | null;
+  expertMap?: Tensor | TensorLike | null;
+};
+
+export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights> & {topk: number};
+
+const opName = 'moeGraphModel';
+
+const weightNames: ReadonlyArray<keyof MoeGraphModelWeights> = [
+  'routerKernel',
+  'routerBias',
+  'w1',
+  'w2',
+  'w1Bias',
+  'w2Bias',
+  'scoreCorrectionBias',
+  'expertMap',
+];
+
+const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
+  'topk',
+  'scoring',
+  'renormalize',
+  'numExpertGroups',
+  'topkGroups',
+  'routedScalingFactor',
+  ...activationOptionNames,
+  'weightFormat',
+  'applyRouterWeightOnInput',
+];
+
+/**
+ * A mixture-of-experts block as a GraphModel: the router's matmul and bias, then fusedMoe, with the weights in it. It
+ * is loaded, run and saved as any GraphModel, and shows by example what a converter has to write.
+ *
+ * ```js
+ * // H = 2, E = 2 experts of I = 1, K = 1
+ * const weights = {
+ *   routerKernel: tf.tensor2d([[0, 1], [1, 0]]), // [H, E]
+ *   w1: tf.tensor3d([[[1, 0]], [[0, 1]]]), // [E, I, H]
+ *   w2: tf.tensor3d([[[1], [1]], [[10], [10]]]), // [E, H, I]
+ * };
+ * const options = {topk: 1, renormalize: true, activation: 'relu', gated: false};
+ * const artifacts = await tf.moeGraphModel(weights, options);
+ * tf.registerMoeGraphOps();
+ * const model = await tf.loadGraphModel(tf.io.fromMemory(artifacts)); // then, say, model.save('indexeddb://moe')
+ * await model.predict(tf.tensor2d([[1, 2], [4, 3]])).array(); // => [[1, 1], [30, 30]]
+ * ```
+ *
+ * What comes back are the artifacts, not a loaded model: they can be stored or sent without a second copy of the
+ * weights on the device, nodes can be added to them, and the caller's own tfjs loads them.
+ *
+ * @param weights.routerKernel  float32 [H, E]: routerLogits = hiddenStates . routerKernel + routerBias.
+ * @param weights.routerBias  float32 [E].
+ * @param weights.w1  float32 [L, 2I, H], as in fusedExperts, but one tensor: a node of a graph has one input for it.
+ * @param weights.w2  float32 [L, H, I].
+ * @param weights.w1Bias  float32 [L, 2I].
+ * @param weights.w2Bias  float32 [L, H].
+ * @param weights.scoreCorrectionBias  float32 [E], as in moeTopk.
+ * @param weights.expertMap  int32 [E], as in fusedExperts; without it E = L.
+ * @param options.topk  K, experts per token.
+ * @param options  The other options of fusedMoe that are not tensors.
+ * @returns a promise of tf.io.ModelArtifacts. Input `hidden_states` float32 [-1, H], output `output` float32 [-1, H].
+ *     The nodes are these, a Const for each weight by its name in snake_case, and `router_logits`. They are to be
+ *     loaded after registerMoeGraphOps.
+ *
+ * The values of the weights are read from the device, once, here. The arguments stay the caller's.
+ *
+ * The promise is rejected if a rank, dtype, shape, number or name does not fit, before anything is read.
+ */
+export async function moeGraphModel(
+  weights: MoeGraphModelWeights,
+  options: MoeGraphModelOptions,
+): Promise<io.ModelArtifacts> {
+  // Clones, so that all of these are to be disposed here, whether a weight came as a tensor or as an array.
+  const tensors = tidy(() => cloneAll(checkWeights(weights, options)));
+  try {
+    const {data, specs} = await io.encodeWeights(tensors);
+    return {
+      format: 'graph-model',
+      generatedBy: `tfjs-moe ${version_moe}`,
+      convertedBy: null,
+      ...topologyOf(specs, options),
+      weightSpecs: specs,
+      weightData: data,
+    };
+  } finally {
+    dispose(tensors);
+  }
+}
+
+type NamedTensors = {[name: string]: Tensor};
+
+const cloneAll = (tensors: NamedTensors): NamedTensors =>
+  Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, clone(tensor)]));
+
+/** The weights that are given, by their names in the graph, once everything that can be checked is. */
+function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptions): NamedTensors {
+  assertWeightNames(weights);
+  const given = {...checkOptions(options, optionNames, opName), ...weights};
+  const routerKernel = convertToTensor(given.routerKernel, 'routerKernel', opName, ['float32']) as Tensor2D;
+  assertRank(routerKernel, 'routerKernel', opName, '[H, E]');
+  const [hiddenSize, numExperts] = routerKernel.shape;
+  assert(
+    routerKernel.size > 0,
+    opName,
+    () => `routerKernel must have at least 1 row (H) and 1 column (E), but is [${routerKernel.shape}].`,
+  );
+  const experts = convertExperts({shape: [-1, hiddenSize]}, given.w1, given.w2, given, opName);
+  assert(
+    experts.numExperts === numExperts,
+    opName,
+    () =>
+      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, by ` +
+      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but is [${routerKernel.shape}].`,
+  );
+  const scoreCorrectionBias = convertToOptionalTensor(given.scoreCorrectionBias, 'scoreCorrectionBias', opName, [
+    'float32',
+  ]);
+  // Of no tokens, for its checks alone.
+  chooseExperts(zeros([0, numExperts]), given.topk as number, {...given, scoreCorrectionBias}, opName);
+  const tensors: {[Name in keyof MoeGraphModelWeights]: Tensor | undefined} = {
+    routerKernel,
+    routerBias: convertRouterBias(given.routerBias, numExperts),
+    w1: experts.w1.parts[0],
+    w2: experts.w2.parts[0],
+    w1Bias: experts.w1Bias,
+    w2Bias: experts.w2Bias,
+    scoreCorrectionBias,
+    expertMap: experts.expertMap,
+  };
+  return Object.fromEntries(
+    Object.entries(tensors).flatMap(([name, tensor]) => (tensor == null ? [] : [[toSnakeCase(name), tensor]])),
+  );
+}
+
+function assertWeightNames(weights: MoeGraphModelWeights): void {
+  const known = weightNames.join(', ');
+  assert(
+    weights != null && typeof weights === 'object' && !Array.isArray(weights) && !(weights instanceof Tensor),
+    opName,
+    () => `weights must be an object of ${known}, but is ${String(weights)}.`,
+  );
+  for (const name of Object.keys(weights)) {
+    assert(
+      weightNames.some((weightName) => weightName === name),
+      opName,
+      () => `unknown weight '${name}'. The weights are ${known}.`,
+    );
+  }
+  for (const name of ['w1', 'w2'] as const) {
+    const parts = weights[name];
+    assert(
+      !Array.isArray(parts) || !(parts as unknown[]).some((part) => part instanceof Tensor),
+      opName,
+      () => `${name} must be one tensor, not a list of them: a node of a graph has one input for it.`,
+    );
+  }
+}
+
+function convertRouterBias(bias: Tensor | TensorLike | null | undefined, numExperts: number): Tensor1D | undefined {
+  const $bias = convertToOptionalTensor(bias, 'routerBias', opName, ['float32']);
+  assert(
+    $bias == null || ($bias.rank === 1 && $bias.shape[0] === numExperts),
+    opName,
+    () => `routerBias must be [E] = [${numExperts}] like routerKernel's columns, but is [${$bias!.shape}].`,
+  );
+  return $bias as Tensor1D | undefined;
+}
+
+type WeightSpecs = NonNullable<io.ModelArtifacts['weightSpecs']>;
+
+const dataTypes: {[dtype: string]: string} = {float32: 'DT_FLOAT', int32: 'DT_INT32'};
+const dataType = (dtype: string) => ({type: dataTypes[dtype]});
+const tensorShape = (shape: number[]) => ({dim: shape.map((size) => ({size: String(size)}))});
+
+/** The nodes, and which of them are input and output. */
+function topologyOf(
+  weightSpecs: WeightSpecs,
+  options: MoeGraphModelOptions,
+): Pick<io.ModelArtifacts, 'modelTopology' | 'signature'> {
+  const names = weightSpecs.map(({name}) => name);
+  const kernel = weightSpecs.find(({name}) => name === 'router_kernel')!;
+  const rows = tensorShape([-1, kernel.shape[0]]);
+  const hasRouterBias = names.includes('router_bias');
+  const node = [
+    {name: 'hidden_states', op: 'Placeholder', attr: {dtype: dataType('float32'), shape: {shape: rows}}},
+    ...weightSpecs.map(({name, shape, dtype}) => ({
+      name,
+      op: 'Const',
+      attr: {
+        dtype: dataType(dtype),
+        value: {tensor: {dtype: dataTypes[dtype], tensorShape: tensorShape(shape)}},
+      },
+    })),
+    {
+      name: hasRouterBias ? 'router_product' : 'router_logits',
+      op: 'MatMul',
+      input: ['hidden_states', 'router_kernel'],
+      attr: {transpose_a: {b: false}, transpose_b: {b: false}, T: dataType('float32')},
+    },
+    ...(hasRouterBias
+      ? [
+          {
+            name: 'router_logits',
+            op: 'BiasAdd',
+            input: ['router_product', 'router_bias'],
+            attr: {T: dataType('float32')},
+          },
+        ]
+      : []),
+    fusedMoeNode(names, options),
+  ];
+  const endOf = (name: string) => ({name: `${name}:0`, dtype: 'DT_FLOAT', tensorShape: rows});
+  return {
+    modelTopology: {node, library: {}, versions: {producer: 1}},
+    signature: {inputs: {hidden_states: endOf('hidden_states')}, outputs: {output: endOf('output')}},
+  };
+}
+
+function fusedMoeNode(weightNamesInGraph: string[], options: MoeGraphModelOptions) {
+  const {inputs, optionalInputs, attrs, optionalAttrs} = graphOps.FusedMoe;
+  const present = optionalInputs.filter((name) => weightNamesInGraph.includes(toSnakeCase(name)));
+  const attr: {[name: string]: AttrJson} = {};
+  for (const name of present) {
+    attr[toSnakeCase(hasAttr(name))] = boolean.write(true);
+  }
+  for (const [name, type] of Object.entries({...attrs, ...optionalAttrs})) {
+    const value = options[name as keyof MoeGraphModelOptions];
+    if (value != null) {
+      attr[toSnakeCase(name)] = type.write(value);
+    }
+  }
+  return {name: 'output', op: 'FusedMoe', input: [...inputs, ...present].map(toSnakeCase), attr};
+}
