@@ -2,11 +2,11 @@
  * MoeGroupedMatMul and its gradients on WebGPU, float32 throughout. A launch is sized by shapes alone; a workgroup
  * finds its expert and rows on the device by a binary search over the offsets, and leaves where there are none.
  *
- *   MoeGroupedMatMul, many rows an expert   1 launch (for each part of the weights): tiles of 128 x 128
+ *   MoeGroupedMatMul, many rows an expert   1 launch (for each part of the weights): tiles of 64 x 128
  *   MoeGroupedMatMul, few rows an expert    the same: a workgroup reads 32 columns of an expert's weights once, as fast
  *                                           as memory gives them, for up to 16 rows
  *   MoeGroupedMatMulBackpropActivation      1 launch: a thread an output
- *   MoeGroupedMatMulBackpropWeights         1 launch: tiles of 128 x 128, the rows of an expert being the terms
+ *   MoeGroupedMatMulBackpropWeights         1 launch: tiles of 64 x 128, the rows of an expert being the terms
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
@@ -27,10 +27,10 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 import {columnsOf, type Part, partsOf} from './parts';
-import {TILE, TILE_MEMORY, TILE_TERMS, tileProduct} from './webgpu_tile';
+import {TILE_COLUMNS, TILE_MEMORY, TILE_ROWS, TILE_TERMS, TILE_THREADS, tileProduct} from './webgpu_tile';
 
 /** Mean rows an expert up to which weights are streamed. Past it their reads are no longer what takes the time. */
-const STREAM_ROWS = 32;
+const STREAM_ROWS = 24;
 /** Rows that the stream takes at a time, where there are more than FEW_ROWS an expert on average, and where not. */
 const STREAM_BLOCK = {few: 4, many: 16};
 const FEW_ROWS = 4;
@@ -224,9 +224,10 @@ function groupedProgram(
   launch: Launch,
   part: Part<TensorInfo>,
   numExperts: number,
-  {name, block, numTerms, numTileColumns, outType, declarations, code}: {
+  {name, block, numThreads, numTerms, numTileColumns, outType, declarations, code}: {
     name: string;
     block: number;
+    numThreads: number;
     /** What is read of rows and weights at a time. */
     numTerms: number;
     numTileColumns: number;
@@ -269,7 +270,7 @@ function groupedProgram(
         let numHere = min(BLOCK, rows.end - rows.first);
         let tileOutputs = select(${numTileColumns}u, ${numTileColumns / 2}u, uniforms.isGated == 1);
         if (rows.segment == 0 || rows.segment > uniforms.numExperts) {
-          for (var i = thread; i < numHere * tileOutputs; i += ${WORKGROUP_SIZE}) {
+          for (var i = thread; i < numHere * tileOutputs; i += ${numThreads}) {
             let row = rows.first + i / tileOutputs;
             let o = tile * tileOutputs + i % tileOutputs;
             ${
@@ -284,7 +285,7 @@ function groupedProgram(
         }
         let globalExpert = rows.segment - 1;
         let expert = globalExpert - uniforms.firstExpert;
-        ${code()}`)}`,
+        ${code()}`, numThreads)}`,
   };
 }
 
@@ -304,7 +305,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
       // Read here, so that the sums have the registers to themselves before.
       if (uniforms.hasBias == 1) {
         z0 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, 4 * tx + ${j}))`)};
-        z1 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE / 2} + 4 * tx + ${j}))`)};
+        z1 += ${eachOf((j) => `biasAt(globalExpert, columnOf(tile, ${TILE_COLUMNS / 2} + 4 * tx + ${j}))`)};
       }
       ${
         isInterleaved
@@ -312,7 +313,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
             for (var pair = 0u; pair < 4; pair++) {
               let z = select(z0, z1, pair > 1);
               let zPair = select(z.xy, z.zw, pair % 2 == 1);
-              let o = tile * ${TILE / 2} + ${TILE / 4} * (pair / 2) + 2 * tx + pair % 2;
+              let o = tile * ${TILE_COLUMNS / 2} + ${TILE_COLUMNS / 4} * (pair / 2) + 2 * tx + pair % 2;
               writeOutput(outRow, o, gatedActivate(zPair.x, zPair.y));
             }`
           : `
@@ -323,16 +324,17 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
               if (uniforms.isGated == 1) {
                 for (var j = 0u; j < 4; j++) { y[j] *= clampedUp(z1[j]); }
               }
-              let o = tile * tileOutputs + ${TILE / 2} * half + 4 * tx;
+              let o = tile * tileOutputs + ${TILE_COLUMNS / 2} * half + 4 * tx;
               ${write('o', 'y')}
             }`
       }
     }`;
   const program = groupedProgram(launch, part, numExperts, {
     name: isInterleaved ? 'MoeGroupedMatMulTiles_interleaved' : 'MoeGroupedMatMulTiles',
-    block: TILE,
+    block: TILE_ROWS,
+    numThreads: TILE_THREADS,
     numTerms: TILE_TERMS,
-    numTileColumns: TILE,
+    numTileColumns: TILE_COLUMNS,
     outType,
     declarations: () => `
       ${TILE_MEMORY}
@@ -367,20 +369,16 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
     [0, 1, 2, 3].map((i) => text(first + i)).join('\n');
   const forGroups = (text: (first: number) => string) =>
     Array.from({length: block / 4}, (_, g) => text(4 * g)).join('\n');
-  // For few rows there are registers for the weights of two steps, which then come at the same time.
-  const readsAhead = block === STREAM_BLOCK.few ? 2 : 1;
-  const forSteps = (text: (step: number) => string) => Array.from({length: readsAhead}, (_, s) => text(s)).join('\n');
-  // Four columns' terms from c on, times those of a row.
-  const addQuad = (i: number, step: number) => {
-    const [w0, w1, w2, w3] = [0, 1, 2, 3].map((j) => `weight${step}${j}`);
-    return isOutIn
-      ? `sum${i} += vec4(dot(${w0}, x${i}), dot(${w1}, x${i}), dot(${w2}, x${i}), dot(${w3}, x${i}));`
-      : `sum${i} += ${w0} * x${i}.x + ${w1} * x${i}.y + ${w2} * x${i}.z + ${w3} * x${i}.w;`;
-  };
+  // Four columns' terms c .. c + 3, times those of a row.
+  const addQuad = (i: number) =>
+    isOutIn
+      ? `sum${i} += vec4(dot(weight0, x${i}), dot(weight1, x${i}), dot(weight2, x${i}), dot(weight3, x${i}));`
+      : `sum${i} += weight0 * x${i}.x + weight1 * x${i}.y + weight2 * x${i}.z + weight3 * x${i}.w;`;
   const program = groupedProgram(launch, part, numExperts, {
     name: 'MoeGroupedMatMulStream',
     block,
-    numTerms: 4 * STREAM_LANES * readsAhead,
+    numThreads: WORKGROUP_SIZE,
+    numTerms: 4 * STREAM_LANES,
     numTileColumns: STREAM_COLUMNS,
     outType: 'f32',
     declarations: () => `
@@ -397,16 +395,13 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
       let quad = ${isOutIn ? `thread / ${STREAM_LANES}` : `thread % ${STREAM_COLUMNS / 4}`};
       let d = columnOf(tile, 4 * quad);
       ${Array.from({length: block}, (_, i) => `var sum${i} = vec4<f32>();`).join('\n')}
-      for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES * readsAhead}) {
-        ${forSteps((step) => `
-          let c${step} = c + ${4 * STREAM_LANES * step};
-          ${forRows(0, (j) => `
-            let weight${step}${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c${step}` : `d, c${step} + ${j}`});`)}`)}
-        ${forSteps((step) => forGroups((first) => `
+      for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES}) {
+        ${forRows(0, (j) => `let weight${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c` : `d, c + ${j}`});`)}
+        ${forGroups((first) => `
           if (numHere > ${first}) {
-            ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c${step});`)}
-            ${forRows(first, (i) => addQuad(i, step))}
-          }`))}
+            ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c);`)}
+            ${forRows(first, addQuad)}
+          }`)}
       }
       for (var first = 0u; first < numHere; first += 4) {
         workgroupBarrier();
@@ -495,8 +490,8 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
     });
     const out = newTensor(backend, [numExperts, numA, numB], 'float32');
     const quads: Quads = numA % 4 === 0 && numB % 4 === 0 ? 'vec4<f32>' : 'f32';
-    const numTilesA = Math.ceil(numA / TILE);
-    const numTilesB = Math.ceil(numB / TILE);
+    const numTilesA = Math.ceil(numA / TILE_ROWS);
+    const numTilesB = Math.ceil(numB / TILE_COLUMNS);
     const reader = (name: string, size: string) => `
       fn ${name}Quad(row : u32, column : u32, end : u32) -> vec4<f32> {
         if (row >= end) { return vec4<f32>(); }
@@ -509,7 +504,7 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
         }
       }`;
     const write = (columnHalf: number) => {
-      const column = `(tileB * ${TILE} + ${(columnHalf * TILE) / 2} + 4 * tx)`;
+      const column = `(tileB * ${TILE_COLUMNS} + ${(columnHalf * TILE_COLUMNS) / 2} + 4 * tx)`;
       return quads === 'f32'
         ? [0, 1, 2, 3]
             .map((j) => `
@@ -543,19 +538,19 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
           let offset = uniforms.firstExpert + expert;
           let first = u32(clamp(expertFirstTokenOffset[offset], 0, numRows));
           let end = max(first, u32(clamp(expertFirstTokenOffset[offset + 1], 0, numRows)));
-          let numHere = min(${TILE}, uniforms.numA - tileA * ${TILE});
+          let numHere = min(${TILE_ROWS}, uniforms.numA - tileA * ${TILE_ROWS});
           ${tileProduct(
-            {read: 'across', quad: (column, term) => `aQuad(first + ${term}, tileA * ${TILE} + ${column}, end)`},
-            {read: 'across', quad: (column, term) => `bQuad(first + ${term}, tileB * ${TILE} + ${column}, end)`},
+            {read: 'across', quad: (column, term) => `aQuad(first + ${term}, tileA * ${TILE_ROWS} + ${column}, end)`},
+            {read: 'across', quad: (column, term) => `bQuad(first + ${term}, tileB * ${TILE_COLUMNS} + ${column}, end)`},
             '(end - first)',
             'numHere',
             `
             if (row < numHere) {
-              let outRow = expert * uniforms.numA + tileA * ${TILE} + row;
+              let outRow = expert * uniforms.numA + tileA * ${TILE_ROWS} + row;
               ${write(0)}
               ${write(1)}
             }`,
-          )}`)}`,
+          )}`, TILE_THREADS)}`,
     });
     return [out];
   },
