@@ -1,10 +1,10 @@
-/** Karma preprocessor: bundles test/main.ts with every spec below test/, and every docstring example of src/ops. */
+/** Karma preprocessor: bundles test/main.ts with every spec below test/, and every docstring example of src. */
 const {readdirSync, readFileSync} = require('node:fs');
 const {join, relative} = require('node:path');
 const esbuild = require('esbuild');
 
 const testFolder = join(__dirname, '..');
-const opsFolder = join(testFolder, '..', 'src', 'ops');
+const sourceFolders = ['ops', 'layers'].map((name) => join(testFolder, '..', 'src', name));
 
 const virtualModule = (name, contents) => ({
   name,
@@ -27,8 +27,9 @@ const importAllSpecs = () =>
  */
 const docstringExamples = () => {
   const examples = [];
-  for (const file of readdirSync(opsFolder).sort()) {
-    const source = readFileSync(join(opsFolder, file), 'utf8');
+  const files = sourceFolders.flatMap((folder) => readdirSync(folder).sort().map((file) => [folder, file]));
+  for (const [folder, file] of files) {
+    const source = readFileSync(join(folder, file), 'utf8');
     for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
       const code = block
         .replace(/^ \* ?/gm, '')

@@ -1,0 +1,87 @@
+import {
+  cast,
+  customGrad,
+  equal,
+  expandDims,
+  fill,
+  gather,
+  greater,
+  less,
+  logicalAnd,
+  logicalOr,
+  maximum,
+  oneHot,
+  range,
+  type Rank,
+  reshape,
+  scalar,
+  slice,
+  squeeze,
+  type Tensor,
+  type Tensor2D,
+  transpose,
+  where,
+  zeros,
+  zerosLike,
+} from '@tensorflow/tfjs-core';
+import {moeTopk} from '../ops/moe_topk';
+import type {MoeDropPolicy} from './mixture_of_experts_options';
+
+/** How many tokens an expert takes of `numTokens`, masked ones among them: their number is known on the device only. */
+export function expertCapacity(numTokens: number, topk: number, numExperts: number, capacityFactor: number): number {
+  return Math.ceil((capacityFactor * numTokens * topk) / numExperts);
+}
+
+/**
+ * topkIds with -1 in place of the assignments that are past their expert's capacity. Those with the largest weights
+ * stay, or with 'position' those of the first tokens; of equal weights, those of the first tokens.
+ */
+export function dropOverCapacity(
+  topkIds: Tensor2D,
+  topkWeights: Tensor2D,
+  numExperts: number,
+  capacity: number,
+  dropPolicy: MoeDropPolicy,
+): Tensor2D {
+  if (capacity >= topkIds.shape[0]) {
+    // A token chooses an expert once at most.
+    return topkIds;
+  }
+  // Which stay is held fixed for gradients, as the choice itself is; comparisons have none.
+  const drop = customGrad((...args) => {
+    const [ids, weights] = args as Tensor2D[];
+    const values = dropPolicy === 'probability' ? weights : zerosLike(weights);
+    const isDropped = isPastCapacity(ids, values, numExperts, capacity);
+    return {
+      value: where(isDropped, fill<Rank.R2>(ids.shape, -1, 'int32'), ids),
+      gradFunc: () => [zeros(ids.shape), zeros(weights.shape)],
+    };
+  });
+  return drop(topkIds, topkWeights) as Tensor2D;
+}
+
+/** bool [T, K]: whether an assignment ranks below the last that its expert has room for. */
+function isPastCapacity(ids: Tensor2D, values: Tensor2D, numExperts: number, capacity: number): Tensor {
+  const ofExperts = transpose(valuesOfExperts(ids, values, numExperts));
+  // moeTopk orders by value and then by token, with no readback.
+  const lastToken = slice(moeTopk(ofExperts, capacity).topkIds, [0, capacity - 1], [numExperts, 1]);
+  const lastValue = gather(ofExperts, lastToken, 1, 1);
+  const chosen = maximum(reshape(ids, [-1]), scalar(0, 'int32'));
+  const ofChosen = (lasts: Tensor) => reshape(gather(squeeze(lasts, [1]), chosen), ids.shape);
+  const isLess = less(values, ofChosen(lastValue));
+  const token = expandDims(range(0, ids.shape[0], 1, 'int32'), 1);
+  const isLater = logicalAnd(equal(values, ofChosen(lastValue)), greater(token, ofChosen(lastToken)));
+  return logicalOr(isLess, isLater);
+}
+
+/** float32 [T, E]: the value of each assignment in the column of its expert, -Infinity elsewhere. */
+function valuesOfExperts(ids: Tensor2D, values: Tensor2D, numExperts: number): Tensor2D {
+  const [numTokens, topk] = ids.shape;
+  let table: Tensor2D = fill<Rank.R2>([numTokens, numExperts], -Infinity);
+  for (let k = 0; k < topk; k++) {
+    const slot = (of: Tensor2D) => slice(of, [0, k], [numTokens, 1]);
+    const isOfExpert = cast(oneHot(squeeze(slot(ids), [1]), numExperts), 'bool');
+    table = where(isOfExpert, slot(values), table);
+  }
+  return table;
+}
