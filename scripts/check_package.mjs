@@ -96,8 +96,12 @@ async function checkPeersOfEntries() {
   for (const entry of entries) {
     const {peers} = await bundleEntry(entry);
     const core = '@tensorflow/tfjs-core';
-    const besides = {'./tf': '@tensorflow/tfjs', './webgpu': '@tensorflow/tfjs-backend-webgpu'}[entry];
-    const wanted = besides == null ? core : `${besides},${core}`;
+    const besides = {
+      './tf': '@tensorflow/tfjs',
+      './webgpu': '@tensorflow/tfjs-backend-webgpu',
+      './layers': '@tensorflow/tfjs-layers',
+    }[entry];
+    const wanted = [core, ...(besides == null ? [] : [besides])].sort().join();
     assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);
   }
 }
@@ -222,6 +226,8 @@ const gates = [
   ['Node, ESM and CommonJS in one process', runsInNode('node_two_formats.mjs')],
   ['importing registers kernels and gradients, and brings no backend', runsInNode('node_registration.mjs')],
   ['tfjs-moe/ops registers nothing, tfjs-moe/kernels/cpu does', runsInNode('node_ops_only.mjs')],
+  ['tfjs-moe/layers, ESM: a model trains, predicts, saves and loads', runsInNode('node_layers.mjs')],
+  ['tfjs-moe/layers, CommonJS', runsInNode('node_layers.cjs')],
   ['the first example of README.md', runReadme],
   ['types, moduleResolution bundler', compiles('bundler')],
   ['types, moduleResolution node16, .mts and .cts', compiles('node16')],
