@@ -17,6 +17,7 @@ import {
   scalar,
   slice,
   squeeze,
+  sum,
   type Tensor,
   type Tensor2D,
   transpose,
@@ -64,10 +65,12 @@ export function dropOverCapacity(
 function isPastCapacity(ids: Tensor2D, values: Tensor2D, numExperts: number, capacity: number): Tensor {
   const ofExperts = transpose(valuesOfExperts(ids, values, numExperts));
   // moeTopk orders by value and then by token, with no readback.
-  const lastToken = slice(moeTopk(ofExperts, capacity).topkIds, [0, capacity - 1], [numExperts, 1]);
-  const lastValue = gather(ofExperts, lastToken, 1, 1);
+  const lastTokens = slice(moeTopk(ofExperts, capacity).topkIds, [0, capacity - 1], [numExperts, 1]);
+  const lastToken = reshape(lastTokens, [numExperts]);
+  const isLast = cast(oneHot(lastToken, ids.shape[0]), 'bool');
+  const lastValue = sum(where(isLast, ofExperts, zerosLike(ofExperts)), 1);
   const chosen = maximum(reshape(ids, [-1]), scalar(0, 'int32'));
-  const ofChosen = (lasts: Tensor) => reshape(gather(squeeze(lasts, [1]), chosen), ids.shape);
+  const ofChosen = (lasts: Tensor) => reshape(gather(lasts, chosen), ids.shape);
   const isLess = less(values, ofChosen(lastValue));
   const token = expandDims(range(0, ids.shape[0], 1, 'int32'), 1);
   const isLater = logicalAnd(equal(values, ofChosen(lastValue)), greater(token, ofChosen(lastToken)));
