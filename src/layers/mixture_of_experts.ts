@@ -52,7 +52,7 @@ const opName = 'mixtureOfExperts';
  * ```js
  * const experts = tf.layers.mixtureOfExperts({numExperts: 4, intermediateSize: 8, topk: 2, inputShape: [3, 6]});
  * const model = tf.sequential({layers: [experts, tf.layers.globalAveragePooling1d({})]});
- * model.compile({optimizer: 'adam', loss: 'meanSquaredError'});
+ * model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
  * await model.fit(tf.ones([5, 3, 6]), tf.ones([5, 6]), {epochs: 2, verbose: 0});
  * model.predict(tf.ones([5, 3, 6])).shape; // => [5, 6]
  * experts.weights.map(({shape}) => shape); // => [[6, 4], [4, 16, 6], [4, 6, 8]]
