@@ -113,6 +113,7 @@ const opName = 'mixtureOfExperts';
  * @param args.biasInitializer  Of the biases. Default `'zeros'`.
  * @param args.kernelRegularizer  Of router_kernel and all kernels of experts; `biasRegularizer` of the biases.
  * @param args.kernelConstraint  Of the same, each expert's matrix [in, out] by itself; `biasConstraint` of the biases.
+ *     tf.layers 4.22 applies constraints where weights are set or loaded, not in fit.
  * @param args.name  And whatever else every layer of tf.layers takes.
  *
  * @throws if an argument is unknown or does not fit, before the layer is made.
@@ -172,6 +173,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
       );
       for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
+        // tf.layers asks for objects of its own classes, and calls no more of them than apply.
         this.variables[spec.name] = this.addWeight(
           spec.name,
           spec.shape,
