@@ -26,7 +26,7 @@ export type TfjsLayers = {
 type WeightArgName = keyof MixtureOfExpertsWeightArgs;
 type Initializer = {apply(shape: number[], dtype?: DataType): Tensor; getConfig(): serialization.ConfigDict};
 type Constraint = {apply(weight: Tensor): Tensor};
-/** The parts that tf.layers has for names and configs, and their configs. */
+/** What tf.layers makes of names and configs. */
 type WeightParts = {
   kernelInitializer: Initializer;
   routerInitializer: Initializer;
@@ -101,7 +101,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     name,
     shape,
     ...bias,
-    initializer: perExpert((_, one) => parts.biasInitializer.apply(one, 'float32')),
+    initializer: perExpert((e, one) => withSeedOffset(parts.biasInitializer, e).apply(one, 'float32')),
     constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
   });
   const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
