@@ -2,7 +2,7 @@
  * Which way imports may point in src/. Ops and kernels meet only in kernel_names: each can be read, replaced and
  * dropped from a bundle without the other. Imports of types count, unless a rule says otherwise.
  */
-const entries = '^src/(index|tf|script|ops/index|graph/index|register_[^/]*)\\.ts$';
+const entries = '^src/(index|tf|script|ops/index|(graph|layers)/index|register_[^/]*)\\.ts$';
 const registering = '^src/(register_[^/]*|registration)\\.ts$';
 const kernelNames = '^src/(kernel_names|kernel_shapes)\\.ts$';
 // What `main` of each tfjs package names.
@@ -63,6 +63,19 @@ module.exports = {
       severity: 'error',
       from: {path: '^src/graph/'},
       to: {path: ['^src/kernels/', '^src/gradients/', registering]},
+    },
+    {
+      name: 'layers-are-made-of-ops',
+      severity: 'error',
+      from: {path: '^src/layers/'},
+      to: {path: ['^src/kernels/', '^src/gradients/', registering]},
+    },
+    {
+      name: 'only-the-layers-entry-imports-tfjs-layers',
+      comment: 'The others take it as an argument: tfjs-moe/tf and the script build have it from all of tfjs.',
+      severity: 'error',
+      from: {pathNot: '^src/layers/index\\.ts$'},
+      to: {path: '^node_modules/@tensorflow/tfjs-layers/', dependencyTypesNot: ['type-only']},
     },
     {
       name: 'kernel-names-are-the-bottom',

@@ -100,8 +100,9 @@ async function checkPeersOfEntries() {
       './tf': '@tensorflow/tfjs',
       './webgpu': '@tensorflow/tfjs-backend-webgpu',
       './graph': '@tensorflow/tfjs-converter',
+      './layers': '@tensorflow/tfjs-layers',
     }[entry];
-    const wanted = besides == null ? core : `${besides},${core}`;
+    const wanted = [core, ...(besides == null ? [] : [besides])].sort().join();
     assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);
   }
 }
@@ -227,6 +228,8 @@ const gates = [
   ['importing registers kernels and gradients, and brings no backend', runsInNode('node_registration.mjs')],
   ['tfjs-moe/ops registers nothing, tfjs-moe/kernels/cpu does', runsInNode('node_ops_only.mjs')],
   ['tfjs-moe/graph loads and runs a GraphModel', runsInNode('node_graph.mjs')],
+  ['tfjs-moe/layers, ESM: a model trains, predicts, saves and loads', runsInNode('node_layers.mjs')],
+  ['tfjs-moe/layers, CommonJS', runsInNode('node_layers.cjs')],
   ['the first example of README.md', runReadme],
   ['types, moduleResolution bundler', compiles('bundler')],
   ['types, moduleResolution node16, .mts and .cts', compiles('node16')],

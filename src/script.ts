@@ -2,5 +2,14 @@
  * The script-tag build, `dist/tf-moe.min.js`. Its exports are added to the global `tf`, which is also what every
  * import of tfjs stands for there; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
  */
+import type {TfjsLayers} from './layers/expert_weights';
+import {registerMoeLayers} from './layers/register_layers';
+
 export * from './index';
 export {moeGraphModel, registerMoeGraphOps} from './graph/index';
+
+const {tf} = globalThis as unknown as {tf: Partial<TfjsLayers>};
+// A page may have tfjs-core alone.
+if (tf.layers != null) {
+  registerMoeLayers(tf as TfjsLayers);
+}

@@ -1,6 +1,7 @@
 /** All of @tensorflow/tfjs and all of this package in one namespace: `import * as tf from 'tfjs-moe/tf'`. */
-import {registerOp} from '@tensorflow/tfjs';
+import {layers as tfjsLayers, registerOp, serialization} from '@tensorflow/tfjs';
 import {type MoeGraphOpRegistry, registerGraphOps} from './graph/graph_ops';
+import {type MoeLayers, registerLayerClasses} from './layers/register_layers';
 
 export * from '@tensorflow/tfjs';
 export * from './index';
@@ -13,4 +14,15 @@ export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} fro
  */
 export function registerMoeGraphOps(tf?: MoeGraphOpRegistry | null): void {
   registerGraphOps(tf ?? {registerOp});
+}
+
+const {mixtureOfExperts} = registerLayerClasses({layers: tfjsLayers, serialization});
+
+/** tf.layers of tfjs, and the layers of this package. */
+export const layers: typeof tfjsLayers & Pick<MoeLayers, 'mixtureOfExperts'> = {...tfjsLayers, mixtureOfExperts};
+/** The types of tf.layers. */
+export declare namespace layers {
+  export type Layer = tfjsLayers.Layer;
+  export type RNN = tfjsLayers.RNN;
+  export type RNNCell = tfjsLayers.RNNCell;
 }

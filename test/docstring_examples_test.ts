@@ -1,11 +1,12 @@
-/** Every example in a docstring of src/ops and src/graph runs as it stands, and gives the values it states. */
+/** Every example in a docstring of src/ops, src/graph and src/layers runs as it stands, and gives the values it states. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
 import * as tf from '../src/tf';
 
 describeWithFlags('docstring examples', ALL_ENVS, () => {
-  it('are there for every op', () => {
+  it('are there for every op and layer', () => {
     const files = docstringExamples.map(({file}) => file);
+    expect(files).toContain('mixture_of_experts.ts');
     for (const op of Object.keys(tf).filter((name) => /^(moe|fused)[A-Z]/.test(name))) {
       const file = `${op.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}.ts`;
       expect(files).toContain(file);

@@ -1,5 +1,5 @@
 import {op, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoeTopK, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {MoeTopK, type MoeTopKAttrs, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
 import {
   assert,
   assertFitsInt32,
@@ -54,16 +54,29 @@ export function chooseExperts(
   opName: string,
 ): MoeTopkResult {
   const [numTokens, numExperts] = $logits.shape;
+  const attrs = checkRouting(numExperts, topk, given, opName);
+  assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
+  const $bias = convertBias(given.scoreCorrectionBias, numExperts, attrs.scoring, opName);
+
+  const [topkWeights, topkIds] = runMoeKernel(MoeTopK, {routerLogits: $logits, scoreCorrectionBias: $bias}, attrs);
+  return {topkWeights: topkWeights as Tensor2D, topkIds: topkIds as Tensor2D};
+}
+
+/** How experts are chosen, checked, defaults filled in: all but the tensors. */
+export function checkRouting(
+  numExperts: number,
+  topk: number,
+  given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>,
+  opName: string,
+): MoeTopKAttrs {
   assertPositiveInteger(topk, 'topk', opName);
   assert(
     topk <= numExperts,
     opName,
     () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`,
   );
-  assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
   const scoring = checkScoring(given.scoring, opName);
   const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
-  const $bias = convertBias(given.scoreCorrectionBias, numExperts, scoring, opName);
   const groups = checkGroups(given, numExperts, topk, opName);
   const routedScalingFactor = given.routedScalingFactor ?? 1;
   assert(
@@ -71,13 +84,7 @@ export function chooseExperts(
     opName,
     () => `routedScalingFactor must be a number that fits float32, but is ${String(routedScalingFactor)}.`,
   );
-
-  const [topkWeights, topkIds] = runMoeKernel(
-    MoeTopK,
-    {routerLogits: $logits, scoreCorrectionBias: $bias},
-    {topk, scoring, renormalize, ...groups, routedScalingFactor},
-  );
-  return {topkWeights: topkWeights as Tensor2D, topkIds: topkIds as Tensor2D};
+  return {topk, scoring, renormalize, ...groups, routedScalingFactor};
 }
 
 function convertBias(

@@ -4,7 +4,7 @@ const {join, relative} = require('node:path');
 const esbuild = require('esbuild');
 
 const testFolder = join(__dirname, '..');
-const sourceFolders = ['ops', 'graph'].map((name) => join(testFolder, '..', 'src', name));
+const sourceFolders = ['ops', 'graph', 'layers'].map((name) => join(testFolder, '..', 'src', name));
 
 const virtualModule = (name, contents) => ({
   name,

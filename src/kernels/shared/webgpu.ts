@@ -45,13 +45,49 @@ export function webgpuKernel<K extends MoeKernelName>(
   kernelName: K,
   run: (backend: WebGPUBackend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
 ): MoeKernel {
-  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) =>
-    run(
-      backend as WebGPUBackend,
-      inputs as unknown as MoeKernels[K]['inputs'],
+  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
+    const webgpu = backend as WebGPUBackend;
+    const converted: TensorInfo[] = [];
+    const inFloats = (info: TensorInfo | undefined) => {
+      if (info?.dtype !== 'float32' || webgpu.tensorMap.get(info.dataId).dtype === 'float32') {
+        return info;
+      }
+      converted.push(integersAsFloats(webgpu, info));
+      return converted[converted.length - 1];
+    };
+    const given = Object.fromEntries(Object.entries(inputs).map(([name, info]) => [name, inFloats(info)]));
+    const outputs = run(
+      webgpu,
+      given as unknown as MoeKernels[K]['inputs'],
       attrs as unknown as MoeKernels[K]['attrs'],
     );
+    disposeAll(webgpu, converted);
+    return outputs;
+  };
   return {kernelName, kernelFunc};
+}
+
+/** tf.cast makes float32 of integers in name only: the buffer holds integers still, which tfjs's own programs know. */
+function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorInfo {
+  const size = util.sizeFromShape(integers.shape);
+  const floats = newTensor(backend, integers.shape, 'float32');
+  if (size > 0) {
+    runWgsl(backend, {
+      name: 'MoeIntegersAsFloats',
+      buffers: [
+        // Of rank 1, whose one stride comes before the uniforms.
+        {name: 'floats', type: 'f32', access: 'read_write', tensor: {...floats, shape: [size]}},
+        {name: 'integers', type: 'i32', access: 'read', tensor: integers},
+      ],
+      uniforms: {size},
+      code: () =>
+        entryPoint(`
+          let i = group * ${WORKGROUP_SIZE}u + thread;
+          if (i < uniforms.size) { floats[i] = f32(integers[i]); }`),
+      numWorkgroups: Math.ceil(size / WORKGROUP_SIZE),
+    });
+  }
+  return floats;
 }
 
 export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {

@@ -4,6 +4,7 @@ import {moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
 import type {MoePermuteOptions, MoePermuteResult, MoeTopkOptions, MoeTopkResult, MoeTopkScoring} from 'tfjs-moe';
 import {moeGraphModel, type MoeGraphModelOptions, registerMoeGraphOps} from 'tfjs-moe/graph';
 import 'tfjs-moe/kernels/cpu';
+import {mixtureOfExperts, MixtureOfExperts, type MixtureOfExpertsArgs, registerMoeLayers} from 'tfjs-moe/layers';
 import {moeSum} from 'tfjs-moe/ops';
 import * as all from 'tfjs-moe/tf';
 
@@ -35,6 +36,14 @@ const topkOptions: MoeTopkOptions = {scoring, scoreCorrectionBias: [0, 1], route
 export const routed: MoeTopkResult = tf.tidy(() => x.moeTopk(1, topkOptions));
 export const balance: tf.Scalar = all.moeLoadBalancingLoss(x, routed.topkIds, {mask: [true, true, false]});
 
+const layerArgs: MixtureOfExpertsArgs = {numExperts: 4, intermediateSize: 8, scoring, inputShape: [2]};
+export const experts: MixtureOfExperts = mixtureOfExperts(layerArgs);
+export const asLayer: tf.layers.Layer = new MixtureOfExperts({...layerArgs, kernelInitializer: 'heNormal'});
+export const ofAllLayers: all.layers.Layer = all.layers.mixtureOfExperts(layerArgs);
+export const dense: all.layers.Layer = all.layers.dense({units: 1});
+export const model: tf.Sequential = tf.sequential({layers: [experts, registerMoeLayers(tf).mixtureOfExperts(layerArgs)]});
+export const load: tf.Tensor1D = experts.expertLoad();
+
 // @ts-expect-error the input is missing
 moePermute(undefined, topkIds, 4);
 // @ts-expect-error numExperts is a number
@@ -55,3 +64,7 @@ void moeGraphModel({routerKernel: x, w1: [[[1]]], w2: [[[1]]]}, {topk: 1, w1Bias
 registerMoeGraphOps({});
 // @ts-expect-error no kernels of that name
 registerMoeKernels('my-backend', 'toaster');
+// @ts-expect-error a layer needs its sizes
+mixtureOfExperts({numExperts: 4});
+// @ts-expect-error an argument that does not exist
+mixtureOfExperts({numExperts: 4, intermediateSize: 8, capacity: 2});

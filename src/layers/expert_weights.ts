@@ -1,0 +1,165 @@
+/** The weights of the layer: their names, shapes and order, and how tf.layers' own parts see one expert at a time. */
+import {
+  type DataType,
+  type serialization,
+  stack,
+  type Tensor,
+  tidy,
+  transpose,
+  unstack,
+  zeros,
+} from '@tensorflow/tfjs-core';
+import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import {
+  type MixtureOfExpertsOptions,
+  type MixtureOfExpertsWeightArgs,
+  toCamelCase,
+  weightArgNames,
+} from './mixture_of_experts_options';
+
+/** What the layer takes of a copy of tfjs, whose classes and registry of layers are its own. */
+export type TfjsLayers = {
+  layers: Pick<typeof layers, 'Layer' | 'dense'>;
+  serialization: Pick<typeof serialization, 'registerClass' | 'SerializationMap'>;
+};
+
+type WeightArgName = keyof MixtureOfExpertsWeightArgs;
+type Initializer = {apply(shape: number[], dtype?: DataType): Tensor; getConfig(): serialization.ConfigDict};
+type Constraint = {apply(weight: Tensor): Tensor};
+/** What tf.layers makes of names and configs. */
+type WeightParts = {
+  kernelInitializer: Initializer;
+  routerInitializer: Initializer;
+  biasInitializer: Initializer;
+  kernelRegularizer: object | null;
+  biasRegularizer: object | null;
+  kernelConstraint: Constraint | null;
+  biasConstraint: Constraint | null;
+};
+
+/** Names and configs are resolved by tf.layers inside its layers only: one of them does it here. */
+export function resolveWeightParts(
+  {layers}: TfjsLayers,
+  given: MixtureOfExpertsWeightArgs,
+  opName: string,
+): {parts: WeightParts; config: serialization.ConfigDict} {
+  const parts: Partial<Record<WeightArgName, unknown>> = {};
+  const config: serialization.ConfigDict = {};
+  for (const argName of weightArgNames) {
+    const denseArgName = argName === 'routerInitializer' ? 'kernelInitializer' : argName;
+    try {
+      const value = toCamelCase(given[argName]) ?? undefined;
+      const dense = layers.dense({name: argName, units: 1, [denseArgName]: value});
+      parts[argName] = (dense as unknown as WeightParts)[denseArgName];
+      config[argName] = dense.getConfig()[denseArgName];
+    } catch (error) {
+      throw new Error(`Error in ${opName}: ${argName} is not one of tf.layers. ${(error as Error).message}`);
+    }
+  }
+  return {parts: parts as WeightParts, config};
+}
+
+export type WeightName =
+  | 'router_kernel'
+  | 'router_bias'
+  | 'w1'
+  | 'w1_bias'
+  | 'w2'
+  | 'w2_bias'
+  | 'shared_w1'
+  | 'shared_w2'
+  | 'shared_gate'
+  | 'score_correction_bias';
+export type Weights = Partial<Record<WeightName, LayerVariable>>;
+
+type WeightSpec = {
+  name: WeightName;
+  shape: number[];
+  initializer: Pick<Initializer, 'apply'>;
+  regularizer?: object | null;
+  constraint?: Constraint | null;
+  trainable?: boolean;
+};
+
+/** The weights in the order of saved files, which must never change; neither must a name. */
+export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
+  const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
+  const gateAndUp = options.gated ? 2 : 1;
+  const kernel = {regularizer: parts.kernelRegularizer, constraint: parts.kernelConstraint};
+  const bias = {regularizer: parts.biasRegularizer, constraint: parts.biasConstraint};
+  // Seeded, each matrix draws with a seed of its own: experts that are alike would stay alike.
+  const seeds = {w1: 0, w2: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
+  const kernelInitializer = (seed: number) => withSeedOffset(parts.kernelInitializer, seed);
+  const experts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+    name,
+    shape,
+    ...kernel,
+    initializer: perExpert((e, one) => drawOutIn(kernelInitializer(seed + e), one)),
+    constraint: kernel.constraint && mapExperts((weight) => constrainOutIn(kernel.constraint!, weight)),
+  });
+  const expertBias = (name: WeightName, shape: number[]): WeightSpec => ({
+    name,
+    shape,
+    ...bias,
+    initializer: perExpert((e, one) => withSeedOffset(parts.biasInitializer, e).apply(one, 'float32')),
+    constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
+  });
+  const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+    name,
+    shape,
+    ...kernel,
+    initializer: {apply: (one) => drawOutIn(kernelInitializer(seed), one)},
+    constraint: kernel.constraint && {apply: (weight) => constrainOutIn(kernel.constraint!, weight)},
+  });
+
+  const specs: Array<WeightSpec | false> = [
+    {name: 'router_kernel', shape: [hiddenSize, E], initializer: parts.routerInitializer, ...kernel},
+    options.useRouterBias && {name: 'router_bias', shape: [E], initializer: parts.biasInitializer, ...bias},
+    experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
+    options.useBias && expertBias('w1_bias', [E, gateAndUp * I]),
+    experts('w2', [E, hiddenSize, I], seeds.w2),
+    options.useBias && expertBias('w2_bias', [E, hiddenSize]),
+    F > 0 && shared('shared_w1', [gateAndUp * F, hiddenSize], seeds.sharedW1),
+    F > 0 && shared('shared_w2', [hiddenSize, F], seeds.sharedW2),
+    options.sharedExpertGate && {
+      name: 'shared_gate',
+      shape: [hiddenSize, 1],
+      initializer: kernelInitializer(seeds.sharedGate),
+      ...kernel,
+    },
+    options.useScoreCorrectionBias && {
+      name: 'score_correction_bias',
+      shape: [E],
+      initializer: {apply: (shape) => zeros(shape)},
+      trainable: false,
+    },
+  ];
+  return specs.filter((spec) => spec !== false);
+}
+
+/** An initializer of [experts, ...], each expert by itself. */
+const perExpert = (draw: (expert: number, shape: number[]) => Tensor): WeightSpec['initializer'] => ({
+  apply: ([numExperts, ...shape]) => tidy(() => stack(Array.from({length: numExperts}, (_, e) => draw(e, shape)))),
+});
+
+const mapExperts = (constrain: (weight: Tensor) => Tensor): Constraint => ({
+  apply: (weight) => tidy(() => stack(unstack(weight).map(constrain))),
+});
+
+/** tf.layers takes its fans and norms from kernels [in, out]. */
+function drawOutIn(initializer: Initializer, [numOut, numIn]: number[]): Tensor {
+  return tidy(() => transpose(initializer.apply([numIn, numOut], 'float32')));
+}
+
+function constrainOutIn(constraint: Constraint, weight: Tensor): Tensor {
+  return tidy(() => transpose(constraint.apply(transpose(weight))));
+}
+
+function withSeedOffset(initializer: Initializer, offset: number): Initializer {
+  const config = initializer.getConfig();
+  if (typeof config.seed !== 'number') {
+    return initializer;
+  }
+  const InitializerClass = initializer.constructor as new (config: serialization.ConfigDict) => Initializer;
+  return new InitializerClass({...config, seed: config.seed + offset});
+}

@@ -1,0 +1,18 @@
+/** Layers for tf.layers, registered for models to load: `tfjs-moe/layers`. */
+import {serialization} from '@tensorflow/tfjs-core';
+import {layers} from '@tensorflow/tfjs-layers';
+import '../index';
+import type {MixtureOfExperts as MixtureOfExpertsLayer, MixtureOfExpertsClass} from './mixture_of_experts';
+import {type MoeLayers, registerLayerClasses} from './register_layers';
+
+export type {MixtureOfExpertsClass} from './mixture_of_experts';
+export type {MixtureOfExpertsArgs, MixtureOfExpertsWeightArgs, MoeDropPolicy} from './mixture_of_experts_options';
+export type {TfjsLayers} from './expert_weights';
+export {type MoeLayers, registerMoeLayers} from './register_layers';
+
+const moeLayers = registerLayerClasses({layers, serialization});
+
+/** A layer MixtureOfExperts, whose docs are those of its class. */
+export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = moeLayers.mixtureOfExperts;
+export const MixtureOfExperts: MixtureOfExpertsClass = moeLayers.MixtureOfExperts;
+export type MixtureOfExperts = MixtureOfExpertsLayer;

@@ -1,0 +1,368 @@
+import {
+  add,
+  cast,
+  expandDims,
+  fill,
+  keep,
+  matMul,
+  mean,
+  mul,
+  randomUniform,
+  type Rank,
+  reshape,
+  type Scalar,
+  type serialization,
+  sigmoid,
+  sign,
+  sub,
+  type Tensor,
+  type Tensor1D,
+  tensor1d,
+  type Tensor2D,
+  type Tensor3D,
+  tidy,
+  util,
+  type Variable,
+  where,
+  zerosLike,
+} from '@tensorflow/tfjs-core';
+import type {layers} from '@tensorflow/tfjs-layers';
+import {assert} from '../ops/checks';
+import {fusedExperts} from '../ops/fused_experts';
+import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
+import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
+import {moeRouterZLoss} from '../ops/moe_router_z_loss';
+import {moeTopk} from '../ops/moe_topk';
+import {AuxiliaryLosses} from './auxiliary_losses';
+import {dropOverCapacity, expertCapacity} from './expert_capacity';
+import {droppedShareOf, entropyOf, loadOf} from './expert_load';
+import {resolveWeightParts, type TfjsLayers, type WeightName, type Weights, weightSpecs} from './expert_weights';
+import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
+
+type Shape = Parameters<layers.Layer['build']>[0];
+type Kwargs = Parameters<layers.Layer['call']>[1];
+
+const opName = 'mixtureOfExperts';
+
+/**
+ * A mixture-of-experts layer for tf.layers: a router sends each token to its `topk` best experts, and their outputs are
+ * added by its weights. It takes the place of the dense layers of a transformer's feed-forward block; input [..., H]
+ * of any rank from 2 on, output of the same shape.
+ *
+ * ```js
+ * const experts = tf.layers.mixtureOfExperts({numExperts: 4, intermediateSize: 8, topk: 2, inputShape: [3, 6]});
+ * const model = tf.sequential({layers: [experts, tf.layers.globalAveragePooling1d({})]});
+ * model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
+ * await model.fit(tf.ones([5, 3, 6]), tf.ones([5, 6]), {epochs: 2, verbose: 0});
+ * model.predict(tf.ones([5, 3, 6])).shape; // => [5, 6]
+ * experts.weights.map(({shape}) => shape); // => [[6, 4], [4, 16, 6], [4, 6, 8]]
+ * (await experts.expertLoad().array()).reduce((sum, count) => sum + count); // => 30
+ * ```
+ *
+ * It works in sequential and functional models, under fit, fitDataset, evaluate and predict, and saves and loads as any
+ * layer does. With `tfjs-moe/tf` it is `tf.layers.mixtureOfExperts`; else import it, or only register it, from
+ * `tfjs-moe/layers` before a model that has it is loaded.
+ *
+ * **Router.** Logits are x . router_kernel (+ router_bias); moeTopk chooses.
+ *
+ * **Balance.** The layer adds to the loss of fit and trainOnBatch: `loadBalancingLossWeight` times moeLoadBalancingLoss
+ * and `routerZLossWeight` times moeRouterZLoss. evaluate and predict leave them out. A training loop of one's own calls
+ * `model.apply(x, {training: true})` and adds `model.calculateLosses()`. Without such a loss,
+ * `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves the bias of an expert by the
+ * rate, up where its load is less than the mean, down where it is more.
+ *
+ * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert, counts in
+ * no loss and no load, and its output is 0. tf.layers hands masks on to layers they are not for: one that is not of
+ * the shape of the input without its last axis is ignored.
+ *
+ * **Capacity.** With `capacityFactor`, in training an expert takes at most ceil(capacityFactor * T * topk / E) of the T
+ * tokens of a batch, masked ones counted in T; others lose that expert and keep the weights of the rest.
+ *
+ * **Weights**, in the order of `layer.weights` and by these names in saved files: router_kernel [H, E],
+ * router_bias [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F],
+ * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize; 2I and 2F are I and F
+ * without `gated`; a weight that no argument asks for is not there.
+ *
+ * A layer that is not `trainable` adds no loss and leaves the bias as it is.
+ *
+ * @param args.numExperts  E.
+ * @param args.intermediateSize  I, the width of one expert.
+ * @param args.topk  K, experts of a token. Default 2.
+ * @param args.scoring  As in moeTopk, as are `renormalize`, `numExpertGroups`, `topkGroups` and `routedScalingFactor`.
+ * @param args.activation  As in moeGroupedMatMul; default `'silu'`.
+ * @param args.gated  Default true: activation(gate) * up.
+ * @param args.useBias  Whether experts have biases. Default false.
+ * @param args.useRouterBias  Whether the router has one. Default false.
+ * @param args.numSharedExperts  Experts that take every token, as one of their width in all. Default 0.
+ * @param args.sharedIntermediateSize  That width. Default numSharedExperts * intermediateSize.
+ * @param args.sharedExpertGate  Multiply their output by sigmoid(x . shared_gate). Default false.
+ * @param args.loadBalancingLossWeight  Default 0.01.
+ * @param args.routerZLossWeight  Default 0.
+ * @param args.scoreCorrectionBiasUpdateRate  Default 0. Not with scoring `'softmaxAfterTopk'`.
+ * @param args.useScoreCorrectionBias  Whether there is the bias that moeTopk adds for its choice. Default: where the
+ *     rate is not 0. True with a rate of 0 is a bias that stays, as of a checkpoint.
+ * @param args.routerJitter  In training, multiply the router's input by random numbers of 1 - jitter to 1 + jitter, as
+ *     Switch Transformers do. Default 0.
+ * @param args.seed  Makes the jitter the same for the same calls of a new layer.
+ * @param args.capacityFactor  Default: nothing is dropped.
+ * @param args.dropPolicy  Which tokens of a full expert stay: `'probability'` (default), those with the largest
+ *     weights; `'position'`, the first.
+ * @param args.kernelInitializer  Of experts, shared experts and shared_gate, drawn for each expert as for a dense
+ *     layer of its size. Default `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
+ * @param args.routerInitializer  Of router_kernel. Default `'glorotNormal'`.
+ * @param args.biasInitializer  Of the biases. Default `'zeros'`.
+ * @param args.kernelRegularizer  Of router_kernel and all kernels of experts; `biasRegularizer` of the biases.
+ * @param args.kernelConstraint  Of the same, each expert's matrix [in, out] by itself; `biasConstraint` of the biases.
+ *     tf.layers 4.22 applies constraints where weights are set or loaded, not in fit.
+ * @param args.name  And whatever else every layer of tf.layers takes.
+ *
+ * @throws if an argument is unknown or does not fit, before the layer is made.
+ *
+ * Source: GShard, Switch Transformers, DeepSeek-V3; Megatron-LM `MoELayer`.
+ */
+export interface MixtureOfExperts extends layers.Layer {
+  /** int32 [E]: how many tokens of the last batch each expert ran. Computed on the device when asked for. */
+  expertLoad(): Tensor1D;
+  /** float32 scalar: the entropy of expertLoad's shares, in nats; ln(E) where all experts are alike. */
+  expertLoadEntropy(): Scalar;
+  /** float32 scalar: the part of the last batch's assignments that were past their expert's capacity. */
+  droppedShare(): Scalar;
+}
+
+/** The class MixtureOfExperts, made for one copy of tfjs. */
+export type MixtureOfExpertsClass = {
+  new (args: MixtureOfExpertsArgs): MixtureOfExperts;
+  readonly prototype: MixtureOfExperts;
+  className: string;
+  fromConfig: (typeof layers.Layer)['fromConfig'];
+};
+
+/** The expert ids of a batch: as chosen, -1 for masked tokens; and those that were run, -1 also for dropped ones. */
+type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
+
+/** The layer as a class of the Layer that is given. */
+export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
+  class MixtureOfExpertsLayer extends tf.layers.Layer {
+    static className = 'MixtureOfExperts';
+    private readonly options;
+    private readonly weightParts;
+    private readonly variables: Weights = {};
+    private readonly auxiliaryLosses = new AuxiliaryLosses();
+    private lastRouting: Routing | undefined;
+    private numJitters = 0;
+
+    constructor(args: MixtureOfExpertsArgs) {
+      const options = checkArgs(args, opName);
+      const weightParts = resolveWeightParts(tf, args, opName);
+      super(args);
+      this.options = options;
+      this.weightParts = weightParts;
+      this.supportsMasking = true;
+      this.inputSpec = [{minNDim: 2}];
+      if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
+        this.addLoss(() => this.auxiliaryLosses.mean());
+      }
+    }
+
+    override build(inputShape: Shape): void {
+      const shape = onlyShape(inputShape);
+      const hiddenSize = shape[shape.length - 1] ?? 0;
+      assert(
+        hiddenSize >= 1,
+        opName,
+        () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
+      );
+      for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
+        // tf.layers asks for objects of its own classes, and calls no more of them than apply.
+        this.variables[spec.name] = this.addWeight(
+          spec.name,
+          spec.shape,
+          'float32',
+          spec.initializer as never,
+          spec.regularizer as never,
+          spec.trainable ?? true,
+          spec.constraint as never,
+        );
+      }
+      this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
+      super.build(inputShape);
+    }
+
+    override computeOutputShape(inputShape: Shape): Shape {
+      return onlyShape(inputShape);
+    }
+
+    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
+      return tidy(() => {
+        this.invokeCallHook(inputs, kwargs);
+        const input = Array.isArray(inputs) ? inputs[0] : inputs;
+        const isTraining = Boolean(kwargs?.training);
+        const mask = tokenMask(kwargs?.mask, input.shape);
+        const x = tokensOf(input, mask);
+        const logits = this.routerLogits(x, isTraining);
+        const {topkWeights, topkIds} = this.chooseExperts(logits);
+        const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
+        const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
+        if (isTraining && this.trainable) {
+          this.addAuxiliaryLosses(logits, chosenIds, mask);
+          this.updateScoreCorrectionBias(chosenIds);
+        }
+        this.remember({chosenIds, keptIds});
+        return reshape(this.outputOf(x, topkWeights, keptIds), input.shape);
+      });
+    }
+
+    expertLoad(): Tensor1D {
+      return tidy(() => loadOf(this.routingOf('expertLoad').keptIds, this.options.numExperts));
+    }
+
+    expertLoadEntropy(): Scalar {
+      return tidy(() => entropyOf(loadOf(this.routingOf('expertLoadEntropy').keptIds, this.options.numExperts)));
+    }
+
+    droppedShare(): Scalar {
+      const {chosenIds, keptIds} = this.routingOf('droppedShare');
+      return tidy(() => droppedShareOf(chosenIds, keptIds));
+    }
+
+    override getConfig(): serialization.ConfigDict {
+      return {...super.getConfig(), ...this.options, ...this.weightParts.config};
+    }
+
+    protected override disposeWeights(): number {
+      this.auxiliaryLosses.dispose();
+      this.forgetRouting();
+      return super.disposeWeights();
+    }
+
+    private read(name: WeightName): Variable | undefined {
+      return this.variables[name]?.read() as Variable | undefined;
+    }
+
+    private routerLogits(x: Tensor2D, isTraining: boolean): Tensor2D {
+      const logits = matMul<Tensor2D>(isTraining ? this.withJitter(x) : x, this.read('router_kernel') as Tensor2D);
+      const bias = this.read('router_bias');
+      return bias == null ? logits : add(logits, bias);
+    }
+
+    private withJitter(x: Tensor2D): Tensor2D {
+      const {routerJitter, seed} = this.options;
+      if (routerJitter === 0) {
+        return x;
+      }
+      const seedOfCall = seed == null ? undefined : seed + this.numJitters++;
+      return mul(x, randomUniform(x.shape, 1 - routerJitter, 1 + routerJitter, 'float32', seedOfCall));
+    }
+
+    private chooseExperts(logits: Tensor2D) {
+      const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = this.options;
+      const scoreCorrectionBias = this.read('score_correction_bias');
+      return moeTopk(logits, topk, {
+        scoring,
+        renormalize,
+        scoreCorrectionBias,
+        numExpertGroups,
+        topkGroups,
+        routedScalingFactor,
+      });
+    }
+
+    private dropPastCapacity(ids: Tensor2D, weights: Tensor2D): Tensor2D {
+      const {capacityFactor, dropPolicy, numExperts} = this.options;
+      if (capacityFactor == null) {
+        return ids;
+      }
+      const capacity = expertCapacity(ids.shape[0], ids.shape[1], numExperts, capacityFactor);
+      return dropOverCapacity(ids, weights, numExperts, capacity, dropPolicy);
+    }
+
+    private addAuxiliaryLosses(logits: Tensor2D, topkIds: Tensor2D, mask: Tensor1D | undefined): void {
+      const {loadBalancingLossWeight, routerZLossWeight, scoring} = this.options;
+      const losses: Scalar[] = [];
+      if (loadBalancingLossWeight > 0) {
+        losses.push(mul(moeLoadBalancingLoss(logits, topkIds, {mask, scoring}), loadBalancingLossWeight));
+      }
+      if (routerZLossWeight > 0) {
+        losses.push(mul(moeRouterZLoss(logits, {mask}), routerZLossWeight));
+      }
+      if (losses.length > 0) {
+        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)));
+      }
+    }
+
+    private updateScoreCorrectionBias(topkIds: Tensor2D): void {
+      const {scoreCorrectionBiasUpdateRate, numExperts} = this.options;
+      if (scoreCorrectionBiasUpdateRate > 0) {
+        const bias = this.variables.score_correction_bias!;
+        const load = cast(loadOf(topkIds, numExperts), 'float32');
+        bias.write(add(bias.read(), mul(sign(sub(mean(load), load)), scoreCorrectionBiasUpdateRate)));
+      }
+    }
+
+    private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
+      const {activation, gated} = this.options;
+      const routed = fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
+        activation,
+        gated,
+        w1Bias: this.read('w1_bias'),
+        w2Bias: this.read('w2_bias'),
+      });
+      const w1 = this.read('shared_w1') as Tensor2D | undefined;
+      const w2 = this.read('shared_w2') as Tensor2D | undefined;
+      if (w1 == null || w2 == null) {
+        return routed;
+      }
+      // Every token to one expert: the grouped matmul has the activations.
+      const allRows = tensor1d([0, x.shape[0]], 'int32');
+      const intermediate = moeGroupedMatMul(x, oneExpert(w1), allRows, {activation, gated});
+      const shared = moeGroupedMatMul(intermediate, oneExpert(w2), allRows);
+      const gate = this.read('shared_gate') as Tensor2D | undefined;
+      return add(routed, gate == null ? shared : mul(shared, sigmoid(matMul(x, gate))));
+    }
+
+    private remember(routing: Routing): void {
+      this.forgetRouting();
+      keep(routing.chosenIds);
+      keep(routing.keptIds);
+      this.lastRouting = routing;
+    }
+
+    private forgetRouting(): void {
+      this.lastRouting?.chosenIds.dispose();
+      this.lastRouting?.keptIds.dispose();
+      this.lastRouting = undefined;
+    }
+
+    private routingOf(method: string): Routing {
+      if (this.lastRouting == null) {
+        throw new Error(`Error in ${opName}: ${method}() needs a batch, but layer '${this.name}' has had none yet.`);
+      }
+      return this.lastRouting;
+    }
+  }
+  return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
+}
+
+function onlyShape(shape: Shape): Array<number | null> {
+  return (Array.isArray(shape[0]) ? shape[0] : shape) as Array<number | null>;
+}
+
+/** bool [T], or none: tf.layers goes on giving a mask to later layers, whatever their shapes. */
+function tokenMask(mask: Tensor | Tensor[] | null | undefined, inputShape: number[]): Tensor1D | undefined {
+  const given = Array.isArray(mask) ? mask[0] : mask;
+  if (given == null || !util.arraysEqual(given.shape, inputShape.slice(0, -1))) {
+    return undefined;
+  }
+  return cast(reshape(given, [given.size]) as Tensor1D, 'bool');
+}
+
+/** float32 [T, H]. Masked tokens are 0, and so are their outputs: nothing of what they hold gets any further. */
+function tokensOf(input: Tensor, mask: Tensor1D | undefined): Tensor2D {
+  const hiddenSize = input.shape[input.rank - 1];
+  const x = cast(reshape<Rank.R2>(input, [input.size / hiddenSize, hiddenSize]), 'float32') as Tensor2D;
+  return mask == null ? x : where(expandDims(mask, 1), x, zerosLike(x));
+}
+
+const noExperts = (shape: [number, number]): Tensor2D => fill<Rank.R2>(shape, -1, 'int32');
+
+const oneExpert = (weights: Tensor2D): Tensor3D => expandDims(weights, 0);

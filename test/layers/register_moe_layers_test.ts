@@ -1,0 +1,85 @@
+/** Other copies of tfjs, whose layers and registry of classes are their own. */
+import * as tf from '../../src/tf';
+import {mixtureOfExperts, MixtureOfExperts, registerMoeLayers, type TfjsLayers} from '../../src/layers/index';
+import * as tfjs from '@tensorflow/tfjs';
+
+type Classes = ReturnType<TfjsLayers['serialization']['SerializationMap']['getMap']>['classNameMap'];
+type Copy = TfjsLayers & {classes: Classes};
+
+function copyOfTfjs(): Copy {
+  const classes: Classes = {};
+  const {layers} = tfjs;
+  return {
+    classes,
+    layers: {Layer: class extends layers.Layer {} as typeof layers.Layer, dense: layers.dense},
+    serialization: {
+      registerClass: ((cls: tf.serialization.SerializableConstructor<tf.serialization.Serializable>) => {
+        expect(classes[cls.className]).withContext('registered once').toBeUndefined();
+        classes[cls.className] = [cls, cls.fromConfig];
+      }) as unknown as TfjsLayers['serialization']['registerClass'],
+      SerializationMap: {getMap: () => ({classNameMap: classes})} as unknown as TfjsLayers['serialization']['SerializationMap'],
+    },
+  };
+}
+const added = ({layers}: TfjsLayers) => (layers as Partial<typeof tf.layers>).mixtureOfExperts;
+const sizes = {numExperts: 2, intermediateSize: 2};
+
+describe('registerMoeLayers', () => {
+  it('builds the class on the Layer of that copy, registers it there and adds it to its layers', () => {
+    const copy = copyOfTfjs();
+    const made = registerMoeLayers(copy);
+    const layer = added(copy)!(sizes);
+    expect(layer).toBeInstanceOf(copy.layers.Layer);
+    expect(layer).toBeInstanceOf(made.MixtureOfExperts);
+    expect(layer).not.toBeInstanceOf(MixtureOfExperts);
+    expect(copy.classes.MixtureOfExperts[0] as unknown).toBe(made.MixtureOfExperts);
+    expect(layer.getClassName()).toBe('MixtureOfExperts');
+  });
+
+  it('changes nothing the second time, nor where others were before', () => {
+    const copy = copyOfTfjs();
+    const made = registerMoeLayers(copy);
+    const before = [added(copy), copy.classes.MixtureOfExperts];
+    expect(registerMoeLayers(copy)).toBe(made);
+    expect([added(copy), copy.classes.MixtureOfExperts]).toEqual(before);
+
+    const taken = copyOfTfjs();
+    const theirs = () => undefined;
+    Object.assign(taken.layers, {mixtureOfExperts: theirs});
+    registerMoeLayers(taken);
+    expect(added(taken) as unknown).toBe(theirs);
+  });
+
+  it('replaces layers that are frozen by a copy, and leaves what cannot be changed', () => {
+    const frozen = copyOfTfjs();
+    const {layers} = frozen;
+    Object.freeze(layers);
+    registerMoeLayers(frozen);
+    expect(frozen.layers).not.toBe(layers);
+    expect(frozen.layers).toEqual(jasmine.objectContaining(layers));
+    expect(added(frozen)!(sizes)).toBeInstanceOf(layers.Layer);
+
+    const fixed = Object.freeze({...copyOfTfjs(), layers});
+    expect(registerMoeLayers(fixed).mixtureOfExperts(sizes)).toBeInstanceOf(layers.Layer);
+    expect(fixed.layers).toBe(layers);
+    expect(fixed.classes.MixtureOfExperts).toBeDefined();
+  });
+
+  it('says what is missing, and registers nothing', () => {
+    const message = 'Error in registerMoeLayers: tf must have layers and serialization, as @tensorflow/tfjs has.';
+    const {serialization, classes} = copyOfTfjs();
+    for (const given of [undefined, {}, {serialization, layers: {}}, {layers: tfjs.layers}]) {
+      expect(() => registerMoeLayers(given as TfjsLayers)).toThrowError(message);
+    }
+    expect(classes).toEqual({});
+  });
+
+  it('has one class for each copy, whatever the entry', () => {
+    expect(tf.layers.mixtureOfExperts).toBe(mixtureOfExperts);
+    expect(mixtureOfExperts(sizes)).toBeInstanceOf(tf.layers.Layer);
+    expect(new MixtureOfExperts(sizes)).toBeInstanceOf(tfjs.layers.Layer);
+    expect(Object.keys(tfjs.layers).filter((name) => !(name in tf.layers))).toEqual([]);
+    const {classNameMap} = tfjs.serialization.SerializationMap.getMap();
+    expect(classNameMap.MixtureOfExperts[0] as unknown).toBe(MixtureOfExperts);
+  });
+});

@@ -1,0 +1,128 @@
+/** What a file keeps of the layer, on one backend and for the others. */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
+import {expectFloats, expectWithin} from '../support/expect';
+import {type LayerArgs, loadedModel, type MoeLayer, onCpu, randomizeWeights, randomTensor, savedModel} from '../support/layers';
+
+const sizes = {numExperts: 4, intermediateSize: 3};
+const H = 5;
+const shape = [2, 3, H];
+/** Every option, none with its default. */
+const everyOption: Omit<Required<LayerArgs>, 'batchInputShape' | 'batchSize' | 'dtype' | 'inputDType' | 'weights'> = {
+  ...sizes,
+  name: 'mixture',
+  trainable: false,
+  inputShape: [3, H],
+  topk: 3,
+  scoring: 'sqrtSoftplus',
+  renormalize: false,
+  numExpertGroups: 2,
+  topkGroups: 2,
+  routedScalingFactor: 2.5,
+  activation: 'geluTanh',
+  gated: false,
+  useBias: true,
+  useRouterBias: true,
+  numSharedExperts: 2,
+  sharedIntermediateSize: 7,
+  sharedExpertGate: true,
+  loadBalancingLossWeight: 0.5,
+  routerZLossWeight: 0.25,
+  useScoreCorrectionBias: true,
+  scoreCorrectionBiasUpdateRate: 0.125,
+  routerJitter: 0.5,
+  seed: 3,
+  capacityFactor: 1.5,
+  dropPolicy: 'position',
+  kernelInitializer: 'heNormal',
+  routerInitializer: 'randomUniform',
+  biasInitializer: 'ones',
+  kernelRegularizer: 'l1l2',
+  biasRegularizer: 'l1l2',
+  kernelConstraint: 'nonNeg',
+  biasConstraint: 'nonNeg',
+};
+
+function modelOf(args: Partial<LayerArgs>): tf.LayersModel {
+  const input = tf.input({shape: [3, H]});
+  const experts = tf.layers.mixtureOfExperts({...sizes, ...args}).apply(input) as tf.SymbolicTensor;
+  const model = tf.model({inputs: input, outputs: tf.layers.dense({units: 2}).apply(experts) as tf.SymbolicTensor});
+  randomizeWeights(model);
+  return model;
+}
+
+const predicted = (model: tf.LayersModel) => (model.predict(randomTensor(shape, 9)) as tf.Tensor).data() as Promise<Float32Array>;
+
+describeWithFlags('mixtureOfExperts in a file', ALL_ENVS, () => {
+  const args = {useBias: true, numSharedExperts: 1, scoreCorrectionBiasUpdateRate: 0.1};
+
+  it('keeps its weights to the bit, and what a model predicts', async () => {
+    const model = modelOf(args);
+    const [wanted, loaded] = [await predicted(model), await loadedModel(await savedModel(model))];
+    await expectFloats(tf.tensor1d(await predicted(loaded)), wanted, 'predicted');
+    const values = await Promise.all(model.getWeights().map((weight) => weight.data()));
+    await Promise.all(loaded.getWeights().map((weight, i) => expectFloats(weight, values[i] as Float32Array, `weight ${i}`)));
+  });
+
+  it('predicts alike on the cpu and on this backend, wherever it was saved', async () => {
+    const [fromCpu, wanted] = await onCpu(async () => {
+      const model = modelOf(args);
+      return [await savedModel(model), await predicted(model)];
+    });
+    const loaded = await loadedModel(fromCpu);
+    await expectWithin(tf.tensor1d(await predicted(loaded)), wanted, () => 1e-5, 'loaded from the cpu');
+    const fromHere = await savedModel(loaded);
+    const onceMore = await onCpu(async () => predicted(await loadedModel(fromHere)));
+    await expectFloats(tf.tensor1d(onceMore), wanted, 'back on the cpu');
+  });
+});
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+
+describeWithFlags('the config of mixtureOfExperts', cpu, () => {
+  /** A copy, with null for undefined, as in a file; tfjs writes into configs that it is given. */
+  const copyOf = (config: tf.serialization.ConfigDict): tf.serialization.ConfigDict =>
+    JSON.parse(JSON.stringify(config, (_, value: unknown) => value ?? null)) as tf.serialization.ConfigDict;
+  const ofModel = (model: tf.LayersModel) => copyOf(model.layers[1].getConfig());
+
+  it('has every option, and makes a layer of the same config', () => {
+    const config = tf.layers.mixtureOfExperts(everyOption).getConfig();
+    expect(Object.keys(everyOption).filter((name) => name !== 'inputShape' && config[name] == null)).toEqual([]);
+    for (const [name, value] of Object.entries(everyOption)) {
+      if (!/Initializer|Regularizer|Constraint|inputShape/.test(name)) {
+        expect(config[name]).withContext(name).toEqual(value as string);
+      }
+    }
+    const MixtureOfExperts = tf.layers.mixtureOfExperts(sizes).constructor as unknown as {
+      fromConfig: (cls: unknown, config: tf.serialization.ConfigDict) => MoeLayer;
+    };
+    const again = MixtureOfExperts.fromConfig(MixtureOfExperts, copyOf(config)).getConfig();
+    expect(copyOf(again)).toEqual(copyOf(config));
+  });
+
+  it('is the same after a file', async () => {
+    const {name: _name, inputShape: _inputShape, ...args} = everyOption;
+    for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const) {
+      const rateOf = scoring === 'softmaxAfterTopk' ? {useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 0} : {};
+      const model = modelOf({...args, scoring, ...rateOf});
+      const loaded = await loadedModel(await savedModel(model));
+      expect(ofModel(loaded)).withContext(scoring).toEqual(ofModel(model));
+    }
+    for (const activation of ['linear', 'relu', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai'] as const) {
+      const loaded = await loadedModel(await savedModel(modelOf({activation})));
+      expect(ofModel(loaded).activation).toBe(activation);
+    }
+  });
+
+  it('has options in snake_case taken as what they are', () => {
+    const snakeCase = {scoring: 'softmax_after_topk', activation: 'gelu_tanh', kernelInitializer: 'he_normal'} as unknown as LayerArgs;
+    const {scoring, activation} = tf.layers.mixtureOfExperts({...snakeCase, ...sizes}).getConfig();
+    expect([scoring, activation]).toEqual(['softmaxAfterTopk', 'geluTanh']);
+  });
+
+  it('has undefined and null for what is not given', () => {
+    const nothing = Object.fromEntries(Object.keys(everyOption).map((name) => [name, null]));
+    const config = tf.layers.mixtureOfExperts({...nothing, ...sizes, name: 'a', trainable: true}).getConfig();
+    expect(config).toEqual(tf.layers.mixtureOfExperts({...sizes, name: 'a', topk: undefined}).getConfig());
+  });
+});
