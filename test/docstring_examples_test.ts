@@ -1,7 +1,12 @@
-/** Every example in a docstring of src/ops runs as it stands, and gives the values it states. */
+/** Every example in a docstring of src/ops and src/layers runs as it stands, and gives the values it states. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
+import * as checkpoints from '../src/layers/checkpoints';
+import * as safetensors from '../src/layers/safetensors';
 import * as tf from '../src/tf';
+
+/** What examples import from 'tfjs-moe/layers'. */
+const layersEntry = {...checkpoints, ...safetensors};
 
 describeWithFlags('docstring examples', ALL_ENVS, () => {
   it('are there for every op', () => {
@@ -16,10 +21,11 @@ describeWithFlags('docstring examples', ALL_ENVS, () => {
   docstringExamples.forEach(({file, run}) => {
     it(`${file} gives what it states`, async () => {
       let stated = 0;
-      await run(tf, (actual, expected) => {
+      const expectValue = (actual: unknown, expected: unknown) => {
         stated++;
         expect(actual).toEqual(expected);
-      });
+      };
+      await run(tf, expectValue, layersEntry);
       expect(stated).toBeGreaterThan(0);
     });
   });

@@ -1,10 +1,11 @@
-/** Karma preprocessor: bundles test/main.ts with every spec below test/, and every docstring example of src/ops. */
+/** Karma preprocessor: bundles test/main.ts with every spec below test/, and every docstring example of `exampleFolders`. */
 const {readdirSync, readFileSync} = require('node:fs');
 const {join, relative} = require('node:path');
 const esbuild = require('esbuild');
 
 const testFolder = join(__dirname, '..');
-const opsFolder = join(testFolder, '..', 'src', 'ops');
+const sourceFolder = join(testFolder, '..', 'src');
+const exampleFolders = ['ops', 'layers'];
 
 const virtualModule = (name, contents) => ({
   name,
@@ -22,18 +23,21 @@ const importAllSpecs = () =>
     .join('\n');
 
 /**
- * Each ```js block in a docstring, as a function of (tf, expectValue): a statement `expression; // => value`
- * becomes `expectValue(expression, value)`.
+ * Each ```js block in a docstring, as a function of (tf, expectValue, layers): a statement `expression; // => value`
+ * becomes `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' takes from `layers`.
  */
 const docstringExamples = () => {
   const examples = [];
-  for (const file of readdirSync(opsFolder).sort()) {
-    const source = readFileSync(join(opsFolder, file), 'utf8');
-    for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
-      const code = block
-        .replace(/^ \* ?/gm, '')
-        .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
-      examples.push(`{file: ${JSON.stringify(file)}, run: async (tf, expectValue) => {${code}}}`);
+  for (const folder of exampleFolders) {
+    for (const file of readdirSync(join(sourceFolder, folder)).sort()) {
+      const source = readFileSync(join(sourceFolder, folder, file), 'utf8');
+      for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
+        const code = block
+          .replace(/^ \* ?/gm, '')
+          .replace(/^import (\{.*\}) from 'tfjs-moe\/layers';$/gm, 'const $1 = layers;')
+          .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
+        examples.push(`{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${code}}}`);
+      }
     }
   }
   return `export const docstringExamples = [${examples.join(',\n')}];`;
