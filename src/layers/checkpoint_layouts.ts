@@ -19,10 +19,10 @@ export type CheckpointTensor = {name: string; shape: number[]};
  */
 export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: boolean};
 
-/** A weight of the block: the concatenation of the tensors of the first candidate that the checkpoint has. */
+/** A weight of the block: the concatenation of tensors of the checkpoint. */
 export type CheckpointWeight = {
   shape: number[];
-  candidates: CheckpointTensor[][];
+  tensors: CheckpointTensor[];
   /** Absent where the values lie as they should. */
   transposed?: TransposedMatrices;
 };
@@ -68,18 +68,27 @@ export type CheckpointLayout = {
 };
 
 type Sizes = Pick<CheckpointLayout, 'numExperts' | 'hiddenSize' | 'intermediateSize'>;
-type LayoutOf = (config: ConfigReader, at: string) => CheckpointLayout;
+
+/** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
+export type CheckpointBlock = {
+  at: string;
+  hasTensor: (name: string) => boolean;
+};
+
+type LayoutOf = (config: ConfigReader, block: CheckpointBlock) => CheckpointLayout;
 
 const weight = (
   shape: number[],
-  candidates: CheckpointTensor[][],
+  tensors: CheckpointTensor[],
   transposed?: TransposedMatrices,
-): CheckpointWeight => ({shape, candidates, transposed});
+): CheckpointWeight => ({shape, tensors, transposed});
 
-/** [out, in] as torch.nn.Linear has it, under each of the names that it goes by. */
-function routerKernel({numExperts, hiddenSize}: Sizes, ...names: string[]): CheckpointWeight {
-  const candidates = names.map((name) => [{name, shape: [numExperts, hiddenSize]}]);
-  return weight([hiddenSize, numExperts], candidates, {rows: numExperts, columns: hiddenSize});
+/** [out, in] as torch.nn.Linear has it, under the one of its names that the checkpoint has, or the first. */
+function routerKernel({numExperts, hiddenSize}: Sizes, {at, hasTensor}: CheckpointBlock, ...names: string[]) {
+  const paths = names.map((name) => at + name);
+  const name = paths.find(hasTensor) ?? paths[0];
+  const shape = [numExperts, hiddenSize];
+  return weight([hiddenSize, numExperts], [{name, shape}], {rows: numExperts, columns: hiddenSize});
 }
 
 type ExpertTensors = {w1: CheckpointTensor[]; w2: CheckpointTensor[]};
@@ -104,10 +113,14 @@ function stackedTensors(w1: string, w2: string, {numExperts, hiddenSize, interme
   };
 }
 
-function expertWeights({numExperts, hiddenSize, intermediateSize}: Sizes, ...candidates: ExpertTensors[]) {
+/** The first of the ways to have experts of which the checkpoint has any tensor, or the first of all. */
+function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, ...ways: ExpertTensors[]) {
+  const {numExperts, hiddenSize, intermediateSize} = sizes;
+  const isThere = ({w1, w2}: ExpertTensors) => [...w1, ...w2].some(({name}) => hasTensor(name));
+  const {w1, w2} = ways.find(isThere) ?? ways[0];
   return {
-    w1: weight([numExperts, 2 * intermediateSize, hiddenSize], candidates.map(({w1}) => w1)),
-    w2: weight([numExperts, hiddenSize, intermediateSize], candidates.map(({w2}) => w2)),
+    w1: weight([numExperts, 2 * intermediateSize, hiddenSize], w1),
+    w2: weight([numExperts, hiddenSize, intermediateSize], w2),
   };
 }
 
@@ -115,8 +128,8 @@ function expertWeights({numExperts, hiddenSize, intermediateSize}: Sizes, ...can
 function sharedExpert(w1: string[], w2: string, hiddenSize: number, sharedSize: number) {
   const rows = (2 * sharedSize) / w1.length;
   return {
-    shared_w1: weight([2 * sharedSize, hiddenSize], [w1.map((name) => ({name, shape: [rows, hiddenSize]}))]),
-    shared_w2: weight([hiddenSize, sharedSize], [[{name: w2, shape: [hiddenSize, sharedSize]}]]),
+    shared_w1: weight([2 * sharedSize, hiddenSize], w1.map((name) => ({name, shape: [rows, hiddenSize]}))),
+    shared_w2: weight([hiddenSize, sharedSize], [{name: w2, shape: [hiddenSize, sharedSize]}]),
   };
 }
 
@@ -124,16 +137,18 @@ const sharedProjections = (path: string, hiddenSize: number, sharedSize: number)
   sharedExpert([`${path}.gate_proj.weight`, `${path}.up_proj.weight`], `${path}.down_proj.weight`, hiddenSize, sharedSize);
 
 /** MixtralSparseMoeBlock: w1 is the gate, w3 the up, w2 the down. */
-const mixtral: LayoutOf = (config, at) => {
+const mixtral: LayoutOf = (config, block) => {
+  const {at} = block;
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
   return {
     ...sizes,
     sharedIntermediateSize: 0,
     topk: config.topk(),
     weights: {
-      router_kernel: routerKernel(sizes, `${at}block_sparse_moe.gate.weight`, `${at}mlp.gate.weight`),
+      router_kernel: routerKernel(sizes, block, 'block_sparse_moe.gate.weight', 'mlp.gate.weight'),
       ...expertWeights(
         sizes,
+        block,
         tensorsPerExpert(`${at}block_sparse_moe.experts`, ['w1', 'w3', 'w2'], sizes),
         stackedTensors(`${at}mlp.experts.gate_up_proj`, `${at}mlp.experts.down_proj`, sizes),
       ),
@@ -143,14 +158,18 @@ const mixtral: LayoutOf = (config, at) => {
 };
 
 /** What Qwen-MoE, OLMoE and DeepSeek have in common. */
-const projections = (at: string, sizes: Sizes) => ({
-  router_kernel: routerKernel(sizes, `${at}mlp.gate.weight`),
-  ...expertWeights(
-    sizes,
-    tensorsPerExpert(`${at}mlp.experts`, ['gate_proj', 'up_proj', 'down_proj'], sizes),
-    stackedTensors(`${at}mlp.experts.gate_up_proj`, `${at}mlp.experts.down_proj`, sizes),
-  ),
-});
+function projections(block: CheckpointBlock, sizes: Sizes) {
+  const path = `${block.at}mlp.experts`;
+  return {
+    router_kernel: routerKernel(sizes, block, 'mlp.gate.weight'),
+    ...expertWeights(
+      sizes,
+      block,
+      tensorsPerExpert(path, ['gate_proj', 'up_proj', 'down_proj'], sizes),
+      stackedTensors(`${path}.gate_up_proj`, `${path}.down_proj`, sizes),
+    ),
+  };
+}
 
 /** Softmax over all experts, as Qwen-MoE and OLMoE route. */
 const softmaxRouting = (config: ConfigReader): MoeCheckpointRouting => ({
@@ -160,20 +179,21 @@ const softmaxRouting = (config: ConfigReader): MoeCheckpointRouting => ({
 });
 
 /** Qwen3MoeSparseMoeBlock. */
-const qwen3Moe: LayoutOf = (config, at) => {
+const qwen3Moe: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_experts', 'moe_intermediate_size');
   return {
     ...sizes,
     sharedIntermediateSize: 0,
     topk: config.topk(),
-    weights: projections(at, sizes),
+    weights: projections(block, sizes),
     routing: softmaxRouting(config),
   };
 };
 
 /** Qwen2MoeSparseMoeBlock: as Qwen3's, with a shared expert times the sigmoid of a gate of its own. */
-const qwen2Moe: LayoutOf = (config, at) => {
-  const layout = qwen3Moe(config, at);
+const qwen2Moe: LayoutOf = (config, block) => {
+  const {at} = block;
+  const layout = qwen3Moe(config, block);
   const {hiddenSize} = layout;
   const sharedIntermediateSize = config.positiveInteger('shared_expert_intermediate_size');
   return {
@@ -182,19 +202,19 @@ const qwen2Moe: LayoutOf = (config, at) => {
     weights: {
       ...layout.weights,
       ...sharedProjections(`${at}mlp.shared_expert`, hiddenSize, sharedIntermediateSize),
-      shared_gate: weight([hiddenSize, 1], [[{name: `${at}mlp.shared_expert_gate.weight`, shape: [1, hiddenSize]}]]),
+      shared_gate: weight([hiddenSize, 1], [{name: `${at}mlp.shared_expert_gate.weight`, shape: [1, hiddenSize]}]),
     },
   };
 };
 
 /** OlmoeSparseMoeBlock. */
-const olmoe: LayoutOf = (config, at) => {
+const olmoe: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_experts', 'intermediate_size');
   return {
     ...sizes,
     sharedIntermediateSize: 0,
     topk: config.topk(),
-    weights: projections(at, sizes),
+    weights: projections(block, sizes),
     routing: softmaxRouting(config),
   };
 };
@@ -202,19 +222,19 @@ const olmoe: LayoutOf = (config, at) => {
 /** What both DeepSeeks have: experts, and shared experts stored as one. */
 function deepseek(
   config: ConfigReader,
-  at: string,
+  block: CheckpointBlock,
   routing: Omit<MoeCheckpointRouting, 'activation'>,
 ): CheckpointLayout {
   const sizes = config.sizes('n_routed_experts', 'moe_intermediate_size');
   const numShared = config.has('n_shared_experts') ? config.positiveInteger('n_shared_experts') : 0;
   const sharedIntermediateSize = numShared * sizes.intermediateSize;
   const shared =
-    numShared === 0 ? {} : sharedProjections(`${at}mlp.shared_experts`, sizes.hiddenSize, sharedIntermediateSize);
+    numShared === 0 ? {} : sharedProjections(`${block.at}mlp.shared_experts`, sizes.hiddenSize, sharedIntermediateSize);
   return {
     ...sizes,
     sharedIntermediateSize,
     topk: config.topk(),
-    weights: {...projections(at, sizes), ...shared},
+    weights: {...projections(block, sizes), ...shared},
     routing: {...routing, routedScalingFactor: config.number('routed_scaling_factor'), activation: config.activation()},
   };
 }
@@ -225,38 +245,40 @@ const expertGroups = (config: ConfigReader) => ({
 });
 
 /** DeepseekV2Moe: transformers never renormalizes there, and DeepSeek's own code leaves the scale out when it does. */
-const deepseekV2: LayoutOf = (config, at) => {
+const deepseekV2: LayoutOf = (config, block) => {
   config.only('norm_topk_prob', [false]);
   const method = config.only('topk_method', ['greedy', 'group_limited_greedy']);
   const groups = method === 'greedy' ? {} : expertGroups(config);
-  return deepseek(config, at, {scoring: 'softmax', renormalize: false, ...groups});
+  return deepseek(config, block, {scoring: 'softmax', renormalize: false, ...groups});
 };
 
 /** DeepseekV3MoE and DeepseekV3TopkRouter. */
-const deepseekV3: LayoutOf = (config, at) => {
+const deepseekV3: LayoutOf = (config, block) => {
   config.only('topk_method', ['noaux_tc']);
   config.only('scoring_func', ['sigmoid']);
   const routing = {scoring: 'sigmoid' as const, renormalize: config.boolean('norm_topk_prob'), ...expertGroups(config)};
-  const layout = deepseek(config, at, routing);
+  const layout = deepseek(config, block, routing);
   const shape = [layout.numExperts];
-  const score_correction_bias = weight(shape, [[{name: `${at}mlp.gate.e_score_correction_bias`, shape}]]);
+  const score_correction_bias = weight(shape, [{name: `${block.at}mlp.gate.e_score_correction_bias`, shape}]);
   return {...layout, weights: {...layout.weights, score_correction_bias}};
 };
 
 /** GraniteMoeMoE: gates, then ups, in input_linear. */
-const graniteMoe: LayoutOf = (config, at) => {
+const graniteMoe: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
-  const block = `${at}block_sparse_moe`;
+  const path = `${block.at}block_sparse_moe`;
+  const routerNames = ['block_sparse_moe.router.layer.weight', 'block_sparse_moe.router.weight'];
   return {
     ...sizes,
     sharedIntermediateSize: 0,
     topk: config.topk(),
     weights: {
-      router_kernel: routerKernel(sizes, `${block}.router.layer.weight`, `${block}.router.weight`),
+      router_kernel: routerKernel(sizes, block, ...routerNames),
       ...expertWeights(
         sizes,
-        stackedTensors(`${block}.input_linear.weight`, `${block}.output_linear.weight`, sizes),
-        stackedTensors(`${block}.experts.gate_up_proj`, `${block}.experts.down_proj`, sizes),
+        block,
+        stackedTensors(`${path}.input_linear.weight`, `${path}.output_linear.weight`, sizes),
+        stackedTensors(`${path}.experts.gate_up_proj`, `${path}.experts.down_proj`, sizes),
       ),
     },
     routing: {scoring: 'softmaxAfterTopk', renormalize: false, activation: config.activation()},
@@ -264,8 +286,9 @@ const graniteMoe: LayoutOf = (config, at) => {
 };
 
 /** GraniteMoeSharedMLP lies beside the block of Granite's experts, and its output is added. */
-const graniteMoeShared: LayoutOf = (config, at) => {
-  const layout = graniteMoe(config, at);
+const graniteMoeShared: LayoutOf = (config, block) => {
+  const {at} = block;
+  const layout = graniteMoe(config, block);
   const sharedIntermediateSize = config.integer('shared_intermediate_size');
   const [w1, w2] = [`${at}shared_mlp.input_linear.weight`, `${at}shared_mlp.output_linear.weight`];
   const shared = sharedIntermediateSize === 0 ? {} : sharedExpert([w1], w2, layout.hiddenSize, sharedIntermediateSize);
@@ -273,17 +296,17 @@ const graniteMoeShared: LayoutOf = (config, at) => {
 };
 
 /** GptOssExperts and GptOssTopKRouter: an input a row, gates and ups in turn. */
-const gptOss: LayoutOf = (config, at) => {
+const gptOss: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
   const {numExperts: E, hiddenSize: H, intermediateSize: I} = sizes;
-  const one = (name: string, shape: number[]) => [[{name: `${at}mlp.${name}`, shape}]];
+  const one = (name: string, shape: number[]) => [{name: `${block.at}mlp.${name}`, shape}];
   const gateUp = {columns: 2 * I, gatesFirst: true};
   return {
     ...sizes,
     sharedIntermediateSize: 0,
     topk: config.topk(),
     weights: {
-      router_kernel: routerKernel(sizes, `${at}mlp.router.weight`),
+      router_kernel: routerKernel(sizes, block, 'mlp.router.weight'),
       router_bias: weight([E], one('router.bias', [E])),
       w1: weight([E, 2 * I, H], one('experts.gate_up_proj', [E, H, 2 * I]), {...gateUp, rows: H}),
       w1_bias: weight([E, 2 * I], one('experts.gate_up_proj_bias', [E, 2 * I]), {...gateUp, rows: 1}),
@@ -311,8 +334,7 @@ const layouts: Record<string, LayoutOf> = {
   gpt_oss: gptOss,
 };
 
-/** The layout of the block whose tensors' names begin with `at`, such as 'model.layers.3.'. */
-export function checkpointLayout(config: MoeModelConfig, at: string, opName: string): CheckpointLayout {
+export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock, opName: string): CheckpointLayout {
   assert(
     typeof config === 'object' && config != null && !Array.isArray(config),
     opName,
@@ -322,7 +344,7 @@ export function checkpointLayout(config: MoeModelConfig, at: string, opName: str
   const isKnown = typeof modelType === 'string' && Object.prototype.hasOwnProperty.call(layouts, modelType);
   const known = Object.keys(layouts).join(', ');
   assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${JSON.stringify(modelType)}.`);
-  return layouts[modelType as string](new ConfigReader(config, opName), at);
+  return layouts[modelType as string](new ConfigReader(config, opName), block);
 }
 
 /** Activations of transformers, by the names that these ops know them by. */

@@ -14,7 +14,6 @@ import {
   checkpointLayout,
   type CheckpointLayout,
   type CheckpointTensor,
-  type CheckpointWeight,
   type MoeCheckpointRouting,
   type MoeModelConfig,
   type TransposedMatrices,
@@ -285,7 +284,7 @@ export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
   const opName = 'moeLayerConfig';
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = checkpointLayout(
     config,
-    '',
+    {at: '', hasTensor: () => false},
     opName,
   );
   const {swigluLimit = 7, ...options} = routing;
@@ -329,27 +328,23 @@ function readBlock(
     opName,
     () => `options.layer must be the number of a layer, from 0, but is ${String(layer)}.`,
   );
-  const layout = checkpointLayout(config, `${prefix ?? 'model.'}layers.${layer}.`, opName);
-  const tensors = files instanceof Map ? files : parseSafetensors(files as SafetensorsBytes, opName);
+  const tensors = files instanceof Map ? files : parseSafetensors(files, opName);
+  const at = `${prefix ?? 'model.'}layers.${layer}.`;
+  const layout = checkpointLayout(config, {at, hasTensor: (name) => tensors.has(name)}, opName);
   const problems: string[] = [];
   const stored = new Map<WeightName, StoredWeight>();
   for (const name of weightNames) {
     const weight = layout.weights[name];
     if (weight != null) {
-      stored.set(name, findWeight(weight, tensors, problems));
+      const found = weight.tensors.map(({name: source}) => tensors.get(source));
+      problems.push(...weight.tensors.flatMap((wanted, i) => problemOf(wanted, found[i]) ?? []));
+      stored.set(name, {...weight, tensors: found.flatMap((source) => source ?? [])});
     }
   }
   const [example = 'none at all'] = tensors.keys();
   const what = `the checkpoint must have the tensors of a ${String(config['model_type'])} block (it has ${example}, …)`;
   assertNone(problems, what, opName);
   return {layout, stored};
-}
-
-function findWeight(weight: CheckpointWeight, tensors: SafetensorsTensors, problems: string[]): StoredWeight {
-  const {shape, candidates, transposed} = weight;
-  const chosen = candidates.find((sources) => sources.some(({name}) => tensors.has(name))) ?? candidates[0];
-  problems.push(...chosen.flatMap((source) => problemOf(source, tensors.get(source.name)) ?? []));
-  return {shape, tensors: chosen.flatMap(({name}) => tensors.get(name) ?? []), transposed};
 }
 
 function problemOf({name, shape}: CheckpointTensor, found: SafetensorsTensor | undefined): string | undefined {

@@ -10,7 +10,8 @@ export type SafetensorsTensor = {
   bytes: Uint8Array;
 };
 
-export type SafetensorsTensors = ReadonlyMap<string, SafetensorsTensor>;
+/** By name. */
+export type SafetensorsTensors = Map<string, SafetensorsTensor>;
 
 type TensorHeader = {
   dtype: string;
@@ -47,7 +48,7 @@ const bytesOfDtype: {[dtype: string]: number | undefined} = {
  *
  * Source: https://huggingface.co/docs/safetensors, "Format", and the checks of its Rust crate.
  */
-export function readSafetensors(files: SafetensorsBytes | readonly SafetensorsBytes[]): Map<string, SafetensorsTensor> {
+export function readSafetensors(files: SafetensorsBytes | readonly SafetensorsBytes[]): SafetensorsTensors {
   return parseSafetensors(files, 'readSafetensors');
 }
 
@@ -55,10 +56,10 @@ export function readSafetensors(files: SafetensorsBytes | readonly SafetensorsBy
 export function parseSafetensors(
   files: SafetensorsBytes | readonly SafetensorsBytes[],
   opName: string,
-): Map<string, SafetensorsTensor> {
+): SafetensorsTensors {
   const given: readonly SafetensorsBytes[] = Array.isArray(files) ? files : [files];
   assert(given.length > 0, opName, () => 'files must have at least one file, but is empty.');
-  const tensors = new Map<string, SafetensorsTensor>();
+  const tensors: SafetensorsTensors = new Map();
   const fileOf = new Map<string, string>();
   given.forEach((file, f) => {
     const fileName = `files[${f}]`;
