@@ -123,7 +123,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and the tensors w1Bias,
  *     w2Bias and scoreCorrectionBias where the family has them.
  *
- * Memory: each weight is made on the host in one array, and nothing else of its size.
+ * Memory: each weight is made on the host in one array, beside at most one matrix that is being transposed.
  *
  * @throws if a file is no safetensors file, config.json lacks what the family needs or asks for what these ops cannot
  *     do; if tensors are missing, of another shape, or of a dtype other than F32, F16 and BF16: one error that names
@@ -140,7 +140,7 @@ export function moeCheckpoint(
 export function moeCheckpoint(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  options: MoeCheckpointOptions,
+  options: MoeCheckpointOptions & {expertsPerTensor?: null},
 ): MoeCheckpoint;
 export function moeCheckpoint(
   files: MoeCheckpointFiles,
@@ -156,7 +156,7 @@ export function moeCheckpoint(
   const {layout, stored} = readBlock(files, config, given, opName);
 
   return tidy(() => {
-    const optional = <T extends Tensor>(name: WeightName): T | undefined => {
+    const tensorOf = <T extends Tensor>(name: WeightName): T | undefined => {
       const weight = stored.get(name);
       return weight && (toTensor(weight) as T);
     };
@@ -165,19 +165,19 @@ export function moeCheckpoint(
       return expertsPerTensor == null ? (toTensor(weight) as Tensor3D) : toTensors(weight, expertsPerTensor);
     };
     return withoutAbsent({
-      routerKernel: optional<Tensor2D>('router_kernel')!,
-      routerBias: optional<Tensor1D>('router_bias'),
+      routerKernel: tensorOf<Tensor2D>('router_kernel')!,
+      routerBias: tensorOf<Tensor1D>('router_bias'),
       w1: expertWeights('w1'),
       w2: expertWeights('w2'),
-      sharedW1: optional<Tensor2D>('shared_w1'),
-      sharedW2: optional<Tensor2D>('shared_w2'),
-      sharedGate: optional<Tensor2D>('shared_gate'),
+      sharedW1: tensorOf<Tensor2D>('shared_w1'),
+      sharedW2: tensorOf<Tensor2D>('shared_w2'),
+      sharedGate: tensorOf<Tensor2D>('shared_gate'),
       topk: layout.topk,
       options: withoutAbsent({
         ...layout.routing,
-        w1Bias: optional<Tensor2D>('w1_bias'),
-        w2Bias: optional<Tensor2D>('w2_bias'),
-        scoreCorrectionBias: optional<Tensor1D>('score_correction_bias'),
+        w1Bias: tensorOf<Tensor2D>('w1_bias'),
+        w2Bias: tensorOf<Tensor2D>('w2_bias'),
+        scoreCorrectionBias: tensorOf<Tensor1D>('score_correction_bias'),
       }),
     });
   });
@@ -193,7 +193,11 @@ export type MoeWeightsLayer = {
 /**
  * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
  *
- * Build the layer with the arguments of moeLayerConfig, and call it or its model once before.
+ * ```ts
+ * const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [config.hidden_size]});
+ * const model = tf.sequential({layers: [layer]}); // builds the layer
+ * loadMoeCheckpoint(layer, shards, config, {layer: 3});
+ * ```
  *
  * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
  * @param files  As in moeCheckpoint.

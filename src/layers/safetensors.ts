@@ -223,23 +223,35 @@ export function safetensorsValues(tensor: SafetensorsTensor): Float32Array {
   return values;
 }
 
-/** Fills `out` with the values of the tensor from the `from`-th on; its dtype is one of readableDtypes. */
+/**
+ * Fills `out` with the values of the tensor from the `from`-th on; its dtype is one of readableDtypes. The host is
+ * little-endian, as tfjs's own readers of weights take it to be.
+ */
 export function readValues({dtype, bytes}: SafetensorsTensor, from: number, out: Float32Array): void {
   const end = from + out.length;
   if (dtype === 'F32') {
-    // Bytes, as neither the tensor's place in the file nor the file's in its buffer need be a multiple of 4.
+    // As bytes, for neither the tensor's place in the file nor the file's in its buffer need be a multiple of 4.
     new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes.subarray(4 * from, 4 * end));
-  } else if (dtype === 'BF16') {
+    return;
+  }
+  const halves = halvesOf(bytes.subarray(2 * from, 2 * end));
+  if (dtype === 'BF16') {
     const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    for (let i = from; i < end; i++) {
-      bits[i - from] = (bytes[2 * i] << 16) | (bytes[2 * i + 1] << 24);
+    for (let i = 0; i < halves.length; i++) {
+      bits[i] = halves[i] << 16;
     }
   } else {
     const values = valuesOfHalves();
-    for (let i = from; i < end; i++) {
-      out[i - from] = values[bytes[2 * i] | (bytes[2 * i + 1] << 8)];
+    for (let i = 0; i < halves.length; i++) {
+      out[i] = values[halves[i]];
     }
   }
+}
+
+/** 16 bits each; copied only where the file has them at an odd place, which writers avoid. */
+function halvesOf(bytes: Uint8Array): Uint16Array {
+  const {buffer, byteOffset, length} = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
+  return new Uint16Array(buffer, byteOffset, length / 2);
 }
 
 let halfValues: Float32Array | undefined;
