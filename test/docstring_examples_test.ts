@@ -1,6 +1,7 @@
-/** Every example in a docstring of src/ops, src/graph and src/layers runs as it stands, and gives the values it states. */
+/** Every example in a docstring of src/ops, src/graph and src/layers runs as it stands, and gives what it states. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
+import * as layersEntry from '../src/layers/index';
 import * as tf from '../src/tf';
 
 describeWithFlags('docstring examples', ALL_ENVS, () => {
@@ -17,10 +18,11 @@ describeWithFlags('docstring examples', ALL_ENVS, () => {
   docstringExamples.forEach(({file, run}) => {
     it(`${file} gives what it states`, async () => {
       let stated = 0;
-      await run(tf, (actual, expected) => {
+      const expectValue = (actual: unknown, expected: unknown) => {
         stated++;
         expect(actual).toEqual(expected);
-      });
+      };
+      await run(tf, expectValue, layersEntry);
       expect(stated).toBeGreaterThan(0);
     });
   });

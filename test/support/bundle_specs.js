@@ -4,7 +4,8 @@ const {join, relative} = require('node:path');
 const esbuild = require('esbuild');
 
 const testFolder = join(__dirname, '..');
-const sourceFolders = ['ops', 'graph', 'layers'].map((name) => join(testFolder, '..', 'src', name));
+const sourceFolder = join(testFolder, '..', 'src');
+const exampleFolders = ['ops', 'graph', 'layers'];
 
 const virtualModule = (name, contents) => ({
   name,
@@ -22,19 +23,21 @@ const importAllSpecs = () =>
     .join('\n');
 
 /**
- * Each ```js block in a docstring, as a function of (tf, expectValue): a statement `expression; // => value`
- * becomes `expectValue(expression, value)`.
+ * Each ```js block in a docstring, as a function of (tf, expectValue, layers): a statement `expression; // => value`
+ * becomes `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' takes from `layers`.
  */
 const docstringExamples = () => {
   const examples = [];
-  const files = sourceFolders.flatMap((folder) => readdirSync(folder).sort().map((file) => [folder, file]));
-  for (const [folder, file] of files) {
-    const source = readFileSync(join(folder, file), 'utf8');
-    for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
-      const code = block
-        .replace(/^ \* ?/gm, '')
-        .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
-      examples.push(`{file: ${JSON.stringify(file)}, run: async (tf, expectValue) => {${code}}}`);
+  for (const folder of exampleFolders) {
+    for (const file of readdirSync(join(sourceFolder, folder)).sort()) {
+      const source = readFileSync(join(sourceFolder, folder, file), 'utf8');
+      for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
+        const code = block
+          .replace(/^ \* ?/gm, '')
+          .replace(/^import (\{.*\}) from 'tfjs-moe\/layers';$/gm, 'const $1 = layers;')
+          .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
+        examples.push(`{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${code}}}`);
+      }
     }
   }
   return `export const docstringExamples = [${examples.join(',\n')}];`;

@@ -1,0 +1,421 @@
+/**
+ * What the mixture-of-experts blocks of Hugging Face checkpoints are called, how they lie, and how their routers
+ * choose: one function for each `model_type` of config.json. Read from the modeling files of huggingface/transformers
+ * (src/transformers/models/<model_type>/) and its conversion_mapping.py, which says how tensors of one expert each
+ * become stacked ones.
+ */
+import type {MoeActivation, MoeTopkScoring} from '../kernel_names';
+import {assert} from '../ops/checks';
+
+/** The parsed config.json of a checkpoint. */
+export type MoeModelConfig = Readonly<Record<string, unknown>>;
+
+/** A tensor of the checkpoint, with the shape that it must have. */
+export type CheckpointTensor = {name: string; shape: number[]};
+
+/**
+ * The matrices of a tensor that are to be transposed. `gatesFirst`: their columns are gate 0, up 0, gate 1, …, and
+ * all gates are to come before all ups.
+ */
+export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: boolean};
+
+/** A weight of the block: the concatenation of tensors of the checkpoint. */
+export type CheckpointWeight = {
+  shape: number[];
+  tensors: CheckpointTensor[];
+  /** Absent where the values lie as they should. */
+  transposed?: TransposedMatrices;
+};
+
+/** The names of MixtureOfExperts' weights, in its order. */
+export const weightNames = [
+  'router_kernel',
+  'router_bias',
+  'w1',
+  'w1_bias',
+  'w2',
+  'w2_bias',
+  'shared_w1',
+  'shared_w2',
+  'shared_gate',
+  'score_correction_bias',
+] as const;
+
+export type WeightName = (typeof weightNames)[number];
+export type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
+  Record<'router_kernel' | 'w1' | 'w2', CheckpointWeight>;
+
+/** Those options of fusedMoe that config.json decides. */
+export type MoeCheckpointRouting = {
+  scoring: MoeTopkScoring;
+  renormalize: boolean;
+  numExpertGroups?: number;
+  topkGroups?: number;
+  routedScalingFactor?: number;
+  activation: MoeActivation;
+  swigluLimit?: number;
+};
+
+export type CheckpointLayout = {
+  numExperts: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  /** The shared experts count as one of this size; 0 without any. */
+  sharedIntermediateSize: number;
+  topk: number;
+  weights: CheckpointWeights;
+  routing: MoeCheckpointRouting;
+};
+
+type Sizes = Pick<CheckpointLayout, 'numExperts' | 'hiddenSize' | 'intermediateSize'>;
+
+/** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
+export type CheckpointBlock = {
+  at: string;
+  hasTensor: (name: string) => boolean;
+};
+
+type LayoutOf = (config: ConfigReader, block: CheckpointBlock) => CheckpointLayout;
+
+const weight = (
+  shape: number[],
+  tensors: CheckpointTensor[],
+  transposed?: TransposedMatrices,
+): CheckpointWeight => ({shape, tensors, transposed});
+
+/** [out, in] as torch.nn.Linear has it, under the one of its names that the checkpoint has, or the first. */
+function routerKernel({numExperts, hiddenSize}: Sizes, {at, hasTensor}: CheckpointBlock, ...names: string[]) {
+  const paths = names.map((name) => at + name);
+  const name = paths.find(hasTensor) ?? paths[0];
+  const shape = [numExperts, hiddenSize];
+  return weight([hiddenSize, numExperts], [{name, shape}], {rows: numExperts, columns: hiddenSize});
+}
+
+type ExpertTensors = {w1: CheckpointTensor[]; w2: CheckpointTensor[]};
+
+/** Three tensors an expert: `<path>.<expert>.<gate, up or down>.weight`. */
+function tensorsPerExpert(path: string, [gate, up, down]: [string, string, string], sizes: Sizes): ExpertTensors {
+  const {numExperts, hiddenSize, intermediateSize} = sizes;
+  const experts = Array.from({length: numExperts}, (_, e) => `${path}.${e}`);
+  return {
+    w1: experts.flatMap((expert) =>
+      [gate, up].map((name) => ({name: `${expert}.${name}.weight`, shape: [intermediateSize, hiddenSize]})),
+    ),
+    w2: experts.map((expert) => ({name: `${expert}.${down}.weight`, shape: [hiddenSize, intermediateSize]})),
+  };
+}
+
+/** Two tensors for all experts, an output a row. */
+function stackedTensors(w1: string, w2: string, {numExperts, hiddenSize, intermediateSize}: Sizes): ExpertTensors {
+  return {
+    w1: [{name: w1, shape: [numExperts, 2 * intermediateSize, hiddenSize]}],
+    w2: [{name: w2, shape: [numExperts, hiddenSize, intermediateSize]}],
+  };
+}
+
+/** The first of the ways to have experts of which the checkpoint has any tensor, or the first of all. */
+function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, ...ways: ExpertTensors[]) {
+  const {numExperts, hiddenSize, intermediateSize} = sizes;
+  const isThere = ({w1, w2}: ExpertTensors) => [...w1, ...w2].some(({name}) => hasTensor(name));
+  const {w1, w2} = ways.find(isThere) ?? ways[0];
+  return {
+    w1: weight([numExperts, 2 * intermediateSize, hiddenSize], w1),
+    w2: weight([numExperts, hiddenSize, intermediateSize], w2),
+  };
+}
+
+/** One gated expert for all tokens; `w1` names its gate and its up, or both in one. */
+function sharedExpert(w1: string[], w2: string, hiddenSize: number, sharedSize: number) {
+  const rows = (2 * sharedSize) / w1.length;
+  return {
+    shared_w1: weight([2 * sharedSize, hiddenSize], w1.map((name) => ({name, shape: [rows, hiddenSize]}))),
+    shared_w2: weight([hiddenSize, sharedSize], [{name: w2, shape: [hiddenSize, sharedSize]}]),
+  };
+}
+
+const sharedProjections = (path: string, hiddenSize: number, sharedSize: number) =>
+  sharedExpert([`${path}.gate_proj.weight`, `${path}.up_proj.weight`], `${path}.down_proj.weight`, hiddenSize, sharedSize);
+
+/** MixtralSparseMoeBlock: w1 is the gate, w3 the up, w2 the down. */
+const mixtral: LayoutOf = (config, block) => {
+  const {at} = block;
+  const sizes = config.sizes('num_local_experts', 'intermediate_size');
+  return {
+    ...sizes,
+    sharedIntermediateSize: 0,
+    topk: config.topk(),
+    weights: {
+      router_kernel: routerKernel(sizes, block, 'block_sparse_moe.gate.weight', 'mlp.gate.weight'),
+      ...expertWeights(
+        sizes,
+        block,
+        tensorsPerExpert(`${at}block_sparse_moe.experts`, ['w1', 'w3', 'w2'], sizes),
+        stackedTensors(`${at}mlp.experts.gate_up_proj`, `${at}mlp.experts.down_proj`, sizes),
+      ),
+    },
+    routing: {scoring: 'softmax', renormalize: true, activation: config.activation()},
+  };
+};
+
+/** What Qwen-MoE, OLMoE and DeepSeek have in common. */
+function projections(block: CheckpointBlock, sizes: Sizes) {
+  const path = `${block.at}mlp.experts`;
+  return {
+    router_kernel: routerKernel(sizes, block, 'mlp.gate.weight'),
+    ...expertWeights(
+      sizes,
+      block,
+      tensorsPerExpert(path, ['gate_proj', 'up_proj', 'down_proj'], sizes),
+      stackedTensors(`${path}.gate_up_proj`, `${path}.down_proj`, sizes),
+    ),
+  };
+}
+
+/** Softmax over all experts, as Qwen-MoE and OLMoE route. */
+const softmaxRouting = (config: ConfigReader): MoeCheckpointRouting => ({
+  scoring: 'softmax',
+  renormalize: config.boolean('norm_topk_prob'),
+  activation: config.activation(),
+});
+
+/** Qwen3MoeSparseMoeBlock. */
+const qwen3Moe: LayoutOf = (config, block) => {
+  const sizes = config.sizes('num_experts', 'moe_intermediate_size');
+  return {
+    ...sizes,
+    sharedIntermediateSize: 0,
+    topk: config.topk(),
+    weights: projections(block, sizes),
+    routing: softmaxRouting(config),
+  };
+};
+
+/** Qwen2MoeSparseMoeBlock: as Qwen3's, with a shared expert times the sigmoid of a gate of its own. */
+const qwen2Moe: LayoutOf = (config, block) => {
+  const {at} = block;
+  const layout = qwen3Moe(config, block);
+  const {hiddenSize} = layout;
+  const sharedIntermediateSize = config.positiveInteger('shared_expert_intermediate_size');
+  return {
+    ...layout,
+    sharedIntermediateSize,
+    weights: {
+      ...layout.weights,
+      ...sharedProjections(`${at}mlp.shared_expert`, hiddenSize, sharedIntermediateSize),
+      shared_gate: weight([hiddenSize, 1], [{name: `${at}mlp.shared_expert_gate.weight`, shape: [1, hiddenSize]}]),
+    },
+  };
+};
+
+/** OlmoeSparseMoeBlock. */
+const olmoe: LayoutOf = (config, block) => {
+  const sizes = config.sizes('num_experts', 'intermediate_size');
+  return {
+    ...sizes,
+    sharedIntermediateSize: 0,
+    topk: config.topk(),
+    weights: projections(block, sizes),
+    routing: softmaxRouting(config),
+  };
+};
+
+/** What both DeepSeeks have: experts, and shared experts stored as one. */
+function deepseek(
+  config: ConfigReader,
+  block: CheckpointBlock,
+  routing: Omit<MoeCheckpointRouting, 'activation'>,
+): CheckpointLayout {
+  const sizes = config.sizes('n_routed_experts', 'moe_intermediate_size');
+  const numShared = config.has('n_shared_experts') ? config.positiveInteger('n_shared_experts') : 0;
+  const sharedIntermediateSize = numShared * sizes.intermediateSize;
+  const shared =
+    numShared === 0 ? {} : sharedProjections(`${block.at}mlp.shared_experts`, sizes.hiddenSize, sharedIntermediateSize);
+  return {
+    ...sizes,
+    sharedIntermediateSize,
+    topk: config.topk(),
+    weights: {...projections(block, sizes), ...shared},
+    routing: {...routing, routedScalingFactor: config.number('routed_scaling_factor'), activation: config.activation()},
+  };
+}
+
+const expertGroups = (config: ConfigReader) => ({
+  numExpertGroups: config.positiveInteger('n_group'),
+  topkGroups: config.positiveInteger('topk_group'),
+});
+
+/** DeepseekV2Moe: transformers never renormalizes there, and DeepSeek's own code leaves the scale out when it does. */
+const deepseekV2: LayoutOf = (config, block) => {
+  config.only('norm_topk_prob', [false]);
+  const method = config.only('topk_method', ['greedy', 'group_limited_greedy']);
+  const groups = method === 'greedy' ? {} : expertGroups(config);
+  return deepseek(config, block, {scoring: 'softmax', renormalize: false, ...groups});
+};
+
+/** DeepseekV3MoE and DeepseekV3TopkRouter. */
+const deepseekV3: LayoutOf = (config, block) => {
+  config.only('topk_method', ['noaux_tc']);
+  config.only('scoring_func', ['sigmoid']);
+  const routing = {scoring: 'sigmoid' as const, renormalize: config.boolean('norm_topk_prob'), ...expertGroups(config)};
+  const layout = deepseek(config, block, routing);
+  const shape = [layout.numExperts];
+  const score_correction_bias = weight(shape, [{name: `${block.at}mlp.gate.e_score_correction_bias`, shape}]);
+  return {...layout, weights: {...layout.weights, score_correction_bias}};
+};
+
+/** GraniteMoeMoE: gates, then ups, in input_linear. */
+const graniteMoe: LayoutOf = (config, block) => {
+  const sizes = config.sizes('num_local_experts', 'intermediate_size');
+  const path = `${block.at}block_sparse_moe`;
+  const routerNames = ['block_sparse_moe.router.layer.weight', 'block_sparse_moe.router.weight'];
+  return {
+    ...sizes,
+    sharedIntermediateSize: 0,
+    topk: config.topk(),
+    weights: {
+      router_kernel: routerKernel(sizes, block, ...routerNames),
+      ...expertWeights(
+        sizes,
+        block,
+        stackedTensors(`${path}.input_linear.weight`, `${path}.output_linear.weight`, sizes),
+        stackedTensors(`${path}.experts.gate_up_proj`, `${path}.experts.down_proj`, sizes),
+      ),
+    },
+    routing: {scoring: 'softmaxAfterTopk', renormalize: false, activation: config.activation()},
+  };
+};
+
+/** GraniteMoeSharedMLP lies beside the block of Granite's experts, and its output is added. */
+const graniteMoeShared: LayoutOf = (config, block) => {
+  const {at} = block;
+  const layout = graniteMoe(config, block);
+  const sharedIntermediateSize = config.integer('shared_intermediate_size');
+  const [w1, w2] = [`${at}shared_mlp.input_linear.weight`, `${at}shared_mlp.output_linear.weight`];
+  const shared = sharedIntermediateSize === 0 ? {} : sharedExpert([w1], w2, layout.hiddenSize, sharedIntermediateSize);
+  return {...layout, sharedIntermediateSize, weights: {...layout.weights, ...shared}};
+};
+
+/** GptOssExperts and GptOssTopKRouter: an input a row, gates and ups in turn. */
+const gptOss: LayoutOf = (config, block) => {
+  const sizes = config.sizes('num_local_experts', 'intermediate_size');
+  const {numExperts: E, hiddenSize: H, intermediateSize: I} = sizes;
+  const one = (name: string, shape: number[]) => [{name: `${block.at}mlp.${name}`, shape}];
+  const gateUp = {columns: 2 * I, gatesFirst: true};
+  return {
+    ...sizes,
+    sharedIntermediateSize: 0,
+    topk: config.topk(),
+    weights: {
+      router_kernel: routerKernel(sizes, block, 'mlp.router.weight'),
+      router_bias: weight([E], one('router.bias', [E])),
+      w1: weight([E, 2 * I, H], one('experts.gate_up_proj', [E, H, 2 * I]), {...gateUp, rows: H}),
+      w1_bias: weight([E, 2 * I], one('experts.gate_up_proj_bias', [E, 2 * I]), {...gateUp, rows: 1}),
+      w2: weight([E, H, I], one('experts.down_proj', [E, I, H]), {rows: I, columns: H}),
+      w2_bias: weight([E, H], one('experts.down_proj_bias', [E, H])),
+    },
+    routing: {
+      scoring: 'softmaxAfterTopk',
+      renormalize: false,
+      activation: 'swigluOai',
+      swigluLimit: config.has('swiglu_limit') ? config.number('swiglu_limit') : 7,
+    },
+  };
+};
+
+const layouts: Record<string, LayoutOf> = {
+  mixtral,
+  qwen2_moe: qwen2Moe,
+  qwen3_moe: qwen3Moe,
+  olmoe,
+  deepseek_v2: deepseekV2,
+  deepseek_v3: deepseekV3,
+  granitemoe: graniteMoe,
+  granitemoeshared: graniteMoeShared,
+  gpt_oss: gptOss,
+};
+
+export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock, opName: string): CheckpointLayout {
+  assert(
+    typeof config === 'object' && config != null && !Array.isArray(config),
+    opName,
+    () => `config must be the parsed config.json of the checkpoint, but is ${JSON.stringify(config)}.`,
+  );
+  const modelType = config['model_type'];
+  const isKnown = typeof modelType === 'string' && Object.prototype.hasOwnProperty.call(layouts, modelType);
+  const known = Object.keys(layouts).join(', ');
+  assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${JSON.stringify(modelType)}.`);
+  return layouts[modelType as string](new ConfigReader(config, opName), block);
+}
+
+/** Activations of transformers, by the names that these ops know them by. */
+const activations: {[hiddenAct: string]: MoeActivation} = {
+  silu: 'silu',
+  swish: 'silu',
+  relu: 'relu',
+  gelu: 'gelu',
+  gelu_new: 'geluTanh',
+  gelu_pytorch_tanh: 'geluTanh',
+};
+
+/** Values of config.json, checked. What a model needs and is not there is an error. */
+class ConfigReader {
+  constructor(
+    private readonly config: MoeModelConfig,
+    private readonly opName: string,
+  ) {}
+
+  has(key: string): boolean {
+    return this.config[key] != null;
+  }
+
+  positiveInteger(key: string): number {
+    return this.checked(key, 'a positive integer', (value): value is number => isInteger(value) && value >= 1);
+  }
+
+  integer(key: string): number {
+    return this.checked(key, 'an integer of at least 0', (value): value is number => isInteger(value) && value >= 0);
+  }
+
+  number(key: string): number {
+    return this.checked(key, 'a finite number', (value): value is number => Number.isFinite(value));
+  }
+
+  boolean(key: string): boolean {
+    return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean');
+  }
+
+  sizes(numExpertsKey: string, intermediateSizeKey: string): Sizes {
+    return {
+      numExperts: this.positiveInteger(numExpertsKey),
+      hiddenSize: this.positiveInteger('hidden_size'),
+      intermediateSize: this.positiveInteger(intermediateSizeKey),
+    };
+  }
+
+  topk(): number {
+    return this.positiveInteger('num_experts_per_tok');
+  }
+
+  activation(): MoeActivation {
+    const known = Object.keys(activations);
+    const isKnown = (value: unknown): value is string => typeof value === 'string' && known.includes(value);
+    return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown)];
+  }
+
+  /** One of the values that these ops can do; the first of them, which transformers takes too, where there is none. */
+  only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
+    if (!this.has(key)) {
+      return values[0];
+    }
+    const quoted = values.map((value) => JSON.stringify(value)).join(' or ');
+    return this.checked(key, quoted, (value): value is Value => values.some((known) => known === value));
+  }
+
+  private checked<Value>(key: string, expected: string, fits: (value: unknown) => value is Value): Value {
+    const value = this.config[key];
+    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${JSON.stringify(value)}.`);
+    return value as Value;
+  }
+}
+
+const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);

@@ -1,0 +1,432 @@
+/** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
+import {
+  tensor,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  tensor3d,
+  type Tensor3D,
+  tidy,
+  util,
+} from '@tensorflow/tfjs-core';
+import {assert, assertPositiveInteger, checkOptions} from '../ops/checks';
+import {
+  checkpointLayout,
+  type CheckpointLayout,
+  type CheckpointTensor,
+  type MoeCheckpointRouting,
+  type MoeModelConfig,
+  type TransposedMatrices,
+  type WeightName,
+  weightNames,
+} from './checkpoint_layouts';
+import {
+  parseSafetensors,
+  readableDtypes,
+  readValues,
+  type SafetensorsBytes,
+  type SafetensorsTensor,
+  type SafetensorsTensors,
+} from './safetensors';
+
+export type {MoeModelConfig} from './checkpoint_layouts';
+
+/** The bytes of one safetensors file, a list of those of several, or tensors as readSafetensors gives them. */
+export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
+
+export type LoadMoeCheckpointOptions = {
+  layer: number;
+  prefix?: string | null;
+};
+
+export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
+  expertsPerTensor?: number | null;
+};
+
+export type MoeCheckpoint<Experts = Tensor3D> = {
+  routerKernel: Tensor2D;
+  routerBias?: Tensor1D;
+  w1: Experts;
+  w2: Experts;
+  sharedW1?: Tensor2D;
+  sharedW2?: Tensor2D;
+  sharedGate?: Tensor2D;
+  topk: number;
+  options: MoeCheckpointRouting & {w1Bias?: Tensor2D; w2Bias?: Tensor2D; scoreCorrectionBias?: Tensor1D};
+};
+
+/**
+ * The mixture-of-experts block of one layer of a Hugging Face checkpoint, as the arguments of fusedMoe.
+ *
+ * ```js
+ * import {moeCheckpoint} from 'tfjs-moe/layers';
+ * // Yours are fetched: the shards that have the layer, and `await (await fetch('…/config.json')).json()`.
+ * // Here E = 2 experts of H = I = 1.
+ * const config = {
+ *   model_type: 'mixtral', hidden_size: 1, intermediate_size: 1, num_local_experts: 2, num_experts_per_tok: 1,
+ *   hidden_act: 'relu',
+ * };
+ * const header = {};
+ * const values = [];
+ * const block = {gate: [5, -5], 'experts.0.w1': [2], 'experts.0.w3': [3], 'experts.0.w2': [1],
+ *   'experts.1.w1': [-1], 'experts.1.w3': [-1], 'experts.1.w2': [10]};
+ * for (const [name, rows] of Object.entries(block)) {
+ *   const data_offsets = [4 * values.length, 4 * values.push(...rows)];
+ *   header[`model.layers.7.block_sparse_moe.${name}.weight`] = {dtype: 'F32', shape: [rows.length, 1], data_offsets};
+ * }
+ * const json = new TextEncoder().encode(JSON.stringify(header));
+ * const length = new Uint8Array(new Float64Array(1).buffer);
+ * new DataView(length.buffer).setUint32(0, json.length, true);
+ * const file = Uint8Array.of(...length, ...json, ...new Uint8Array(Float32Array.from(values).buffer));
+ *
+ * const {routerKernel, w1, w2, topk, options} = moeCheckpoint(file, config, {layer: 7});
+ * await w1.array(); // => [[[2], [3]], [[-1], [-1]]]
+ * const x = tf.tensor2d([[1], [-2]]);
+ * await tf.fusedMoe(x, w1, w2, tf.matMul(x, routerKernel), topk, options).array(); // => [[6], [40]]
+ * ```
+ *
+ * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`. The output of a shared
+ * expert, times sigmoid(x . sharedGate) where there is one, is added to that of fusedMoe.
+ *
+ * What config.model_type may be, and the tensors of each, after `<prefix>layers.<layer>.`:
+ *
+ * | model_type | router | experts |
+ * | --- | --- | --- |
+ * | mixtral | block_sparse_moe.gate.weight [E, H] | block_sparse_moe.experts.{e}.w1, .w3 [I, H], .w2 [H, I] |
+ * | qwen3_moe | mlp.gate.weight [E, H] | mlp.experts.{e}.gate_proj, .up_proj [I, H], .down_proj [H, I] |
+ * | olmoe | mlp.gate.weight | as qwen3_moe |
+ * | qwen2_moe | mlp.gate.weight | as qwen3_moe, mlp.shared_expert.…_proj, mlp.shared_expert_gate.weight [1, H] |
+ * | deepseek_v2 | mlp.gate.weight | as qwen3_moe, mlp.shared_experts.…_proj |
+ * | deepseek_v3 | mlp.gate.weight, mlp.gate.e_score_correction_bias [E] | as deepseek_v2 |
+ * | granitemoe | block_sparse_moe.router.layer.weight [E, H] | block_sparse_moe.input_linear [E, 2I, H], |
+ * | | | output_linear [E, H, I] |
+ * | granitemoeshared | as granitemoe | as granitemoe, shared_mlp.input_linear [2F, H], output_linear [H, F] |
+ * | gpt_oss | mlp.router.weight [E, H], .bias [E] | mlp.experts.gate_up_proj [E, H, 2I], gates and ups in turn, |
+ * | | | down_proj [E, I, H], …_bias of both |
+ *
+ * Mixtral's, Qwen's, OLMoE's and DeepSeek's experts may be stacked, as transformers 5 holds them: mlp.gate.weight,
+ * mlp.experts.gate_up_proj [E, 2I, H] and mlp.experts.down_proj [E, H, I]; Granite's may have the names
+ * block_sparse_moe.router.weight, block_sparse_moe.experts.gate_up_proj and .down_proj. Other tensors are not read.
+ * Files of quantized experts, such as gpt-oss in MXFP4 and DeepSeek-V3 in float8, are errors: use bfloat16 ones.
+ *
+ * @param files  The bytes of a safetensors file, a list of those of its shards, a tensor being in any of them, or the
+ *     Map of readSafetensors: the way to read headers once for many layers.
+ * @param config  The checkpoint's config.json, parsed: it has the sizes, and how the router chooses.
+ * @param options.layer  Which layer, from 0.
+ * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
+ * @param options.expertsPerTensor  Give w1 and w2 as lists of tensors of at most so many experts: the way past the size
+ *     that a device binds.
+ * @returns Tensors in float32, whatever the family, that belong to the caller: `tf.dispose(result)`.
+ *     `routerKernel` [H, E], and `routerBias` [E] where the family has one.
+ *     `w1` [E, 2I, H], of each expert the gates, then the ups; `w2` [E, H, I].
+ *     `sharedW1` [2F, H], `sharedW2` [H, F], `sharedGate` [H, 1]: where the family has them.
+ *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and the tensors w1Bias,
+ *     w2Bias and scoreCorrectionBias where the family has them.
+ *
+ * Memory: each weight is made on the host in one array, beside at most one matrix that is being transposed.
+ *
+ * @throws if a file is no safetensors file, config.json lacks what the family needs or asks for what these ops cannot
+ *     do; if tensors are missing, of another shape, or of a dtype other than F32, F16 and BF16: one error that names
+ *     them all, before any tensor is made.
+ *
+ * Source: of each model_type src/transformers/models/<model_type>/ of huggingface/transformers, and for experts stacked
+ * or one by one its conversion_mapping.py; Granite's newer names are in sglang's loader.
+ */
+export function moeCheckpoint(
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  options: MoeCheckpointOptions & {expertsPerTensor: number},
+): MoeCheckpoint<Tensor3D[]>;
+export function moeCheckpoint(
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  options: MoeCheckpointOptions & {expertsPerTensor?: null},
+): MoeCheckpoint;
+export function moeCheckpoint(
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  options: MoeCheckpointOptions,
+): MoeCheckpoint<Tensor3D | Tensor3D[]> {
+  const opName = 'moeCheckpoint';
+  const given = checkOptions(options, ['layer', 'prefix', 'expertsPerTensor'], opName);
+  const {expertsPerTensor} = given;
+  if (expertsPerTensor != null) {
+    assertPositiveInteger(expertsPerTensor, 'expertsPerTensor', opName);
+  }
+  const {layout, stored} = readBlock(files, config, given, opName);
+
+  return tidy(() => {
+    const tensorOf = <T extends Tensor>(name: WeightName): T | undefined => {
+      const weight = stored.get(name);
+      return weight && (toTensor(weight) as T);
+    };
+    const expertWeights = (name: 'w1' | 'w2'): Tensor3D | Tensor3D[] => {
+      const weight = stored.get(name)!;
+      return expertsPerTensor == null ? (toTensor(weight) as Tensor3D) : toTensors(weight, expertsPerTensor);
+    };
+    return withoutAbsent({
+      routerKernel: tensorOf<Tensor2D>('router_kernel')!,
+      routerBias: tensorOf<Tensor1D>('router_bias'),
+      w1: expertWeights('w1'),
+      w2: expertWeights('w2'),
+      sharedW1: tensorOf<Tensor2D>('shared_w1'),
+      sharedW2: tensorOf<Tensor2D>('shared_w2'),
+      sharedGate: tensorOf<Tensor2D>('shared_gate'),
+      topk: layout.topk,
+      options: withoutAbsent({
+        ...layout.routing,
+        w1Bias: tensorOf<Tensor2D>('w1_bias'),
+        w2Bias: tensorOf<Tensor2D>('w2_bias'),
+        scoreCorrectionBias: tensorOf<Tensor1D>('score_correction_bias'),
+      }),
+    });
+  });
+}
+
+/** What loadMoeCheckpoint needs of a layer: MixtureOfExperts has it. */
+export type MoeWeightsLayer = {
+  name: string;
+  readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
+  setWeights(weights: Tensor[]): void;
+};
+
+/**
+ * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
+ *
+ * ```ts
+ * const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [config.hidden_size]});
+ * const model = tf.sequential({layers: [layer]}); // builds the layer
+ * loadMoeCheckpoint(layer, shards, config, {layer: 3});
+ * ```
+ *
+ * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
+ * @param files  As in moeCheckpoint.
+ * @param config  As in moeCheckpoint.
+ * @param options.layer  Which layer of the checkpoint, from 0.
+ * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
+ *
+ * A score_correction_bias of the layer that the checkpoint does not have becomes 0, which corrects nothing.
+ *
+ * @throws as moeCheckpoint; if the layer is not built; if the layer has a weight that the checkpoint has not, the
+ *     checkpoint one that the layer has not, or shapes differ: one error with all of them. The layer stays as it was.
+ */
+export function loadMoeCheckpoint(
+  layer: MoeWeightsLayer,
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  options: LoadMoeCheckpointOptions,
+): void {
+  const opName = 'loadMoeCheckpoint';
+  const given = checkOptions(options, ['layer', 'prefix'], opName);
+  assert(
+    layer.weights.length > 0,
+    opName,
+    () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`,
+  );
+  const {stored} = readBlock(files, config, given, opName);
+  const layerWeights = layer.weights.map(({originalName, shape}) => ({
+    // tf.layers puts the layer's own name before it.
+    name: originalName.slice(originalName.lastIndexOf('/') + 1),
+    shape: shape as number[],
+  }));
+  const problems = layerWeights.flatMap(({name, shape}) => {
+    const weight = stored.get(name as WeightName);
+    if (weight == null) {
+      return name === 'score_correction_bias' ? [] : [`${name} [${shape}]: the checkpoint has none`];
+    }
+    const {shape: expected} = weight;
+    return util.arraysEqual(shape, expected) ? [] : [`${name}: expected [${expected}], but the layer has [${shape}]`];
+  });
+  for (const [name, {shape}] of stored) {
+    if (!layerWeights.some((weight) => weight.name === name)) {
+      problems.push(`${name} [${shape}]: the layer has none`);
+    }
+  }
+  assertNone(problems, `layer '${layer.name}' must have the checkpoint's weights, as moeLayerConfig gives them`, opName);
+
+  tidy(() => {
+    const values = layerWeights.map(({name, shape}) => {
+      const weight = stored.get(name as WeightName);
+      return weight == null ? tensor(new Float32Array(shape[0]), shape) : toTensor(weight);
+    });
+    layer.setWeights(values);
+  });
+}
+
+/** Arguments of mixtureOfExperts. */
+export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluLimit'> & {
+  numExperts: number;
+  intermediateSize: number;
+  topk: number;
+  gated: boolean;
+  useBias: boolean;
+  useRouterBias: boolean;
+  useScoreCorrectionBias: boolean;
+  numSharedExperts: number;
+  sharedIntermediateSize: number;
+  sharedExpertGate: boolean;
+};
+
+/**
+ * The arguments of a mixtureOfExperts layer that takes the blocks of a Hugging Face checkpoint.
+ *
+ * ```js
+ * import {moeLayerConfig} from 'tfjs-moe/layers';
+ * const args = moeLayerConfig({
+ *   model_type: 'qwen3_moe', hidden_size: 2048, moe_intermediate_size: 768, num_experts: 128, num_experts_per_tok: 8,
+ *   norm_topk_prob: true, hidden_act: 'silu',
+ * });
+ * [args.numExperts, args.intermediateSize, args.topk]; // => [128, 768, 8]
+ * [args.scoring, args.renormalize, args.activation]; // => ['softmax', true, 'silu']
+ * ```
+ *
+ * @param config  The checkpoint's config.json, parsed, of a `model_type` that moeCheckpoint knows.
+ * @returns Plain values; add a name, losses and what else training takes.
+ *
+ * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
+ */
+export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
+  const opName = 'moeLayerConfig';
+  const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = checkpointLayout(
+    config,
+    {at: '', hasTensor: () => false},
+    opName,
+  );
+  const {swigluLimit = 7, ...options} = routing;
+  assert(swigluLimit === 7, opName, () => `config.swiglu_limit must be 7 for the layer, but is ${swigluLimit}.`);
+  return {
+    numExperts,
+    intermediateSize,
+    topk,
+    ...options,
+    gated: true,
+    useBias: weights.w1_bias != null,
+    useRouterBias: weights.router_bias != null,
+    useScoreCorrectionBias: weights.score_correction_bias != null,
+    numSharedExperts: sharedIntermediateSize > 0 ? 1 : 0,
+    sharedIntermediateSize,
+    sharedExpertGate: weights.shared_gate != null,
+  };
+}
+
+/** A weight of the block, with the tensors of the files that it is the concatenation of. */
+type StoredWeight = {
+  shape: number[];
+  tensors: SafetensorsTensor[];
+  transposed?: TransposedMatrices;
+};
+
+type StoredBlock = {
+  layout: CheckpointLayout;
+  /** In the order of weightNames. */
+  stored: Map<WeightName, StoredWeight>;
+};
+
+/** Finds and checks every tensor of the block; none is read. */
+function readBlock(
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  {layer, prefix}: Partial<LoadMoeCheckpointOptions>,
+  opName: string,
+): StoredBlock {
+  assert(
+    Number.isInteger(layer) && layer! >= 0,
+    opName,
+    () => `options.layer must be the number of a layer, from 0, but is ${String(layer)}.`,
+  );
+  const tensors = files instanceof Map ? files : parseSafetensors(files, opName);
+  const at = `${prefix ?? 'model.'}layers.${layer}.`;
+  const layout = checkpointLayout(config, {at, hasTensor: (name) => tensors.has(name)}, opName);
+  const problems: string[] = [];
+  const stored = new Map<WeightName, StoredWeight>();
+  for (const name of weightNames) {
+    const weight = layout.weights[name];
+    if (weight != null) {
+      const found = weight.tensors.map(({name: source}) => tensors.get(source));
+      problems.push(...weight.tensors.flatMap((wanted, i) => problemOf(wanted, found[i]) ?? []));
+      stored.set(name, {...weight, tensors: found.flatMap((source) => source ?? [])});
+    }
+  }
+  const [example = 'none at all'] = tensors.keys();
+  const what = `the checkpoint must have the tensors of a ${String(config['model_type'])} block (it has ${example}, …)`;
+  assertNone(problems, what, opName);
+  return {layout, stored};
+}
+
+function problemOf({name, shape}: CheckpointTensor, found: SafetensorsTensor | undefined): string | undefined {
+  if (found == null) {
+    return `${name}: expected [${shape}], but there is none`;
+  }
+  if (!util.arraysEqual(found.shape, shape)) {
+    return `${name}: expected [${shape}], but is [${found.shape}]`;
+  }
+  if (!readableDtypes.includes(found.dtype)) {
+    return `${name}: expected ${readableDtypes.join(' or ')}, but is ${found.dtype}`;
+  }
+  return undefined;
+}
+
+function assertNone(problems: string[], what: string, opName: string): void {
+  assert(problems.length === 0, opName, () => `${what}, but ${problems.length} do not fit:\n${problems.join('\n')}`);
+}
+
+const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
+
+function toTensor(weight: StoredWeight): Tensor {
+  return tensor(valuesOf(weight, 0, sizeOf(weight.shape)), weight.shape);
+}
+
+/** In parts of at most `expertsPerTensor` along axis 0. */
+function toTensors(weight: StoredWeight, expertsPerTensor: number): Tensor3D[] {
+  const [numExperts, rows, columns] = weight.shape;
+  const parts: Tensor3D[] = [];
+  for (let first = 0; first < numExperts; first += expertsPerTensor) {
+    const count = Math.min(expertsPerTensor, numExperts - first);
+    const values = valuesOf(weight, first * rows * columns, count * rows * columns);
+    parts.push(tensor3d(values, [count, rows, columns]));
+  }
+  return parts;
+}
+
+/** `size` values of the weight from the `from`-th on; whole matrices where they are transposed. */
+function valuesOf({tensors, transposed}: StoredWeight, from: number, size: number): Float32Array {
+  const values = new Float32Array(size);
+  if (transposed == null) {
+    readConcatenation(tensors, from, values);
+    return values;
+  }
+  const matrixSize = transposed.rows * transposed.columns;
+  const matrix = new Float32Array(matrixSize);
+  for (let at = 0; at < size; at += matrixSize) {
+    readConcatenation(tensors, from + at, matrix);
+    transpose(matrix, transposed, values.subarray(at, at + matrixSize));
+  }
+  return values;
+}
+
+/** Fills `out` with the values of the concatenated tensors from the `from`-th on. */
+function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Float32Array): void {
+  let begin = -from;
+  for (const stored of tensors) {
+    const end = begin + sizeOf(stored.shape);
+    const [first, last] = [Math.max(begin, 0), Math.min(end, out.length)];
+    if (first < last) {
+      readValues(stored, first - begin, out.subarray(first, last));
+    }
+    begin = end;
+  }
+}
+
+function transpose(matrix: Float32Array, {rows, columns, gatesFirst}: TransposedMatrices, out: Float32Array): void {
+  for (let column = 0; column < columns; column++) {
+    const outRow = !gatesFirst ? column : (column >> 1) + (column % 2 === 0 ? 0 : columns / 2);
+    for (let row = 0; row < rows; row++) {
+      out[outRow * rows + row] = matrix[row * columns + column];
+    }
+  }
+}
+
+/** A field that does not apply is absent, rather than undefined. */
+function withoutAbsent<Fields extends object>(fields: Fields): Fields {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Fields;
+}

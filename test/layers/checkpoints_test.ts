@@ -1,0 +1,271 @@
+/** Every layout of checkpoints that moeCheckpoint knows, in files written here, against the naive loops. */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/layers/checkpoints';
+import {readSafetensors} from '../../src/layers/safetensors';
+import * as tf from '../../src/tf';
+import {block, type CheckpointCase, checkpointCases, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
+import {expectFloats, expectWithin} from '../support/expect';
+import {naiveFusedExperts} from '../support/naive_fused_experts';
+import {naiveIds, naiveWeights} from '../support/naive_topk';
+import {fileOf, safetensorsFile} from '../support/safetensors';
+
+const {H, E, I} = sizes;
+
+const caseOf = (name: string): CheckpointCase => checkpointCases.find((checkpoint) => checkpoint.name === name)!;
+const bytesOf = (checkpoint: CheckpointCase) => safetensorsFile(writtenTensors(checkpoint));
+const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layer: 3});
+
+/** What the model's block gives for block.x, without its shared expert. */
+function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
+  const logits = block.x.map((token) =>
+    block.router.map((row, e) => row.reduce((sum, value, h) => sum + value * token[h], weights.router_bias ? block.routerBias[e] : 0)));
+  const ids = logits.map((row) => naiveIds(row, routing));
+  const topkWeights = logits.map((row, t) => naiveWeights(row, ids[t], routing));
+  const biases = weights.w1_bias ? {w1Bias, w2Bias: block.downBias} : {};
+  return naiveFusedExperts({x: block.x, ids, topkWeights, w1, w2: block.down, ...biases}, experts);
+}
+
+async function expectRight(result: MoeCheckpoint<tf.Tensor3D | tf.Tensor3D[]>, checkpoint: CheckpointCase): Promise<void> {
+  const x = tf.tensor2d(block.x);
+  const product = tf.matMul(x, result.routerKernel);
+  const logits = result.routerBias == null ? product : tf.add(product, result.routerBias);
+  const out = tf.fusedMoe(x, result.w1, result.w2, logits, result.topk, result.options);
+  const {values, magnitudes} = naiveBlock(checkpoint);
+  await expectWithin(out, values, (i) => 2e-5 * magnitudes[i] + 1e-5, checkpoint.name);
+}
+
+/** The optional weights by the names of the layer. */
+const optionalWeights = (result: MoeCheckpoint) => ({
+  router_bias: result.routerBias,
+  w1_bias: result.options.w1Bias,
+  w2_bias: result.options.w2Bias,
+  shared_w1: result.sharedW1,
+  shared_w2: result.sharedW2,
+  shared_gate: result.sharedGate,
+  score_correction_bias: result.options.scoreCorrectionBias,
+});
+
+describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
+  for (const checkpoint of checkpointCases) {
+    it(`loads ${checkpoint.name}`, async () => {
+      const result = load(checkpoint);
+      await expectFloats(result.routerKernel, transposed(block.router), 'routerKernel');
+      expect(result.w1.shape).toEqual([E, 2 * I, H]);
+      await expectFloats(result.w1, w1, 'w1');
+      expect(result.w2.shape).toEqual([E, H, I]);
+      await expectFloats(result.w2, block.down, 'w2');
+      for (const [name, weight] of Object.entries(optionalWeights(result))) {
+        const wanted = checkpoint.weights[name];
+        expect(weight != null).withContext(name).toBe(wanted != null);
+        if (weight != null) {
+          const values = tf.tensor(wanted as number[]);
+          expect(weight.shape).withContext(name).toEqual(values.shape);
+          await expectFloats(weight, await values.data() as Float32Array, name);
+        }
+      }
+      await expectRight(result, checkpoint);
+    });
+  }
+
+  it('takes the shards of a checkpoint, at any place in their buffers, or their tensors', async () => {
+    const checkpoint = caseOf('qwen2_moe');
+    const tensors = writtenTensors(checkpoint);
+    const shards = [0, 1, 2].map((shard) => {
+      const file = safetensorsFile(tensors.filter((_, i) => i % 3 === shard));
+      const odd = new Uint8Array(file.length + 7);
+      odd.set(file, 3);
+      return odd.subarray(3, 3 + file.length);
+    });
+    await expectRight(moeCheckpoint(shards, checkpoint.config, {layer: 3}), checkpoint);
+    const buffers = shards.map((shard) => shard.slice().buffer);
+    await expectRight(moeCheckpoint(buffers, checkpoint.config, {layer: 3}), checkpoint);
+    await expectRight(moeCheckpoint(readSafetensors(buffers), checkpoint.config, {layer: 3}), checkpoint);
+  });
+
+  it('takes another prefix', async () => {
+    const checkpoint = caseOf('mixtral');
+    const file = safetensorsFile(writtenTensors(checkpoint, 'language_model.'));
+    const result = moeCheckpoint(file, checkpoint.config, {layer: 3, prefix: 'language_model.'});
+    await expectFloats(result.w1, w1, 'w1');
+  });
+
+  it('gives experts in parts', async () => {
+    for (const name of ['mixtral', 'granitemoe', 'gpt_oss']) {
+      const checkpoint = caseOf(name);
+      const result = moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layer: 3, expertsPerTensor: 3});
+      expect(result.w1.map(({shape}) => shape)).toEqual([[3, 2 * I, H], [1, 2 * I, H]]);
+      expect(result.w2.map(({shape}) => shape)).toEqual([[3, H, I], [1, H, I]]);
+      await expectFloats(tf.concat(result.w1), w1, `w1 of ${name}`);
+      await expectFloats(tf.concat(result.w2), block.down, `w2 of ${name}`);
+      await expectRight(result, checkpoint);
+    }
+  });
+
+  it('makes no tensors but those of its result, which the caller may dispose of or keep out of a tidy', () => {
+    const checkpoint = caseOf('gpt_oss');
+    const before = tf.memory().numTensors;
+    const result = tf.tidy(() => load(checkpoint));
+    // routerKernel, routerBias, w1, w1Bias, w2, w2Bias
+    expect(tf.memory().numTensors).toBe(before + 6);
+    tf.dispose(result);
+    expect(tf.memory().numTensors).toBe(before);
+  });
+
+  it('names every tensor that is missing, of another shape or of another dtype, and makes none', () => {
+    const checkpoint = caseOf('granitemoeshared, newer names');
+    const tensors = writtenTensors(checkpoint)
+      .filter(({name}) => !name.endsWith('experts.down_proj'))
+      .map((written) => (written.name.endsWith('gate_up_proj') ? {...written, shape: [E, H, 2 * I]} : written));
+    const stored = readSafetensors(safetensorsFile(tensors));
+    const outputLinear = 'model.layers.3.shared_mlp.output_linear.weight';
+    stored.set(outputLinear, {...stored.get(outputLinear)!, dtype: 'I16'});
+    const before = tf.memory().numTensors;
+    expect(() => moeCheckpoint(stored, checkpoint.config, {layer: 3})).toThrowError(
+      'Error in moeCheckpoint: the checkpoint must have the tensors of a granitemoeshared block (it has ' +
+      'model.layers.3.block_sparse_moe.router.weight, …), but 3 do not fit:\n' +
+      'model.layers.3.block_sparse_moe.experts.gate_up_proj: expected [4,6,4], but is [4,4,6]\n' +
+      'model.layers.3.block_sparse_moe.experts.down_proj: expected [4,4,3], but there is none\n' +
+      'model.layers.3.shared_mlp.output_linear.weight: expected F32 or F16 or BF16, but is I16');
+    expect(tf.memory().numTensors).toBe(before);
+  });
+});
+
+/** A layer with weights of these names and shapes, all 7 at first. */
+class StandInLayer extends tf.layers.Layer {
+  static className = 'MoeStandIn';
+
+  constructor(private readonly weightShapes: {[name: string]: number[]}) {
+    super({});
+  }
+
+  override build(inputShape: tf.Shape): void {
+    for (const [name, shape] of Object.entries(this.weightShapes)) {
+      this.addWeight(name, shape, 'float32', tf.initializers.constant({value: 7}), undefined, name !== 'score_correction_bias');
+    }
+    super.build(inputShape);
+  }
+
+  override call(inputs: tf.Tensor | tf.Tensor[]): tf.Tensor {
+    return tf.clone(Array.isArray(inputs) ? inputs[0] : inputs);
+  }
+}
+
+function builtLayer(weightShapes: {[name: string]: number[]}): StandInLayer {
+  const layer = new StandInLayer(weightShapes);
+  tf.tidy(() => void layer.apply(tf.zeros([1, H])));
+  return layer;
+}
+
+const experts = {router_kernel: [H, E], w1: [E, 2 * I, H], w2: [E, H, I]};
+const shapeOf = (values: unknown): number[] => (Array.isArray(values) ? [values.length, ...shapeOf(values[0])] : []);
+
+describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
+  for (const name of ['mixtral', 'qwen2_moe', 'deepseek_v3', 'gpt_oss']) {
+    it(`puts ${name} into the weights of a layer, by their names`, async () => {
+      const checkpoint = caseOf(name);
+      const wanted: {[weight: string]: unknown} =
+        {...checkpoint.weights, w2: block.down, w1, router_kernel: transposed(block.router)};
+      const layer = builtLayer(Object.fromEntries(Object.entries(wanted).map(([weight, values]) => [weight, shapeOf(values)])));
+      const before = tf.memory().numTensors;
+      loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+      expect(tf.memory().numTensors).toBe(before);
+      expect(layer.weights.length).toBe(Object.keys(wanted).length);
+      for (const variable of layer.weights) {
+        const weight = variable.originalName.split('/').pop()!;
+        await expectFloats(variable.read(), wanted[weight] as number[], weight);
+      }
+    });
+  }
+
+  it('sets a score_correction_bias that the checkpoint has not to 0', async () => {
+    const layer = builtLayer({...experts, score_correction_bias: [E]});
+    const checkpoint = caseOf('qwen3_moe');
+    loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+    await expectFloats(layer.getWeights()[3], [0, 0, 0, 0], 'score_correction_bias');
+  });
+
+  it('says all that does not fit, and leaves the layer as it was', async () => {
+    const checkpoint = caseOf('qwen2_moe');
+    const layer = builtLayer({...experts, w1: [E, I, H], w2_bias: [E, H]});
+    const before = tf.memory().numTensors;
+    const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+    expect(call).toThrowError(
+      `Error in loadMoeCheckpoint: layer '${layer.name}' must have the checkpoint's weights, as moeLayerConfig gives them, ` +
+      'but 5 do not fit:\nw1: expected [4,6,4], but the layer has [4,3,4]\nw2_bias [4,4]: the checkpoint has none\n' +
+      'shared_w1 [12,4]: the layer has none\nshared_w2 [4,6]: the layer has none\nshared_gate [4,1]: the layer has none');
+    expect(tf.memory().numTensors).toBe(before);
+    await expectFloats(layer.getWeights()[0], new Array<number>(H * E).fill(7), 'router_kernel');
+    const unbuilt = new StandInLayer(experts);
+    expect(() => loadMoeCheckpoint(unbuilt, bytesOf(checkpoint), checkpoint.config, {layer: 3})).toThrowError(
+      `Error in loadMoeCheckpoint: layer '${unbuilt.name}' must be built, but has no weights. Call it, or its model, once first.`);
+  });
+});
+
+describe('moeLayerConfig', () => {
+  it('gives the arguments of the layer', () => {
+    expect(moeLayerConfig(caseOf('deepseek_v3').config)).toEqual({
+      numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'sigmoid', renormalize: true, numExpertGroups: 2, topkGroups: 1,
+      routedScalingFactor: 2.5, activation: 'silu', gated: true, useBias: false, useRouterBias: false, numSharedExperts: 1,
+      sharedIntermediateSize: 6, sharedExpertGate: false,
+    });
+    expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_limit: 7})).toEqual({
+      numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'softmaxAfterTopk', renormalize: false, activation: 'swigluOai',
+      gated: true, useBias: true, useRouterBias: true, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
+    });
+    expect(moeLayerConfig(caseOf('qwen2_moe').config).sharedExpertGate).toBeTrue();
+    expect(() => moeLayerConfig(caseOf('gpt_oss').config)).toThrowError(
+      'Error in moeLayerConfig: config.swiglu_limit must be 7 for the layer, but is 1.5.');
+  });
+});
+
+describe('moeCheckpoint, of what does not fit', () => {
+  const mixtral = caseOf('mixtral');
+  const file = bytesOf(mixtral);
+  const configErrors: Array<[MoeModelConfig | null, string]> = [
+    [null, 'config must be the parsed config.json of the checkpoint, but is null.'],
+    [{...mixtral.config, model_type: 'llama'},
+      'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
+      'gpt_oss, but is "llama".'],
+    [{}, 'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
+      'gpt_oss, but is undefined.'],
+    [{...mixtral.config, num_local_experts: undefined}, 'config.num_local_experts must be a positive integer, but is undefined.'],
+    [{...mixtral.config, hidden_size: 0}, 'config.hidden_size must be a positive integer, but is 0.'],
+    [{...mixtral.config, num_experts_per_tok: 1.5}, 'config.num_experts_per_tok must be a positive integer, but is 1.5.'],
+    [{...mixtral.config, hidden_act: 'quick_gelu'},
+      'config.hidden_act must be one of silu, swish, relu, gelu, gelu_new, gelu_pytorch_tanh, but is "quick_gelu".'],
+    [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, 'config.norm_topk_prob must be a boolean, but is "no".'],
+    [{...caseOf('deepseek_v2').config, norm_topk_prob: true}, 'config.norm_topk_prob must be false, but is true.'],
+    [{...caseOf('deepseek_v2').config, topk_method: 'random'}, 'config.topk_method must be "greedy" or "group_limited_greedy", but is "random".'],
+    [{...caseOf('deepseek_v3').config, routed_scaling_factor: null}, 'config.routed_scaling_factor must be a finite number, but is null.'],
+    [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, 'config.scoring_func must be "sigmoid", but is "softmax".'],
+  ];
+  configErrors.forEach(([config, message]) => {
+    it(`says that ${message}`, () => {
+      expect(() => moeCheckpoint(file, config as MoeModelConfig, {layer: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
+    });
+  });
+
+  const optionErrors: Array<[unknown, string]> = [
+    [undefined, 'options.layer must be the number of a layer, from 0, but is undefined.'],
+    [{layer: -1}, 'options.layer must be the number of a layer, from 0, but is -1.'],
+    [{layer: 3, expertsPerTensor: 0}, 'expertsPerTensor must be a positive integer, but is 0.'],
+    [{layer: 3, dtype: 'F32'}, "unknown option 'dtype'. The options are layer, prefix, expertsPerTensor."],
+  ];
+  optionErrors.forEach(([options, message]) => {
+    it(`says that ${message}`, () => {
+      expect(() => moeCheckpoint(file, mixtral.config, options as {layer: number})).toThrowError(`Error in moeCheckpoint: ${message}`);
+    });
+  });
+
+  it('names the experts that a layer of another kind lacks', () => {
+    const [router] = writtenTensors(mixtral);
+    const small = {...mixtral.config, num_local_experts: 1};
+    expect(() => moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layer: 3})).toThrowError(
+      'Error in moeCheckpoint: the checkpoint must have the tensors of a mixtral block (it has ' +
+      'model.layers.3.block_sparse_moe.gate.weight, …), but 3 do not fit:\n' +
+      'model.layers.3.block_sparse_moe.experts.0.w1.weight: expected [3,16], but there is none\n' +
+      'model.layers.3.block_sparse_moe.experts.0.w3.weight: expected [3,16], but there is none\n' +
+      'model.layers.3.block_sparse_moe.experts.0.w2.weight: expected [16,3], but there is none');
+    expect(() => moeCheckpoint(fileOf('{}'), small, {layer: 0})).toThrowError(/block \(it has none at all, …\), but 4 do not fit:/);
+  });
+});
