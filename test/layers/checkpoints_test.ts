@@ -177,6 +177,33 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     });
   }
 
+  for (const name of ['mixtral', 'qwen2_moe', 'deepseek_v3', 'granitemoe', 'gpt_oss']) {
+    it(`fills a mixtureOfExperts layer of moeLayerConfig with ${name}, which gives what fusedMoe does`, async () => {
+      const checkpoint = caseOf(name);
+      const config = name === 'gpt_oss' ? {...checkpoint.config, swiglu_limit: 7} : checkpoint.config;
+      const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [H]});
+      const model = tf.sequential({layers: [layer]});
+      loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layer: 3});
+      const given = model.predict(tf.tensor2d(block.x)) as tf.Tensor;
+      const expected = tf.tidy(() => {
+        const x = tf.tensor2d(block.x);
+        const {routerKernel, routerBias, w1: first, w2: second, sharedW1, sharedW2, sharedGate, topk, options} =
+          moeCheckpoint(bytesOf(checkpoint), config, {layer: 3});
+        const logits = tf.add(tf.matMul(x, routerKernel), routerBias ?? tf.scalar(0)) as tf.Tensor2D;
+        const out = tf.fusedMoe(x, first, second, logits, topk, options);
+        if (sharedW1 == null || sharedW2 == null) {
+          return out;
+        }
+        const [gate, up] = tf.split(tf.matMul(x, sharedW1, false, true), 2, 1);
+        const shared = tf.matMul(tf.mul(tf.mul(gate, tf.sigmoid(gate)), up), sharedW2, false, true);
+        return tf.add(out, sharedGate == null ? shared : tf.mul(shared, tf.sigmoid(tf.matMul(x, sharedGate))));
+      });
+      const wanted = await expected.array() as number[][];
+      await expectWithin(given, wanted, (_, value) => 1e-5 * (1 + Math.abs(value)), 'the layer');
+      model.dispose();
+    });
+  }
+
   it('sets a score_correction_bias that the checkpoint has not to 0', async () => {
     const layer = builtLayer({...experts, score_correction_bias: [E]});
     const checkpoint = caseOf('qwen3_moe');
@@ -205,12 +232,12 @@ describe('moeLayerConfig', () => {
   it('gives the arguments of the layer', () => {
     expect(moeLayerConfig(caseOf('deepseek_v3').config)).toEqual({
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'sigmoid', renormalize: true, numExpertGroups: 2, topkGroups: 1,
-      routedScalingFactor: 2.5, activation: 'silu', gated: true, useBias: false, useRouterBias: false, numSharedExperts: 1,
-      sharedIntermediateSize: 6, sharedExpertGate: false,
+      routedScalingFactor: 2.5, activation: 'silu', gated: true, useBias: false, useRouterBias: false,
+      useScoreCorrectionBias: true, numSharedExperts: 1, sharedIntermediateSize: 6, sharedExpertGate: false,
     });
     expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_limit: 7})).toEqual({
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'softmaxAfterTopk', renormalize: false, activation: 'swigluOai',
-      gated: true, useBias: true, useRouterBias: true, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
+      gated: true, useBias: true, useRouterBias: true, useScoreCorrectionBias: false, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
     });
     expect(moeLayerConfig(caseOf('qwen2_moe').config).sharedExpertGate).toBeTrue();
     expect(() => moeLayerConfig(caseOf('gpt_oss').config)).toThrowError(
