@@ -1,5 +1,5 @@
 /**
- * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite,olmoe]
+ * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite,olmoe,small]
  *     [--T 1,16,…] [--H n --K n --E n --I n] [--runs 20] [--no-baselines] [--json FILE]
  *
  * webgpu in Node.js runs on Dawn, by the npm package `webgpu` or the addon that DAWN_NODE names.

@@ -19,6 +19,7 @@ import {fusedMoeBenchmark} from './fused_moe';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
 import {moeTopkBenchmark} from './moe_topk';
+import {mixtureOfExpertsStepBenchmark} from './mixture_of_experts_step';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
 import {onnxMilliseconds, type Shape, vllmMicroseconds} from './shapes';
@@ -33,6 +34,7 @@ const benchmarks: Record<string, Benchmark> = {
   moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
   moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
   fusedMoe: fusedMoeBenchmark,
+  mixtureOfExpertsStep: mixtureOfExpertsStepBenchmark,
 };
 export const opNames = Object.keys(benchmarks);
 
@@ -58,6 +60,9 @@ export type BenchRow = {
   timings: Timing[];
   ratios: Record<string, {name: string; ratio: number}>;
 };
+
+/** Tiny shapes have a small copy beside them, too. */
+const MAX_COPY_FACTOR = 32;
 
 /** Larger hidden sizes than this are checked against the cpu backend at this size: the routing is the same. */
 const CHECKED_HIDDEN_SIZE = 8;
@@ -85,7 +90,7 @@ async function runBenchmark(
   const {T, H, K, E} = shape;
   const benchmark = benchmarks[op];
   const numBytes = benchmark.numBytes(shape);
-  const numCopyBytes = Math.max(numBytes, benchmark.minCopyBytes ?? 0);
+  const numCopyBytes = Math.max(numBytes, Math.min(benchmark.minCopyBytes ?? 0, MAX_COPY_FACTOR * numBytes));
   const numFlops = benchmark.numFlops?.(shape);
   print(`\n${op} on ${backend}: T=${T} H=${H} K=${K} E=${E}, at least ${(numBytes / 1e6).toPrecision(3)} MB a call`);
   if (timer != null) {

@@ -12,6 +12,8 @@ export const layers: Record<string, Omit<Shape, 'T'>> = {
   'gpt-oss': {H: 2880, K: 4, E: 32, I: 2880},
   granite: {H: 1024, K: 8, E: 32, I: 512},
   olmoe: {H: 2048, K: 8, E: 64, I: 1024},
+  /** A layer that one trains in a browser. */
+  small: {H: 256, K: 2, E: 8, I: 1024},
 };
 
 type Times = Record<number, number>;
