@@ -49,7 +49,8 @@ async function deviceName(): Promise<string> {
   if (backend === 'webgl') {
     await resetBackend();
     const {gl} = (tf.backend() as MathBackendWebGL).gpgpu;
-    return String(gl.getParameter(gl.RENDERER));
+    const debug = gl.getExtension('WEBGL_debug_renderer_info');
+    return String(gl.getParameter(debug == null ? gl.RENDERER : debug.UNMASKED_RENDERER_WEBGL));
   }
   if (backend !== 'webgpu') {
     return 'host';

@@ -70,8 +70,105 @@ function compositionTable(rows) {
   );
 }
 
+const milliseconds = (ms) => ms.toFixed(ms < 1 ? 2 : 1);
+const wall = ({timings}) => timings[0].wallMs.median;
+const layerOf = ({layer, shape: {H, I, K, E}}) => `${layer} (${H}, ${I}, ${K}, ${E})`;
+const teraflops = (row, timing = row.timings[0]) => (row.numFlops / timing.replayMicroseconds.median / 1e6).toFixed(1);
+
+/** fusedMoe in Node.js and in Chromium, beside ONNX Runtime Web. */
+function fusedMoeTable(rows, inChromium) {
+  const header = [
+    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'wall ms', 'ONNX / ours', 'wall ms, Chromium',
+    'a copy there', 'ONNX / ours', 'ONNX ms',
+  ];
+  return tableOf(
+    header,
+    rows.map((row) => {
+      const there = inChromium.find(({layer, shape}) => layer === row.layer && shape.T === row.shape.T);
+      const onnx = row.ratios.onnx.ratio * wall(row);
+      return [
+        layerOf(row),
+        row.shape.T,
+        row.timings[0].numLaunches,
+        milliseconds(replay(row) / 1000),
+        teraflops(row),
+        Math.round(row.timings[0].gigabytesPerSecond),
+        milliseconds(wall(row)),
+        row.ratios.onnx.ratio.toFixed(1),
+        milliseconds(wall(there)),
+        milliseconds(there.timings.at(-1).wallMs.median),
+        there.ratios.onnx.ratio.toFixed(1),
+        milliseconds(onnx),
+      ];
+    }),
+  );
+}
+
+function matMulTable(rows) {
+  const rates = ['TFLOP/s', 'GB/s', 'of a copy', 'tf.matMul TFLOP/s', 'ours / tf.matMul'];
+  const header = ['product', 'layer (H, I, K, E)', 'T', 'GPU us', ...rates];
+  return tableOf(
+    header,
+    rows.map((row) => [
+      row.timings[0].name,
+      layerOf(row),
+      row.shape.T,
+      replay(row).toFixed(1),
+      teraflops(row),
+      Math.round(row.timings[0].gigabytesPerSecond),
+      `${Math.round(100 * row.ratios.copy.ratio)} %`,
+      teraflops(row, row.timings[1]),
+      row.ratios.part.ratio.toFixed(2),
+    ]),
+  );
+}
+
+/** Ops beside the same result of core ops, both in full. */
+function plainTable(rows) {
+  const times = ['GPU us', 'core ops GPU us', 'ratio', 'wall ms', 'core ops wall ms', 'ratio'];
+  const header = ['op', 'layer (H, I, K, E)', 'T', ...times];
+  return tableOf(
+    header,
+    rows.map((row) => [
+      row.op,
+      layerOf(row),
+      row.shape.T,
+      own(row).toFixed(1),
+      row.timings[1].gpuMicroseconds.median.toFixed(1),
+      row.ratios.plain.ratio.toFixed(1),
+      milliseconds(wall(row)),
+      milliseconds(row.timings[1].wallMs.median),
+      row.ratios.wall.ratio.toFixed(1),
+    ]),
+  );
+}
+
+/** WebGL has wall times alone: of calls in a row, and of one. */
+function webglTable(rows) {
+  return tableOf(
+    ['op', 'layer (H, I, K, E)', 'T', 'contender', 'in a row, ms', 'x op', 'one call, ms'],
+    rows.flatMap((row) =>
+      row.timings.map(({name, batchMs, wallMs}) => [
+        row.op,
+        layerOf(row),
+        row.shape.T,
+        name,
+        milliseconds(batchMs.median),
+        (batchMs.median / row.timings[0].batchMs.median).toFixed(2),
+        milliseconds(wallMs.median),
+      ]),
+    ),
+  );
+}
+
 const node = rowsOf('h200_node');
+const experts = rowsOf('h200_node_experts');
+const ofOps = (...ops) => experts.filter(({op}) => ops.includes(op));
 const tables = {
+  fusedMoe: fusedMoeTable(ofOps('fusedMoe'), rowsOf('h200_chromium_experts')),
+  moeGroupedMatMul: matMulTable(ofOps('moeGroupedMatMul', 'moeGroupedMatMulW2')),
+  plain: plainTable(ofOps('moeTopk', 'mixtureOfExpertsStep')),
+  webgl: webglTable(rowsOf('h200_chromium_webgl')),
   moePermute: opTable(node, 'moePermute'),
   moeUnpermute: opTable(node, 'moeUnpermute'),
   moeAlignBlockSize: opTable(node, 'moeAlignBlockSize'),
