@@ -1,5 +1,5 @@
 /**
- * The specs of test/ in real browsers: `karma start [--browsers Chromium,Firefox] [--backends cpu,wasm]`.
+ * The specs of test/ in real browsers: `karma start [--browsers Chromium,Firefox] [--backends cpu,wasm] [--part 2/5]`.
  * `npm test` finds or installs the browsers first and gives Firefox a display.
  */
 const {bundleSpecs} = require('./test/support/bundle_specs.js');

@@ -1,4 +1,7 @@
-/** Karma preprocessor: bundles test/main.ts with every spec below test/, and every docstring example of src. */
+/**
+ * Karma preprocessor: bundles test/main.ts with every spec below test/, or those of one part of them, and every
+ * docstring example of src.
+ */
 const {readdirSync, readFileSync} = require('node:fs');
 const {join, relative} = require('node:path');
 const esbuild = require('esbuild');
@@ -15,12 +18,19 @@ const virtualModule = (name, contents) => ({
   },
 });
 
-const importAllSpecs = () =>
-  readdirSync(testFolder, {recursive: true})
+/** With `part` '2/5': of every 5 files the second. */
+const importSpecs = (part) => {
+  const [, number, count] = /^([1-9]\d*)\/([1-9]\d*)$/.exec(part) ?? [];
+  if (!(Number(number) <= Number(count))) {
+    throw new Error(`--part must be such as 2/5, the second of five, but is '${part}'.`);
+  }
+  return readdirSync(testFolder, {recursive: true})
     .filter((file) => file.endsWith('_test.ts'))
     .sort()
+    .filter((_, i) => i % count === number - 1)
     .map((file) => `import './${relative('.', file)}';`)
     .join('\n');
+};
 
 /**
  * Each ```js block in a docstring, as a function of (tf, expectValue, layers): a statement `expression; // => value`
@@ -43,7 +53,7 @@ const docstringExamples = () => {
   return `export const docstringExamples = [${examples.join(',\n')}];`;
 };
 
-function bundleSpecs() {
+function bundleSpecs(part = '1/1') {
   return async (content, file, done) => {
     try {
       const {outputFiles} = await esbuild.build({
@@ -58,7 +68,7 @@ function bundleSpecs() {
         // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
         plugins: [
-          virtualModule('all-specs', importAllSpecs),
+          virtualModule('all-specs', () => importSpecs(part)),
           virtualModule('docstring-examples', docstringExamples),
         ],
       });
@@ -69,6 +79,6 @@ function bundleSpecs() {
     }
   };
 }
-bundleSpecs.$inject = [];
+bundleSpecs.$inject = ['config.part'];
 
 module.exports = {bundleSpecs};
