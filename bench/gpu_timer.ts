@@ -1,10 +1,4 @@
 /** GPU time and launches of what a backend is asked to do. */
-import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import * as tf from '../src/tf';
-import {WebGLTimer} from './webgl_timer';
-import {WebGPUTimer} from './webgpu_timer';
-
 export type GpuTime = {
   /** Milliseconds on the GPU, gaps between launches included. */
   ms: number;
@@ -28,15 +22,3 @@ export type GpuTimer = {
   /** The time of every launch of `work` alone, where the backend can tell. */
   timeLaunches?(work: () => void): Promise<LaunchTime[]>;
 };
-
-/** The timer of the current backend, if it runs on a GPU; on WebGL of wall times alone, if so wanted. */
-export function makeGpuTimer(wantsGpuTime: boolean): GpuTimer | undefined {
-  switch (tf.getBackend()) {
-    case 'webgpu':
-      return new WebGPUTimer(tf.backend() as WebGPUBackend);
-    case 'webgl':
-      return new WebGLTimer(tf.backend() as MathBackendWebGL, wantsGpuTime);
-    default:
-      return undefined;
-  }
-}

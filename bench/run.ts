@@ -2,8 +2,10 @@
  * Runs the benchmarks of the ops on one backend, each contender that claims to do all of the op checked first, and on
  * a GPU the op itself against the cpu backend. scripts/bench.mjs has the flags.
  */
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-import {type GpuTimer, makeGpuTimer} from './gpu_timer';
+import type {GpuTimer} from './gpu_timer';
 import {
   assertSameOutputs,
   type Benchmark,
@@ -23,7 +25,8 @@ import {mixtureOfExpertsStepBenchmark} from './mixture_of_experts_step';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
 import {onnxMilliseconds, type Shape, vllmMicroseconds} from './shapes';
-import {copyKernel} from './webgpu_timer';
+import {WebGLTimer} from './webgl_timer';
+import {copyKernel, WebGPUTimer} from './webgpu_timer';
 
 const benchmarks: Record<string, Benchmark> = {
   moePermute: moePermuteBenchmark,
@@ -76,6 +79,18 @@ export async function runBenchmarks(options: BenchOptions, print: (line: string)
     }
   }
   return rows;
+}
+
+/** The timer of the current backend, if it runs on a GPU; on WebGL of wall times alone, if so wanted. */
+function makeGpuTimer(wantsGpuTime: boolean): GpuTimer | undefined {
+  switch (tf.getBackend()) {
+    case 'webgpu':
+      return new WebGPUTimer(tf.backend() as WebGPUBackend);
+    case 'webgl':
+      return new WebGLTimer(tf.backend() as MathBackendWebGL, wantsGpuTime);
+    default:
+      return undefined;
+  }
 }
 
 async function runBenchmark(
