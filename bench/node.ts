@@ -1,6 +1,8 @@
 /**
  * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite,olmoe,small]
- *     [--T 1,16,…] [--H n --K n --E n --I n] [--runs 20] [--no-baselines] [--json FILE]
+ *     [--T 1,16,…] [--H n --K n --E n --I n] [--runs 20] [--no-baselines] [--json FILE] [--check]
+ *
+ * --check compares the ops with the cpu backend at these very shapes, and times nothing.
  *
  * webgpu in Node.js runs on Dawn, by the npm package `webgpu` or the addon that DAWN_NODE names.
  */
@@ -10,7 +12,7 @@ import {parseArgs} from 'node:util';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/register_webgpu_backend';
 import * as tf from '../src/tf';
-import {opNames, runBenchmarks} from './run';
+import {checkOps, opNames, runBenchmarks} from './run';
 import {layers, type Shape} from './shapes';
 
 const {values: flags} = parseArgs({
@@ -26,6 +28,7 @@ const {values: flags} = parseArgs({
     runs: {type: 'string', default: '20'},
     'no-baselines': {type: 'boolean', default: false},
     json: {type: 'string'},
+    check: {type: 'boolean', default: false},
   },
 });
 
@@ -102,6 +105,9 @@ async function main(): Promise<void> {
     resetBackend: reset,
     withoutBaselines: flags['no-baselines'],
   };
+  if (flags.check) {
+    return checkOps(options, console.log);
+  }
   const rows = await runBenchmarks(options, console.log);
   if (flags.json != null) {
     writeFileSync(flags.json, `${JSON.stringify({device, rows})}\n`);

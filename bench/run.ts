@@ -54,6 +54,21 @@ export type BenchOptions = {
   wallTimeOnly?: boolean;
 };
 
+/** Every op of `ops` against the cpu backend, on the backend that is set; nothing is timed. */
+export async function checkOps(
+  {ops, shapes, resetBackend}: Pick<BenchOptions, 'ops' | 'shapes' | 'resetBackend'>,
+  print: (line: string) => void,
+): Promise<void> {
+  const backend = tf.getBackend();
+  for (const {shape} of shapes) {
+    for (const op of ops) {
+      await resetBackend();
+      await checkAgainstCpu(benchmarks[op], shape, backend);
+      print(`${op} on ${backend}: equal to the cpu backend at ${JSON.stringify(shape)}`);
+    }
+  }
+}
+
 export type BenchRow = {
   op: string;
   backend: string;

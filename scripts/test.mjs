@@ -57,9 +57,8 @@ await check('types', bin('tsc'), '-p', '.');
 await check('lint', bin('eslint'), '.', '--max-warnings', '0');
 await check('import directions', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs');
 await check('support table', 'node', 'scripts/support_table.mjs', '--check');
-// The bench checks every op against the cpu backend before it times it.
-const smallBench = ['--backend', 'webgpu', '--T', '5,700', '--H', '16', '--runs', '1', '--no-baselines'];
-await check('webgpu in Node.js', 'node', 'scripts/bench.mjs', ...smallBench);
+const small = ['--backend', 'webgpu', '--T', '5,100', '--H', '16', '--I', '8'];
+await check('webgpu in Node.js', 'node', 'scripts/bench.mjs', '--check', ...small);
 await runner('package', 'node', ['scripts/check_package.mjs']);
 
 // Firefox loses its connection to Karma after 300 s, and then begins again; no part takes that long.
