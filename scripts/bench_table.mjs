@@ -75,16 +75,18 @@ const wall = ({timings}) => timings[0].wallMs.median;
 const layerOf = ({layer, shape: {H, I, K, E}}) => `${layer} (${H}, ${I}, ${K}, ${E})`;
 const teraflops = (row, timing = row.timings[0]) => (row.numFlops / timing.replayMicroseconds.median / 1e6).toFixed(1);
 
-/** fusedMoe in Node.js and in Chromium, beside ONNX Runtime Web. */
-function fusedMoeTable(rows, inChromium) {
+/** fusedMoe in Node.js and in Chromium, beside all experts by tf.matMul and beside ONNX Runtime Web. */
+function fusedMoeTable(rows, dense, inChromium) {
   const header = [
-    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'wall ms', 'ONNX / ours', 'wall ms, Chromium',
-    'a copy there', 'ONNX / ours', 'ONNX ms',
+    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'dense / ours', 'wall ms', 'ONNX / ours',
+    'wall ms, Chromium', 'a copy there', 'ONNX / ours', 'ONNX ms',
   ];
   return tableOf(
     header,
     rows.map((row) => {
-      const there = inChromium.find(({layer, shape}) => layer === row.layer && shape.T === row.shape.T);
+      const sameShape = ({layer, shape}) => layer === row.layer && shape.T === row.shape.T;
+      const there = inChromium.find(sameShape);
+      const ofAllExperts = dense.find(sameShape);
       const onnx = row.ratios.onnx.ratio * wall(row);
       return [
         layerOf(row),
@@ -93,6 +95,7 @@ function fusedMoeTable(rows, inChromium) {
         milliseconds(replay(row) / 1000),
         teraflops(row),
         Math.round(row.timings[0].gigabytesPerSecond),
+        ofAllExperts == null ? '' : (replay(ofAllExperts) / replay(row)).toFixed(1),
         milliseconds(wall(row)),
         row.ratios.onnx.ratio.toFixed(1),
         milliseconds(wall(there)),
@@ -165,7 +168,7 @@ const node = rowsOf('h200_node');
 const experts = rowsOf('h200_node_experts');
 const ofOps = (...ops) => experts.filter(({op}) => ops.includes(op));
 const tables = {
-  fusedMoe: fusedMoeTable(ofOps('fusedMoe'), rowsOf('h200_chromium_experts')),
+  fusedMoe: fusedMoeTable(ofOps('fusedMoe'), rowsOf('h200_node_dense'), rowsOf('h200_chromium_experts')),
   moeGroupedMatMul: matMulTable(ofOps('moeGroupedMatMul', 'moeGroupedMatMulW2')),
   plain: plainTable(ofOps('moeTopk', 'mixtureOfExpertsStep')),
   webgl: webglTable(rowsOf('h200_chromium_webgl')),
