@@ -47,6 +47,9 @@ const nastyCases: NastyCase[] = [
   nasty('more columns than a workgroup takes, C past one turn', [9, 132, 36], offsetOf([2, 7])),
   nasty('few rows an expert', [7, 8, 40], offsetOf([1, 5, 0, 1])),
   nasty('tiles', [140, 36, 136], [2, 137]),
+  // Where every step of terms is full, no read asks whether it is past them.
+  nasty('tiles, steps of terms all full', [100, 32, 20], [2, 35, 99]),
+  nasty('few rows an expert, steps of terms all full', [7, 128, 12], offsetOf([1, 5, 0, 1])),
   nasty('tiles, odd C and D', [75, 17, 5], offsetOf([70, 3])),
   nasty('tiles of two experts, rows past the last offset', [150, 20, 12], [0, 9, 140]),
 ];
