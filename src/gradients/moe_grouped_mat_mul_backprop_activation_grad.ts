@@ -128,9 +128,14 @@ function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): 
     case 'relu':
       return zerosLike(x);
     case 'silu':
-      return timesSigmoidCurvature(x, x, onesLike(x), zerosLike(x));
+      return timesSigmoidCurvature(clamp(x, SIGMOID_LIMIT), x, onesLike(x), zerosLike(x));
     case 'swigluOai':
-      return timesSigmoidCurvature(x, mul(x, swigluAlpha), mul(onesLike(x), swigluAlpha), zerosLike(x));
+      return timesSigmoidCurvature(
+        clamp(x, SIGMOID_LIMIT / Math.abs(swigluAlpha)),
+        mul(x, swigluAlpha),
+        mul(onesLike(x), swigluAlpha),
+        zerosLike(x),
+      );
     case 'gelu': {
       const halfSquare = mul(square(clamp(x, GELU_LIMIT)), 0.5);
       const inverseDensity = mul(add(cosh(halfSquare), sinh(halfSquare)), Math.sqrt(2 * Math.PI));

@@ -35,4 +35,8 @@ export class AuxiliaryLosses {
 }
 
 /** The operations that are being recorded for a gradient; another object for each gradient. */
-const currentTape = (): object | null => engine().state.activeTape ?? null;
+function currentTape(): object | null {
+  const {activeTape, gradientDepth} = engine().state;
+  // The tape of a gradient that threw stays there.
+  return gradientDepth > 0 ? (activeTape ?? null) : null;
+}

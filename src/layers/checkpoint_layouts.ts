@@ -143,7 +143,7 @@ const mixtral: LayoutOf = (config, block) => {
   return {
     ...sizes,
     sharedIntermediateSize: 0,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: {
       router_kernel: routerKernel(sizes, block, 'block_sparse_moe.gate.weight', 'mlp.gate.weight'),
       ...expertWeights(
@@ -184,7 +184,7 @@ const qwen3Moe: LayoutOf = (config, block) => {
   return {
     ...sizes,
     sharedIntermediateSize: 0,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: projections(block, sizes),
     routing: softmaxRouting(config),
   };
@@ -213,7 +213,7 @@ const olmoe: LayoutOf = (config, block) => {
   return {
     ...sizes,
     sharedIntermediateSize: 0,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: projections(block, sizes),
     routing: softmaxRouting(config),
   };
@@ -226,14 +226,14 @@ function deepseek(
   routing: Omit<MoeCheckpointRouting, 'activation'>,
 ): CheckpointLayout {
   const sizes = config.sizes('n_routed_experts', 'moe_intermediate_size');
-  const numShared = config.has('n_shared_experts') ? config.positiveInteger('n_shared_experts') : 0;
+  const numShared = config.has('n_shared_experts') ? config.integer('n_shared_experts') : 0;
   const sharedIntermediateSize = numShared * sizes.intermediateSize;
   const shared =
     numShared === 0 ? {} : sharedProjections(`${block.at}mlp.shared_experts`, sizes.hiddenSize, sharedIntermediateSize);
   return {
     ...sizes,
     sharedIntermediateSize,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: {...projections(block, sizes), ...shared},
     routing: {...routing, routedScalingFactor: config.number('routed_scaling_factor'), activation: config.activation()},
   };
@@ -271,7 +271,7 @@ const graniteMoe: LayoutOf = (config, block) => {
   return {
     ...sizes,
     sharedIntermediateSize: 0,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: {
       router_kernel: routerKernel(sizes, block, ...routerNames),
       ...expertWeights(
@@ -304,7 +304,7 @@ const gptOss: LayoutOf = (config, block) => {
   return {
     ...sizes,
     sharedIntermediateSize: 0,
-    topk: config.topk(),
+    topk: config.topk(sizes),
     weights: {
       router_kernel: routerKernel(sizes, block, 'mlp.router.weight'),
       router_bias: weight([E], one('router.bias', [E])),
@@ -392,8 +392,12 @@ class ConfigReader {
     };
   }
 
-  topk(): number {
-    return this.positiveInteger('num_experts_per_tok');
+  topk({numExperts}: Sizes): number {
+    return this.checked(
+      'num_experts_per_tok',
+      `an integer from 1 to the number of experts (${numExperts})`,
+      (value): value is number => isInteger(value) && value >= 1 && value <= numExperts,
+    );
   }
 
   activation(): MoeActivation {

@@ -322,6 +322,11 @@ type StoredBlock = {
   stored: Map<WeightName, StoredWeight>;
 };
 
+/** A Map of another window is one, too. */
+function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
+  return Object.prototype.toString.call(files) === '[object Map]';
+}
+
 /** Finds and checks every tensor of the block; none is read. */
 function readBlock(
   files: MoeCheckpointFiles,
@@ -334,7 +339,7 @@ function readBlock(
     opName,
     () => `options.layer must be the number of a layer, from 0, but is ${String(layer)}.`,
   );
-  const tensors = files instanceof Map ? files : parseSafetensors(files, opName);
+  const tensors = isTensorMap(files) ? files : parseSafetensors(files, opName);
   const at = `${prefix ?? 'model.'}layers.${layer}.`;
   const layout = checkpointLayout(config, {at, hasTensor: (name) => tensors.has(name)}, opName);
   const problems: string[] = [];

@@ -88,7 +88,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   const kernel = {regularizer: parts.kernelRegularizer, constraint: parts.kernelConstraint};
   const bias = {regularizer: parts.biasRegularizer, constraint: parts.biasConstraint};
   // Seeded, each matrix draws with a seed of its own: experts that are alike would stay alike.
-  const seeds = {w1: 0, w2: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
+  const seeds = {w1: 0, w1Bias: 0, w2: E, w2Bias: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
   const kernelInitializer = (seed: number) => withSeedOffset(parts.kernelInitializer, seed);
   const experts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
@@ -97,11 +97,11 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     initializer: perExpert((e, one) => drawOutIn(kernelInitializer(seed + e), one)),
     constraint: kernel.constraint && mapExperts((weight) => constrainOutIn(kernel.constraint!, weight)),
   });
-  const expertBias = (name: WeightName, shape: number[]): WeightSpec => ({
+  const expertBias = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
     ...bias,
-    initializer: perExpert((e, one) => withSeedOffset(parts.biasInitializer, e).apply(one, 'float32')),
+    initializer: perExpert((e, one) => withSeedOffset(parts.biasInitializer, seed + e).apply(one, 'float32')),
     constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
   });
   const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
@@ -116,9 +116,9 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     {name: 'router_kernel', shape: [hiddenSize, E], initializer: parts.routerInitializer, ...kernel},
     options.useRouterBias && {name: 'router_bias', shape: [E], initializer: parts.biasInitializer, ...bias},
     experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
-    options.useBias && expertBias('w1_bias', [E, gateAndUp * I]),
+    options.useBias && expertBias('w1_bias', [E, gateAndUp * I], seeds.w1Bias),
     experts('w2', [E, hiddenSize, I], seeds.w2),
-    options.useBias && expertBias('w2_bias', [E, hiddenSize]),
+    options.useBias && expertBias('w2_bias', [E, hiddenSize], seeds.w2Bias),
     F > 0 && shared('shared_w1', [gateAndUp * F, hiddenSize], seeds.sharedW1),
     F > 0 && shared('shared_w2', [hiddenSize, F], seeds.sharedW2),
     options.sharedExpertGate && {
@@ -155,11 +155,14 @@ function constrainOutIn(constraint: Constraint, weight: Tensor): Tensor {
   return tidy(() => transpose(constraint.apply(transpose(weight))));
 }
 
+const SEED_FOR_ZERO = 2 ** 30;
+
 function withSeedOffset(initializer: Initializer, offset: number): Initializer {
   const config = initializer.getConfig();
   if (typeof config.seed !== 'number') {
     return initializer;
   }
   const InitializerClass = initializer.constructor as new (config: serialization.ConfigDict) => Initializer;
-  return new InitializerClass({...config, seed: config.seed + offset});
+  // tfjs takes 0 for no seed at all.
+  return new InitializerClass({...config, seed: config.seed + offset || SEED_FOR_ZERO});
 }

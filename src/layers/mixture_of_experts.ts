@@ -67,7 +67,7 @@ const opName = 'mixtureOfExperts';
  *
  * **Balance.** The layer adds to the loss of fit and trainOnBatch: `loadBalancingLossWeight` times moeLoadBalancingLoss
  * and `routerZLossWeight` times moeRouterZLoss. evaluate and predict leave them out. A training loop of one's own calls
- * `model.apply(x, {training: true})` and adds `model.calculateLosses()`. Without such a loss,
+ * `model.apply(x, {training: true})` and adds `model.calculateLosses()`, once for each gradient, after all of its calls. Without such a loss,
  * `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves the bias of an expert by the
  * rate, up where its load is less than the mean, down where it is more.
  *
@@ -83,7 +83,7 @@ const opName = 'mixtureOfExperts';
  * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize; 2I and 2F are I and F
  * without `gated`; a weight that no argument asks for is not there.
  *
- * A layer that is not `trainable` adds no loss and leaves the bias as it is.
+ * A layer that is not trainable, by itself or with a model that it is in, adds no loss and leaves the bias as it is.
  *
  * @param args.numExperts  E.
  * @param args.intermediateSize  I, the width of one expert.
@@ -106,7 +106,7 @@ const opName = 'mixtureOfExperts';
  * @param args.seed  Makes the jitter the same for the same calls of a new layer.
  * @param args.capacityFactor  Default: nothing is dropped.
  * @param args.dropPolicy  Which tokens of a full expert stay: `'probability'` (default), those with the largest
- *     weights; `'position'`, the first.
+ *     weights; `'position'`, the first, which takes far less time where the capacity is thousands.
  * @param args.kernelInitializer  Of experts, shared experts and shared_gate, drawn for each expert as for a dense
  *     layer of its size. Default `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
  * @param args.routerInitializer  Of router_kernel. Default `'glorotNormal'`.
@@ -125,7 +125,10 @@ export interface MixtureOfExperts extends layers.Layer {
   expertLoad(): Tensor1D;
   /** float32 scalar: the entropy of expertLoad's shares, in nats; ln(E) where all experts are alike. */
   expertLoadEntropy(): Scalar;
-  /** float32 scalar: the part of the last batch's assignments that were past their expert's capacity. */
+  /**
+   * float32 scalar: the part of the last batch's assignments that were past their expert's capacity: 0 after a batch of
+   * validation, which fit runs before the end of its epoch, since nothing is dropped there.
+   */
   droppedShare(): Scalar;
 }
 
@@ -203,7 +206,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         const {topkWeights, topkIds} = this.chooseExperts(logits);
         const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
         const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
-        if (isTraining && this.trainable) {
+        // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
+        if (isTraining && this.trainableWeights.length > 0) {
           this.addAuxiliaryLosses(logits, chosenIds, mask);
           this.updateScoreCorrectionBias(chosenIds);
         }

@@ -81,11 +81,16 @@ function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint
     return new Uint8Array(file.buffer, file.byteOffset, file.byteLength);
   }
   assert(
-    file instanceof ArrayBuffer,
+    isArrayBuffer(file),
     opName,
     () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${describe(file)}.`,
   );
   return new Uint8Array(file);
+}
+
+/** Of another window too, whose classes are not these. */
+function isArrayBuffer(value: unknown): value is ArrayBuffer {
+  return ['[object ArrayBuffer]', '[object SharedArrayBuffer]'].includes(Object.prototype.toString.call(value));
 }
 
 function describe(value: unknown): string {
