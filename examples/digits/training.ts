@@ -40,7 +40,8 @@ export function heldOutDigits(digits: Digits, {numHeldOut}: Amounts): Digits {
 /** Digits as tensors: patches [n, NUM_PATCHES, PATCH_PIXELS], and one-hot labels [n, NUM_CLASSES]. */
 export function tensorsOf(digits: Digits): {patches: tf.Tensor3D; targets: tf.Tensor2D} {
   const patches = tf.tensor3d(cutPatches(digits), [digits.labels.length, NUM_PATCHES, PATCH_PIXELS]);
-  const targets = tf.tidy(() => tf.oneHot(tf.tensor1d(digits.labels, 'int32'), NUM_CLASSES, 1, 0, 'float32'));
+  // Cast, because on wasm tf.oneHot takes the dtype but writes integers.
+  const targets = tf.tidy(() => tf.cast(tf.oneHot(tf.tensor1d(digits.labels, 'int32'), NUM_CLASSES), 'float32'));
   return {patches, targets: targets as tf.Tensor2D};
 }
 
