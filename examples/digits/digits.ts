@@ -16,24 +16,23 @@ export const PATCH_PIXELS = PATCH_SIZE ** 2;
 export type Digits = {pixels: Float32Array; labels: number[]};
 
 /**
- * Digits in turn, 0, 1, …, 9, 0, 1, …, so that any stretch of them has as many of each.
+ * The digits of all classes mixed evenly: any stretch has about the same part of each class, though the classes differ
+ * in size, and images keep their order within a class.
  *
  * @param pixelsOfClass  The pixels of all zeros, of all ones, …: `data` of the package's files.
  */
-export function digitsInTurn(pixelsOfClass: number[][]): Digits {
+export function mixDigits(pixelsOfClass: number[][]): Digits {
   const imagePixels = IMAGE_SIZE ** 2;
-  const numPixels = pixelsOfClass.reduce((sum, {length}) => sum + length, 0);
-  const pixels = new Float32Array(numPixels);
-  const labels: number[] = [];
-  for (let i = 0; labels.length < numPixels / imagePixels; i++) {
-    pixelsOfClass.forEach((ofClass, label) => {
-      if (i < ofClass.length / imagePixels) {
-        pixels.set(ofClass.slice(i * imagePixels, (i + 1) * imagePixels), labels.length * imagePixels);
-        labels.push(label);
-      }
-    });
-  }
-  return {pixels, labels};
+  const images = pixelsOfClass.flatMap((ofClass, label) => {
+    const numImages = ofClass.length / imagePixels;
+    return Array.from({length: numImages}, (_, i) => ({label, begin: i * imagePixels, place: (i + 0.5) / numImages}));
+  });
+  images.sort((a, b) => a.place - b.place);
+  const pixels = new Float32Array(images.length * imagePixels);
+  images.forEach(({label, begin}, i) => {
+    pixels.set(pixelsOfClass[label].slice(begin, begin + imagePixels), i * imagePixels);
+  });
+  return {pixels, labels: images.map(({label}) => label)};
 }
 
 export function sliceDigits({pixels, labels}: Digits, begin: number, end?: number): Digits {
@@ -52,7 +51,6 @@ export function shiftDigits({pixels, labels}: Digits, epoch: number): Digits {
   const imagePixels = IMAGE_SIZE ** 2;
   const shifted = new Float32Array(pixels.length);
   labels.forEach((_, image) => {
-    // 9 and 10, the number of classes, have no common divisor: no class has ways of its own.
     const way = (image + 4 * epoch) % 9;
     const shift = (Math.floor(way / 3) - 1) * IMAGE_SIZE + (way % 3) - 1;
     // Digits have a blank margin, so that what a row loses at one end comes in blank at the other.

@@ -5,7 +5,7 @@ import {parseArgs} from 'node:util';
 import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
-import {digitsInTurn, NUM_CLASSES} from './digits';
+import {mixDigits, NUM_CLASSES} from './digits';
 import {trainBoth} from './training';
 
 /** As seen from the repository's root, where `npm start` runs. */
@@ -34,7 +34,7 @@ async function main(): Promise<void> {
   const amounts = amountsOf(flags.digits, flags.epochs);
   await startBackend(flags.backend);
   const files = Array.from({length: NUM_CLASSES}, (_, digit) => readFileSync(`${DIGITS_FOLDER}/${digit}.json`, 'utf8'));
-  const digits = digitsInTurn(files.map((text) => (JSON.parse(text) as {data: number[]}).data));
+  const digits = mixDigits(files.map((text) => (JSON.parse(text) as {data: number[]}).data));
   const missed = await trainBoth(digits, amounts, {print: console.log});
   console.log(`\nAll of it took ${((performance.now() - start) / 1000).toFixed(0)} s.`);
   if (missed.length > 0) {

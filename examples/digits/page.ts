@@ -2,7 +2,7 @@
 import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
-import {type Digits, digitsInTurn, NUM_CLASSES} from './digits';
+import {type Digits, mixDigits, NUM_CLASSES} from './digits';
 import {RunView, showHeldOut, showStatus} from './page_views';
 import {heldOutDigits, runs, trainBoth} from './training';
 
@@ -31,7 +31,7 @@ async function loadDigits(): Promise<Digits> {
     const response = await fetch(`digits/${digit}.json`);
     return ((await response.json()) as {data: number[]}).data;
   };
-  return digitsInTurn(await Promise.all(Array.from({length: NUM_CLASSES}, (_, digit) => pixelsOf(digit))));
+  return mixDigits(await Promise.all(Array.from({length: NUM_CLASSES}, (_, digit) => pixelsOf(digit))));
 }
 
 async function main(): Promise<string | null> {

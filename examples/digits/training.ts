@@ -30,7 +30,7 @@ export type Listener = {
 };
 
 export type Amounts = {numTraining: number; numHeldOut: number; numEpochs: number};
-export const defaultAmounts: Amounts = {numTraining: 8000, numHeldOut: 2000, numEpochs: 4};
+export const defaultAmounts: Amounts = {numTraining: 8000, numHeldOut: 2000, numEpochs: 5};
 
 /** The last digits are held out, however many are trained on. */
 export function heldOutDigits(digits: Digits, {numHeldOut}: Amounts): Digits {
@@ -88,7 +88,7 @@ async function trainOnce(
     optimizer.setLearningRate(FIRST_LEARNING_RATE * (1 - epoch / numEpochs));
     const {history} = await model.fit(patches, targets, {
       batchSize: BATCH_SIZE,
-      // tf.layers shuffles by Math.random, and the digits come in turn already.
+      // tf.layers shuffles by Math.random, and the digits are mixed already.
       shuffle: false,
       verbose: 0,
       callbacks: {

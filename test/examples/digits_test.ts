@@ -1,7 +1,7 @@
 /** The model of `npm start` on a few of its digits, which Karma serves. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {cutPatches, digitsInTurn, IMAGE_SIZE, NUM_PATCHES, PATCH_PIXELS, shiftDigits} from '../../examples/digits/digits';
+import {cutPatches, IMAGE_SIZE, mixDigits, NUM_PATCHES, PATCH_PIXELS, shiftDigits} from '../../examples/digits/digits';
 import {AdamWithSchedule, makeDigitModel, NUM_EXPERTS, TOPK} from '../../examples/digits/model';
 import {tensorsOf} from '../../examples/digits/training';
 
@@ -17,7 +17,7 @@ async function fewDigits() {
       return ((await response.json()) as {data: number[]}).data.slice(0, NUM_OF_EACH * imagePixels);
     }),
   );
-  return digitsInTurn(files);
+  return mixDigits(files);
 }
 
 const oneImage = (pixelAt: (y: number, x: number) => number) =>
@@ -60,13 +60,13 @@ describeWithFlags('the digits example', ALL_ENVS, (env) => {
 });
 
 describe('the digits of the example', () => {
-  it('come in turn', () => {
+  it('are mixed evenly, whatever the sizes of their classes', () => {
     const blank = (numImages: number) => new Array<number>(numImages * imagePixels).fill(0);
-    expect(digitsInTurn([blank(1), blank(3), blank(2)]).labels).toEqual([0, 1, 2, 1, 2, 1]);
+    expect(mixDigits([blank(1), blank(3), blank(2)]).labels).toEqual([1, 2, 0, 1, 2, 1]);
   });
 
   it('are cut into overlapping patches of the image at half its size', () => {
-    const digits = digitsInTurn([oneImage((y, x) => 100 * Math.floor(y / 2) + Math.floor(x / 2))]);
+    const digits = mixDigits([oneImage((y, x) => 100 * Math.floor(y / 2) + Math.floor(x / 2))]);
     // Patch 5 is the last of the second row: it begins at row 4, column 8.
     const wanted = Array.from({length: PATCH_PIXELS}, (_, i) => 100 * (4 + Math.floor(i / 6)) + 8 + (i % 6));
     const patch = cutPatches(digits).subarray(5 * PATCH_PIXELS, 6 * PATCH_PIXELS);
@@ -74,7 +74,7 @@ describe('the digits of the example', () => {
   });
 
   it('move by another pixel in each of nine epochs', () => {
-    const digits = digitsInTurn([oneImage((y, x) => (y === 14 && x === 10 ? 1 : 0))]);
+    const digits = mixDigits([oneImage((y, x) => (y === 14 && x === 10 ? 1 : 0))]);
     const places = Array.from({length: 9}, (_, epoch) => shiftDigits(digits, epoch).pixels.indexOf(1));
     const wanted = [-1, 0, 1].flatMap((y) => [-1, 0, 1].map((x) => (14 + y) * IMAGE_SIZE + 10 + x));
     expect(places.sort((a, b) => a - b)).toEqual(wanted);
