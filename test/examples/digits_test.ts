@@ -1,7 +1,7 @@
 /** The model of `npm start` on a few of its digits, which Karma serves. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {cutPatches, IMAGE_SIZE, mixDigits, NUM_PATCHES, PATCH_PIXELS, shiftDigits} from '../../examples/digits/digits';
+import {cutPatches, IMAGE_SIZE, mixDigits, NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS, shiftDigits} from '../../examples/digits/digits';
 import {AdamWithSchedule, makeDigitModel, NUM_EXPERTS, TOPK} from '../../examples/digits/model';
 import {tensorsOf} from '../../examples/digits/training';
 
@@ -35,6 +35,10 @@ describeWithFlags('the digits example', ALL_ENVS, (env) => {
     const {model, experts} = makeDigitModel({loadBalancingLossWeight: 0.05, seed: 1});
     const optimizer = new AdamWithSchedule(0.02);
     model.compile({optimizer, loss: 'categoricalCrossentropy', metrics: ['accuracy']});
+    // Before the training, so that a browser is not busy with all of the shaders at once: Karma would think it gone.
+    const untrained = model.predict(patches) as tf.Tensor;
+    expect((await untrained.data()).length).toBe(digits.labels.length * NUM_CLASSES);
+    untrained.dispose();
     const step = async () => (await model.trainOnBatch(patches, targets)) as number[];
 
     const [firstLoss, firstAccuracy] = await step();
