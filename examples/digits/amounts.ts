@@ -1,0 +1,19 @@
+import {type Amounts, defaultAmounts} from './training';
+
+/** The amounts of a command line or an address; what is not given is as usual. */
+export function amountsOf(digits: string | null | undefined, epochs: string | null | undefined): Amounts {
+  const {numTraining, numHeldOut, numEpochs} = defaultAmounts;
+  return {
+    numTraining: digits == null ? numTraining : countOf('digits', digits, numTraining),
+    numHeldOut,
+    numEpochs: epochs == null ? numEpochs : countOf('epochs', epochs, 1000),
+  };
+}
+
+function countOf(name: string, text: string, largest: number): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > largest) {
+    throw new Error(`${name} must be an integer of 1 to ${largest}, but is '${text}'.`);
+  }
+  return value;
+}

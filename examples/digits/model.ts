@@ -1,0 +1,54 @@
+import * as tf from '../../src/tf';
+import {NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS} from './digits';
+
+export const NUM_EXPERTS = 8;
+export const TOPK = 2;
+const HIDDEN_SIZE = 32;
+const EXPERT_SIZE = 16;
+
+export type DigitModel = {model: tf.LayersModel; experts: ReturnType<typeof tf.layers.mixtureOfExperts>};
+
+/**
+ * Patches [batch, NUM_PATCHES, PATCH_PIXELS] to the probabilities of the digits [batch, NUM_CLASSES]: each patch is a
+ * token, to which its two experts add what they know of such patches. The same seed gives the same weights.
+ */
+export function makeDigitModel({
+  loadBalancingLossWeight,
+  seed,
+}: {
+  loadBalancingLossWeight: number;
+  seed: number;
+}): DigitModel {
+  let numInitializers = 0;
+  const initializer = () => tf.initializers.glorotUniform({seed: seed + 100 * numInitializers++});
+  const dense = (units: number, activation: 'relu' | 'softmax') =>
+    tf.layers.dense({units, activation, kernelInitializer: initializer()});
+
+  const patches = tf.input({shape: [NUM_PATCHES, PATCH_PIXELS]});
+  const tokens = dense(HIDDEN_SIZE, 'relu').apply(patches) as tf.SymbolicTensor;
+  const experts = tf.layers.mixtureOfExperts({
+    numExperts: NUM_EXPERTS,
+    intermediateSize: EXPERT_SIZE,
+    topk: TOPK,
+    activation: 'relu',
+    gated: false,
+    loadBalancingLossWeight,
+    kernelInitializer: initializer(),
+    routerInitializer: initializer(),
+  });
+  const mixed = tf.layers.add().apply([tokens, experts.apply(tokens) as tf.SymbolicTensor]);
+  const features = dense(32, 'relu').apply(tf.layers.flatten().apply(mixed));
+  const outputs = dense(NUM_CLASSES, 'softmax').apply(features) as tf.SymbolicTensor;
+  return {model: tf.model({inputs: patches, outputs}), experts};
+}
+
+/** Adam with a learning rate that a callback may change; tfjs's own keeps its first. */
+export class AdamWithSchedule extends tf.AdamOptimizer {
+  constructor(learningRate: number) {
+    super(learningRate, 0.9, 0.999);
+  }
+
+  setLearningRate(learningRate: number): void {
+    this.learningRate = learningRate;
+  }
+}

@@ -1,0 +1,70 @@
+/** The example in a page: `?backend=webgpu|webgl|cpu&digits=n&epochs=n`. Its lines go to the server that gave it. */
+import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import * as tf from '../../src/tf';
+import {amountsOf} from './amounts';
+import {type Digits, mixDigits, NUM_CLASSES} from './digits';
+import {RunView, showHeldOut, showStatus} from './page_views';
+import {heldOutDigits, runs, trainBoth} from './training';
+
+const parameters = new URLSearchParams(location.search);
+const post = (path: string, body: string) => fetch(path, {method: 'POST', body});
+
+/** Lines arrive in the order in which they were printed. */
+let lastLine: Promise<unknown> = Promise.resolve();
+function print(line: string): void {
+  lastLine = lastLine.then(() => post('line', line)).catch(() => {});
+}
+
+async function startBackend(): Promise<void> {
+  const name = parameters.get('backend') ?? ('gpu' in navigator ? 'webgpu' : 'webgl');
+  if (name === 'webgpu') {
+    await registerWebGPUBackend();
+  }
+  if (!(await tf.setBackend(name))) {
+    throw new Error(`The backend '${name}' cannot start here.`);
+  }
+  document.querySelector('#backend')!.textContent = name;
+}
+
+async function loadDigits(): Promise<Digits> {
+  const pixelsOf = async (digit: number) => {
+    const response = await fetch(`digits/${digit}.json`);
+    return ((await response.json()) as {data: number[]}).data;
+  };
+  return mixDigits(await Promise.all(Array.from({length: NUM_CLASSES}, (_, digit) => pixelsOf(digit))));
+}
+
+async function main(): Promise<string | null> {
+  const start = performance.now();
+  const amounts = amountsOf(parameters.get('digits'), parameters.get('epochs'));
+  const views = new Map(runs.map((run) => [run, new RunView(run)]));
+  await startBackend();
+  const digits = await loadDigits();
+  showStatus('Training …');
+  const missed = await trainBoth(digits, amounts, {
+    print,
+    onBatch: (run, share) => views.get(run)!.showProgress(share),
+    onEpoch: (run, epoch) => views.get(run)!.addEpoch(epoch),
+    onResult: (run, result) => {
+      views.get(run)!.showResult(result);
+      if (run === runs[0]) {
+        showHeldOut(heldOutDigits(digits, amounts), result.predictions);
+      }
+    },
+  });
+  const seconds = `${((performance.now() - start) / 1000).toFixed(0)} s`;
+  print(`\nAll of it took ${seconds}.`);
+  showStatus(`Done in ${seconds}.`);
+  return missed.length > 0 ? missed.join('\n') : null;
+}
+
+main()
+  .catch((error: unknown) => String(error))
+  .then(async (error) => {
+    if (error != null) {
+      showStatus(error, 'failed');
+    }
+    await lastLine;
+    await post('done', JSON.stringify({error}));
+  })
+  .catch((error: unknown) => showStatus(String(error), 'failed'));

@@ -1,0 +1,48 @@
+/** Opens pages in Chromium or Firefox, on their software GPUs where there is no other. */
+import {spawn} from 'node:child_process';
+import {existsSync, mkdtempSync, rmSync, writeFileSync} from 'node:fs';
+import {tmpdir} from 'node:os';
+import {join} from 'node:path';
+
+export const chromiumFlags = [
+  '--headless', '--no-sandbox', '--no-first-run', '--disable-quic', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
+  '--enable-unsafe-swiftshader', '--use-angle=swiftshader', '--enable-features=Vulkan', '--use-vulkan=swiftshader',
+];
+const firefoxPreferences = ['dom.webgpu.enabled', 'gfx.webgpu.ignore-blocklist', 'webgl.force-enabled'];
+const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
+
+/** Variables for a browser or Node.js, so that WebGPU has an adapter where there is no GPU. */
+export const softwareGpuEnvironment = existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {};
+
+/** A program and its arguments with a display of its own, where there is none: without one Firefox has no WebGL. */
+export const withDisplay = (browsers, command) =>
+  process.env.DISPLAY ? command : [browsers.xvfb, '-a', '-s', '-screen 0 1280x800x24', ...command];
+
+/** Opens an address in the browser of that name, with a new profile. `closed` rejects where it ends by itself. */
+export function openBrowser(browsers, name, url) {
+  const profile = mkdtempSync(join(tmpdir(), 'tfjs-moe-browser-'));
+  const preferences = firefoxPreferences.map((preference) => `user_pref('${preference}', true);\n`).join('');
+  writeFileSync(join(profile, 'user.js'), preferences);
+  const [program, ...args] =
+    name === 'firefox'
+      ? withDisplay(browsers, [browsers.firefox, '--no-remote', '--profile', profile, url])
+      : [browsers.chromium, ...chromiumFlags, `--user-data-dir=${profile}`, url];
+  // A group of its own: xvfb-run and browsers start further processes.
+  const env = {...process.env, ...softwareGpuEnvironment};
+  const child = spawn(program, args, {stdio: 'ignore', detached: true, env});
+  const exited = new Promise((resolve) => {
+    child.on('error', resolve);
+    child.on('exit', () => resolve(new Error(`${name} ended before the page was done.`)));
+  });
+  const closed = exited.then((error) => Promise.reject(error));
+  const close = async () => {
+    closed.catch(() => {});
+    if (child.pid != null && child.exitCode == null) {
+      process.kill(-child.pid);
+      await exited;
+    }
+    rmSync(profile, {recursive: true, force: true, maxRetries: 10, retryDelay: 200});
+  };
+  return {closed, close};
+}
