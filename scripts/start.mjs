@@ -19,9 +19,7 @@ if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 
 ensureNpmPackages();
 
 if (place === 'node') {
-  const {softwareGpuEnvironment} = await import('./browser.mjs');
   const {runBundled} = await import('./bundle.mjs');
-  Object.assign(process.env, {...softwareGpuEnvironment, ...process.env});
   const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
   await runBundled('digits', 'examples/digits/main.ts', args);
 } else {

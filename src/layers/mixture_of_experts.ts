@@ -67,9 +67,9 @@ const opName = 'mixtureOfExperts';
  *
  * **Balance.** The layer adds to the loss of fit and trainOnBatch: `loadBalancingLossWeight` times moeLoadBalancingLoss
  * and `routerZLossWeight` times moeRouterZLoss. evaluate and predict leave them out. A training loop of one's own calls
- * `model.apply(x, {training: true})` and adds `model.calculateLosses()`, once for each gradient, after all of its calls. Without such a loss,
- * `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves the bias of an expert by the
- * rate, up where its load is less than the mean, down where it is more.
+ * `model.apply(x, {training: true})` and adds `model.calculateLosses()`, once for each gradient, after all of its
+ * calls. Without such a loss, `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves
+ * the bias of an expert by the rate, up where its load is less than the mean, down where it is more.
  *
  * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert, counts in
  * no loss and no load, and its output is 0. tf.layers hands masks on to layers they are not for: one that is not of
