@@ -257,7 +257,10 @@ describe('moeCheckpoint, of what does not fit', () => {
       'gpt_oss, but is undefined.'],
     [{...mixtral.config, num_local_experts: undefined}, 'config.num_local_experts must be a positive integer, but is undefined.'],
     [{...mixtral.config, hidden_size: 0}, 'config.hidden_size must be a positive integer, but is 0.'],
-    [{...mixtral.config, num_experts_per_tok: 1.5}, 'config.num_experts_per_tok must be a positive integer, but is 1.5.'],
+    [{...mixtral.config, num_experts_per_tok: 1.5},
+      'config.num_experts_per_tok must be an integer from 1 to the number of experts (4), but is 1.5.'],
+    [{...mixtral.config, num_experts_per_tok: 5},
+      'config.num_experts_per_tok must be an integer from 1 to the number of experts (4), but is 5.'],
     [{...mixtral.config, hidden_act: 'quick_gelu'},
       'config.hidden_act must be one of silu, swish, relu, gelu, gelu_new, gelu_pytorch_tanh, but is "quick_gelu".'],
     [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, 'config.norm_topk_prob must be a boolean, but is "no".'],
@@ -286,7 +289,7 @@ describe('moeCheckpoint, of what does not fit', () => {
 
   it('names the experts that a layer of another kind lacks', () => {
     const [router] = writtenTensors(mixtral);
-    const small = {...mixtral.config, num_local_experts: 1};
+    const small = {...mixtral.config, num_local_experts: 1, num_experts_per_tok: 1};
     expect(() => moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layer: 3})).toThrowError(
       'Error in moeCheckpoint: the checkpoint must have the tensors of a mixtral block (it has ' +
       'model.layers.3.block_sparse_moe.gate.weight, …), but 3 do not fit:\n' +

@@ -222,7 +222,10 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
   it('stays as it is in a model that is frozen, as transfer learning does', async () => {
     const {layer, model: base} = randomizedModel({loadBalancingLossWeight: 1, scoreCorrectionBiasUpdateRate: 0.1});
     base.trainable = false;
-    const model = tf.sequential({layers: [base, tf.layers.dense({units: 2})]});
+    // Not sequential: there, compile thaws the weights of a model within.
+    const inputs = tf.input({shape: [3, H]});
+    const outputs = tf.layers.dense({units: 2}).apply(base.apply(inputs)) as tf.SymbolicTensor;
+    const model = tf.model({inputs, outputs});
     model.compile({optimizer: tf.train.sgd(0.1), loss: 'meanSquaredError'});
     const valuesOf = async () => Promise.all(layer.weights.map(async (weight) => Array.from(await weight.read().data())));
     const before = await valuesOf();
