@@ -6,6 +6,7 @@
  */
 import type {MoeActivation, MoeTopkScoring} from '../kernel_names';
 import {assert} from '../ops/checks';
+import type {WeightName} from './expert_weights';
 
 /** The parsed config.json of a checkpoint. */
 export type MoeModelConfig = Readonly<Record<string, unknown>>;
@@ -27,21 +28,6 @@ export type CheckpointWeight = {
   transposed?: TransposedMatrices;
 };
 
-/** The names of MixtureOfExperts' weights, in its order. */
-export const weightNames = [
-  'router_kernel',
-  'router_bias',
-  'w1',
-  'w1_bias',
-  'w2',
-  'w2_bias',
-  'shared_w1',
-  'shared_w2',
-  'shared_gate',
-  'score_correction_bias',
-] as const;
-
-export type WeightName = (typeof weightNames)[number];
 export type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
   Record<'router_kernel' | 'w1' | 'w2', CheckpointWeight>;
 

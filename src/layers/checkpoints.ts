@@ -17,9 +17,8 @@ import {
   type MoeCheckpointRouting,
   type MoeModelConfig,
   type TransposedMatrices,
-  type WeightName,
-  weightNames,
 } from './checkpoint_layouts';
+import {type WeightName, weightNames} from './expert_weights';
 import {
   parseSafetensors,
   readableDtypes,

@@ -59,17 +59,21 @@ export function resolveWeightParts(
   return {parts: parts as WeightParts, config};
 }
 
-export type WeightName =
-  | 'router_kernel'
-  | 'router_bias'
-  | 'w1'
-  | 'w1_bias'
-  | 'w2'
-  | 'w2_bias'
-  | 'shared_w1'
-  | 'shared_w2'
-  | 'shared_gate'
-  | 'score_correction_bias';
+/** In the order of the layer and of saved files, which must never change; neither must a name. */
+export const weightNames = [
+  'router_kernel',
+  'router_bias',
+  'w1',
+  'w1_bias',
+  'w2',
+  'w2_bias',
+  'shared_w1',
+  'shared_w2',
+  'shared_gate',
+  'score_correction_bias',
+] as const;
+
+export type WeightName = (typeof weightNames)[number];
 export type Weights = Partial<Record<WeightName, LayerVariable>>;
 
 type WeightSpec = {
@@ -81,7 +85,7 @@ type WeightSpec = {
   trainable?: boolean;
 };
 
-/** The weights in the order of saved files, which must never change; neither must a name. */
+/** Those weights that the options ask for, in the order of weightNames. */
 export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
   const gateAndUp = options.gated ? 2 : 1;
