@@ -1,34 +1,31 @@
 import {
+  add,
   cast,
+  clipByValue,
   customGrad,
-  equal,
-  expandDims,
   fill,
+  floor,
   gather,
   greater,
   greaterEqual,
   less,
-  logicalAnd,
-  logicalOr,
+  log,
   maximum,
-  oneHot,
+  mul,
   range,
   type Rank,
   reshape,
   scalar,
-  slice,
-  squeeze,
   sub,
-  sum,
   type Tensor,
+  type Tensor1D,
+  tensor1d,
   type Tensor2D,
-  transpose,
   where,
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import {moePermute} from '../ops/moe_permute';
-import {moeTopk} from '../ops/moe_topk';
 import type {MoeDropPolicy} from './mixture_of_experts_options';
 
 /** How many tokens an expert takes of `numTokens`, masked ones among them: their number is known on the device only. */
@@ -54,49 +51,69 @@ export function dropOverCapacity(
   // Which stay is held fixed for gradients, as the choice itself is; comparisons have none.
   const drop = customGrad((...args) => {
     const [ids, weights] = args as Tensor2D[];
-    const isDropped =
-      dropPolicy === 'position' ? isLate(ids, numExperts, capacity) : isLight(ids, weights, numExperts, capacity);
+    const digits = dropPolicy === 'position' ? [] : descendingDigits(reshape(weights, [weights.size]));
+    const isPast = greaterEqual(rankInExpert(ids, digits, numExperts), scalar(capacity, 'int32'));
     return {
-      value: where(isDropped, fill<Rank.R2>(ids.shape, -1, 'int32'), ids),
+      value: where(isPast, fill<Rank.R2>(ids.shape, -1, 'int32'), ids),
       gradFunc: () => [zeros(ids.shape), zeros(weights.shape)],
     };
   });
   return drop(topkIds, topkWeights) as Tensor2D;
 }
 
-/** bool [T, K]: whether an assignment comes after as many of its expert as that has room for. */
-function isLate(ids: Tensor2D, numExperts: number, capacity: number): Tensor {
-  const {invPermutedIdx, expertFirstTokenOffset} = moePermute(zeros([ids.shape[0], 1]), ids, numExperts);
-  const rank = sub(reshape(invPermutedIdx, ids.shape), ofExperts(expertFirstTokenOffset, ids));
-  return greaterEqual(rank, scalar(capacity, 'int32'));
-}
+/** Integers from 0 to `base` - 1, in float32 [N], one for each assignment. */
+type Digit = {values: Tensor1D; base: number};
 
-/** bool [T, K]: whether an assignment weighs less than the last that its expert has room for, or as much but later. */
-function isLight(ids: Tensor2D, weights: Tensor2D, numExperts: number, capacity: number): Tensor {
-  const weightsOfExperts = transpose(weightTable(ids, weights, numExperts));
-  // moeTopk orders by weight and then by token, with no readback.
-  const lastTokens = slice(moeTopk(weightsOfExperts, capacity).topkIds, [0, capacity - 1], [numExperts, 1]);
-  const lastToken = reshape(lastTokens, [numExperts]);
-  const isLast = cast(oneHot(lastToken, ids.shape[0]), 'bool');
-  const lastWeight = sum(where(isLast, weightsOfExperts, zerosLike(weightsOfExperts)), 1);
-  const token = expandDims(range(0, ids.shape[0], 1, 'int32'), 1);
-  const isLater = greater(token, ofExperts(lastToken, ids));
-  const limit = ofExperts(lastWeight, ids);
-  return logicalOr(less(weights, limit), logicalAnd(equal(weights, limit), isLater));
-}
-
-/** [T, K]: of a value for each expert, that of the expert of each assignment; any one where there is none. */
-const ofExperts = (values: Tensor, ids: Tensor2D): Tensor =>
-  reshape(gather(values, maximum(reshape(ids, [-1]), scalar(0, 'int32'))), ids.shape);
-
-/** float32 [T, E]: the weight of each assignment in the column of its expert, -Infinity elsewhere. */
-function weightTable(ids: Tensor2D, weights: Tensor2D, numExperts: number): Tensor2D {
-  const [numTokens, topk] = ids.shape;
-  let table: Tensor2D = fill<Rank.R2>([numTokens, numExperts], -Infinity);
-  for (let k = 0; k < topk; k++) {
-    const slot = (of: Tensor2D) => slice(of, [0, k], [numTokens, 1]);
-    const isOfExpert = cast(oneHot(squeeze(slot(ids), [1]), numExperts), 'bool');
-    table = where(isOfExpert, slot(weights), table);
+/**
+ * int32 [T, K]: how many assignments of its expert come before an assignment, by `digits`, the last of which counts
+ * most, then by position. Any number where there is no expert.
+ */
+function rankInExpert(ids: Tensor2D, digits: Digit[], numExperts: number): Tensor2D {
+  // A radix sort: moePermute sorts by one digit, and keeps the order of those that are alike.
+  const sort = (values: Tensor, base: number) =>
+    moePermute(zeros([ids.size, 1]), reshape<Rank.R2>(cast(values, 'int32'), [ids.size, 1]), base);
+  let order: Tensor1D = range(0, ids.size, 1, 'int32');
+  let place: Tensor = order;
+  for (const {values, base} of digits) {
+    const {permutedIdx, invPermutedIdx} = sort(gather(values, order), base);
+    order = gather(order, permutedIdx);
+    place = gather(reshape(invPermutedIdx, [ids.size]), place);
   }
-  return table;
+  const flatIds: Tensor1D = reshape(ids, [ids.size]);
+  const {invPermutedIdx, expertFirstTokenOffset} = sort(gather(flatIds, order), numExperts);
+  const row = gather(reshape(invPermutedIdx, [ids.size]), place);
+  const expert = maximum(flatIds, scalar(0, 'int32'));
+  return reshape(sub(row, gather(expertFirstTokenOffset, expert)), ids.shape);
+}
+
+const MAX_EXPONENT = 126;
+const DIGIT_BASE = 256;
+const NUM_FRACTION_DIGITS = 3;
+
+/**
+ * The digits by which float32 values of at least 0 are in descending order: three of the fraction's 23 bits, last
+ * first, then the exponent. Values up to 2^-126 are alike, as are those from 2^126 on; NaN is like 0.
+ */
+function descendingDigits(weights: Tensor): Digit[] {
+  const numExponents = 2 * MAX_EXPONENT + 1;
+  const powers = tensor1d(Array.from({length: numExponents}, (_, i) => 2 ** (MAX_EXPONENT - i)));
+  const numbers = where(greater(weights, 0), weights, zerosLike(weights));
+  const values = clipByValue(numbers, 2 ** -MAX_EXPONENT, 2 ** MAX_EXPONENT);
+  // A device's logarithm may be off by one exponent near a power of 2; what is left of the value then tells.
+  const roughExponent = clipByValue(floor(mul(log(values), Math.LOG2E)), -MAX_EXPONENT, MAX_EXPONENT);
+  const fractionAt = (exponent: Tensor) => mul(values, gather(powers, cast(add(exponent, MAX_EXPONENT), 'int32')));
+  const roughFraction = fractionAt(roughExponent);
+  const isOver = cast(greaterEqual(roughFraction, 2), 'float32');
+  const isUnder = cast(less(roughFraction, 1), 'float32');
+  const exponent = sub(add(roughExponent, isOver), isUnder);
+
+  const digits: Digit[] = [{values: sub(MAX_EXPONENT, exponent), base: numExponents}];
+  let rest = sub(fractionAt(exponent), 1);
+  for (let i = 0; i < NUM_FRACTION_DIGITS; i++) {
+    const scaled = mul(rest, DIGIT_BASE);
+    const digit = floor(scaled);
+    digits.unshift({values: sub(DIGIT_BASE - 1, digit), base: DIGIT_BASE});
+    rest = sub(scaled, digit);
+  }
+  return digits;
 }

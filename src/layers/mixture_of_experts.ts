@@ -106,7 +106,7 @@ const opName = 'mixtureOfExperts';
  * @param args.seed  Makes the jitter the same for the same calls of a new layer.
  * @param args.capacityFactor  Default: nothing is dropped.
  * @param args.dropPolicy  Which tokens of a full expert stay: `'probability'` (default), those with the largest
- *     weights; `'position'`, the first, which takes far less time where the capacity is thousands.
+ *     weights, of equal ones the first; `'position'`, the first, which takes fewer launches.
  * @param args.kernelInitializer  Of experts, shared experts and shared_gate, drawn for each expert as for a dense
  *     layer of its size. Default `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
  * @param args.routerInitializer  Of router_kernel. Default `'glorotNormal'`.

@@ -34,6 +34,19 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     });
   }
 
+  it('tells weights of all sizes apart, to their last bit', async () => {
+    const magnitudes = [0, 2 ** -125, 1e-30, 2 ** -24, 0.1, 0.5, 1, 2.5, 2 ** 40];
+    const bits = new Int32Array(Float32Array.from({length: 60}, (_, t) => magnitudes[t % magnitudes.length]).buffer);
+    // Neighbours, and powers of 2 from below.
+    const shuffled = bits.map((word) => Math.max(0, word + Math.floor(next() * 5) - 2));
+    const widely = Array.from(new Float32Array(shuffled.buffer), (weight) => [weight < 2 ** -126 ? 0 : weight]);
+    const oneExpert = widely.map(() => [0]);
+    for (const capacity of [1, 13, 30, 59]) {
+      const kept = dropOverCapacity(tf.tensor2d(oneExpert, [60, 1], 'int32'), tf.tensor2d(widely), 1, capacity, 'probability');
+      await expectInts(kept, naiveKept(oneExpert, widely, 1, capacity, 'probability'), `capacity ${capacity}`);
+    }
+  });
+
   it('is a share of all assignments, rounded up', () => {
     expect(expertCapacity(24, 2, 8, 1)).toBe(6);
     expect(expertCapacity(24, 2, 8, 1.1)).toBe(7);
