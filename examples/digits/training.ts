@@ -48,7 +48,7 @@ export function tensorsOf(digits: Digits): {patches: tf.Tensor3D; targets: tf.Te
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
 const number = (value: number) => value.toLocaleString('en-US');
 
-/** Both runs. Gives one line for each goal that was missed, none if all is well. */
+/** Both runs. Gives one line for each goal that was missed, none if all is well; goals are for the usual amounts. */
 export async function trainBoth(digits: Digits, amounts: Amounts, listener: Listener): Promise<string[]> {
   const {numTraining, numEpochs} = amounts;
   const numTensorsBefore = tf.memory().numTensors;
@@ -68,7 +68,12 @@ export async function trainBoth(digits: Digits, amounts: Amounts, listener: List
     listener.print(barChart(load.map((_, expert) => `expert ${expert}`), load));
     results.push(result);
   }
-  return missedGoals(results[0], results[1], tf.memory().numTensors - numTensorsBefore);
+  const numLeaked = tf.memory().numTensors - numTensorsBefore;
+  const isWhole = numTraining >= defaultAmounts.numTraining && numEpochs >= defaultAmounts.numEpochs;
+  return [
+    ...(isWhole ? missedGoals(results[0], results[1]) : []),
+    ...(numLeaked === 0 ? [] : [`${numLeaked} tensors were not disposed.`]),
+  ];
 }
 
 async function trainOnce(
@@ -135,7 +140,7 @@ async function evaluate(
 }
 
 /** Written so that NaN misses too. */
-function missedGoals(withLoss: RunResult, withoutLoss: RunResult, numLeaked: number): string[] {
+function missedGoals(withLoss: RunResult, withoutLoss: RunResult): string[] {
   const missed: string[] = [];
   const expect = (isMet: boolean, line: string) => {
     if (!isMet) {
@@ -156,6 +161,5 @@ function missedGoals(withLoss: RunResult, withoutLoss: RunResult, numLeaked: num
     gain >= MIN_ENTROPY_GAIN,
     `The balancing loss raises the entropy of the expert load by ${gain.toFixed(3)}, less than ${MIN_ENTROPY_GAIN}.`,
   );
-  expect(numLeaked === 0, `${numLeaked} tensors were not disposed.`);
   return missed;
 }

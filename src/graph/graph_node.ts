@@ -133,6 +133,9 @@ function describeValue(decoded: unknown): string {
   if (decoded === undefined) {
     return 'of a type that tfjs does not decode';
   }
+  if (Array.isArray(decoded)) {
+    return `[${decoded.map(describeValue).join(', ')}]`;
+  }
   return typeof decoded === 'string' ? `'${decoded}'` : String(decoded);
 }
 

@@ -39,6 +39,7 @@ export type MoeCheckpointRouting = {
   topkGroups?: number;
   routedScalingFactor?: number;
   activation: MoeActivation;
+  swigluAlpha?: number;
   swigluLimit?: number;
 };
 
@@ -160,13 +161,13 @@ function projections(block: CheckpointBlock, sizes: Sizes) {
 /** Softmax over all experts, as Qwen-MoE and OLMoE route. */
 const softmaxRouting = (config: ConfigReader): MoeCheckpointRouting => ({
   scoring: 'softmax',
-  renormalize: config.boolean('norm_topk_prob'),
+  renormalize: config.boolean('norm_topk_prob', false),
   activation: config.activation(),
 });
 
-/** Qwen3MoeSparseMoeBlock. */
+/** Qwen3MoeSparseMoeBlock. transformers 5 saves num_experts as num_local_experts. */
 const qwen3Moe: LayoutOf = (config, block) => {
-  const sizes = config.sizes('num_experts', 'moe_intermediate_size');
+  const sizes = config.sizes(config.either('num_experts', 'num_local_experts'), 'moe_intermediate_size');
   return {
     ...sizes,
     sharedIntermediateSize: 0,
@@ -209,7 +210,7 @@ const olmoe: LayoutOf = (config, block) => {
 function deepseek(
   config: ConfigReader,
   block: CheckpointBlock,
-  routing: Omit<MoeCheckpointRouting, 'activation'>,
+  routing: Omit<MoeCheckpointRouting, 'activation'> & {routedScalingFactor: number},
 ): CheckpointLayout {
   const sizes = config.sizes('n_routed_experts', 'moe_intermediate_size');
   const numShared = config.has('n_shared_experts') ? config.integer('n_shared_experts') : 0;
@@ -221,7 +222,7 @@ function deepseek(
     sharedIntermediateSize,
     topk: config.topk(sizes),
     weights: {...projections(block, sizes), ...shared},
-    routing: {...routing, routedScalingFactor: config.number('routed_scaling_factor'), activation: config.activation()},
+    routing: {...routing, activation: config.activation()},
   };
 }
 
@@ -233,17 +234,23 @@ const expertGroups = (config: ConfigReader) => ({
 /** DeepseekV2Moe: transformers never renormalizes there, and DeepSeek's own code leaves the scale out when it does. */
 const deepseekV2: LayoutOf = (config, block) => {
   config.only('norm_topk_prob', [false]);
+  config.only('scoring_func', ['softmax']);
   const method = config.only('topk_method', ['greedy', 'group_limited_greedy']);
   const groups = method === 'greedy' ? {} : expertGroups(config);
-  return deepseek(config, block, {scoring: 'softmax', renormalize: false, ...groups});
+  const routedScalingFactor = config.number('routed_scaling_factor', 1);
+  return deepseek(config, block, {scoring: 'softmax', renormalize: false, ...groups, routedScalingFactor});
 };
 
 /** DeepseekV3MoE and DeepseekV3TopkRouter. */
 const deepseekV3: LayoutOf = (config, block) => {
   config.only('topk_method', ['noaux_tc']);
   config.only('scoring_func', ['sigmoid']);
-  const routing = {scoring: 'sigmoid' as const, renormalize: config.boolean('norm_topk_prob'), ...expertGroups(config)};
-  const layout = deepseek(config, block, routing);
+  const layout = deepseek(config, block, {
+    scoring: 'sigmoid',
+    renormalize: config.boolean('norm_topk_prob', true),
+    ...expertGroups(config),
+    routedScalingFactor: config.number('routed_scaling_factor', 2.5),
+  });
   const shape = [layout.numExperts];
   const score_correction_bias = weight(shape, [{name: `${block.at}mlp.gate.e_score_correction_bias`, shape}]);
   return {...layout, weights: {...layout.weights, score_correction_bias}};
@@ -281,6 +288,10 @@ const graniteMoeShared: LayoutOf = (config, block) => {
   return {...layout, sharedIntermediateSize, weights: {...layout.weights, ...shared}};
 };
 
+/** Those of transformers, and of the layer. */
+export const SWIGLU_ALPHA = 1.702;
+export const SWIGLU_LIMIT = 7;
+
 /** GptOssExperts and GptOssTopKRouter: an input a row, gates and ups in turn. */
 const gptOss: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
@@ -303,7 +314,8 @@ const gptOss: LayoutOf = (config, block) => {
       scoring: 'softmaxAfterTopk',
       renormalize: false,
       activation: 'swigluOai',
-      swigluLimit: config.has('swiglu_limit') ? config.number('swiglu_limit') : 7,
+      swigluAlpha: config.number('swiglu_alpha', SWIGLU_ALPHA),
+      swigluLimit: config.number('swiglu_limit', SWIGLU_LIMIT),
     },
   };
 };
@@ -333,6 +345,30 @@ export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock,
   return layouts[modelType as string](new ConfigReader(config, opName), block);
 }
 
+/** What config.json says of why layer `layer` may not have what its family's layers have. */
+export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string[] {
+  const {quantization_config: quantization, num_hidden_layers: numLayers, first_k_dense_replace: numDense} = config;
+  const {mlp_only_layers: denseLayers, decoder_sparse_step: step} = config;
+  const reasons: string[] = [];
+  if (quantization != null) {
+    const {quant_method: method = 'quantization_config'} = quantization as {quant_method?: unknown};
+    reasons.push(`The checkpoint is quantized (${String(method)}); take one in bfloat16.`);
+  }
+  if (typeof numLayers === 'number' && layer >= numLayers) {
+    reasons.push(`config.num_hidden_layers is ${numLayers}, and layers are counted from 0.`);
+  }
+  if (typeof numDense === 'number' && layer < numDense) {
+    reasons.push(`Layers before ${numDense} have no experts (config.first_k_dense_replace).`);
+  }
+  if (Array.isArray(denseLayers) && denseLayers.includes(layer)) {
+    reasons.push(`Layers ${denseLayers.join(', ')} have no experts (config.mlp_only_layers).`);
+  }
+  if (isInteger(step) && step > 1 && (layer + 1) % step !== 0) {
+    reasons.push(`Only layers ${step - 1}, ${2 * step - 1}, … have experts (config.decoder_sparse_step).`);
+  }
+  return reasons;
+}
+
 /** Activations of transformers, by the names that these ops know them by. */
 const activations: {[hiddenAct: string]: MoeActivation} = {
   silu: 'silu',
@@ -343,7 +379,7 @@ const activations: {[hiddenAct: string]: MoeActivation} = {
   gelu_pytorch_tanh: 'geluTanh',
 };
 
-/** Values of config.json, checked. What a model needs and is not there is an error. */
+/** Values of config.json, checked. One that is not there is the default of transformers, where that is given. */
 class ConfigReader {
   constructor(
     private readonly config: MoeModelConfig,
@@ -354,6 +390,11 @@ class ConfigReader {
     return this.config[key] != null;
   }
 
+  /** The one of two keys that is there, or the first. */
+  either(key: string, other: string): string {
+    return !this.has(key) && this.has(other) ? other : key;
+  }
+
   positiveInteger(key: string): number {
     return this.checked(key, 'a positive integer', (value): value is number => isInteger(value) && value >= 1);
   }
@@ -362,12 +403,12 @@ class ConfigReader {
     return this.checked(key, 'an integer of at least 0', (value): value is number => isInteger(value) && value >= 0);
   }
 
-  number(key: string): number {
-    return this.checked(key, 'a finite number', (value): value is number => Number.isFinite(value));
+  number(key: string, byDefault: number): number {
+    return this.checked(key, 'a finite number', (value): value is number => Number.isFinite(value), byDefault);
   }
 
-  boolean(key: string): boolean {
-    return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean');
+  boolean(key: string, byDefault: boolean): boolean {
+    return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean', byDefault);
   }
 
   sizes(numExpertsKey: string, intermediateSizeKey: string): Sizes {
@@ -389,20 +430,23 @@ class ConfigReader {
   activation(): MoeActivation {
     const known = Object.keys(activations);
     const isKnown = (value: unknown): value is string => typeof value === 'string' && known.includes(value);
-    return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown)];
+    return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown, 'silu')];
   }
 
-  /** One of the values that these ops can do; the first of them, which transformers takes too, where there is none. */
+  /** One of the values that these ops can do; the first is the default. */
   only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
-    if (!this.has(key)) {
-      return values[0];
-    }
     const quoted = values.map((value) => JSON.stringify(value)).join(' or ');
-    return this.checked(key, quoted, (value): value is Value => values.some((known) => known === value));
+    const isKnown = (value: unknown): value is Value => values.some((known) => known === value);
+    return this.checked(key, quoted, isKnown, values[0]);
   }
 
-  private checked<Value>(key: string, expected: string, fits: (value: unknown) => value is Value): Value {
-    const value = this.config[key];
+  private checked<Value>(
+    key: string,
+    expected: string,
+    fits: (value: unknown) => value is Value,
+    byDefault?: Value,
+  ): Value {
+    const value = this.config[key] ?? byDefault;
     assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${JSON.stringify(value)}.`);
     return value as Value;
   }

@@ -10,13 +10,18 @@ import {
   util,
 } from '@tensorflow/tfjs-core';
 import {assert, assertPositiveInteger, checkOptions} from '../ops/checks';
+import {checkActivation} from '../ops/expert_arguments';
+import {checkRouting} from '../ops/moe_topk';
 import {
   checkpointLayout,
   type CheckpointLayout,
   type CheckpointTensor,
   type MoeCheckpointRouting,
   type MoeModelConfig,
+  SWIGLU_ALPHA,
+  SWIGLU_LIMIT,
   type TransposedMatrices,
+  whyLayerMayDiffer,
 } from './checkpoint_layouts';
 import {type WeightName, weightNames} from './expert_weights';
 import {
@@ -126,7 +131,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *
  * @throws if a file is no safetensors file, config.json lacks what the family needs or asks for what these ops cannot
  *     do; if tensors are missing, of another shape, or of a dtype other than F32, F16 and BF16: one error that names
- *     them all, before any tensor is made.
+ *     the first ten, and says where config.json has the reason, such as a dense layer; before any tensor is made.
  *
  * Source: of each model_type src/transformers/models/<model_type>/ of huggingface/transformers, and for experts stacked
  * or one by one its conversion_mapping.py; Granite's newer names are in sglang's loader.
@@ -185,6 +190,7 @@ export function moeCheckpoint(
 /** What loadMoeCheckpoint needs of a layer: MixtureOfExperts has it. */
 export type MoeWeightsLayer = {
   name: string;
+  getConfig(): {[key: string]: unknown};
   readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
   setWeights(weights: Tensor[]): void;
 };
@@ -192,10 +198,22 @@ export type MoeWeightsLayer = {
 /**
  * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
  *
- * ```ts
+ * ```js
+ * import {loadMoeCheckpoint, moeLayerConfig} from 'tfjs-moe/layers';
+ * const config = {
+ *   model_type: 'olmoe', hidden_size: 1, intermediate_size: 1, num_experts: 1, num_experts_per_tok: 1,
+ *   hidden_act: 'relu',
+ * };
  * const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [config.hidden_size]});
  * const model = tf.sequential({layers: [layer]}); // builds the layer
- * loadMoeCheckpoint(layer, shards, config, {layer: 3});
+ * // Yours are the bytes of the shards that have the layer. Here is what readSafetensors makes of such.
+ * const block = {gate: 1, 'experts.0.gate_proj': 2, 'experts.0.up_proj': 3, 'experts.0.down_proj': 4};
+ * const shards = new Map(Object.entries(block).map(([name, value]) => [
+ *   `model.layers.5.mlp.${name}.weight`,
+ *   {dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)},
+ * ]));
+ * loadMoeCheckpoint(layer, shards, config, {layer: 5});
+ * await model.predict(tf.ones([1, 1])).array(); // => [[24]]
  * ```
  *
  * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
@@ -204,10 +222,11 @@ export type MoeWeightsLayer = {
  * @param options.layer  Which layer of the checkpoint, from 0.
  * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
  *
- * A score_correction_bias of the layer that the checkpoint does not have becomes 0, which corrects nothing.
+ * The layer must also choose and compute as config.json says; for another topk, say, pass one that says so. A
+ * score_correction_bias of the layer that the checkpoint does not have becomes 0, which corrects nothing.
  *
  * @throws as moeCheckpoint; if the layer is not built; if the layer has a weight that the checkpoint has not, the
- *     checkpoint one that the layer has not, or shapes differ: one error with all of them. The layer stays as it was.
+ *     checkpoint one that the layer has not, or shapes or those arguments differ: one error. The layer stays as it was.
  */
 export function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
@@ -241,7 +260,9 @@ export function loadMoeCheckpoint(
       problems.push(`${name} [${shape}]: the layer has none`);
     }
   }
-  assertNone(problems, `layer '${layer.name}' must have the checkpoint's weights, as moeLayerConfig gives them`, opName);
+  problems.push(...differencesInArgs(layer, config, opName));
+  const what = `layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them`;
+  assertNone(problems, what, opName);
 
   tidy(() => {
     const values = layerWeights.map(({name, shape}) => {
@@ -252,8 +273,29 @@ export function loadMoeCheckpoint(
   });
 }
 
+/** In what a MixtureOfExperts computes otherwise than config.json says, though its weights have the same shapes. */
+function differencesInArgs(layer: MoeWeightsLayer, config: MoeModelConfig, opName: string): string[] {
+  const args = layer.getConfig();
+  if (args.numExperts === undefined) {
+    return [];
+  }
+  const given = computedBy(args as MoeLayerConfig, opName);
+  const expected = computedBy(layerConfigOf(config, opName), opName);
+  return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
+    given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
+  );
+}
+
+/** The arguments that decide it, each in one way of writing it. */
+function computedBy(args: MoeLayerConfig, opName: string) {
+  const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
+  const {activation, gated} = checkActivation(args, opName);
+  const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
+  return {...routing, renormalize: renormalizes, activation, gated};
+}
+
 /** Arguments of mixtureOfExperts. */
-export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluLimit'> & {
+export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluAlpha' | 'swigluLimit'> & {
   numExperts: number;
   intermediateSize: number;
   topk: number;
@@ -285,14 +327,20 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluLimit'> & {
  * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
-  const opName = 'moeLayerConfig';
+  return layerConfigOf(config, 'moeLayerConfig');
+}
+
+function layerConfigOf(config: MoeModelConfig, opName: string): MoeLayerConfig {
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = checkpointLayout(
     config,
     {at: '', hasTensor: () => false},
     opName,
   );
-  const {swigluLimit = 7, ...options} = routing;
-  assert(swigluLimit === 7, opName, () => `config.swiglu_limit must be 7 for the layer, but is ${swigluLimit}.`);
+  const {swigluAlpha = SWIGLU_ALPHA, swigluLimit = SWIGLU_LIMIT, ...options} = routing;
+  const assertIs = (name: string, value: number, expected: number) =>
+    assert(value === expected, opName, () => `config.${name} must be ${expected} for the layer, but is ${value}.`);
+  assertIs('swiglu_alpha', swigluAlpha, SWIGLU_ALPHA);
+  assertIs('swiglu_limit', swigluLimit, SWIGLU_LIMIT);
   return {
     numExperts,
     intermediateSize,
@@ -353,7 +401,7 @@ function readBlock(
   }
   const [example = 'none at all'] = tensors.keys();
   const what = `the checkpoint must have the tensors of a ${String(config['model_type'])} block (it has ${example}, …)`;
-  assertNone(problems, what, opName);
+  assertNone(problems, what, opName, whyLayerMayDiffer(config, layer!));
   return {layout, stored};
 }
 
@@ -370,8 +418,15 @@ function problemOf({name, shape}: CheckpointTensor, found: SafetensorsTensor | u
   return undefined;
 }
 
-function assertNone(problems: string[], what: string, opName: string): void {
-  assert(problems.length === 0, opName, () => `${what}, but ${problems.length} do not fit:\n${problems.join('\n')}`);
+const MAX_LISTED_PROBLEMS = 10;
+
+function assertNone(problems: string[], what: string, opName: string, reasons: string[] = []): void {
+  assert(problems.length === 0, opName, () => {
+    const listed = problems.slice(0, MAX_LISTED_PROBLEMS);
+    const numMore = problems.length - listed.length;
+    const more = numMore > 0 ? [`… and ${numMore} more`] : [];
+    return [`${what}, but ${problems.length} do not fit:`, ...listed, ...more, ...reasons].join('\n');
+  });
 }
 
 const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
@@ -421,11 +476,17 @@ function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Floa
   }
 }
 
+/** Rows whose cache lines stay while all columns are read. */
+const TRANSPOSED_ROWS = 32;
+
 function transpose(matrix: Float32Array, {rows, columns, gatesFirst}: TransposedMatrices, out: Float32Array): void {
-  for (let column = 0; column < columns; column++) {
-    const outRow = !gatesFirst ? column : (column >> 1) + (column % 2 === 0 ? 0 : columns / 2);
-    for (let row = 0; row < rows; row++) {
-      out[outRow * rows + row] = matrix[row * columns + column];
+  for (let firstRow = 0; firstRow < rows; firstRow += TRANSPOSED_ROWS) {
+    const endRow = Math.min(firstRow + TRANSPOSED_ROWS, rows);
+    for (let column = 0; column < columns; column++) {
+      const outRow = !gatesFirst ? column : (column >> 1) + (column % 2 === 0 ? 0 : columns / 2);
+      for (let row = firstRow; row < endRow; row++) {
+        out[outRow * rows + row] = matrix[row * columns + column];
+      }
     }
   }
 }

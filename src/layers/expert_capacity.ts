@@ -30,7 +30,9 @@ import type {MoeDropPolicy} from './mixture_of_experts_options';
 
 /** How many tokens an expert takes of `numTokens`, masked ones among them: their number is known on the device only. */
 export function expertCapacity(numTokens: number, topk: number, numExperts: number, capacityFactor: number): number {
-  return Math.ceil((capacityFactor * numTokens * topk) / numExperts);
+  const share = (capacityFactor * (numTokens * topk)) / numExperts;
+  // 1.1 * 100 / 10 is a little more than 11 in doubles.
+  return Math.ceil(share * (1 - 4 * Number.EPSILON));
 }
 
 /**

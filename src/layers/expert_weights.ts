@@ -16,6 +16,7 @@ import {
   toCamelCase,
   weightArgNames,
 } from './mixture_of_experts_options';
+import {seedOf} from './seeds';
 
 /** What the layer takes of a copy of tfjs, whose classes and registry of layers are its own. */
 export type TfjsLayers = {
@@ -42,21 +43,22 @@ export function resolveWeightParts(
   {layers}: TfjsLayers,
   given: MixtureOfExpertsWeightArgs,
   opName: string,
-): {parts: WeightParts; config: serialization.ConfigDict} {
+): {parts: WeightParts; getConfig: () => serialization.ConfigDict} {
   const parts: Partial<Record<WeightArgName, unknown>> = {};
-  const config: serialization.ConfigDict = {};
+  const configs: Array<() => [WeightArgName, serialization.ConfigDictValue]> = [];
   for (const argName of weightArgNames) {
     const denseArgName = argName === 'routerInitializer' ? 'kernelInitializer' : argName;
     try {
       const value = toCamelCase(given[argName]) ?? undefined;
       const dense = layers.dense({name: argName, units: 1, [denseArgName]: value});
       parts[argName] = (dense as unknown as WeightParts)[denseArgName];
-      config[argName] = dense.getConfig()[denseArgName];
+      // Anew each time, for who asks may change what is given.
+      configs.push(() => [argName, dense.getConfig()[denseArgName]]);
     } catch (error) {
       throw new Error(`Error in ${opName}: ${argName} is not one of tf.layers. ${(error as Error).message}`);
     }
   }
-  return {parts: parts as WeightParts, config};
+  return {parts: parts as WeightParts, getConfig: () => Object.fromEntries(configs.map((config) => config()))};
 }
 
 /** In the order of the layer and of saved files, which must never change; neither must a name. */
@@ -93,7 +95,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   const bias = {regularizer: parts.biasRegularizer, constraint: parts.biasConstraint};
   // Seeded, each matrix draws with a seed of its own: experts that are alike would stay alike.
   const seeds = {w1: 0, w1Bias: 0, w2: E, w2Bias: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
-  const kernelInitializer = (seed: number) => withSeedOffset(parts.kernelInitializer, seed);
+  const kernelInitializer = (seed: number) => withSeedOf(parts.kernelInitializer, seed);
   const experts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
@@ -105,7 +107,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     name,
     shape,
     ...bias,
-    initializer: perExpert((e, one) => withSeedOffset(parts.biasInitializer, seed + e).apply(one, 'float32')),
+    initializer: perExpert((e, one) => withSeedOf(parts.biasInitializer, seed + e).apply(one, 'float32')),
     constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
   });
   const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
@@ -159,14 +161,11 @@ function constrainOutIn(constraint: Constraint, weight: Tensor): Tensor {
   return tidy(() => transpose(constraint.apply(transpose(weight))));
 }
 
-const SEED_FOR_ZERO = 2 ** 30;
-
-function withSeedOffset(initializer: Initializer, offset: number): Initializer {
+function withSeedOf(initializer: Initializer, index: number): Initializer {
   const config = initializer.getConfig();
   if (typeof config.seed !== 'number') {
     return initializer;
   }
   const InitializerClass = initializer.constructor as new (config: serialization.ConfigDict) => Initializer;
-  // tfjs takes 0 for no seed at all.
-  return new InitializerClass({...config, seed: config.seed + offset || SEED_FOR_ZERO});
+  return new InitializerClass({...config, seed: seedOf(config.seed, index)});
 }

@@ -5,16 +5,14 @@ import {
   fill,
   keep,
   matMul,
-  mean,
   mul,
   randomUniform,
   type Rank,
   reshape,
+  scalar,
   type Scalar,
   type serialization,
   sigmoid,
-  sign,
-  sub,
   type Tensor,
   type Tensor1D,
   tensor1d,
@@ -26,7 +24,7 @@ import {
   where,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import type {layers} from '@tensorflow/tfjs-layers';
+import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert} from '../ops/checks';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
@@ -38,6 +36,9 @@ import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {droppedShareOf, entropyOf, loadOf} from './expert_load';
 import {resolveWeightParts, type TfjsLayers, type WeightName, type Weights, weightSpecs} from './expert_weights';
 import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
+import {ScoreCorrection} from './score_correction';
+import {seedOf} from './seeds';
+import {TrainingSteps} from './training_steps';
 
 type Shape = Parameters<layers.Layer['build']>[0];
 type Kwargs = Parameters<layers.Layer['call']>[1];
@@ -72,8 +73,8 @@ const opName = 'mixtureOfExperts';
  * the bias of an expert by the rate, up where its load is less than the mean, down where it is more.
  *
  * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert, counts in
- * no loss and no load, and its output is 0. tf.layers hands masks on to layers they are not for: one that is not of
- * the shape of the input without its last axis is ignored.
+ * no loss and no load, and its output is 0. tf.layers hands masks on to later layers that they are not for: one that
+ * is not of the shape of the input without its last axis is ignored; one that is cannot be told from the layer's own.
  *
  * **Capacity.** With `capacityFactor`, in training an expert takes at most ceil(capacityFactor * T * topk / E) of the T
  * tokens of a batch, masked ones counted in T; others lose that expert and keep the weights of the rest.
@@ -83,7 +84,8 @@ const opName = 'mixtureOfExperts';
  * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize; 2I and 2F are I and F
  * without `gated`; a weight that no argument asks for is not there.
  *
- * A layer that is not trainable, by itself or with a model that it is in, adds no loss and leaves the bias as it is.
+ * A layer that is not trainable, by itself or with the model or wrapper that holds it, adds no loss and leaves the bias
+ * as it is. tf.layers does not tell a layer of a model within a model that is frozen: set that layer's own `trainable`.
  *
  * @param args.numExperts  E.
  * @param args.intermediateSize  I, the width of one expert.
@@ -150,7 +152,9 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     private readonly options;
     private readonly weightParts;
     private readonly variables: Weights = {};
+    private readonly trainingSteps = new TrainingSteps();
     private readonly auxiliaryLosses = new AuxiliaryLosses();
+    private readonly scoreCorrection = new ScoreCorrection();
     private lastRouting: Routing | undefined;
     private numJitters = 0;
 
@@ -163,7 +167,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       this.supportsMasking = true;
       this.inputSpec = [{minNDim: 2}];
       if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
-        this.addLoss(() => this.auxiliaryLosses.mean());
+        this.addLoss(() => (this.trainingSteps.isUnderWay() ? this.auxiliaryLosses.mean() : scalar(0)));
       }
     }
 
@@ -187,6 +191,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
           spec.constraint as never,
         );
       }
+      this.disposeKeptWith(this.variables.router_kernel!);
       this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
       super.build(inputShape);
     }
@@ -202,14 +207,16 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         const isTraining = Boolean(kwargs?.training);
         const mask = tokenMask(kwargs?.mask, input.shape);
         const x = tokensOf(input, mask);
+        // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
+        const isLearning = isTraining && this.trainableWeights.length > 0;
+        const isFirstOfStep = isLearning && this.trainingSteps.begin();
         const logits = this.routerLogits(x, isTraining);
-        const {topkWeights, topkIds} = this.chooseExperts(logits);
+        const {topkWeights, topkIds} = this.chooseExperts(logits, !isLearning || isFirstOfStep);
         const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
         const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
-        // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
-        if (isTraining && this.trainableWeights.length > 0) {
-          this.addAuxiliaryLosses(logits, chosenIds, mask);
-          this.updateScoreCorrectionBias(chosenIds);
+        if (isLearning) {
+          this.addAuxiliaryLosses(logits, chosenIds, mask, isFirstOfStep);
+          this.updateScoreCorrectionBias(chosenIds, isFirstOfStep);
         }
         this.remember({chosenIds, keptIds});
         return reshape(this.outputOf(x, topkWeights, keptIds), input.shape);
@@ -230,13 +237,18 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), ...this.options, ...this.weightParts.config};
+      return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
     }
 
-    protected override disposeWeights(): number {
-      this.auxiliaryLosses.dispose();
-      this.forgetRouting();
-      return super.disposeWeights();
+    /** What was kept goes with the weights: a layer around this one disposes of those, and asks nothing of this one. */
+    private disposeKeptWith(variable: LayerVariable): void {
+      const dispose = variable.dispose.bind(variable);
+      variable.dispose = () => {
+        this.auxiliaryLosses.dispose();
+        this.scoreCorrection.dispose();
+        this.forgetRouting();
+        dispose();
+      };
     }
 
     private read(name: WeightName): Variable | undefined {
@@ -254,13 +266,14 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       if (routerJitter === 0) {
         return x;
       }
-      const seedOfCall = seed == null ? undefined : seed + this.numJitters++;
+      const seedOfCall = seed == null ? undefined : seedOf(seed, this.numJitters++);
       return mul(x, randomUniform(x.shape, 1 - routerJitter, 1 + routerJitter, 'float32', seedOfCall));
     }
 
-    private chooseExperts(logits: Tensor2D) {
+    private chooseExperts(logits: Tensor2D, isFirstOfStep: boolean) {
       const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = this.options;
-      const scoreCorrectionBias = this.read('score_correction_bias');
+      const {score_correction_bias: bias} = this.variables;
+      const scoreCorrectionBias = bias && this.scoreCorrection.biasOf(bias, isFirstOfStep);
       return moeTopk(logits, topk, {
         scoring,
         renormalize,
@@ -280,7 +293,12 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return dropOverCapacity(ids, weights, numExperts, capacity, dropPolicy);
     }
 
-    private addAuxiliaryLosses(logits: Tensor2D, topkIds: Tensor2D, mask: Tensor1D | undefined): void {
+    private addAuxiliaryLosses(
+      logits: Tensor2D,
+      topkIds: Tensor2D,
+      mask: Tensor1D | undefined,
+      isFirstOfStep: boolean,
+    ): void {
       const {loadBalancingLossWeight, routerZLossWeight, scoring} = this.options;
       const losses: Scalar[] = [];
       if (loadBalancingLossWeight > 0) {
@@ -290,16 +308,16 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         losses.push(mul(moeRouterZLoss(logits, {mask}), routerZLossWeight));
       }
       if (losses.length > 0) {
-        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)));
+        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)), isFirstOfStep);
       }
     }
 
-    private updateScoreCorrectionBias(topkIds: Tensor2D): void {
+    private updateScoreCorrectionBias(topkIds: Tensor2D, isFirstOfStep: boolean): void {
       const {scoreCorrectionBiasUpdateRate, numExperts} = this.options;
       if (scoreCorrectionBiasUpdateRate > 0) {
+        const load: Tensor1D = cast(loadOf(topkIds, numExperts), 'float32');
         const bias = this.variables.score_correction_bias!;
-        const load = cast(loadOf(topkIds, numExperts), 'float32');
-        bias.write(add(bias.read(), mul(sign(sub(mean(load), load)), scoreCorrectionBiasUpdateRate)));
+        this.scoreCorrection.update(bias, load, scoreCorrectionBiasUpdateRate, isFirstOfStep);
       }
     }
 

@@ -94,7 +94,8 @@ function isArrayBuffer(value: unknown): value is ArrayBuffer {
 }
 
 function describe(value: unknown): string {
-  return typeof value === 'object' && value != null ? value.constructor.name : String(value);
+  const isObject = typeof value === 'object' && value != null;
+  return isObject ? Object.prototype.toString.call(value).slice(8, -1) : String(value);
 }
 
 function tensorsOfFile(bytes: Uint8Array, fileName: string, opName: string): Array<[string, SafetensorsTensor]> {

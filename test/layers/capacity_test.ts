@@ -51,6 +51,15 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     expect(expertCapacity(24, 2, 8, 1)).toBe(6);
     expect(expertCapacity(24, 2, 8, 1.1)).toBe(7);
     expect(expertCapacity(1, 1, 8, 0.5)).toBe(1);
+    expect(expertCapacity(100, 1, 10, 1.1)).toBe(11);
+  });
+
+  it('holds for a layer of one expert', async () => {
+    for (const dropPolicy of ['probability', 'position'] as const) {
+      const layer = layerOf({numExperts: 1, topk: 1, intermediateSize: 3, capacityFactor: 0.5, dropPolicy}, 5);
+      layer.apply(randomTensor([6, 5], 9), {training: true});
+      await expectInts(layer.expertLoad(), [3], dropPolicy);
+    }
   });
 
   it('drops in training alone, and what stays keeps its weight', async () => {

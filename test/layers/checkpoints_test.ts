@@ -180,7 +180,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
   for (const name of ['mixtral', 'qwen2_moe', 'deepseek_v3', 'granitemoe', 'gpt_oss']) {
     it(`fills a mixtureOfExperts layer of moeLayerConfig with ${name}, which gives what fusedMoe does`, async () => {
       const checkpoint = caseOf(name);
-      const config = name === 'gpt_oss' ? {...checkpoint.config, swiglu_limit: 7} : checkpoint.config;
+      const config = name === 'gpt_oss' ? {...checkpoint.config, swiglu_alpha: 1.702, swiglu_limit: 7} : checkpoint.config;
       const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [H]});
       const model = tf.sequential({layers: [layer]});
       loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layer: 3});
@@ -211,13 +211,29 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     await expectFloats(layer.getWeights()[3], [0, 0, 0, 0], 'score_correction_bias');
   });
 
+  it('says where the layer computes otherwise than config.json', () => {
+    const {config} = caseOf('mixtral');
+    const inWords = tf.layers.mixtureOfExperts(
+      {numExperts: E, intermediateSize: I, topk: 2, activation: 'swish', numExpertGroups: 1, topkGroups: 1, inputShape: [H]});
+    const otherwise = tf.layers.mixtureOfExperts(
+      {numExperts: E, intermediateSize: I, topk: 3, renormalize: false, activation: 'gelu', inputShape: [H]});
+    tf.sequential({layers: [inWords]});
+    tf.sequential({layers: [otherwise]});
+    const file = bytesOf(caseOf('mixtral'));
+    loadMoeCheckpoint(inWords, file, config, {layer: 3});
+    expect(() => loadMoeCheckpoint(otherwise, file, config, {layer: 3})).toThrowError(
+      `Error in loadMoeCheckpoint: layer '${otherwise.name}' must have the checkpoint's weights and arguments, as moeLayerConfig ` +
+      'gives them, but 3 do not fit:\ntopk: expected 2, but the layer has 3\nrenormalize: expected true, but the layer has false\n' +
+      'activation: expected silu, but the layer has gelu');
+  });
+
   it('says all that does not fit, and leaves the layer as it was', async () => {
     const checkpoint = caseOf('qwen2_moe');
     const layer = builtLayer({...experts, w1: [E, I, H], w2_bias: [E, H]});
     const before = tf.memory().numTensors;
     const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
     expect(call).toThrowError(
-      `Error in loadMoeCheckpoint: layer '${layer.name}' must have the checkpoint's weights, as moeLayerConfig gives them, ` +
+      `Error in loadMoeCheckpoint: layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them, ` +
       'but 5 do not fit:\nw1: expected [4,6,4], but the layer has [4,3,4]\nw2_bias [4,4]: the checkpoint has none\n' +
       'shared_w1 [12,4]: the layer has none\nshared_w2 [4,6]: the layer has none\nshared_gate [4,1]: the layer has none');
     expect(tf.memory().numTensors).toBe(before);
@@ -235,12 +251,14 @@ describe('moeLayerConfig', () => {
       routedScalingFactor: 2.5, activation: 'silu', gated: true, useBias: false, useRouterBias: false,
       useScoreCorrectionBias: true, numSharedExperts: 1, sharedIntermediateSize: 6, sharedExpertGate: false,
     });
-    expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_limit: 7})).toEqual({
+    expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_alpha: null, swiglu_limit: 7})).toEqual({
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'softmaxAfterTopk', renormalize: false, activation: 'swigluOai',
       gated: true, useBias: true, useRouterBias: true, useScoreCorrectionBias: false, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
     });
     expect(moeLayerConfig(caseOf('qwen2_moe').config).sharedExpertGate).toBeTrue();
-    expect(() => moeLayerConfig(caseOf('gpt_oss').config)).toThrowError(
+    expect(() => moeLayerConfig({...caseOf('gpt_oss').config, swiglu_limit: 7})).toThrowError(
+      'Error in moeLayerConfig: config.swiglu_alpha must be 1.702 for the layer, but is 1.25.');
+    expect(() => moeLayerConfig({...caseOf('gpt_oss').config, swiglu_alpha: 1.702})).toThrowError(
       'Error in moeLayerConfig: config.swiglu_limit must be 7 for the layer, but is 1.5.');
   });
 });
@@ -266,7 +284,8 @@ describe('moeCheckpoint, of what does not fit', () => {
     [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, 'config.norm_topk_prob must be a boolean, but is "no".'],
     [{...caseOf('deepseek_v2').config, norm_topk_prob: true}, 'config.norm_topk_prob must be false, but is true.'],
     [{...caseOf('deepseek_v2').config, topk_method: 'random'}, 'config.topk_method must be "greedy" or "group_limited_greedy", but is "random".'],
-    [{...caseOf('deepseek_v3').config, routed_scaling_factor: null}, 'config.routed_scaling_factor must be a finite number, but is null.'],
+    [{...caseOf('deepseek_v3').config, routed_scaling_factor: '2.5'}, 'config.routed_scaling_factor must be a finite number, but is "2.5".'],
+    [{...caseOf('deepseek_v2').config, scoring_func: 'sigmoid'}, 'config.scoring_func must be "softmax", but is "sigmoid".'],
     [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, 'config.scoring_func must be "sigmoid", but is "softmax".'],
   ];
   configErrors.forEach(([config, message]) => {
@@ -285,6 +304,29 @@ describe('moeCheckpoint, of what does not fit', () => {
     it(`says that ${message}`, () => {
       expect(() => moeCheckpoint(file, mixtral.config, options as {layer: number})).toThrowError(`Error in moeCheckpoint: ${message}`);
     });
+  });
+
+  it('says why a layer may not have experts, and lists the first ten tensors', () => {
+    const [router] = writtenTensors(mixtral);
+    const stored = safetensorsFile([router]);
+    const reasonsOf = (config: MoeModelConfig, layer: number) => {
+      try {
+        moeCheckpoint(stored, {...mixtral.config, num_local_experts: 8, ...config}, {layer});
+        return [];
+      } catch (error) {
+        const lines = (error as Error).message.split('\n');
+        expect(lines.slice(10, 12)).toEqual([lines[10], '… and 15 more']);
+        expect(lines[10]).toMatch(/there is none$/);
+        return lines.slice(12);
+      }
+    };
+    expect(reasonsOf({num_hidden_layers: 8, mlp_only_layers: [], decoder_sparse_step: 1}, 7)).toEqual([]);
+    expect(reasonsOf({num_hidden_layers: 7}, 7)).toEqual(['config.num_hidden_layers is 7, and layers are counted from 0.']);
+    expect(reasonsOf({first_k_dense_replace: 3}, 2)).toEqual(['Layers before 3 have no experts (config.first_k_dense_replace).']);
+    expect(reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layers 0, 5 have no experts (config.mlp_only_layers).']);
+    expect(reasonsOf({decoder_sparse_step: 2}, 4)).toEqual(['Only layers 1, 3, … have experts (config.decoder_sparse_step).']);
+    expect(reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual(
+      ['The checkpoint is quantized (mxfp4); take one in bfloat16.']);
   });
 
   it('names the experts that a layer of another kind lacks', () => {

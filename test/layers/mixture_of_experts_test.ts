@@ -155,15 +155,18 @@ describeWithFlags('the weights of mixtureOfExperts', host, () => {
   });
 
   it('draws by a seed, and no two experts alike', async () => {
-    const build = () => {
-      const layer = tf.layers.mixtureOfExperts({...sizes, kernelInitializer: tf.initializers.randomNormal({seed: 5})});
+    const build = (seed: number) => {
+      const layer = tf.layers.mixtureOfExperts({...sizes, kernelInitializer: tf.initializers.randomNormal({seed})});
       layer.build([null, H]);
       return weightsOf(layer);
     };
-    const [first, second] = [build(), build()];
+    const [first, second, next] = [build(5), build(5), build(6)];
     await expectFloats(first.w1, (await second.w1.data()) as Float32Array, 'w1');
     const [a, b] = tf.unstack(first.w1);
     expect(await valueOf(tf.min(tf.abs(tf.sub(a, b))))).toBeGreaterThan(0);
+    for (const expert of tf.unstack(next.w1)) {
+      expect(await valueOf(tf.min(tf.abs(tf.sub(first.w1, expert))))).withContext('of the next seed').toBeGreaterThan(0);
+    }
     const asDense = tf.transpose(tf.initializers.randomNormal({seed: 5}).apply([H, 6]));
     await expectFloats(a, (await asDense.data()) as Float32Array, 'the first expert');
   });

@@ -100,6 +100,15 @@ describeWithFlags('the config of mixtureOfExperts', cpu, () => {
     expect(copyOf(again)).toEqual(copyOf(config));
   });
 
+  it('is of its own each time', () => {
+    const layer = tf.layers.mixtureOfExperts(everyOption);
+    const before = copyOf(layer.getConfig());
+    const {kernelInitializer, kernelRegularizer} = layer.getConfig() as {[name: string]: {config: {[key: string]: unknown}}};
+    kernelInitializer.config.seed = 99;
+    kernelRegularizer.config.l2 = 99;
+    expect(copyOf(layer.getConfig())).toEqual(before);
+  });
+
   it('is the same after a file', async () => {
     const {name: _name, inputShape: _inputShape, ...args} = everyOption;
     for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const) {

@@ -103,8 +103,8 @@ describeWithFlags('mixtureOfExperts in training', ALL_ENVS, (env) => {
     tf.dispose([layer.expertLoad(), layer.expertLoadEntropy(), layer.droppedShare(), model.calculateLosses()]);
     expect(tf.memory().numTensors).toBe(before);
     model.dispose();
-    // The two id tensors of the last batch and its loss go with the weights.
-    expect(tf.memory().numTensors).toBe(before - numWeights - 3);
+    // The two id tensors of the last batch, its loss, its load and the bias before it go with the weights.
+    expect(tf.memory().numTensors).toBe(before - numWeights - 5);
   });
 });
 
@@ -194,6 +194,42 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(await model.trainOnBatch(inputs, zeros([6, H]))).toBeCloseTo(evaluated + wanted, 4);
   });
 
+  it('moves its bias once for a step in which a model uses it twice, by the load of both', async () => {
+    const layer = tf.layers.mixtureOfExperts({...sizes, topk: 1, loadBalancingLossWeight: 0, scoreCorrectionBiasUpdateRate: 0.125});
+    const [a, b] = [tf.input({shape: [H]}), tf.input({shape: [H]})];
+    const outputs = tf.layers.add().apply([layer.apply(a), layer.apply(b)] as tf.SymbolicTensor[]) as tf.SymbolicTensor;
+    const model = tf.model({inputs: [a, b], outputs});
+    model.compile({optimizer: tf.train.sgd(0), loss: 'meanSquaredError'});
+    randomizeWeights(layer);
+    const inputs = [randomTensor([6, H], 9), randomTensor([6, H], 10)];
+    for (let step = 0; step < 2; step++) {
+      const before = await weightsOf(layer).score_correction_bias.data();
+      layer.apply(tf.concat(inputs));
+      const load = await layer.expertLoad().array();
+      await model.trainOnBatch(inputs, zeros([6, H]));
+      const wanted = load.map((count, e) => Math.fround(before[e] + 0.125 * Math.sign(3 - count)));
+      await expectWithin(weightsOf(layer).score_correction_bias, wanted, () => 1e-6, `bias after step ${step}`);
+    }
+  });
+
+  it('leaves no tensor of a layer that is disposed of within another', async () => {
+    const trainAndDispose = async () => {
+      const layer = tf.layers.mixtureOfExperts({...sizes, loadBalancingLossWeight: 1, scoreCorrectionBiasUpdateRate: 0.1});
+      const model = tf.sequential({layers: [tf.layers.timeDistributed({layer, inputShape: [3, H]})]});
+      const optimizer = tf.train.sgd(0.01);
+      model.compile({optimizer, loss: 'meanSquaredError'});
+      const [input, target] = [randomTensor(shape, 9), zeros(shape)];
+      await model.trainOnBatch(input, target);
+      tf.dispose([input, target]);
+      model.dispose();
+      optimizer.dispose();
+    };
+    await trainAndDispose();
+    const {numTensors} = tf.memory();
+    await trainAndDispose();
+    expect(tf.memory().numTensors).toBe(numTensors);
+  });
+
   it('joins the losses of a model around its model', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, loadBalancingLossWeight: 1, inputShape: [H]});
     const model = tf.sequential({layers: [tf.sequential({layers: [layer]})]});
@@ -267,6 +303,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect([await outputOf(second, true), await outputOf(second, true)]).toEqual(steps);
     expect(steps[0]).not.toEqual(steps[1]);
     expect(await outputOf(make(8), true)).not.toEqual(steps[0]);
+    expect(await outputOf(make(8), true)).not.toEqual(steps[1]);
     expect(await outputOf(make(null), true)).not.toEqual(await outputOf(make(null), true));
     expect(await outputOf(first, false)).toEqual(await outputOf(layerOf({...sizes, topk: 4}, H), false));
   });

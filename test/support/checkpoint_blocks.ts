@@ -105,13 +105,17 @@ const deepseekV3 = {
   routed_scaling_factor: 2.5,
 };
 const granite = {...mixtral, model_type: 'granitemoe'};
-const gptOss = {...mixtral, model_type: 'gpt_oss', swiglu_limit: 1.5};
+const gptOss = {...mixtral, model_type: 'gpt_oss', swiglu_alpha: 1.25, swiglu_limit: 1.5};
 
 export const checkpointCases: CheckpointCase[] = [
   {name: 'mixtral', config: mixtral, tensors: mixtralTensors(), dtype: 'BF16', routing: {topk: 2, renormalize: true}, weights: {}},
   {name: 'mixtral, stacked', config: mixtral, tensors: stackedTensors(), dtype: 'F32', routing: {topk: 2, renormalize: true}, weights: {}},
   {name: 'qwen3_moe', config: qwen3, tensors: qwenTensors(), dtype: 'BF16', routing: {topk: 2, renormalize: true}, weights: {}},
   {name: 'qwen3_moe, stacked', config: qwen3, tensors: stackedTensors(), dtype: 'F16', routing: {topk: 2, renormalize: true}, weights: {}},
+  {
+    name: 'qwen3_moe, by transformers 5', config: {...qwen3, num_experts: undefined, num_local_experts: E, norm_topk_prob: undefined},
+    tensors: stackedTensors(), dtype: 'BF16', routing: {topk: 2, renormalize: false}, weights: {},
+  },
   {
     name: 'olmoe',
     config: {...common, model_type: 'olmoe', intermediate_size: I, num_experts: E, norm_topk_prob: false, hidden_act: 'gelu_new'},
@@ -163,7 +167,7 @@ export const checkpointCases: CheckpointCase[] = [
   },
   {
     name: 'gpt_oss', config: gptOss, dtype: 'BF16', routing: {topk: 2, scoring: 'softmaxAfterTopk'},
-    experts: {activation: 'swigluOai', swigluLimit: 1.5},
+    experts: {activation: 'swigluOai', swigluAlpha: 1.25, swigluLimit: 1.5},
     tensors: {
       'mlp.router.weight': block.router,
       'mlp.router.bias': block.routerBias,
