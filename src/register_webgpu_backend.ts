@@ -24,9 +24,11 @@ const USEFUL_LIMITS = [
 const PRIORITY = 3;
 
 /**
- * Registers tfjs's backend `webgpu` on a device with every useful feature and limit of the adapter: subgroups,
- * shader-f16, timestamp-query, storage buffers per stage, buffer and binding sizes. tfjs's own registration asks
- * for few of them. A backend of that name that is running is removed, and its tensors with it.
+ * Registers tfjs's backend `webgpu` on a device with every useful feature and limit of the adapter: for Node.js, where
+ * tfjs registers none, and to choose where the device comes from. tfjs's own registration asks for timestamps and the
+ * sizes of buffers; this one for subgroups, shader-f16 and more storage buffers per stage too, which kernels of your
+ * own may use; those of this package need none of them. A backend of that name that is running is removed, and its
+ * tensors with it.
  *
  *     await registerWebGPUBackend();
  *     await tf.setBackend('webgpu');

@@ -82,7 +82,7 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
  * @param weights.routerBias  float32 [E].
  * @param weights.w1  float32 [L, 2I, H], as in fusedExperts, but one tensor: a node of a graph has one input for it.
  * @param weights.w2  float32 [L, H, I].
- * @param weights.w1Bias  float32 [L, 2I].
+ * @param weights.w1Bias  float32 [L, 2I]; [L, I] with `gated: false`.
  * @param weights.w2Bias  float32 [L, H].
  * @param weights.scoreCorrectionBias  float32 [E], as in moeTopk.
  * @param weights.expertMap  int32 [E], as in fusedExperts; without it E = L.

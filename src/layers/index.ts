@@ -31,7 +31,7 @@ export {type MoeLayers, registerMoeLayers} from './register_layers';
 
 const moeLayers = registerLayerClasses({layers, serialization});
 
-/** A layer MixtureOfExperts, whose docs are those of its class. */
+/** A mixture-of-experts layer for tf.layers, input [..., H] to output of the same shape: {@link MixtureOfExperts}. */
 export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = moeLayers.mixtureOfExperts;
 export const MixtureOfExperts: MixtureOfExpertsClass = moeLayers.MixtureOfExperts;
 export type MixtureOfExperts = MixtureOfExpertsLayer;

@@ -84,39 +84,11 @@ const opName = 'mixtureOfExperts';
  * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize; 2I and 2F are I and F
  * without `gated`; a weight that no argument asks for is not there.
  *
- * A layer that is not trainable, by itself or with the model or wrapper that holds it, adds no loss and leaves the bias
- * as it is. tf.layers does not tell a layer of a model within a model that is frozen: set that layer's own `trainable`.
+ * A layer that is frozen, by its own `trainable` or its model's, adds no loss and keeps its bias. Two limits of
+ * tf.layers 4.22: a frozen model within a sequential one is thawed when that one is compiled; and freezing a model
+ * reaches the layers that it holds, not those of models within it. There, set this layer's own `trainable`.
  *
- * @param args.numExperts  E.
- * @param args.intermediateSize  I, the width of one expert.
- * @param args.topk  K, experts of a token. Default 2.
- * @param args.scoring  As in moeTopk, as are `renormalize`, `numExpertGroups`, `topkGroups` and `routedScalingFactor`.
- * @param args.activation  As in moeGroupedMatMul; default `'silu'`.
- * @param args.gated  Default true: activation(gate) * up.
- * @param args.useBias  Whether experts have biases. Default false.
- * @param args.useRouterBias  Whether the router has one. Default false.
- * @param args.numSharedExperts  Experts that take every token, as one of their width in all. Default 0.
- * @param args.sharedIntermediateSize  That width. Default numSharedExperts * intermediateSize.
- * @param args.sharedExpertGate  Multiply their output by sigmoid(x . shared_gate). Default false.
- * @param args.loadBalancingLossWeight  Default 0.01.
- * @param args.routerZLossWeight  Default 0.
- * @param args.scoreCorrectionBiasUpdateRate  Default 0. Not with scoring `'softmaxAfterTopk'`.
- * @param args.useScoreCorrectionBias  Whether there is the bias that moeTopk adds for its choice. Default: where the
- *     rate is not 0. True with a rate of 0 is a bias that stays, as of a checkpoint.
- * @param args.routerJitter  In training, multiply the router's input by random numbers of 1 - jitter to 1 + jitter, as
- *     Switch Transformers do. Default 0.
- * @param args.seed  Makes the jitter the same for the same calls of a new layer.
- * @param args.capacityFactor  Default: nothing is dropped.
- * @param args.dropPolicy  Which tokens of a full expert stay: `'probability'` (default), those with the largest
- *     weights, of equal ones the first; `'position'`, the first, which takes fewer launches.
- * @param args.kernelInitializer  Of experts, shared experts and shared_gate, drawn for each expert as for a dense
- *     layer of its size. Default `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
- * @param args.routerInitializer  Of router_kernel. Default `'glorotNormal'`.
- * @param args.biasInitializer  Of the biases. Default `'zeros'`.
- * @param args.kernelRegularizer  Of router_kernel and all kernels of experts; `biasRegularizer` of the biases.
- * @param args.kernelConstraint  Of the same, each expert's matrix [in, out] by itself; `biasConstraint` of the biases.
- *     tf.layers 4.22 applies constraints where weights are set or loaded, not in fit.
- * @param args.name  And whatever else every layer of tf.layers takes.
+ * @param args  {@link MixtureOfExpertsArgs}, and whatever else every layer of tf.layers takes.
  *
  * @throws if an argument is unknown or does not fit, before the layer is made.
  *

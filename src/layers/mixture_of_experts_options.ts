@@ -13,39 +13,90 @@ export type MoeDropPolicy = 'probability' | 'position';
 
 /** Names, configs or objects, as tf.layers.dense takes them. */
 export type MixtureOfExpertsWeightArgs = {
+  /**
+   * Of experts, shared experts and shared_gate, drawn for each expert as for a dense layer of its size. Default
+   * `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
+   */
   kernelInitializer?: DenseArgs['kernelInitializer'] | null;
+  /** Of router_kernel. Default `'glorotNormal'`. */
   routerInitializer?: DenseArgs['kernelInitializer'] | null;
+  /** Of the biases. Default `'zeros'`. */
   biasInitializer?: DenseArgs['biasInitializer'] | null;
+  /** Of router_kernel and all kernels of experts. */
   kernelRegularizer?: DenseArgs['kernelRegularizer'] | null;
+  /** Of the biases. */
   biasRegularizer?: DenseArgs['biasRegularizer'] | null;
+  /**
+   * Of the kernels, each expert's matrix [in, out] by itself. tf.layers 4.22 applies constraints where weights are
+   * set or loaded, not in fit.
+   */
   kernelConstraint?: DenseArgs['kernelConstraint'] | null;
+  /** Of the biases. */
   biasConstraint?: DenseArgs['biasConstraint'] | null;
 };
 
 export type MixtureOfExpertsArgs = LayerArgs &
   MixtureOfExpertsWeightArgs & {
+    /** E, the number of experts. */
     numExperts: number;
+    /** I, the width of one expert. */
     intermediateSize: number;
+    /** K, how many experts each token goes to. Default 2. */
     topk?: number | null;
+    /** As in moeTopk. Default `'softmax'`. */
     scoring?: MoeTopkScoring | null;
+    /** As in moeTopk. Default: true where topk > 1. */
     renormalize?: boolean | null;
+    /** As in moeTopk, with `topkGroups`. */
     numExpertGroups?: number | null;
+    /** As in moeTopk. */
     topkGroups?: number | null;
+    /** As in moeTopk. Default 1. */
     routedScalingFactor?: number | null;
+    /** As in moeGroupedMatMul; default `'silu'`. */
     activation?: MoeActivation | null;
+    /** Whether an expert is activation(gate) * up. Default true. */
     gated?: boolean | null;
+    /** Whether experts have biases. Default false. */
     useBias?: boolean | null;
+    /** Whether the router has a bias. Default false. */
     useRouterBias?: boolean | null;
+    /** How many experts take every token; they are one of their width together. Default 0. */
     numSharedExperts?: number | null;
+    /** F, the width of the shared experts together. Default numSharedExperts * intermediateSize. */
     sharedIntermediateSize?: number | null;
+    /** Whether the shared experts' output is multiplied by sigmoid(x . shared_gate). Default false. */
     sharedExpertGate?: boolean | null;
+    /** How much of moeLoadBalancingLoss the layer adds to the loss in training. Default 0.01. */
     loadBalancingLossWeight?: number | null;
+    /** How much of moeRouterZLoss. Default 0. */
     routerZLossWeight?: number | null;
+    /**
+     * Whether there is the bias that moeTopk adds for its choice. Default: where its update rate is not 0. True with a
+     * rate of 0 is a bias that stays, as of a checkpoint.
+     */
     useScoreCorrectionBias?: boolean | null;
+    /**
+     * How far a training step moves the score correction bias of an expert. Default 0. Not with scoring
+     * `'softmaxAfterTopk'`.
+     */
     scoreCorrectionBiasUpdateRate?: number | null;
+    /**
+     * In training, multiply the router's input by random numbers of 1 - jitter to 1 + jitter, as Switch Transformers
+     * do. Default 0.
+     */
     routerJitter?: number | null;
+    /** Makes the jitter the same for the same calls of a new layer. */
     seed?: number | null;
+    /**
+     * In training an expert takes at most ceil(capacityFactor * T * topk / E) of T tokens. Default: nothing is
+     * dropped.
+     */
     capacityFactor?: number | null;
+    /**
+     * Which tokens of a full expert stay: `'probability'` (default), those with the largest weights, of equal ones
+     * the first; `'position'`, the first, which takes fewer launches.
+     */
     dropPolicy?: MoeDropPolicy | null;
   };
 

@@ -4,6 +4,7 @@ import type {MixtureOfExpertsArgs} from './mixture_of_experts_options';
 
 /** The layers of this package, made for one copy of tfjs. */
 export type MoeLayers = {
+  /** A mixture-of-experts layer for tf.layers, input [..., H] to output of the same shape: {@link MixtureOfExperts}. */
   mixtureOfExperts: (args: MixtureOfExpertsArgs) => MixtureOfExperts;
   MixtureOfExperts: MixtureOfExpertsClass;
 };

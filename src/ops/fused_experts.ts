@@ -1,5 +1,6 @@
 import {
   concat,
+  engine,
   expandDims,
   mul,
   onesLike,
@@ -168,7 +169,9 @@ export function runExperts(
 ): Tensor2D {
   const [numTokens, topk] = topkIds.shape;
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
-  const bytesPerToken = 4 * topk * Math.max(x.shape[1], experts.intermediateSize);
+  // A gradient computes gates and ups once more, from before the activation.
+  const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;
+  const bytesPerToken = 4 * topk * Math.max(x.shape[1], experts.intermediateSize * (hasGateAndUp ? 2 : 1));
   const chunkSize = Math.max(1, Math.floor(maxRowsBytes / bytesPerToken));
   if (numTokens <= chunkSize) {
     return runChunk(x, topkWeights, topkIds, experts);
@@ -246,19 +249,21 @@ function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts
  * @param options.gateUp  `'concatenated'` (default): w1 has I gates, then I ups; or `'interleaved'`.
  * @param options.swigluAlpha  Default 1.702.
  * @param options.swigluLimit  Default 7.
- * @param options.weightFormat  `'outIn'`, or `'inOut'` for w1 [L, H, 2I] and w2 [L, I, H].
- * @param options.w1Bias  float32 [L, 2I].
+ * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for w1 [L, H, 2I] and w2 [L, I, H].
+ * @param options.w1Bias  float32 [L, 2I]; [L, I] with `gated: false`.
  * @param options.w2Bias  float32 [L, H].
  * @param options.expertMap  int32 [E]: the local expert of each global one, -1 where it is not here; without it E = L.
  *     The results of all shards add up to that of the whole.
  * @param options.applyRouterWeightOnInput  Multiply the rows by their weights before w1, not after w2. Default false.
  * @returns float32 [T, H]: the sum over slots of w * (w2 . act(w1 . x + w1Bias) + w2Bias).
  *
- * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks.
+ * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks. For a
+ * gradient [T*K, 2I] too, within the same limit, and the rows of all chunks stay until it is done.
  *
  * Gradient: to hiddenStates, w1, w2, the biases and topkWeights, of any order.
  *
- * @throws if a rank, dtype, shape or option does not fit, before any work.
+ * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
+ *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `fused_experts`.
  */

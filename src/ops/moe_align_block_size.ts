@@ -68,8 +68,9 @@ function moeAlignBlockSize_(
  *
  * No gradient: every output is an index. Sizes depend on shapes only; nothing is read back.
  *
- * @throws if topkIds is not int32 [T, K], a number is not a positive integer, the map's length is not E, or an
- *     option is unknown.
+ * @throws if topkIds is not int32 [T, K], a number is not a positive integer, the map's length is not E, or an option
+ *     is unknown. On GPUs also where a tensor is larger than the device binds, and on webgl where an index could
+ *     pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `moe_align_block_size`, with its order made ascending on every device.
  */

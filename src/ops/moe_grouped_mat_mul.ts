@@ -80,12 +80,14 @@ function moeGroupedMatMul_(
  * @param expertFirstTokenOffset  int32 [L+1], of the same moePermute: rows offset[e] to offset[e+1] - 1 are of expert
  *     e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; the values of others are
  *     unspecified.
- * @param options.weightFormat  `'outIn'`, or `'inOut'` for weights [L, C, D]. Neither is copied.
+ * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for weights [L, C, D]. Neither is copied.
  * @param options.bias  float32 [L, D], added before the activation.
- * @param options.activation  `'linear'`, `'relu'`, `'silu'` (`'swish'`), `'gelu'` (by erf), `'geluTanh'` (`'geluNew'`),
- *     or `'swigluOai'`, which is gated: min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
- * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u.
- * @param options.gateUp  `'concatenated'`: D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1.
+ * @param options.activation  `'linear'` (default), `'relu'`, `'silu'` (`'swish'`), `'gelu'` (by erf), `'geluTanh'`
+ *     (`'geluNew'`), or `'swigluOai'`, which is gated: min(g, limit) * sigmoid(alpha * min(g, limit)) *
+ *     (clamp(u, -limit, limit) + 1).
+ * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u. Default
+ *     false.
+ * @param options.gateUp  `'concatenated'` (default): D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1.
  * @param options.swigluAlpha  Default 1.702.
  * @param options.swigluLimit  Default 7.
  * @returns float32 [R, D], or [R, D/2] if gated.
@@ -93,8 +95,8 @@ function moeGroupedMatMul_(
  * Gradient: to x, weights and bias, of any order; the product before the activation is computed again rather than kept.
  * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored.
  *
- * @throws if a rank, dtype, shape or option does not fit, or on a GPU a tensor is past what the device binds, before
- *     any work.
+ * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
+ *     the device binds, and on webgl where R is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: DeepGEMM's and vLLM's grouped GEMM; jax.lax.ragged_dot.
  */

@@ -143,8 +143,9 @@ function moePermute_(
  * Gradient: to hiddenStates and to a gathered a1qScale where they are float32. The dy of rows of no assignment
  * is ignored. Sizes depend on shapes only; nothing is read back.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids. On webgl also
- *     where T*K, R, E or fillInvalidExpert is past 2^24, or past 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids. On GPUs also
+ *     where a tensor is larger than the device binds, and on webgl where T*K, R, E or fillInvalidExpert is past
+ *     2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: vLLM `moe_permute`; rows that vLLM leaves unwritten are 0 here.
  */

@@ -94,7 +94,9 @@ function moePermuteBlockAligned_(
  *
  * Gradient: to hiddenStates and a gathered a1qScale, through rows of assignments only.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also where a tensor is
+ *     larger than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
+ *     textures.
  *
  * Source: vLLM `_moe_permute`.
  */

@@ -39,7 +39,8 @@ function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor
  *
  * Gradient: to x.
  *
- * @throws if x is not float32 [T, K, H], or an option is unknown.
+ * @throws if x is not float32 [T, K, H], or an option is unknown. On GPUs also where a tensor is larger than the
+ *     device binds.
  *
  * Source: vLLM `moe_sum`.
  */

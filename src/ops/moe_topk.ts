@@ -189,8 +189,9 @@ function checkGroups(
  * Not expressed: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and anything
  * random. Llama-4's way is `scoring: 'sigmoid'` with its weight on the expert's input.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On webgl also where E is past
- *     2^24, or past 2,048 on devices of half-float textures; subnormal logits may count as 0 there.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also where a tensor is
+ *     larger than the device binds, and on webgl where E is past 2^24, or past 2,048 on devices of half-float
+ *     textures; subnormal logits may count as 0 there.
  *
  * Source: vLLM `fused_topk`, `grouped_topk` and `topk_softmax`, TransformerEngine's fused router.
  */

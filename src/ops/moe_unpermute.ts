@@ -71,7 +71,9 @@ function moeUnpermute_(
  *
  * Gradient: to permutedHiddenStates and topkWeights, of any order.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where a tensor is larger
+ *     than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
+ *     textures.
  *
  * Source: vLLM `moe_unpermute`.
  */

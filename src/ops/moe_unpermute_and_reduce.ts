@@ -91,7 +91,9 @@ function moeUnpermuteAndReduce_(
  *
  * Gradient: to permutedHiddenStates and topkWeights (zeros under applyRouterWeightOnInput).
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where a tensor is larger
+ *     than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
+ *     textures.
  *
  * Source: vLLM `_moe_unpermute_and_reduce`.
  */

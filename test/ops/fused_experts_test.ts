@@ -251,3 +251,26 @@ describeWithFlags('fusedMoe on WebGPU', webgpu, () => {
     tf.dispose(weights);
   });
 });
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+
+describeWithFlags('fusedExperts, in chunks', cpu, () => {
+  it('keeps to its limit in a gradient, which computes gates and ups again', async () => {
+    const sizes = {T: 11, K: 2, E: 4, H: 4, I: 4};
+    const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
+    const maxRowsBytes = 4 * sizes.K * sizes.H * 6;
+    const loss = (rows: tf.Tensor2D) => {
+      const experts = convertExperts(rows, w1, w2, {}, 'fusedExperts');
+      return tf.sum(runExperts(rows, topkWeights, ids, experts, 'fusedExperts', maxRowsBytes)) as tf.Scalar;
+    };
+    const largestOf = async (run: () => tf.Tensor) => {
+      const {kernels} = await tf.profile(run);
+      const rows = kernels.filter(({name}) => /^MoeGroupedMatMul(BackpropActivation)?$/.test(name));
+      return Math.max(...rows.flatMap(({outputShapes}) => outputShapes.map((shape) => 4 * shape[0] * shape[1])));
+    };
+    const numWidened = 4 * sizes.K * 2 * sizes.I;
+    expect(await largestOf(() => loss(x))).toBe(maxRowsBytes);
+    expect(await largestOf(() => tf.grad((rows: tf.Tensor) => loss(rows as tf.Tensor2D))(x))).toBe(
+      Math.floor(maxRowsBytes / numWidened) * numWidened);
+  });
+});
