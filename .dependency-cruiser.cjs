@@ -5,6 +5,7 @@
 const entries = '^src/(index|tf|script|ops/index|(graph|layers)/index|register_[^/]*)\\.ts$';
 const registering = '^src/(register_[^/]*|registration)\\.ts$';
 const kernelNames = '^src/(kernel_names|kernel_shapes)\\.ts$';
+const smoothOps = '^src/smooth_ops\\.ts$';
 // What `main` of each tfjs package names.
 const packageRoot = '^node_modules/@tensorflow/[^/]+/dist/tf[^/]*\\.node\\.js$';
 const core = '^node_modules/@tensorflow/tfjs-core/';
@@ -56,7 +57,7 @@ module.exports = {
       comment: 'So that they run on every backend, and are differentiable themselves.',
       severity: 'error',
       from: {path: '^src/gradients/'},
-      to: {pathNot: [kernelNames, '^src/gradients/', core]},
+      to: {pathNot: [kernelNames, smoothOps, '^src/gradients/', core]},
     },
     {
       name: 'graph-ops-are-made-of-ops',
@@ -82,6 +83,12 @@ module.exports = {
       severity: 'error',
       from: {path: kernelNames},
       to: {path: '^src/', pathNot: kernelNames},
+    },
+    {
+      name: 'smooth-ops-are-made-of-tfjs',
+      severity: 'error',
+      from: {path: smoothOps},
+      to: {path: '^src/'},
     },
     {
       name: 'only-entries-register',

@@ -8,9 +8,7 @@
  *   dUp = dy * a(gate)                           d up   = dy * vGate * a'(gate)
  *
  * where a' is the kernel itself and a'' is made of core ops that have derivatives of any order, so that this has too.
- * Others lack them. tfjs computes the gradients of exp, sigmoid and tanh from outputs that it saved, and its tape does
- * not know where these come from: the next derivative misses terms, without an error. Those of minimum
- * and clipByValue are made of ops that have none.
+ * exp, sigmoid, tanh and clipByValue of tfjs lack them; see smooth_ops.
  */
 import {
   abs,
@@ -20,7 +18,6 @@ import {
   type GradConfig,
   maximum,
   mul,
-  neg,
   onesLike,
   reshape,
   sinh,
@@ -33,6 +30,7 @@ import {
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation, runMoeKernel} from '../kernel_names';
+import {atMost} from '../smooth_ops';
 import {zerosFor} from './index_gradient';
 
 export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
@@ -105,10 +103,6 @@ function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivat
 /** 1 where x <= limit, else 0. */
 function isAtMost(x: Tensor, limit: number): Tensor {
   return sub(1, step(sub(x, limit)));
-}
-
-function atMost(x: Tensor, limit: number): Tensor {
-  return neg(maximum(neg(x), -limit));
 }
 
 function clamp(x: Tensor, limit: number): Tensor {

@@ -1,8 +1,7 @@
 /**
  * To the logits, through the weights, the choice held fixed. Ids select and the bias only chooses: zeros.
  *
- * First order is a kernel. Its own gradient, for the second order and the third, is made of other kernels and core ops.
- * A fourth is wrong: of tfjs's sigmoid, softmax and exp only the first derivative is right.
+ * First order is a kernel. Its own gradient is made of other kernels and of ops that have derivatives of any order.
  *
  * Let z be the logits that weights are made of: all where 'softmax' is not renormalized, else those of the chosen;
  * l(z) = log(score), u the softmax of l, g = dTopkWeights * routedScalingFactor, and v what comes in, each by z. Then
@@ -16,21 +15,16 @@
 import {
   add,
   div,
-  exp,
   type GradConfig,
-  greaterEqual,
   log,
   maximum,
-  minimum,
   mul,
   neg,
   ones,
   onesLike,
   reshape,
-  sigmoid,
-  softmax,
-  softplus,
   square,
+  step,
   sub,
   sum,
   type Tensor,
@@ -38,7 +32,6 @@ import {
   tensor1d,
   tensor2d,
   util,
-  where,
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import {
@@ -51,6 +44,7 @@ import {
   MoeUnpermuteBackpropWeights,
   runMoeKernel,
 } from '../kernel_names';
+import {atMost, exp, select, sigmoid, softmax, softplus} from '../smooth_ops';
 import {zerosFor} from './index_gradient';
 
 export const moeTopKGradConfig: GradConfig = {
@@ -138,12 +132,12 @@ function logScoreOf(z: Tensor, scoring: MoeTopkScoring): LogScore {
   // softplus(z) for small z by its series in e = exp(z), of which softplus itself loses the digits on GPUs:
   // softplus(z) = e * ratio, sigmoid(z) = e / (1 + e).
   const limit = -4;
-  const isLarge = greaterEqual(z, limit);
-  const e = exp(minimum(z, limit));
+  const isLarge = step(sub(z, limit));
+  const e = exp(atMost(z, limit));
   const ratio = add(sub(1, mul(e, 0.5)), mul(square(e), 1 / 3));
   const large = maximum(z, limit);
-  const value = where(isLarge, log(softplus(large)), add(z, log(ratio)));
-  const relativeSlope = where(isLarge, div(sigmoid(large), softplus(large)), div(1, mul(add(1, e), ratio)));
+  const value = select(isLarge, log(softplus(large)), add(z, log(ratio)));
+  const relativeSlope = select(isLarge, div(sigmoid(large), softplus(large)), div(1, mul(add(1, e), ratio)));
   return {
     value: mul(value, 0.5),
     slope: mul(relativeSlope, 0.5),

@@ -12,7 +12,6 @@ import {
   scalar,
   type Scalar,
   type serialization,
-  sigmoid,
   type Tensor,
   type Tensor1D,
   tensor1d,
@@ -31,6 +30,7 @@ import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
 import {moeTopk} from '../ops/moe_topk';
+import {sigmoid} from '../smooth_ops';
 import {AuxiliaryLosses} from './auxiliary_losses';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {droppedShareOf, entropyOf, loadOf} from './expert_load';
@@ -87,6 +87,8 @@ const opName = 'mixtureOfExperts';
  * A layer that is frozen, by its own `trainable` or its model's, adds no loss and keeps its bias. Two limits of
  * tf.layers 4.22: a frozen model within a sequential one is thawed when that one is compiled; and freezing a model
  * reaches the layers that it holds, not those of models within it. There, set this layer's own `trainable`.
+ *
+ * Gradient: to the input and every trainable weight, of any order, what was chosen and dropped held fixed.
  *
  * @param args  {@link MixtureOfExpertsArgs}, and whatever else every layer of tf.layers takes.
  *

@@ -57,8 +57,7 @@ function fusedMoe_(
  * @param options  Those of moeTopk and those of fusedExperts.
  * @returns float32 [T, H].
  *
- * Gradient: to hiddenStates, w1, w2 and the biases, of any order, and to routerLogits, of up to the third, the choice
- * held fixed.
+ * Gradient: to hiddenStates, w1, w2, the biases and routerLogits, of any order, the choice held fixed.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
  *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.

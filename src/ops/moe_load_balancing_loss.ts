@@ -2,21 +2,17 @@ import {
   add,
   cast,
   div,
-  exp,
   expandDims,
   fill,
-  greaterEqual,
   log,
   maximum,
-  minimum,
   mul,
   neg,
   op,
   type Rank,
   type Scalar,
   slice,
-  softmax,
-  softplus,
+  step,
   sub,
   sum,
   type Tensor,
@@ -27,6 +23,7 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {atMost, exp, select, softmax, softplus} from '../smooth_ops';
 import {assert, checkOptions} from './checks';
 import {checkScoring, convertRouterLogits, convertTokenMask, convertTopkIds} from './moe_arguments';
 import {countedRows} from './router_losses';
@@ -74,17 +71,17 @@ function sharesOf(topkIds: Tensor2D, numExperts: number): Tensor {
 }
 
 /** log(score) but for what a softmax does not see: the softmax of it is score / sum of scores. */
-function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor2D {
+function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor {
   if (scoring === 'sigmoid') {
     return neg(softplus(neg(logits)));
   }
   if (scoring === 'sqrtSoftplus') {
     // Small logits by the series of softplus in exp(x), of which softplus itself loses the digits on GPUs.
     const limit = -4;
-    const e = exp(minimum(logits, limit));
+    const e = exp(atMost(logits, limit));
     const series = sub(1, mul(e, sub(0.5, mul(e, 1 / 3))));
     const small = add(logits, log(series));
-    return mul(where(greaterEqual(logits, limit), log(softplus(maximum(logits, limit))), small), 0.5);
+    return mul(select(step(sub(logits, limit)), log(softplus(maximum(logits, limit))), small), 0.5);
   }
   return logits;
 }
@@ -110,7 +107,7 @@ function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor2D {
  * @returns a float32 scalar, with share[e] the part of the counted assignments that expert e has, and
  *     meanProbability[e] the mean of its probability over the counted tokens; 0 where none counts.
  *
- * Gradient: to routerLogits, through the probabilities; shares are held fixed.
+ * Gradient: to routerLogits, through the probabilities, of any order; shares are held fixed.
  *
  * @throws if a rank, dtype, shape or option name does not fit, before any work.
  *

@@ -1,4 +1,5 @@
-import {logSumExp, op, type Scalar, square, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {op, type Scalar, square, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {logSumExp} from '../smooth_ops';
 import {checkOptions} from './checks';
 import {convertRouterLogits, convertTokenMask} from './moe_arguments';
 import {countedRows} from './router_losses';
@@ -14,7 +15,7 @@ function moeRouterZLoss_(routerLogits: Tensor | TensorLike, options?: MoeRouterZ
   const $mask = convertTokenMask(given.mask, $logits.shape[0], opName);
 
   const {logits, meanOf} = countedRows($logits, $mask);
-  return meanOf(square(logSumExp(logits, 1))) as Scalar;
+  return meanOf(square(logSumExp(logits))) as Scalar;
 }
 
 /**
@@ -31,7 +32,7 @@ function moeRouterZLoss_(routerLogits: Tensor | TensorLike, options?: MoeRouterZ
  *     all count.
  * @returns a float32 scalar; 0 where no token counts.
  *
- * Gradient: to routerLogits.
+ * Gradient: to routerLogits, of any order.
  *
  * @throws if a rank, dtype, shape or option name does not fit, before any work.
  *

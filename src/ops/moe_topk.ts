@@ -183,7 +183,7 @@ function checkGroups(
  *     last bits differ between devices. A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row
  *     of nothing else has the ids 0..K-1. A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
  *
- * Gradient: of topkWeights to routerLogits, of up to the third order, the choice held fixed; a second gradient is for
+ * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; a second gradient is for
  * rows that are not all -Infinity. Zeros to scoreCorrectionBias.
  *
  * Not expressed: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and anything

@@ -1,10 +1,12 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
+import {derivative, derivativesAlong} from '../support/gradient_checks';
 import {naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
 import {lcg} from '../support/routings';
 
 const SCORINGS = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const;
+const sumOf = (values: number[]) => values.reduce((total, value) => total + value, 0);
 const random = (numRows: number, numColumns: number, scale: number, seed: number): number[][] => {
   const next = lcg(seed);
   return Array.from({length: numRows}, () =>
@@ -127,13 +129,23 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, () => {
     expect(second.shape).toEqual([0, 3]);
   });
 
-  it('has a third order', async () => {
-    // With two experts, one chosen: w = 1 / (1 + exp(-d)) of their distance d. Its third derivative at 0 is -1/8.
-    const f = (x: tf.Tensor) => tf.sum(tf.moeTopk(x, 1).topkWeights) as tf.Scalar;
-    const toFirst = tf.tensor2d([[1, 0]]);
-    const next = (g: (x: tf.Tensor) => tf.Scalar) => (x: tf.Tensor) => tf.sum(tf.mul(tf.grad(g)(x), toFirst)) as tf.Scalar;
-    const third = next(next(next(f)))(tf.tensor2d([[0, 0]]));
-    await expectWithin(third, [-1 / 8], () => 1e-5, 'third derivative');
+  it('has a third order and a fourth', async () => {
+    const logits = [[0.5, -1, 2, 0.25], [-5, -6, 1, -7]];
+    const v = [[1, 0.5, -1, 0.5], [0.5, -1, 1, 1]];
+    const dy = [[1, -2], [3, 0.5]];
+    for (const scoring of SCORINGS) {
+      for (const renormalize of [true, false]) {
+        const options = {topk: 2, scoring, renormalize};
+        const along = (t: number) => sumOf(logits.map((row, token) => {
+          const weights = naiveWeights(row.map((x, e) => x + t * v[token][e]), naiveIds(row, options), options);
+          return sumOf(weights.map((w, k) => w * dy[token][k]));
+        }));
+        const f = (x: tf.Tensor) => tf.mul(tf.moeTopk(x, 2, {scoring, renormalize}).topkWeights, dy);
+        const [, , third, fourth] = derivativesAlong(f, tf.tensor2d(logits), tf.tensor2d(v), 4);
+        await expectWithin(third, [derivative(along, 3)], () => 2e-3, `${scoring} ${renormalize}, third`);
+        await expectWithin(fourth, [derivative(along, 4)], () => 4e-3, `${scoring} ${renormalize}, fourth`);
+      }
+    }
   });
 
   it('trains a router: the weights follow what is wanted', async () => {

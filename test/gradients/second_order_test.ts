@@ -3,6 +3,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {coreExperts, coreSoftmax} from '../support/core_experts';
 import {expectFloats, expectWithin} from '../support/expect';
+import {derivative} from '../support/gradient_checks';
 import {naiveFusedExperts} from '../support/naive_fused_experts';
 import {naiveGroupedMatMul} from '../support/naive_grouped_mat_mul';
 import {lcg} from '../support/routings';
@@ -58,15 +59,6 @@ async function expectNaiveSecondGradients(
     });
     await expectWithin(given[input], wanted, isNear, `${what}, by input ${input}`);
   }
-}
-
-/** The derivative of order n at 0, by central differences and one step of Richardson's. */
-function derivative(f: (t: number) => number, order: number): number {
-  const difference = (step: number): number => {
-    const at = (n: number, t: number): number => (n === 0 ? f(t) : at(n - 1, t + step / 2) - at(n - 1, t - step / 2));
-    return at(order, 0) / step ** order;
-  };
-  return (4 * difference(0.05) - difference(0.1)) / 3;
 }
 
 const expertShapes = [[3, 4], [2, 8, 4], [2, 4, 4], [3, 2], [2, 8], [2, 4]]; // T = 3, E = K = 2, H = I = 4

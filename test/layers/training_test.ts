@@ -131,6 +131,29 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     }
   });
 
+  it('has second gradients, as of a penalty on the gradient to its input', async () => {
+    const layer = layerOf({...everyWeight, capacityFactor: 1.1}, H);
+    const input = randomTensor(shape, 9);
+    const penalty = () => tf.sum(tf.square(tf.grad((x: tf.Tensor) => lossOf(layer, x))(input))) as tf.Scalar;
+    const variables = layer.trainableWeights.map((weight) => weight.read() as tf.Variable);
+    const {grads} = tf.variableGrads(penalty, variables);
+    const step = 1 / 256;
+    for (const variable of variables) {
+      const values = Float32Array.from(await variable.data());
+      const penaltyAt = (i: number, shift: number) => {
+        const moved = values.slice();
+        moved[i] += shift;
+        variable.assign(tf.tensor(moved, variable.shape));
+        return tf.tidy(() => penalty().dataSync()[0]);
+      };
+      const indices = [0, 1, 2].map((i) => Math.floor((i * (values.length - 1)) / 2));
+      const differences = indices.map((i) => (penaltyAt(i, step) - penaltyAt(i, -step)) / (2 * step));
+      variable.assign(tf.tensor(values, variable.shape));
+      const given = tf.gather(tf.reshape(grads[variable.name], [-1]), tf.tensor1d(indices, 'int32'));
+      await expectWithin(given, differences, (_, value) => 1e-2 * Math.abs(value) + 1e-2, variable.name);
+    }
+  });
+
   it('has the losses of Megatron and TransformerEngine', async () => {
     const {inputs, expected} = routerLosses.cases[0] as unknown as {
       inputs: {logits: {data: number[]}};

@@ -1,6 +1,7 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
+import {derivative, derivativesAlong} from '../support/gradient_checks';
 import {naiveScores, naiveSoftmax} from '../support/naive_topk';
 import {distinctIds, lcg} from '../support/routings';
 
@@ -94,6 +95,29 @@ describeWithFlags('router losses', ALL_ENVS, () => {
       expect(gradient.every(Number.isFinite)).withContext(`${scoring}: ${String(gradient)}`).toBeTrue();
       expect([gradient[1], gradient[3]]).withContext(scoring).toEqual([0, 0]);
     }
+  });
+
+  it('have gradients of any order', async () => {
+    const x = logits.slice(0, 3).map((row) => row.slice(0, 4).map((value) => value / 4));
+    const chosen = [[0, 1], [2, 0], [3, 0]];
+    const v = [[1, -0.5, 0.5, -1], [0.5, 1, -1, 0], [-1, 0.5, 1, 0.5]];
+    const moved = (t: number) => x.map((row, token) => row.map((value, e) => value + t * v[token][e]));
+    const counts = [true, false, true];
+    const expectAlong = async (f: (y: tf.Tensor) => tf.Tensor, naive: (t: number) => number, what: string) => {
+      const given = derivativesAlong(f, tf.tensor2d(x), tf.tensor2d(v), 4);
+      for (const [i, value] of given.entries()) {
+        await expectWithin(value, [derivative(naive, i + 1)], () => 4e-3, `${what}, order ${i + 1}`);
+      }
+    };
+    for (const scoring of ['softmax', 'sigmoid', 'sqrtSoftplus'] as const) {
+      await expectAlong(
+        (y) => tf.moeLoadBalancingLoss(y, chosen, {scoring, mask: counts}),
+        (t) => naiveBalance(moved(t), chosen, counts, scoring),
+        scoring,
+      );
+    }
+    const squareOf = (row: number[]) => Math.log(sum(row.map(Math.exp))) ** 2;
+    await expectAlong((y) => tf.moeRouterZLoss(y), (t) => sum(moved(t).map(squareOf)) / 3, 'z-loss');
   });
 
   it('train a router: descent spreads the tokens', async () => {

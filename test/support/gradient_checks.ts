@@ -65,3 +65,24 @@ export async function expectFiniteDifferences(
     );
   }
 }
+
+/** The derivative of order n at 0, by central differences and one step of Richardson's. */
+export function derivative(f: (t: number) => number, order: number): number {
+  const difference = (step: number): number => {
+    const at = (n: number, t: number): number => (n === 0 ? f(t) : at(n - 1, t + step / 2) - at(n - 1, t - step / 2));
+    return at(order, 0) / step ** order;
+  };
+  return (4 * difference(0.05) - difference(0.1)) / 3;
+}
+
+/** Of f along v at x, the derivatives of orders 1 to `highest`: scalars. */
+export function derivativesAlong(f: (x: tf.Tensor) => tf.Tensor, x: tf.Tensor, v: tf.Tensor, highest: number): tf.Tensor[] {
+  const next = (g: (x: tf.Tensor) => tf.Tensor) => (y: tf.Tensor) => tf.sum(tf.mul(tf.grad(g)(y), v));
+  const derivatives: tf.Tensor[] = [];
+  let g = (y: tf.Tensor) => tf.sum(f(y)) as tf.Tensor;
+  for (let order = 1; order <= highest; order++) {
+    g = next(g);
+    derivatives.push(g(x));
+  }
+  return derivatives;
+}
