@@ -94,6 +94,17 @@ export type MoeUnpermuteBackpropWeightsInputs = {
 };
 /** Output: float32 [T, K]. */
 
+/** The places of moePermute's rows among those of their expert, in descending order of a value for each row. */
+export const MoeRankRows = 'MoeRankRows';
+export type MoeRankRowsInputs = {
+  values: TensorInfo; //                   float32 [R]
+  expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
+};
+/**
+ * Output: int32 [R], how many rows of the same expert have a larger value, or the same one and come before. 0 for a row
+ * of no expert, unspecified where a value of the expert is NaN.
+ */
+
 /** out[t] = sum over k of x[t,k], in slot order. */
 export const MoeSum = 'MoeSum';
 export type MoeSumInputs = {
@@ -215,6 +226,7 @@ export type MoeKernels = {
     attrs: MoeUnpermuteBackpropRowsAttrs;
   };
   [MoeUnpermuteBackpropWeights]: {inputs: MoeUnpermuteBackpropWeightsInputs; attrs: NoAttrs};
+  [MoeRankRows]: {inputs: MoeRankRowsInputs; attrs: NoAttrs};
   [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs};
   [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs};
   [MoeGroupedMatMulBackpropActivation]: {

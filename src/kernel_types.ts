@@ -18,6 +18,8 @@ export {
   MoePermute,
   type MoePermuteAttrs,
   type MoePermuteInputs,
+  MoeRankRows,
+  type MoeRankRowsInputs,
   MoeSum,
   type MoeSumInputs,
   MoeTopK,

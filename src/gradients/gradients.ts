@@ -5,6 +5,7 @@ import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
 import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
+import {moeRankRowsGradConfig} from './moe_rank_rows_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
 import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';
 import {
@@ -19,6 +20,7 @@ export const gradients = {
   MoeUnpermute: moeUnpermuteGradConfig,
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsGradConfig,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsGradConfig,
+  MoeRankRows: moeRankRowsGradConfig,
   MoeSum: moeSumGradConfig,
   MoeGroupedMatMul: moeGroupedMatMulGradConfig,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationGradConfig,

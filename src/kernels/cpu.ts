@@ -7,6 +7,7 @@ import {
   moeGroupedMatMulCpu,
 } from './moe_grouped_mat_mul/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
+import {moeRankRowsCpu} from './moe_rank_rows/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
 import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
 import {
@@ -22,6 +23,7 @@ export const cpuKernels = {
   MoeUnpermute: moeUnpermuteCpu,
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsCpu,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsCpu,
+  MoeRankRows: moeRankRowsCpu,
   MoeSum: moeSumCpu,
   MoeGroupedMatMul: moeGroupedMatMulCpu,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationCpu,

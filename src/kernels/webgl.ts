@@ -7,6 +7,7 @@ import {
   moeGroupedMatMulWebGL,
 } from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
+import {moeRankRowsWebGL} from './moe_rank_rows/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
 import {moeTopKBackpropWebGL, moeTopKWebGL} from './moe_topk/webgl';
 import {
@@ -22,6 +23,7 @@ export const webglKernels = {
   MoeUnpermute: moeUnpermuteWebGL,
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGL,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGL,
+  MoeRankRows: moeRankRowsWebGL,
   MoeSum: moeSumWebGL,
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,

@@ -7,6 +7,7 @@ import {
   moeGroupedMatMulWebGPU,
 } from './moe_grouped_mat_mul/webgpu';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
+import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
 import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
 import {
@@ -22,6 +23,7 @@ export const webgpuKernels = {
   MoeUnpermute: moeUnpermuteWebGPU,
   MoeUnpermuteBackpropRows: moeUnpermuteBackpropRowsWebGPU,
   MoeUnpermuteBackpropWeights: moeUnpermuteBackpropWeightsWebGPU,
+  MoeRankRows: moeRankRowsWebGPU,
   MoeSum: moeSumWebGPU,
   MoeGroupedMatMul: moeGroupedMatMulWebGPU,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,

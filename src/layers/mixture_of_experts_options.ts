@@ -95,7 +95,7 @@ export type MixtureOfExpertsArgs = LayerArgs &
     capacityFactor?: number | null;
     /**
      * Which tokens of a full expert stay: `'probability'` (default), those with the largest weights, of equal ones
-     * the first; `'position'`, the first, which takes fewer launches.
+     * the first; `'position'`, the first.
      */
     dropPolicy?: MoeDropPolicy | null;
   };

@@ -35,7 +35,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
   }
 
   it('tells weights of all sizes apart, to their last bit', async () => {
-    const magnitudes = [0, 2 ** -125, 1e-30, 2 ** -24, 0.1, 0.5, 1, 2.5, 2 ** 40];
+    const magnitudes = [0, 2 ** -120, 1e-30, 2 ** -24, 0.1, 0.5, 1, 2.5, 2 ** 40];
     const bits = new Int32Array(Float32Array.from({length: 60}, (_, t) => magnitudes[t % magnitudes.length]).buffer);
     // Neighbours, and powers of 2 from below.
     const shuffled = bits.map((word) => Math.max(0, word + Math.floor(next() * 5) - 2));

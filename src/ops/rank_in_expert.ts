@@ -1,0 +1,34 @@
+import {
+  gather,
+  maximum,
+  type Rank,
+  reshape,
+  scalar,
+  sub,
+  type Tensor,
+  type Tensor2D,
+  zeros,
+} from '@tensorflow/tfjs-core';
+import {MoeRankRows, runMoeKernel} from '../kernel_names';
+import {moePermute} from './moe_permute';
+
+/**
+ * int32 [T, K]: how many assignments of its expert come before an assignment, those with larger weights, or without
+ * `topkWeights` and where weights are the same, those of earlier tokens. Any number where there is no expert.
+ */
+export function rankInExpert(topkIds: Tensor2D, topkWeights: Tensor2D | undefined, numExperts: number): Tensor2D {
+  const ofOneColumn = (x: Tensor2D): Tensor2D => reshape(x, [topkIds.size, 1]);
+  const rows = topkWeights == null ? zeros<Rank.R2>([topkIds.size, 1]) : ofOneColumn(topkWeights);
+  const {permutedHiddenStates, invPermutedIdx, expertFirstTokenOffset} = moePermute(
+    rows,
+    ofOneColumn(topkIds),
+    numExperts,
+  );
+  if (topkWeights == null) {
+    const firstRow: Tensor = gather(expertFirstTokenOffset, maximum(topkIds, scalar(0, 'int32')));
+    return sub(reshape(invPermutedIdx, topkIds.shape), firstRow);
+  }
+  const values = reshape(permutedHiddenStates, [topkIds.size]);
+  const [rankOfRow] = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset}, {});
+  return reshape(gather(rankOfRow, invPermutedIdx), topkIds.shape);
+}
