@@ -62,7 +62,7 @@ await check('webgpu in Node.js', 'node', 'scripts/bench.mjs', '--check', ...smal
 await runner('package', 'node', ['scripts/check_package.mjs']);
 
 // Firefox loses its connection to Karma after 300 s, and then begins again; no part takes that long.
-const NUM_PARTS = 7;
+const NUM_PARTS = 10;
 for (let part = 1; part <= NUM_PARTS; part++) {
   const karma = [bin('karma'), 'start', 'karma.conf.js', '--part', `${part}/${NUM_PARTS}`, ...process.argv.slice(2)];
   const [command, ...args] = process.env.DISPLAY
