@@ -23,11 +23,7 @@ async function fewDigits() {
 const oneImage = (pixelAt: (y: number, x: number) => number) =>
   Array.from({length: imagePixels}, (_, i) => pixelAt(Math.floor(i / IMAGE_SIZE), i % IMAGE_SIZE));
 
-describeWithFlags('the digits example', ALL_ENVS, (env) => {
-  // On wasm tfjs copies what fused.matMul saves for its gradient, and its check in tests takes the copies for a leak.
-  beforeEach(() => tf.env().set('IS_TEST', env.backendName !== 'wasm'));
-  afterEach(() => tf.env().set('IS_TEST', true));
-
+describeWithFlags('the digits example', ALL_ENVS, () => {
   it('learns a few digits, uses its experts, and leaves no tensor behind', async () => {
     const digits = await fewDigits();
     const before = tf.memory().numTensors;
