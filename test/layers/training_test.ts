@@ -2,7 +2,7 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import routerLosses from '../golden/router_losses.json';
-import {expectFloats, expectWithin} from '../support/expect';
+import {expectFloats, expectInts, expectWithin} from '../support/expect';
 import {type LayerArgs, layerOf, type MoeLayer, onCpu, randomizeWeights, randomTensor, valueOf, weightsOf} from '../support/layers';
 
 const sizes = {numExperts: 4, intermediateSize: 3};
@@ -39,6 +39,12 @@ const randomizedModel = (args: Partial<LayerArgs>): {layer: MoeLayer; model: tf.
   randomizeWeights(layer);
   return {layer, model};
 };
+/** The sum of what the layer gives for two inputs. */
+function modelOfTwoCalls(layer: MoeLayer): tf.LayersModel {
+  const inputs = [tf.input({shape: [H]}), tf.input({shape: [H]})];
+  const outputs = tf.layers.add().apply(inputs.map((input) => layer.apply(input) as tf.SymbolicTensor)) as tf.SymbolicTensor;
+  return tf.model({inputs, outputs});
+}
 const zeros = tf.zeros;
 
 describeWithFlags('mixtureOfExperts in training', ALL_ENVS, (env) => {
@@ -172,6 +178,26 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     }
   });
 
+  it('has the load of one batch, in training and after another in prediction', async () => {
+    const {inputs, expected} = routerLosses.cases[2] as unknown as {
+      inputs: {tokens: number; k: number; E: number};
+      expected: {after_train_forward: number[]; after_extra_eval_forward: number[]};
+    };
+    const layer = layerOf({numExperts: inputs.E, topk: inputs.k, intermediateSize: 2, scoreCorrectionBiasUpdateRate: 0.125}, 2);
+    const {score_correction_bias: bias} = weightsOf(layer);
+    const [, w1, w2] = layer.getWeights();
+    // Every token to expert 0.
+    layer.setWeights([tf.tensor2d([[8, 0], [8, 0]]), w1, w2, tf.zeros([2])]);
+    const tokens = tf.ones([inputs.tokens, 2]);
+    layer.apply(tokens, {training: true});
+    await expectInts(layer.expertLoad(), expected.after_train_forward, 'after training');
+    const moved = [-0.125, 0.125];
+    await expectWithin(bias, moved, () => 1e-6, 'bias after training');
+    layer.apply(tokens);
+    await expectInts(layer.expertLoad(), expected.after_extra_eval_forward, 'after prediction');
+    await expectWithin(bias, moved, () => 1e-6, 'bias after prediction');
+  });
+
   it('counts no masked token in a loss', async () => {
     const layer = layerOf({...sizes, loadBalancingLossWeight: 1, routerZLossWeight: 1}, H);
     const input = randomTensor(shape, 9);
@@ -202,9 +228,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
 
   it('adds up the losses of a layer that a model uses twice', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, loadBalancingLossWeight: 1});
-    const [a, b] = [tf.input({shape: [H]}), tf.input({shape: [H]})];
-    const outputs = tf.layers.add().apply([layer.apply(a), layer.apply(b)] as tf.SymbolicTensor[]) as tf.SymbolicTensor;
-    const model = tf.model({inputs: [a, b], outputs});
+    const model = modelOfTwoCalls(layer);
     model.compile({optimizer: tf.train.sgd(0.01), loss: 'meanSquaredError'});
     randomizeWeights(layer);
     const inputs = [randomTensor([6, H], 9), randomTensor([6, H], 10)];
@@ -219,9 +243,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
 
   it('moves its bias once for a step in which a model uses it twice, by the load of both', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, topk: 1, loadBalancingLossWeight: 0, scoreCorrectionBiasUpdateRate: 0.125});
-    const [a, b] = [tf.input({shape: [H]}), tf.input({shape: [H]})];
-    const outputs = tf.layers.add().apply([layer.apply(a), layer.apply(b)] as tf.SymbolicTensor[]) as tf.SymbolicTensor;
-    const model = tf.model({inputs: [a, b], outputs});
+    const model = modelOfTwoCalls(layer);
     model.compile({optimizer: tf.train.sgd(0), loss: 'meanSquaredError'});
     randomizeWeights(layer);
     const inputs = [randomTensor([6, H], 9), randomTensor([6, H], 10)];
