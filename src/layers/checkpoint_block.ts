@@ -100,10 +100,8 @@ export function assertNone(problems: string[], what: string, opName: string, rea
   });
 }
 
-const sizeOf = (shape: readonly number[]): number => shape.reduce((product, length) => product * length, 1);
-
 export function toTensor(weight: StoredWeight): Tensor {
-  return tensor(valuesOf(weight, 0, sizeOf(weight.shape)), weight.shape);
+  return tensor(valuesOf(weight, 0, util.sizeFromShape(weight.shape)), weight.shape);
 }
 
 /** In parts of at most `expertsPerTensor` along axis 0. */
@@ -138,7 +136,7 @@ function valuesOf({tensors, transposed}: StoredWeight, from: number, size: numbe
 function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Float32Array): void {
   let begin = -from;
   for (const stored of tensors) {
-    const end = begin + sizeOf(stored.shape);
+    const end = begin + util.sizeFromShape(stored.shape);
     const [first, last] = [Math.max(begin, 0), Math.min(end, out.length)];
     if (first < last) {
       readValues(stored, first - begin, out.subarray(first, last));

@@ -6,6 +6,7 @@
  */
 import type {MoeActivation, MoeTopkScoring} from '../kernel_names';
 import {assert} from '../ops/checks';
+import {SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
 import type {WeightName} from './expert_weights';
 
 /** The parsed config.json of a checkpoint. */
@@ -287,10 +288,6 @@ const graniteMoeShared: LayoutOf = (config, block) => {
   const shared = sharedIntermediateSize === 0 ? {} : sharedExpert([w1], w2, layout.hiddenSize, sharedIntermediateSize);
   return {...layout, sharedIntermediateSize, weights: {...layout.weights, ...shared}};
 };
-
-/** Those of transformers, and of the layer. */
-export const SWIGLU_ALPHA = 1.702;
-export const SWIGLU_LIMIT = 7;
 
 /** GptOssExperts and GptOssTopKRouter: an input a row, gates and ups in turn. */
 const gptOss: LayoutOf = (config, block) => {

@@ -1,7 +1,7 @@
 /** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
 import {tensor, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, tidy, util} from '@tensorflow/tfjs-core';
 import {assert, assertPositiveInteger, checkOptions} from '../ops/checks';
-import {checkActivation} from '../ops/expert_arguments';
+import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
 import {checkRouting} from '../ops/moe_topk';
 import {
   assertNone,
@@ -15,8 +15,6 @@ import {
   checkpointLayout,
   type MoeCheckpointRouting,
   type MoeModelConfig,
-  SWIGLU_ALPHA,
-  SWIGLU_LIMIT,
 } from './checkpoint_layouts';
 import type {WeightName} from './expert_weights';
 

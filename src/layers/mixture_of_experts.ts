@@ -183,9 +183,9 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         const x = tokensOf(input, mask);
         // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
         const isLearning = isTraining && this.trainableWeights.length > 0;
-        const isFirstOfStep = isLearning && this.trainingSteps.begin();
+        const isFirstOfStep = !isLearning || this.trainingSteps.begin();
         const logits = this.routerLogits(x, isTraining);
-        const {topkWeights, topkIds} = this.chooseExperts(logits, !isLearning || isFirstOfStep);
+        const {topkWeights, topkIds} = this.chooseExperts(logits, isFirstOfStep);
         const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
         const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
         if (isLearning) {

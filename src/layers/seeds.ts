@@ -1,8 +1,10 @@
+/** Odd and of many bits, so that its multiples lie far apart among 2^32 seeds. */
+const SEED_STEP = 2654435761;
 const SEED_FOR_ZERO = 2 ** 30;
 
 /** The seed of the `index`-th draw: the first has `seed` itself, and no other is one that a seed nearby gives. */
 export function seedOf(seed: number, index: number): number {
-  const far = index === 0 ? seed : (seed + index * 2654435761) % 2 ** 32;
+  const seedOfDraw = index === 0 ? seed : (seed + index * SEED_STEP) % 2 ** 32;
   // tfjs takes 0 for no seed at all.
-  return far === 0 ? SEED_FOR_ZERO : far;
+  return seedOfDraw === 0 ? SEED_FOR_ZERO : seedOfDraw;
 }

@@ -45,6 +45,10 @@ export function checkWeightFormat(format: MoeWeightFormat | null | undefined, op
   return oneOf(format ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
 }
 
+/** Those of gpt-oss. */
+export const SWIGLU_ALPHA = 1.702;
+export const SWIGLU_LIMIT = 7;
+
 /** The activation by the name that kernels know it by, and what else it takes. */
 export function checkActivation(given: Partial<ActivationOptions>, opName: string): MoeActivationAttrs {
   const activation = given.activation ?? 'linear';
@@ -59,13 +63,13 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
     opName,
     () => "activation 'swigluOai' is for gated experts: it takes gated: true.",
   );
-  const swigluAlpha = given.swigluAlpha ?? 1.702;
+  const swigluAlpha = given.swigluAlpha ?? SWIGLU_ALPHA;
   assert(
     Number.isFinite(swigluAlpha),
     opName,
     () => `swigluAlpha must be a finite number, but is ${String(swigluAlpha)}.`,
   );
-  const swigluLimit = given.swigluLimit ?? 7;
+  const swigluLimit = given.swigluLimit ?? SWIGLU_LIMIT;
   assert(
     Number.isFinite(swigluLimit) && swigluLimit > 0,
     opName,

@@ -17,22 +17,16 @@ import {
   MoeGroupedMatMulBackpropWeights,
 } from '../../kernel_names';
 import {ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
-import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
+import {
+  assertExact,
+  assertFits,
+  disposeAll,
+  EXPERT_OF_ROW,
+  fillTensor,
+  runGlsl,
+  webglKernel,
+} from '../shared/webgl';
 import {columnsOf, type Part, partsOf} from './parts';
-
-/** GLSL: the expert of a row within a part of the weights, -1 where it has none. */
-const EXPERT_OF_ROW = `
-  int offsetOf(int expert) { return indexOf(getOffset(expert)); }
-  int expertOfRow(int row) {
-    int low = firstExpert;
-    int high = firstExpert + numExperts;
-    if (row < offsetOf(low) || row >= offsetOf(high)) { return -1; }
-    while (high - low > 1) {
-      int middle = (low + high) / 2;
-      if (offsetOf(middle) <= row) { low = middle; } else { high = middle; }
-    }
-    return low - firstExpert;
-  }`;
 
 export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
   const {x, expertFirstTokenOffset: offset, bias} = inputs;

@@ -1,6 +1,6 @@
 /** MoeRankRows on WebGL: 1 draw, a fragment counts the rows of its row's expert that come before. */
 import {MoeRankRows} from '../../kernel_names';
-import {assertExact, assertFits, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
+import {assertExact, assertFits, EXPERT_OF_ROW, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 
 export const moeRankRowsWebGL = webglKernel(MoeRankRows, (backend, {values, expertFirstTokenOffset}) => {
   const [numRows] = values.shape;
@@ -12,25 +12,19 @@ export const moeRankRowsWebGL = webglKernel(MoeRankRows, (backend, {values, expe
   const ranks = runGlsl(backend, {
     name: 'MoeRankRows',
     inputs: {values, offset: expertFirstTokenOffset},
-    uniforms: {numExperts: expertFirstTokenOffset.shape[0] - 1},
+    uniforms: {firstExpert: 0, numExperts: expertFirstTokenOffset.shape[0] - 1},
     output: {shape: [numRows], dtype: 'int32'},
     code: `
-      int offsetOf(int expert) { return indexOf(getOffset(expert)); }
+      ${EXPERT_OF_ROW}
 
       void main() {
         int row = getOutputCoords();
-        // The first offset past the row; of no expert, there is none.
-        int low = 0;
-        int high = numExperts + 1;
-        while (low < high) {
-          int middle = (low + high) / 2;
-          if (offsetOf(middle) > row) { high = middle; } else { low = middle + 1; }
-        }
+        int expert = expertOfRow(row);
         int rank = 0;
-        if (low <= numExperts) {
+        if (expert >= 0) {
           float value = getValues(row);
-          int end = offsetOf(low);
-          for (int other = offsetOf(low - 1); other < end; other++) {
+          int end = offsetOf(expert + 1);
+          for (int other = offsetOf(expert); other < end; other++) {
             float otherValue = getValues(other);
             rank += int(otherValue > value || (otherValue == value && other < row));
           }

@@ -22,7 +22,7 @@ export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, ex
       entryPoint(`
         let row = group * ${WORKGROUP_SIZE}u + thread;
         if (row >= uniforms.numRows) { return; }
-        // The first offset past the row; of no expert, there is none.
+        // The first offset past the row is the end of its expert; of no expert, it is the first of all, or there is none.
         var low = 0u;
         var high = uniforms.numExperts + 1;
         while (low < high) {
@@ -30,7 +30,7 @@ export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, ex
           if (offset[middle] > row) { high = middle; } else { low = middle + 1; }
         }
         var rank = 0u;
-        if (low <= uniforms.numExperts) {
+        if (low > 0 && low <= uniforms.numExperts) {
           let value = values[row];
           for (var other = offset[low - 1]; other < offset[low]; other++) {
             rank += u32(values[other] > value || (values[other] == value && other < row));

@@ -73,6 +73,23 @@ const INDEX_OF = `
   }
 `;
 
+/**
+ * GLSL: of `numExperts` experts from `firstExpert` on, the one that has a row by the offsets `offset`, counted from the
+ * first; -1 where none has.
+ */
+export const EXPERT_OF_ROW = `
+  int offsetOf(int expert) { return indexOf(getOffset(expert)); }
+  int expertOfRow(int row) {
+    int low = firstExpert;
+    int high = firstExpert + numExperts;
+    if (row < offsetOf(low) || row >= offsetOf(high)) { return -1; }
+    while (high - low > 1) {
+      int middle = (low + high) / 2;
+      if (offsetOf(middle) <= row) { low = middle; } else { high = middle; }
+    }
+    return low - firstExpert;
+  }`;
+
 export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): TensorInfo {
   const {name, inputs, uniforms, output, packed, code} = program;
   const gpgpuProgram = {
