@@ -106,17 +106,6 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
 
   it('need no optional weight', () => expectBlock(few(), {topk: 2}));
 
-  it('go through a store of the browser', async () => {
-    const weights = few();
-    const x = random(T, H);
-    const wanted = (await blockOf(weights, {topk: 2})(x).data()) as Float32Array;
-    const model = await tf.loadGraphModel(tf.io.fromMemory(await moeGraphModel(weights, {topk: 2})));
-    await model.save('localstorage://moe-graph-model');
-    const stored = await tf.loadGraphModel('localstorage://moe-graph-model');
-    await expectFloats(stored.predict(x) as tf.Tensor, wanted, 'output');
-    await tf.io.removeModel('localstorage://moe-graph-model');
-  });
-
   it('take weights as arrays, null for those not given, and make no tensor that stays', async () => {
     const weights = {
       routerKernel: [[0, 1], [1, 0]], routerBias: null, w1: [[[1, 0]], [[0, 1]]], w2: [[[1], [1]], [[10], [10]]], expertMap: [1, 0],

@@ -6,11 +6,11 @@ import './webgpu_device';
 import {testedBackends} from './tested_backends';
 import './webgpu_errors';
 
-declare const window: {__karma__: {config: {args: string[]}}};
+declare const __karma__: {config: {args: string[]}};
 
 /** Those of Karma's flag --backends, all without it. */
 function requiredBackends(): typeof testedBackends {
-  const {args} = window.__karma__.config;
+  const {args} = __karma__.config;
   const wanted = args[args.indexOf('--backends') + 1].split(',').filter((name) => name !== '');
   const unknown = wanted.filter((name) => !testedBackends.some((env) => env.name === name));
   if (unknown.length > 0) {

@@ -1,6 +1,6 @@
 /**
- * Karma preprocessor: bundles test/main.ts with every spec below test/, or those of one part of them, and every
- * docstring example of src.
+ * Bundles specs with every docstring example of src. As a Karma preprocessor: test/main.ts with every spec below test/,
+ * or those of one part of them.
  */
 const {readdirSync, readFileSync} = require('node:fs');
 const {join, relative} = require('node:path');
@@ -18,19 +18,18 @@ const virtualModule = (name, contents) => ({
   },
 });
 
+const specFiles = () => readdirSync(testFolder, {recursive: true}).filter((file) => file.endsWith('_test.ts')).sort();
+
 /** With `part` '2/5': of every 5 files the second. */
-const importSpecs = (part) => {
+const specFilesOfPart = (part) => {
   const [, number, count] = /^([1-9]\d*)\/([1-9]\d*)$/.exec(part) ?? [];
   if (!(Number(number) <= Number(count))) {
     throw new Error(`--part must be such as 2/5, the second of five, but is '${part}'.`);
   }
-  return readdirSync(testFolder, {recursive: true})
-    .filter((file) => file.endsWith('_test.ts'))
-    .sort()
-    .filter((_, i) => i % count === number - 1)
-    .map((file) => `import './${relative('.', file)}';`)
-    .join('\n');
+  return specFiles().filter((_, i) => i % count === number - 1);
 };
+
+const importSpecs = (files) => files.map((file) => `import './${relative('.', file)}';`).join('\n');
 
 /**
  * Each ```js block in a docstring, as a function of (tf, expectValue, layers): a statement `expression; // => value`
@@ -53,6 +52,12 @@ const docstringExamples = () => {
   return `export const docstringExamples = [${examples.join(',\n')}];`;
 };
 
+/** esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, and 'docstring-examples'. */
+const specPlugins = (filesOf) => [
+  virtualModule('all-specs', () => importSpecs(filesOf())),
+  virtualModule('docstring-examples', docstringExamples),
+];
+
 function bundleSpecs(part = '1/1') {
   return async (content, file, done) => {
     try {
@@ -68,8 +73,7 @@ function bundleSpecs(part = '1/1') {
         // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
         plugins: [
-          virtualModule('all-specs', () => importSpecs(part)),
-          virtualModule('docstring-examples', docstringExamples),
+          ...specPlugins(() => specFilesOfPart(part)),
         ],
       });
       file.path = file.originalPath.replace(/\.ts$/, '.js');
@@ -81,4 +85,4 @@ function bundleSpecs(part = '1/1') {
 }
 bundleSpecs.$inject = ['config.part'];
 
-module.exports = {bundleSpecs};
+module.exports = {bundleSpecs, specFiles, specPlugins};

@@ -3,7 +3,7 @@
  * seconds to compile our pipelines. They stay with the device.
  */
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {registerBackend, removeBackend} from '@tensorflow/tfjs-core';
+import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 
 let device: Promise<{device: GPUDevice; info: GPUAdapterInfo}> | undefined;
 
@@ -20,7 +20,9 @@ async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo
 
 /** Registers tfjs's WebGPU backend on that device. */
 export function registerSharedDevice(): void {
-  removeBackend('webgpu');
+  if (findBackendFactory('webgpu') != null) {
+    removeBackend('webgpu');
+  }
   registerBackend('webgpu', async () => {
     device ??= requestDevice();
     const shared = await device;
