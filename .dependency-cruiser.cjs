@@ -130,5 +130,7 @@ module.exports = {
     tsConfig: {fileName: 'tsconfig.json'},
     tsPreCompilationDeps: true,
     detectJSDocImports: false,
+    // A linked node_modules is a node_modules.
+    preserveSymlinks: true,
   },
 };

@@ -1,12 +1,21 @@
 /** Bundles a TypeScript entry of this repository for Node. Needs the npm packages. */
 import {spawnSync} from 'node:child_process';
+import {rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {build} from 'esbuild';
 import {root} from './set_up.mjs';
 
-/** Gives the path of build/<name>.cjs; `entry` is what esbuild takes as stdin or an entry point. */
+/** The path of a bundle of this process alone, so that commands may run beside each other; it goes when they end. */
+export function temporaryBundle(name) {
+  const path = join(root, 'build', `${name}_${process.pid}.cjs`);
+  process.once('exit', () => rmSync(path, {force: true}));
+  process.once('SIGINT', () => process.exit(130));
+  return path;
+}
+
+/** Gives the path of a bundle; `entry` is what esbuild takes as stdin or an entry point. */
 export async function bundleForNode(name, entry) {
-  const outfile = join(root, 'build', `${name}.cjs`);
+  const outfile = temporaryBundle(name);
   await build({
     ...entry,
     outfile,

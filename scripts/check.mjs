@@ -15,6 +15,7 @@ import {ensureNpmPackages, root} from './set_up.mjs';
 
 ensureNpmPackages();
 const {context} = await import('esbuild');
+const {temporaryBundle} = await import('./bundle.mjs');
 const {softwareGpuEnvironment} = await import('./browser.mjs');
 const {specFiles, specPlugins} = createRequire(import.meta.url)('../test/support/bundle_specs.js');
 
@@ -62,7 +63,7 @@ async function runSpecs(bundle) {
 
 /** Bundles the spec files and calls `onBuilt` with the bundle's path: once, or with --watch after each change. */
 async function bundle(name, filesOf, onBuilt) {
-  const outfile = join(root, 'build', `${name}.cjs`);
+  const outfile = temporaryBundle(name);
   const built = await context({
     entryPoints: [join(root, 'test', 'node.ts')],
     outfile,

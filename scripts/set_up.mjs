@@ -1,21 +1,83 @@
 /** Brings a bare machine to where the repository's commands run: npm packages, and browsers where they are missing. */
 import {execFileSync, spawnSync} from 'node:child_process';
-import {existsSync, readFileSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readFileSync, readlinkSync, rmSync, symlinkSync} from 'node:fs';
 import {dirname, join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 
-/** Installs the npm packages of package-lock.json, unless exactly these are there. */
+const packagesOf = (lockFile) => Object.entries(JSON.parse(readFileSync(join(root, lockFile), 'utf8')).packages);
+
+/**
+ * Whether node_modules has every package of package-lock.json at its version, whoever installed them. npm writes its
+ * list of them last, so that half an installation has none. An optional package may be for another kind of machine.
+ */
+function hasNpmPackages() {
+  if (!existsSync(join(root, 'node_modules', '.package-lock.json'))) {
+    return false;
+  }
+  const installed = new Map(packagesOf('node_modules/.package-lock.json'));
+  return packagesOf('package-lock.json')
+    .filter(([path]) => path !== '')
+    .every(([path, {version, optional}]) =>
+      installed.has(path) ? installed.get(path).version === version && existsSync(join(root, path)) : optional,
+    );
+}
+
+/** A link to the id of the process that installs: made whole or not at all. */
+const lock = join(root, 'build', 'npm_ci.lock');
+const LOCK_POLL_MS = 200;
+
+/** Whether this process now holds the lock. One whose holder is gone is nobody's. */
+function takeLock() {
+  mkdirSync(dirname(lock), {recursive: true});
+  try {
+    symlinkSync(String(process.pid), lock);
+    return true;
+  } catch (error) {
+    if (error.code !== 'EEXIST') {
+      throw error;
+    }
+  }
+  if (!isHeld()) {
+    rmSync(lock, {force: true});
+  }
+  return false;
+}
+
+function isHeld() {
+  try {
+    // Signal 0 only asks.
+    return process.kill(Number(readlinkSync(lock)), 0);
+  } catch (error) {
+    return error.code === 'EPERM';
+  }
+}
+
+/** Installs the npm packages of package-lock.json, unless these are there. Of several processes one installs. */
 export function ensureNpmPackages() {
-  const lockFile = readFileSync(join(root, 'package-lock.json'), 'utf8');
-  const stamp = join(root, 'node_modules', '.installed-lock.json');
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lockFile) {
+  while (!hasNpmPackages()) {
+    if (takeLock()) {
+      try {
+        installNpmPackages();
+      } finally {
+        rmSync(lock, {force: true});
+      }
+      return;
+    }
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_POLL_MS);
+  }
+}
+
+function installNpmPackages() {
+  // Another process may have been through with it just before.
+  if (hasNpmPackages()) {
     return;
   }
   console.log('Installing npm packages …');
-  execFileSync('npm', ['ci'], {cwd: root, stdio: ['ignore', 'ignore', 'inherit']});
-  writeFileSync(stamp, lockFile);
+  // Also where NODE_ENV is production.
+  const args = ['ci', '--include=dev', '--include=optional'];
+  execFileSync('npm', args, {cwd: root, stdio: ['ignore', 'ignore', 'inherit']});
 }
 
 const debianPackages = [
