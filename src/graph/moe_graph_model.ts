@@ -3,12 +3,14 @@ import {
   dispose,
   io,
   Tensor,
+  tensor,
   type Tensor1D,
   type Tensor2D,
   type TensorLike,
   tidy,
   zeros,
 } from '@tensorflow/tfjs-core';
+import {hostValuesOf} from '../host_values';
 import {assert, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from '../ops/checks';
 import {activationOptionNames} from '../ops/expert_arguments';
 import {convertExperts} from '../ops/fused_experts';
@@ -103,7 +105,7 @@ export async function moeGraphModel(
   // Clones, so that all of these are to be disposed here, whether a weight came as a tensor or as an array.
   const tensors = tidy(() => cloneAll(checkWeights(weights, options)));
   try {
-    const {data, specs} = await io.encodeWeights(tensors);
+    const {data, specs} = await encodeWeights(tensors);
     return {
       format: 'graph-model',
       generatedBy: `tfjs-moe ${version_moe}`,
@@ -121,6 +123,23 @@ type NamedTensors = {[name: string]: Tensor};
 
 const cloneAll = (tensors: NamedTensors): NamedTensors =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, clone(tensor)]));
+
+/** As io.encodeWeights, which takes the bytes of what tf.cast made float32 in name only for floats. */
+async function encodeWeights(tensors: NamedTensors): ReturnType<typeof io.encodeWeights> {
+  const values = await Promise.all(
+    Object.values(tensors).map(async (weight) => hostValuesOf(await weight.data(), weight.dtype)),
+  );
+  const ofTheirDtype = Object.entries(tensors).map(([name, {shape, dtype}], w): [string, Tensor] => [
+    name,
+    tensor(values[w], shape, dtype),
+  ]);
+  const encodable = Object.fromEntries(ofTheirDtype);
+  try {
+    return await io.encodeWeights(encodable);
+  } finally {
+    dispose(encodable);
+  }
+}
 
 /** The weights that are given, by their names in the graph, once everything that can be checked is. */
 function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptions): NamedTensors {

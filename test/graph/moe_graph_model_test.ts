@@ -78,6 +78,16 @@ describeWithFlags('moeGraphModel, a GraphModel of a whole block', ALL_ENVS, () =
 
   it('gives what the ops give, saved and loaded again too, and leaves nothing', () => expectBlock(all(), everyOption));
 
+  it('holds the values of weights that tf.cast made float32 of integers', async () => {
+    const integers = (values: tf.TensorLike, shape: number[]) => tf.cast(tf.tensor(values as number[], shape, 'int32'), 'float32');
+    const weights = {
+      routerKernel: integers([0, 1, 1, 0], [2, 2]), w1: integers([1, 0, 0, 1], [2, 1, 2]), w2: integers([1, 1, 10, 10], [2, 2, 1]),
+    };
+    const artifacts = await moeGraphModel(weights, {topk: 1, renormalize: true, activation: 'relu', gated: false});
+    const model = tf.loadGraphModelSync(artifacts);
+    await expectFloats(model.predict(tf.tensor2d([[1, 2], [4, 3]])) as tf.Tensor, [1, 1, 30, 30], 'output');
+  });
+
   it('takes no tokens', async () => {
     const model = tf.loadGraphModelSync(await moeGraphModel(few(), {topk: 2}));
     const output = model.predict(tf.zeros([0, H])) as tf.Tensor;

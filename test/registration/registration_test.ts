@@ -59,7 +59,10 @@ describe('registration', () => {
     tf.registerBackend('stranger', () => cpuBackend);
     expect(await tf.setBackend('stranger')).toBeTrue();
     expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
-    expect(permute).toThrowError("Kernel 'MoePermute' not registered for backend 'stranger'");
+    expect(permute).toThrowError(
+      "Error in moePermute: the backend 'stranger' has no kernel MoePermute of tfjs-moe. Register all of them by " +
+        "registerMoeKernels('stranger', like), or for cpu, webgl and webgpu by importing tfjs-moe/kernels/….",
+    );
     await tf.setBackend('cpu');
   });
 

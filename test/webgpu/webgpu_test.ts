@@ -41,14 +41,6 @@ describeWithFlags('WebGPU', webgpu, () => {
 
   it('works between other ops, in one batch', expectRightBetweenOtherOps);
 
-  it('takes what tf.cast made float32 of integers and booleans', async () => {
-    const integers = tf.tensor2d([[1, -2], [3, 4]], [2, 2], 'int32');
-    const {permutedHiddenStates} = tf.moePermute(tf.cast(integers, 'float32'), [[1], [0]], 2);
-    await expectFloats(permutedHiddenStates, [3, 4, 1, -2], 'rows of integers');
-    const booleans = tf.tensor2d([[true, false]], [1, 2], 'bool');
-    await expectFloats(tf.moeSum(tf.expandDims(tf.cast(booleans, 'float32'))), [1, 0], 'rows of booleans');
-  });
-
   it('makes few launches', () => {
     const few = {x: tf.zeros<tf.Rank.R2>([8, 4]), ids: tf.zeros<tf.Rank.R2>([8, 2], 'int32')};
     const many = {x: tf.zeros<tf.Rank.R2>([5000, 1]), ids: tf.zeros<tf.Rank.R2>([5000, 2], 'int32')};

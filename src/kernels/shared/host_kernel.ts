@@ -3,11 +3,13 @@
  * can read at once and at little cost: cpu, wasm and tensorflow (tfjs-node). Never webgl or webgpu, where
  * a read waits for the device.
  */
-import type {DataType, KernelBackend, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelBackend, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
+import {type HostArray, hostValuesOf} from '../../host_values';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
 import type {MoeKernel} from './moe_kernel';
 
-export type HostArray = Float32Array | Int32Array;
+export type {HostArray} from '../../host_values';
+/** float32 in a Float32Array, else int32 in an Int32Array. */
 export type HostTensor = {values: HostArray; shape: number[]};
 type HostInputs<Inputs> = {[Name in keyof Inputs]: HostTensor};
 
@@ -18,15 +20,15 @@ export function hostKernel<K extends MoeKernelName>(
   const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
     const {readSync, write} = backend as KernelBackend;
     const hostInputs: Record<string, HostTensor> = {};
-    for (const [name, {dataId, shape}] of Object.entries(inputs as Record<string, TensorInfo>)) {
-      hostInputs[name] = {values: readSync.call(backend, dataId) as HostArray, shape};
+    for (const [name, {dataId, shape, dtype}] of Object.entries(inputs as Record<string, TensorInfo>)) {
+      hostInputs[name] = {values: hostValuesOf(readSync.call(backend, dataId) as TypedArray, dtype), shape};
     }
     const outputs = compute(
       hostInputs as HostInputs<MoeKernels[K]['inputs']>,
       attrs as unknown as MoeKernels[K]['attrs'],
     );
     return outputs.map(({values, shape}): TensorInfo => {
-      const dtype: DataType = values instanceof Int32Array ? 'int32' : 'float32';
+      const dtype = values instanceof Int32Array ? 'int32' : 'float32';
       return {dataId: write.call(backend, values, shape, dtype), shape, dtype};
     });
   };

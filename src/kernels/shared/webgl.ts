@@ -8,8 +8,8 @@
 import {env, type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+import {runningOpName} from '../../op_name';
 import type {MoeKernel} from './moe_kernel';
-import {runningOpName} from './op_name';
 
 export type GlslProgram = {
   /** What the draw does; the label of its time in tf.profile. */

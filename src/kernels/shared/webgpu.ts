@@ -8,8 +8,8 @@
 import {type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+import {runningOpName} from '../../op_name';
 import type {MoeKernel} from './moe_kernel';
-import {runningOpName} from './op_name';
 
 /** Threads of a workgroup: the most that every WebGPU device has. */
 export const WORKGROUP_SIZE = 256;

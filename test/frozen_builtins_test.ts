@@ -1,0 +1,57 @@
+/** Pages may freeze what JavaScript comes with (SES does): names that objects inherit can then not be assigned. */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {dropOverCapacity} from '../src/layers/expert_capacity';
+import * as tf from '../src/tf';
+import {expectFloats, expectInts} from './support/expect';
+import {layerOf, randomTensor} from './support/layers';
+
+const builtIns = [Object, Function, Array, Error, Promise, Map, Set, Number, String, Boolean, Float32Array, Int32Array];
+const prototypes = [...builtIns.map(({prototype}) => prototype as object), Object.getPrototypeOf(Float32Array.prototype) as object];
+
+/** Runs with all properties of built-in prototypes read-only, as Object.freeze leaves them. */
+async function withFrozenBuiltIns(run: () => Promise<void>): Promise<void> {
+  const frozen = prototypes.flatMap((prototype) =>
+    Reflect.ownKeys(prototype).flatMap((name) => {
+      const property = Object.getOwnPropertyDescriptor(prototype, name)!;
+      return property.writable === true && property.configurable === true ? [{prototype, name}] : [];
+    }),
+  );
+  const setWritable = (writable: boolean) =>
+    frozen.forEach(({prototype, name}) => Object.defineProperty(prototype, name, {writable}));
+  setWritable(false);
+  try {
+    await run();
+  } finally {
+    setWritable(true);
+  }
+}
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+
+describeWithFlags('frozen built-ins', cpu, () => {
+  it('keep no layer from training', () =>
+    withFrozenBuiltIns(async () => {
+      const layer = layerOf(
+        {
+          numExperts: 4, intermediateSize: 3, capacityFactor: 0.5, dropPolicy: 'probability', scoreCorrectionBiasUpdateRate: 0.1,
+          scoring: 'sigmoid', routerZLossWeight: 0.1, routerJitter: 0.1, numSharedExperts: 1, useBias: true, useRouterBias: true,
+        },
+        5,
+      );
+      const model = tf.sequential({layers: [tf.layers.inputLayer({inputShape: [5]}), layer]});
+      model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
+      const {history} = await model.fit(randomTensor([6, 5], 1), randomTensor([6, 5], 2), {epochs: 2, verbose: 0});
+      expect(history.loss.every((loss) => Number.isFinite(loss))).toBeTrue();
+    }));
+});
+
+describeWithFlags('frozen built-ins', ALL_ENVS, () => {
+  it('keep no kernel from its result', () =>
+    withFrozenBuiltIns(async () => {
+      const {permutedHiddenStates, invPermutedIdx} = tf.moePermute([[1], [2]], [[1], [0]], 2, {a1qScale: [[1], [1]], expertMap: [0, 1]});
+      await expectFloats(tf.moeUnpermute(permutedHiddenStates, [[1], [1]], invPermutedIdx), [1, 2], 'merged');
+      await expectInts(tf.moeAlignBlockSize([[0]], 2, 1).numTokensPostPad, [2], 'numTokensPostPad');
+      const {topkIds, topkWeights} = tf.moeTopk([[1, 2], [1, 3]], 1, {renormalize: false});
+      await expectInts(dropOverCapacity(topkIds, topkWeights, 2, 1, 'probability'), [-1, 1], 'kept');
+    }));
+});
