@@ -15,7 +15,7 @@ import {
   type MoeTopkResult,
   moeUnpermute,
   type MoeUnpermuteOptions,
-  type MoeWeights,
+  type MoeExpertWeights,
 } from './ops/index';
 
 declare module '@tensorflow/tfjs-core/dist/tensor.js' {
@@ -36,14 +36,14 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
     moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
     moeGroupedMatMul<T extends Tensor>(
       this: T,
-      weights: MoeWeights,
+      weights: MoeExpertWeights,
       expertFirstTokenOffset: Tensor | TensorLike,
       options?: MoeGroupedMatMulOptions | null,
     ): Tensor2D;
     fusedMoe<T extends Tensor>(
       this: T,
-      w1: MoeWeights,
-      w2: MoeWeights,
+      w1: MoeExpertWeights,
+      w2: MoeExpertWeights,
       routerLogits: Tensor | TensorLike,
       topk: number,
       options?: FusedMoeOptions | null,

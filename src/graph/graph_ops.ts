@@ -34,6 +34,20 @@ const matMulAttrs = {
 
 const expertsAttrs = {...matMulAttrs, applyRouterWeightOnInput: boolean};
 
+/** Of fusedExperts and fusedMoe, in this order, after all others. */
+const expertsInputs = ['w1Bias', 'w2Bias', 'expertMap', 'sharedW1', 'sharedW2', 'sharedGate'] as const;
+
+/** The shared experts are one option of the ops, and inputs by themselves here. */
+function withSharedExperts<Options extends {sharedW1?: Tensor; sharedW2?: Tensor; sharedGate?: Tensor}>({
+  sharedW1,
+  sharedW2,
+  sharedGate,
+  ...options
+}: Options) {
+  const isGiven = sharedW1 != null || sharedW2 != null || sharedGate != null;
+  return {...options, sharedExperts: isGiven ? {w1: sharedW1!, w2: sharedW2!, gate: sharedGate} : undefined};
+}
+
 export const graphOps = {
   MoePermute: graphOp(
     {
@@ -105,23 +119,23 @@ export const graphOps = {
   FusedExperts: graphOp(
     {
       inputs: ['hiddenStates', 'w1', 'w2', 'topkWeights', 'topkIds'],
-      optionalInputs: ['w1Bias', 'w2Bias', 'expertMap'],
+      optionalInputs: expertsInputs,
       attrs: {},
       optionalAttrs: expertsAttrs,
     },
     ({hiddenStates, w1, w2, topkWeights, topkIds}, options) =>
-      fusedExperts(hiddenStates, w1, w2, topkWeights, topkIds, options),
+      fusedExperts(hiddenStates, w1, w2, topkWeights, topkIds, withSharedExperts(options)),
   ),
 
   FusedMoe: graphOp(
     {
       inputs: ['hiddenStates', 'w1', 'w2', 'routerLogits'],
-      optionalInputs: ['scoreCorrectionBias', 'w1Bias', 'w2Bias', 'expertMap'],
+      optionalInputs: ['scoreCorrectionBias', ...expertsInputs],
       attrs: {topk: integer},
       optionalAttrs: {...topkAttrs, ...expertsAttrs},
     },
     ({hiddenStates, w1, w2, routerLogits, topk}, options) =>
-      fusedMoe(hiddenStates, w1, w2, routerLogits, topk, options),
+      fusedMoe(hiddenStates, w1, w2, routerLogits, topk, withSharedExperts(options)),
   ),
 
   MoeSum: graphOp({inputs: ['x'], optionalInputs: [], attrs: {}, optionalAttrs: {}}, ({x}) => moeSum(x)),

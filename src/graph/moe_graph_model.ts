@@ -32,7 +32,9 @@ export type MoeGraphModelWeights = {
   expertMap?: Tensor | TensorLike | null;
 };
 
-export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights> & {topk: number};
+export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights | 'sharedExperts'> & {
+  topk: number;
+};
 
 const opName = 'moeGraphModel';
 

@@ -47,10 +47,12 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * - MoeGroupedMatMul(x, weights, expert_first_token_offset, [bias])
  *   attrs: weight_format s, activation s, gated bool, gate_up s, swiglu_alpha float, swiglu_limit float
  *   output: 0
- * - FusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, [w1_bias], [w2_bias], [expert_map])
+ * - FusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, [w1_bias], [w2_bias], [expert_map], [shared_w1],
+ *   [shared_w2], [shared_gate])
  *   attrs: those of MoeGroupedMatMul, and apply_router_weight_on_input bool
  *   output: 0
- * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map])
+ * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map],
+ *   [shared_w1], [shared_w2], [shared_gate])
  *   attrs: those of MoeTopK and of FusedExperts
  *   output: 0
  * - MoeSum(x)

@@ -14,9 +14,7 @@ import {
   type serialization,
   type Tensor,
   type Tensor1D,
-  tensor1d,
   type Tensor2D,
-  type Tensor3D,
   tidy,
   util,
   type Variable,
@@ -26,11 +24,9 @@ import {
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert} from '../ops/checks';
 import {fusedExperts} from '../ops/fused_experts';
-import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
 import {moeTopk} from '../ops/moe_topk';
-import {sigmoid} from '../smooth_ops';
 import {AuxiliaryLosses} from './auxiliary_losses';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {droppedShareOf, entropyOf, loadOf} from './expert_load';
@@ -297,23 +293,14 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
 
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
       const {activation, gated} = this.options;
-      const routed = fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
+      const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
+      return fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
         activation,
         gated,
         w1Bias: this.read('w1_bias'),
         w2Bias: this.read('w2_bias'),
+        sharedExperts: sharedW1 && sharedW2 && {w1: sharedW1, w2: sharedW2, gate: this.read('shared_gate')},
       });
-      const w1 = this.read('shared_w1') as Tensor2D | undefined;
-      const w2 = this.read('shared_w2') as Tensor2D | undefined;
-      if (w1 == null || w2 == null) {
-        return routed;
-      }
-      // Every token to one expert: the grouped matmul has the activations.
-      const allRows = tensor1d([0, x.shape[0]], 'int32');
-      const intermediate = moeGroupedMatMul(x, oneExpert(w1), allRows, {activation, gated});
-      const shared = moeGroupedMatMul(intermediate, oneExpert(w2), allRows);
-      const gate = this.read('shared_gate') as Tensor2D | undefined;
-      return add(routed, gate == null ? shared : mul(shared, sigmoid(matMul(x, gate))));
     }
 
     private remember(routing: Routing): void {
@@ -360,5 +347,3 @@ function tokensOf(input: Tensor, mask: Tensor1D | undefined): Tensor2D {
 }
 
 const noExperts = (shape: [number, number]): Tensor2D => fill<Rank.R2>(shape, -1, 'int32');
-
-const oneExpert = (weights: Tensor2D): Tensor3D => expandDims(weights, 0);

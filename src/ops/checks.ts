@@ -140,11 +140,13 @@ export function assertFitsInt32(count: number, what: string, opName: string): vo
   assert(count <= MAX_INT32, opName, () => `${what} must be at most ${MAX_INT32}, but is ${count}.`);
 }
 
-/** The options object, checked: an unknown name is an error that lists the known ones. */
+/** The options object, or another one among them, checked: an unknown name is an error that lists the known ones. */
 export function checkOptions<Options extends object>(
   options: Options | null | undefined,
   known: ReadonlyArray<keyof Options & string>,
   opName: string,
+  /** Where the options are those of one of the options, its name. */
+  ofOption?: string,
 ): Partial<Options> {
   if (options == null) {
     return {};
@@ -152,13 +154,16 @@ export function checkOptions<Options extends object>(
   assert(
     typeof options === 'object' && !Array.isArray(options) && !(options instanceof Tensor),
     opName,
-    () => `options must be an object with any of ${known.join(', ')}, but is ${String(options)}.`,
+    () => `${ofOption ?? 'options'} must be an object with any of ${known.join(', ')}, but is ${String(options)}.`,
   );
   for (const name of Object.keys(options)) {
     assert(
       known.some((knownName) => knownName === name),
       opName,
-      () => `unknown option '${name}'. The options are ${known.join(', ')}.`,
+      () =>
+        ofOption == null
+          ? `unknown option '${name}'. The options are ${known.join(', ')}.`
+          : `unknown option '${ofOption}.${name}'. The options of ${ofOption} are ${known.join(', ')}.`,
     );
   }
   return options;

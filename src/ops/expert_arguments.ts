@@ -1,5 +1,5 @@
 /** The arguments that the ops of experts have in common: weights, biases and the activation. */
-import {Tensor, type Tensor2D, type Tensor3D, type TensorLike} from '@tensorflow/tfjs-core';
+import {expandDims, Tensor, type Tensor2D, type Tensor3D, type TensorLike} from '@tensorflow/tfjs-core';
 import type {
   MoeActivation,
   MoeActivationAttrs,
@@ -11,7 +11,7 @@ import type {
 import {assert, assertRank, checkBoolean, convertToOptionalTensor, convertToTensor} from './checks';
 
 /** Weights of experts: one tensor, or several that are read as their concatenation along axis 0. */
-export type MoeWeights = Tensor | TensorLike | Tensor[];
+export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
 
 export type ActivationOptions = {
   activation?: MoeActivation | null;
@@ -103,35 +103,17 @@ export type ExpertWeights = {
 
 /** float32 [L, out, in], or [L, in, out] for 'inOut': one tensor or parts of it along axis 0. */
 export function convertExpertWeights(
-  weights: MoeWeights,
+  weights: MoeExpertWeights,
   argument: WeightArgument,
   weightFormat: MoeWeightFormat,
   opName: string,
 ): ExpertWeights {
-  const {argName, numIn, rows} = argument;
+  const {argName} = argument;
   const isList = Array.isArray(weights) && (weights as unknown[]).some((part) => part instanceof Tensor);
   const given = isList ? (weights as Tensor[]) : [weights as Tensor | TensorLike];
-  const isOutIn = weightFormat === 'outIn';
-  const axes = isOutIn ? `[L, ${argument.out}, ${argument.in}]` : `[L, ${argument.in}, ${argument.out}]`;
-  const [outAxis, inAxis] = isOutIn ? [1, 2] : [2, 1];
   const parts = given.map((part, p) => {
-    const partName = isList ? `${argName}[${p}]` : argName;
-    const $part = convertToTensor(part, partName, opName, ['float32']) as Tensor3D;
-    assertRank($part, partName, opName, axes);
-    assert(
-      $part.size > 0,
-      opName,
-      () => `${partName} must have at least 1 expert, row and column, but is [${$part.shape}].`,
-    );
-    const fitsOther = $part.shape[outAxis] === numIn;
-    assert(
-      $part.shape[inAxis] === numIn,
-      opName,
-      () =>
-        `${partName} must be ${axes} with ${argument.in} = ${numIn} for ${rows} and weightFormat '${weightFormat}', but ` +
-        `is [${$part.shape}].${fitsOther ? ` It fits weightFormat '${isOutIn ? 'inOut' : 'outIn'}'.` : ''}`,
-    );
-    return $part;
+    const partArgument = isList ? {...argument, argName: `${argName}[${p}]`} : argument;
+    return convertWeights(part, partArgument, 'L, ', weightFormat, opName) as Tensor3D;
   });
   const [first] = parts;
   parts.forEach((part, p) => {
@@ -141,7 +123,49 @@ export function convertExpertWeights(
       () => `${argName}[${p}] must be like ${argName}[0] [${first.shape}] but for axis 0, but is [${part.shape}].`,
     );
   });
-  return {parts, numExperts: parts.reduce((count, {shape}) => count + shape[0], 0), numOut: first.shape[outAxis]};
+  const numExperts = parts.reduce((count, {shape}) => count + shape[0], 0);
+  return {parts, numExperts, numOut: first.shape[weightFormat === 'outIn' ? 1 : 2]};
+}
+
+/** float32 [out, in], or [in, out] for 'inOut', as the weights of one expert. */
+export function convertSharedWeights(
+  weights: Tensor | TensorLike,
+  argument: WeightArgument,
+  weightFormat: MoeWeightFormat,
+  opName: string,
+): ExpertWeights {
+  const $weights = convertWeights(weights, argument, '', weightFormat, opName);
+  const [first, second] = $weights.shape;
+  return {parts: [expandDims($weights, 0)], numExperts: 1, numOut: weightFormat === 'outIn' ? first : second};
+}
+
+function convertWeights(
+  weights: Tensor | TensorLike,
+  {argName, numIn, rows, ...argument}: WeightArgument,
+  leadingAxis: 'L, ' | '',
+  weightFormat: MoeWeightFormat,
+  opName: string,
+): Tensor {
+  const isOutIn = weightFormat === 'outIn';
+  const matrixAxes = isOutIn ? [argument.out, argument.in] : [argument.in, argument.out];
+  const axes = `[${leadingAxis}${matrixAxes.join(', ')}]`;
+  const $weights = convertToTensor(weights, argName, opName, ['float32']);
+  assertRank($weights, argName, opName, axes);
+  assert(
+    $weights.size > 0,
+    opName,
+    () => `${argName} must have at least 1 ${leadingAxis && 'expert, '}row and column, but is [${$weights.shape}].`,
+  );
+  const matrixShape = $weights.shape.slice(-2);
+  const [numOut, numColumns] = isOutIn ? matrixShape : matrixShape.reverse();
+  assert(
+    numColumns === numIn,
+    opName,
+    () =>
+      `${argName} must be ${axes} with ${argument.in} = ${numIn} for ${rows} and weightFormat '${weightFormat}', but ` +
+      `is [${$weights.shape}].${numOut === numIn ? ` It fits weightFormat '${isOutIn ? 'inOut' : 'outIn'}'.` : ''}`,
+  );
+  return $weights;
 }
 
 /** The parts under the names that the kernel has for them. */

@@ -1,27 +1,6 @@
-import {
-  concat,
-  engine,
-  expandDims,
-  mul,
-  onesLike,
-  op,
-  reshape,
-  slice,
-  type Tensor,
-  type Tensor1D,
-  type Tensor2D,
-  type TensorLike,
-  tidy,
-} from '@tensorflow/tfjs-core';
-import {
-  type MoeActivationAttrs,
-  MoeGroupedMatMul,
-  MoePermute,
-  MoeUnpermute,
-  type MoeWeightFormat,
-  runMoeKernel,
-} from '../kernel_names';
-import {assert, assertFitsInt32, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
+import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, util} from '@tensorflow/tfjs-core';
+import type {MoeWeightFormat} from '../kernel_names';
+import {assert, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
 import {
   activationOptionNames,
   type ActivationOptions,
@@ -29,11 +8,23 @@ import {
   checkWeightFormat,
   convertExpertBias,
   convertExpertWeights,
+  convertSharedWeights,
   type ExpertWeights,
-  type MoeWeights,
-  namedParts,
+  type MoeExpertWeights,
+  type WeightArgument,
 } from './expert_arguments';
 import {convertHiddenStates, convertTopkIds, convertTopkWeights} from './moe_arguments';
+import {type Experts, runExperts} from './run_experts';
+
+/** The experts that every token takes, as one expert of their width together. */
+export type MoeSharedExperts = {
+  /** float32 [2F, H]; [F, H] with `gated: false`; [H, 2F] and [H, F] with `weightFormat: 'inOut'`. */
+  w1: Tensor | TensorLike;
+  /** float32 [H, F]; [F, H] with `weightFormat: 'inOut'`. */
+  w2: Tensor | TensorLike;
+  /** float32 [H, 1], whatever the weightFormat: their output is multiplied by sigmoid(x . gate). Default: not. */
+  gate?: Tensor | TensorLike | null;
+};
 
 export type FusedExpertsOptions = ActivationOptions & {
   weightFormat?: MoeWeightFormat | null;
@@ -41,6 +32,7 @@ export type FusedExpertsOptions = ActivationOptions & {
   w2Bias?: Tensor | TensorLike | null;
   expertMap?: Tensor | TensorLike | null;
   applyRouterWeightOnInput?: boolean | null;
+  sharedExperts?: MoeSharedExperts | null;
 };
 
 export const fusedExpertsOptionNames = [
@@ -50,15 +42,13 @@ export const fusedExpertsOptionNames = [
   'w2Bias',
   'expertMap',
   'applyRouterWeightOnInput',
+  'sharedExperts',
 ] as const;
-
-/** Every WebGPU device binds a buffer of this size, so no rows between two launches take more, but for one token's. */
-const MAX_ROWS_BYTES = 2 ** 27;
 
 function fusedExperts_(
   hiddenStates: Tensor | TensorLike,
-  w1: MoeWeights,
-  w2: MoeWeights,
+  w1: MoeExpertWeights,
+  w2: MoeExpertWeights,
   topkWeights: Tensor | TensorLike,
   topkIds: Tensor | TensorLike,
   options?: FusedExpertsOptions | null,
@@ -76,153 +66,132 @@ function fusedExperts_(
   return runExperts($x, $weights, $ids, convertExperts($x, w1, w2, given, opName), opName);
 }
 
-/** The experts of a call, converted and checked. */
-export type Experts = {
-  w1: ExpertWeights;
-  w2: ExpertWeights;
-  w1Bias?: Tensor2D;
-  w2Bias?: Tensor2D;
-  numExperts: number;
-  expertMap?: Tensor1D;
-  weightFormat: MoeWeightFormat;
-  activation: MoeActivationAttrs;
-  intermediateSize: number;
-  applyRouterWeightOnInput: boolean;
-};
-
 /** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
 export function convertExperts(
-  {shape}: Pick<Tensor2D, 'shape'>,
-  w1: MoeWeights,
-  w2: MoeWeights,
+  hiddenStates: Pick<Tensor2D, 'shape'>,
+  w1: MoeExpertWeights,
+  w2: MoeExpertWeights,
   given: Partial<FusedExpertsOptions>,
   opName: string,
 ): Experts {
-  const hiddenSize = shape[1];
-  const weightFormat = checkWeightFormat(given.weightFormat, opName);
   const activation = checkActivation(
     {...given, activation: given.activation ?? 'silu', gated: given.gated ?? true},
     opName,
   );
-  const {gated} = activation;
-  const $w1 = convertExpertWeights(
+  const common = {hiddenStates, gated: activation.gated, weightFormat: checkWeightFormat(given.weightFormat, opName)};
+  const experts = convertPair(w1, w2, routedPair, common, opName);
+  const numLocalExperts = experts.w1.numExperts;
+  assert(
+    experts.w2.numExperts === numLocalExperts,
+    opName,
+    () => `w2 must have as many experts as w1 (L = ${numLocalExperts}), but has ${experts.w2.numExperts}.`,
+  );
+  const expertMap = convertToOptionalTensor(given.expertMap, 'expertMap', opName, ['int32']) as Tensor1D | undefined;
+  if (expertMap != null) {
+    assertRank(expertMap, 'expertMap', opName, '[E]');
+    assert(
+      expertMap.shape[0] >= numLocalExperts,
+      opName,
+      () =>
+        `expertMap must have an entry for each expert, no fewer than are local (L = ${numLocalExperts}), but has ` +
+        `${expertMap.shape[0]}.`,
+    );
+  }
+  return {
+    ...experts,
+    w1Bias: convertExpertBias(given.w1Bias, 'w1Bias', activation.gated ? '[L, 2I]' : '[L, I]', experts.w1, opName),
+    w2Bias: convertExpertBias(given.w2Bias, 'w2Bias', '[L, H]', experts.w2, opName),
+    numExperts: expertMap?.shape[0] ?? numLocalExperts,
+    expertMap,
+    weightFormat: common.weightFormat,
+    activation,
+    applyRouterWeightOnInput: checkBoolean(given.applyRouterWeightOnInput, 'applyRouterWeightOnInput', opName),
+    shared: convertSharedExperts(given.sharedExperts, common, opName),
+  };
+}
+
+/** What the experts of a call have in common, the routed and the shared ones. */
+type CommonArguments = {hiddenStates: Pick<Tensor2D, 'shape'>; gated: boolean; weightFormat: MoeWeightFormat};
+
+type PairNames<Weights> = {
+  w1: string;
+  w2: string;
+  /** The axis between the two, which is twice as long in w1 where there are gates. */
+  width: string;
+  convert: (weights: Weights, argument: WeightArgument, format: MoeWeightFormat, opName: string) => ExpertWeights;
+  shapeOf: (weights: ExpertWeights) => number[];
+};
+
+const routedPair: PairNames<MoeExpertWeights> = {
+  w1: 'w1',
+  w2: 'w2',
+  width: 'I',
+  convert: convertExpertWeights,
+  shapeOf: ({parts}) => parts[0].shape,
+};
+
+const sharedPair: PairNames<Tensor | TensorLike> = {
+  w1: 'sharedExperts.w1',
+  w2: 'sharedExperts.w2',
+  width: 'F',
+  convert: convertSharedWeights,
+  shapeOf: ({parts}) => parts[0].shape.slice(1),
+};
+
+function convertPair<Weights>(
+  w1: Weights,
+  w2: Weights,
+  {width, convert, shapeOf, ...names}: PairNames<Weights>,
+  {hiddenStates: {shape}, gated, weightFormat}: CommonArguments,
+  opName: string,
+): Pick<Experts, 'w1' | 'w2' | 'intermediateSize'> {
+  const hiddenSize = shape[1];
+  const out = gated ? `2${width}` : width;
+  const $w1 = convert(
     w1,
-    {argName: 'w1', out: gated ? '2I' : 'I', in: 'H', numIn: hiddenSize, rows: `hiddenStates [${shape}]`},
+    {argName: names.w1, out, in: 'H', numIn: hiddenSize, rows: `hiddenStates [${shape}]`},
     weightFormat,
     opName,
   );
   assert(
     !gated || $w1.numOut % 2 === 0,
     opName,
-    () => `w1 must have an even 2I when gated, a gate and an up for each of I, but 2I = ${$w1.numOut}.`,
+    () => `${names.w1} must have an even ${out} when gated, a gate and an up for each of ${width}, but ${out} = ${$w1.numOut}.`,
   );
   const intermediateSize = gated ? $w1.numOut / 2 : $w1.numOut;
-  const $w2 = convertExpertWeights(
+  const $w2 = convert(
     w2,
-    {argName: 'w2', out: 'H', in: 'I', numIn: intermediateSize, rows: `w1 [${$w1.parts[0].shape}]`},
+    {argName: names.w2, out: 'H', in: width, numIn: intermediateSize, rows: `${names.w1} [${shapeOf($w1)}]`},
     weightFormat,
     opName,
   );
   assert(
     $w2.numOut === hiddenSize,
     opName,
-    () => `w2 must have as many outputs as hiddenStates has columns (H = ${hiddenSize}), but has ${$w2.numOut}.`,
+    () =>
+      `${names.w2} must have as many outputs as hiddenStates has columns (H = ${hiddenSize}), but has ${$w2.numOut}.`,
   );
-  assert(
-    $w2.numExperts === $w1.numExperts,
-    opName,
-    () => `w2 must have as many experts as w1 (L = ${$w1.numExperts}), but has ${$w2.numExperts}.`,
-  );
-  const expertMap = convertToOptionalTensor(given.expertMap, 'expertMap', opName, ['int32']) as Tensor1D | undefined;
-  if (expertMap != null) {
-    assertRank(expertMap, 'expertMap', opName, '[E]');
-    assert(
-      expertMap.shape[0] >= $w1.numExperts,
-      opName,
-      () =>
-        `expertMap must have an entry for each expert, no fewer than are local (L = ${$w1.numExperts}), but has ` +
-        `${expertMap.shape[0]}.`,
-    );
-  }
-  return {
-    w1: $w1,
-    w2: $w2,
-    w1Bias: convertExpertBias(given.w1Bias, 'w1Bias', gated ? '[L, 2I]' : '[L, I]', $w1, opName),
-    w2Bias: convertExpertBias(given.w2Bias, 'w2Bias', '[L, H]', $w2, opName),
-    numExperts: expertMap?.shape[0] ?? $w1.numExperts,
-    expertMap,
-    weightFormat,
-    activation,
-    intermediateSize,
-    applyRouterWeightOnInput: checkBoolean(given.applyRouterWeightOnInput, 'applyRouterWeightOnInput', opName),
-  };
+  return {w1: $w1, w2: $w2, intermediateSize};
 }
 
-/** Runs the experts, a chunk of tokens at a time where their rows are more than a device may bind. */
-export function runExperts(
-  x: Tensor2D,
-  topkWeights: Tensor2D,
-  topkIds: Tensor2D,
-  experts: Experts,
+function convertSharedExperts(
+  shared: MoeSharedExperts | null | undefined,
+  common: CommonArguments,
   opName: string,
-  maxRowsBytes = MAX_ROWS_BYTES,
-): Tensor2D {
-  const [numTokens, topk] = topkIds.shape;
-  assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
-  // A gradient computes gates and ups once more, from before the activation.
-  const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;
-  const bytesPerToken = 4 * topk * Math.max(x.shape[1], experts.intermediateSize * (hasGateAndUp ? 2 : 1));
-  const chunkSize = Math.max(1, Math.floor(maxRowsBytes / bytesPerToken));
-  if (numTokens <= chunkSize) {
-    return runChunk(x, topkWeights, topkIds, experts);
+): Experts['shared'] {
+  if (shared == null) {
+    return undefined;
   }
-  const chunks: Tensor2D[] = [];
-  for (let first = 0; first < numTokens; first += chunkSize) {
-    const size = Math.min(chunkSize, numTokens - first);
-    const chunkOf = (tensor: Tensor2D) => slice(tensor, [first, 0], [size, tensor.shape[1]]);
-    chunks.push(tidy(() => runChunk(chunkOf(x), chunkOf(topkWeights), chunkOf(topkIds), experts)));
-  }
-  return concat(chunks, 0);
-}
-
-function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
-  const {w1, w2, w1Bias, w2Bias, numExperts, expertMap, weightFormat, activation} = experts;
-  const [numTokens, topk] = topkIds.shape;
-  // With the weight in them already, the copies of a row differ: each is a token of one expert.
-  const scaled = experts.applyRouterWeightOnInput;
-  const numAssignments = numTokens * topk;
-  const [rows, expertFirstTokenOffset, inverse] = runMoeKernel(
-    MoePermute,
-    {
-      hiddenStates: scaled
-        ? reshape(mul(expandDims(x, 1), expandDims(topkWeights, 2)), [numAssignments, x.shape[1]])
-        : x,
-      topkIds: scaled ? reshape(topkIds, [numAssignments, 1]) : topkIds,
-      expertMap,
-    },
-    {numExperts, numLocalExperts: w1.numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
+  const {w1, w2, gate} = checkOptions(shared, ['w1', 'w2', 'gate'], opName, 'sharedExperts') as MoeSharedExperts;
+  const pair = convertPair(w1, w2, sharedPair, common, opName);
+  const hiddenSize = pair.w2.numOut;
+  const $gate = convertToOptionalTensor(gate, 'sharedExperts.gate', opName, ['float32']) as Tensor2D | undefined;
+  assert(
+    $gate == null || util.arraysEqual($gate.shape, [hiddenSize, 1]),
+    opName,
+    () => `sharedExperts.gate must be [H, 1] = [${hiddenSize},1], but is [${$gate!.shape}].`,
   );
-  const [intermediate] = runMoeKernel(
-    MoeGroupedMatMul,
-    {x: rows, expertFirstTokenOffset, ...namedParts(w1), bias: w1Bias},
-    {weightFormat, numParts: w1.parts.length, ...activation},
-  );
-  const [outputs] = runMoeKernel(
-    MoeGroupedMatMul,
-    {x: intermediate, expertFirstTokenOffset, ...namedParts(w2), bias: w2Bias},
-    {weightFormat, numParts: w2.parts.length, ...activation, activation: 'linear', gated: false},
-  );
-  const [out] = runMoeKernel(
-    MoeUnpermute,
-    {
-      permutedHiddenStates: outputs,
-      topkWeights: scaled ? onesLike(topkWeights) : topkWeights,
-      invPermutedIdx: reshape(inverse, [numTokens, topk]),
-      expertFirstTokenOffset,
-    },
-    {},
-  );
-  return out as Tensor2D;
+  return {...pair, gate: $gate};
 }
 
 /**
@@ -255,12 +224,16 @@ function runChunk(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts
  * @param options.expertMap  int32 [E]: the local expert of each global one, -1 where it is not here; without it E = L.
  *     The results of all shards add up to that of the whole.
  * @param options.applyRouterWeightOnInput  Multiply the rows by their weights before w1, not after w2. Default false.
- * @returns float32 [T, H]: the sum over slots of w * (w2 . act(w1 . x + w1Bias) + w2Bias).
+ * @param options.sharedExperts  {@link MoeSharedExperts}: experts that every token takes, with the same activation,
+ *     gates and weightFormat. w1 float32 [2F, H], w2 [H, F], and where their output is gated, gate [H, 1]. Of several
+ *     shards that add up, one may have them.
+ * @returns float32 [T, H]: the sum over slots of w * (w2 . act(w1 . x + w1Bias) + w2Bias); shared experts are added
+ *     last.
  *
  * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks. For a
  * gradient [T*K, 2I] too, within the same limit, and the rows of all chunks stay until it is done.
  *
- * Gradient: to hiddenStates, w1, w2, the biases and topkWeights, of any order.
+ * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and topkWeights, of any order.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
  *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.

@@ -1,16 +1,17 @@
 import {op, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, checkOptions} from './checks';
-import type {MoeWeights} from './expert_arguments';
-import {convertExperts, type FusedExpertsOptions, fusedExpertsOptionNames, runExperts} from './fused_experts';
+import type {MoeExpertWeights} from './expert_arguments';
+import {convertExperts, type FusedExpertsOptions, fusedExpertsOptionNames} from './fused_experts';
 import {convertHiddenStates, convertRouterLogits} from './moe_arguments';
 import {chooseExperts, type MoeTopkOptions, moeTopkOptionNames} from './moe_topk';
+import {runExperts} from './run_experts';
 
 export type FusedMoeOptions = MoeTopkOptions & FusedExpertsOptions;
 
 function fusedMoe_(
   hiddenStates: Tensor | TensorLike,
-  w1: MoeWeights,
-  w2: MoeWeights,
+  w1: MoeExpertWeights,
+  w2: MoeExpertWeights,
   routerLogits: Tensor | TensorLike,
   topk: number,
   options?: FusedMoeOptions | null,
@@ -57,7 +58,8 @@ function fusedMoe_(
  * @param options  Those of moeTopk and those of fusedExperts.
  * @returns float32 [T, H].
  *
- * Gradient: to hiddenStates, w1, w2, the biases and routerLogits, of any order, the choice held fixed.
+ * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and routerLogits, of any order, the choice held
+ * fixed.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
  *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.

@@ -1,5 +1,5 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
-export {fusedExperts, type FusedExpertsOptions} from './fused_experts';
+export {fusedExperts, type FusedExpertsOptions, type MoeSharedExperts} from './fused_experts';
 export {fusedMoe, type FusedMoeOptions} from './fused_moe';
 export {
   moeAlignBlockSize,
@@ -7,7 +7,7 @@ export {
   type MoeAlignBlockSizeResult,
 } from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
-export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeWeights} from './moe_grouped_mat_mul';
+export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeExpertWeights} from './moe_grouped_mat_mul';
 export {moeLoadBalancingLoss, type MoeLoadBalancingLossOptions} from './moe_load_balancing_loss';
 export {moePermute, type MoePermuteOptions, type MoePermuteResult} from './moe_permute';
 export {

@@ -8,11 +8,11 @@ import {
   checkWeightFormat,
   convertExpertBias,
   convertExpertWeights,
-  type MoeWeights,
+  type MoeExpertWeights,
   namedParts,
 } from './expert_arguments';
 
-export type {MoeWeights} from './expert_arguments';
+export type {MoeExpertWeights} from './expert_arguments';
 
 export type MoeGroupedMatMulOptions = ActivationOptions & {
   weightFormat?: MoeWeightFormat | null;
@@ -21,7 +21,7 @@ export type MoeGroupedMatMulOptions = ActivationOptions & {
 
 function moeGroupedMatMul_(
   x: Tensor | TensorLike,
-  weights: MoeWeights,
+  weights: MoeExpertWeights,
   expertFirstTokenOffset: Tensor | TensorLike,
   options?: MoeGroupedMatMulOptions | null,
 ): Tensor2D {

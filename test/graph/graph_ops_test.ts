@@ -39,6 +39,8 @@ const alignOutputs = (r: tf.MoeAlignBlockSizeResult) => [r.sortedTokenIds, r.exp
 const tokens = () => ({hidden_states: random(T, H), topk_ids: ids()});
 const experts = () => ({hidden_states: random(T, H), w1: random(E, 2 * I, H), w2: random(E, H, I)});
 const localExperts = () => ({hidden_states: random(T, H), w1: random(2, H, 2 * I), w2: random(2, I, H)});
+/** Of width 3, as localExperts are gated and inOut. */
+const sharedExperts = () => ({shared_w1: random(H, 2 * 3), shared_w2: random(3, H), shared_gate: random(H, 1)});
 
 const cases: Case[] = [
   {
@@ -161,17 +163,19 @@ const cases: Case[] = [
     op: 'FusedExperts',
     inputs: () => ({
       ...localExperts(), topk_weights: random(T, K), topk_ids: ids(), w1_bias: random(2, 2 * I), w2_bias: random(2, H),
-      expert_map: map(),
+      expert_map: map(), ...sharedExperts(),
     }),
     attr: {
       weight_format: string('in_out'), activation: string('swiglu_oai'), gated: bool(true), gate_up: string('interleaved'),
       swiglu_alpha: float(1.5), swiglu_limit: float(1), apply_router_weight_on_input: bool(true),
       has_w1_bias: bool(true), has_w2_bias: bool(true), has_expert_map: bool(true),
+      has_shared_w1: bool(true), has_shared_w2: bool(true), has_shared_gate: bool(true),
     },
-    wanted: ({hidden_states, w1, w2, topk_weights, topk_ids, w1_bias, w2_bias, expert_map}) => [
+    wanted: ({hidden_states, w1, w2, topk_weights, topk_ids, w1_bias, w2_bias, expert_map, ...shared}) => [
       tf.fusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, {
         weightFormat: 'inOut', activation: 'swigluOai', gated: true, gateUp: 'interleaved', swigluAlpha: 1.5, swigluLimit: 1,
         applyRouterWeightOnInput: true, w1Bias: w1_bias, w2Bias: w2_bias, expertMap: expert_map,
+        sharedExperts: {w1: shared.shared_w1, w2: shared.shared_w2, gate: shared.shared_gate},
       }),
     ],
   },
@@ -196,7 +200,7 @@ const cases: Case[] = [
     op: 'FusedMoe',
     inputs: () => ({
       ...localExperts(), router_logits: random(T, E), score_correction_bias: random(E), w1_bias: random(2, 2 * I),
-      w2_bias: random(2, H), expert_map: map(),
+      w2_bias: random(2, H), expert_map: map(), ...sharedExperts(),
     }),
     attr: {
       topk: int(1), scoring: string('sigmoid'), renormalize: bool(false), num_expert_groups: int(2), topk_groups: int(1),
@@ -204,13 +208,15 @@ const cases: Case[] = [
       weight_format: string('in_out'), activation: string('swiglu_oai'), gated: bool(true), gate_up: string('interleaved'),
       swiglu_alpha: float(1.5), swiglu_limit: float(1), apply_router_weight_on_input: bool(true),
       has_w1_bias: bool(true), has_w2_bias: bool(true), has_expert_map: bool(true),
+      has_shared_w1: bool(true), has_shared_w2: bool(true), has_shared_gate: bool(true),
     },
-    wanted: ({hidden_states, w1, w2, router_logits, score_correction_bias, w1_bias, w2_bias, expert_map}) => [
+    wanted: ({hidden_states, w1, w2, router_logits, score_correction_bias, w1_bias, w2_bias, expert_map, ...shared}) => [
       tf.fusedMoe(hidden_states, w1, w2, router_logits, 1, {
         scoring: 'sigmoid', renormalize: false, numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 2.5,
         scoreCorrectionBias: score_correction_bias, weightFormat: 'inOut', activation: 'swigluOai', gated: true,
         gateUp: 'interleaved', swigluAlpha: 1.5, swigluLimit: 1, applyRouterWeightOnInput: true, w1Bias: w1_bias,
         w2Bias: w2_bias, expertMap: expert_map,
+        sharedExperts: {w1: shared.shared_w1, w2: shared.shared_w2, gate: shared.shared_gate},
       }),
     ],
   },

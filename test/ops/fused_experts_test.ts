@@ -2,7 +2,8 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {convertExperts, runExperts} from '../../src/ops/fused_experts';
+import {convertExperts} from '../../src/ops/fused_experts';
+import {runExperts} from '../../src/ops/run_experts';
 import {expectFloats, expectWithin} from '../support/expect';
 import {caseOf, type Sizes, tensors} from '../support/fused_cases';
 import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from '../support/naive_fused_experts';
@@ -176,7 +177,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 1, {topk: 2} as tf.FusedMoeOptions),
         "Error in fusedMoe: unknown option 'topk'. The options are scoring, renormalize, scoreCorrectionBias, " +
         'numExpertGroups, topkGroups, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, ' +
-        'weightFormat, w1Bias, w2Bias, expertMap, applyRouterWeightOnInput.'],
+        'weightFormat, w1Bias, w2Bias, expertMap, applyRouterWeightOnInput, sharedExperts.'],
     ];
     for (const [call, message] of calls) {
       expect(() => tf.tidy(() => void call())).toThrowError(message);

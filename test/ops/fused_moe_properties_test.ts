@@ -57,7 +57,7 @@ function drawn(sizes: Sizes, options: object, {withBiases, inParts, numHidden, s
     expertMap: fused.expertMap.map((e) => (e < numHere ? numHere - 1 - e : -1)),
   };
   const {x, topkWeights, w1, w2} = tensors(experts, sizes);
-  const weights = (tensor: tf.Tensor): tf.MoeWeights =>
+  const weights = (tensor: tf.Tensor): tf.MoeExpertWeights =>
     inParts && numHere > 1 ? tf.split(tensor, [1, numHere - 1]) : tensor;
   const {expertMap, w1Bias: b1, w2Bias: b2} = {w1Bias: undefined, w2Bias: undefined, ...experts};
   return {experts, x, topkWeights, w1: weights(w1), w2: weights(w2), given: {expertMap, w1Bias: b1, w2Bias: b2}};

@@ -1,0 +1,163 @@
+/** What fusedExperts and fusedMoe compute, once their arguments are converted. */
+import {
+  add,
+  concat,
+  engine,
+  expandDims,
+  mul,
+  onesLike,
+  reshape,
+  slice,
+  type Tensor1D,
+  tensor1d,
+  type Tensor2D,
+  tidy,
+} from '@tensorflow/tfjs-core';
+import {
+  type MoeActivationAttrs,
+  MoeGroupedMatMul,
+  MoePermute,
+  MoeUnpermute,
+  type MoeWeightFormat,
+  runMoeKernel,
+} from '../kernel_names';
+import {sigmoid} from '../smooth_ops';
+import {assertFitsInt32} from './checks';
+import {type ExpertWeights, namedParts} from './expert_arguments';
+
+/** w2 . act(w1 . x + b1) + b2, of one expert or several. */
+export type FeedForward = {
+  w1: ExpertWeights;
+  w2: ExpertWeights;
+  w1Bias?: Tensor2D;
+  w2Bias?: Tensor2D;
+  intermediateSize: number;
+};
+
+/** The experts of a call, converted and checked. */
+export type Experts = FeedForward & {
+  numExperts: number;
+  expertMap?: Tensor1D;
+  weightFormat: MoeWeightFormat;
+  activation: MoeActivationAttrs;
+  applyRouterWeightOnInput: boolean;
+  /** One expert that every token takes; gate is [H, 1]. */
+  shared?: FeedForward & {gate?: Tensor2D};
+};
+
+/** Every WebGPU device binds a buffer of this size, so no rows between two launches take more, but for one token's. */
+const MAX_ROWS_BYTES = 2 ** 27;
+
+/** Runs the experts, a chunk of tokens at a time where their rows are more than a device may bind. */
+export function runExperts(
+  x: Tensor2D,
+  topkWeights: Tensor2D,
+  topkIds: Tensor2D,
+  experts: Experts,
+  opName: string,
+  maxRowsBytes = MAX_ROWS_BYTES,
+): Tensor2D {
+  const [numTokens, topk] = topkIds.shape;
+  const {shared} = experts;
+  assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
+  const chunkSizeOf = (rowsPerToken: number, {intermediateSize}: FeedForward) => {
+    // A gradient computes gates and ups once more, from before the activation.
+    const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;
+    const rowSize = Math.max(x.shape[1], intermediateSize * (hasGateAndUp ? 2 : 1));
+    return Math.max(1, Math.floor(maxRowsBytes / (4 * rowsPerToken * rowSize)));
+  };
+  const routed = inChunks([x, topkWeights, topkIds], chunkSizeOf(topk, experts), (...chunk) =>
+    runRouted(...chunk, experts),
+  );
+  return shared == null
+    ? routed
+    : add(routed, inChunks([x], chunkSizeOf(1, shared), (chunk) => runShared(chunk, shared, experts)));
+}
+
+function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
+  tokens: Tokens,
+  chunkSize: number,
+  run: (...chunk: Tokens) => Tensor2D,
+): Tensor2D {
+  const [numTokens] = tokens[0].shape;
+  if (numTokens <= chunkSize) {
+    return run(...tokens);
+  }
+  const chunks: Tensor2D[] = [];
+  for (let first = 0; first < numTokens; first += chunkSize) {
+    const size = Math.min(chunkSize, numTokens - first);
+    const chunkOf = (tensor: Tensor2D) => slice(tensor, [first, 0], [size, tensor.shape[1]]);
+    chunks.push(tidy(() => run(...(tokens.map(chunkOf) as Tokens))));
+  }
+  return concat(chunks, 0);
+}
+
+function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  const [numTokens, topk] = topkIds.shape;
+  // With the weight in them already, the copies of a row differ: each is a token of one expert.
+  const scaled = experts.applyRouterWeightOnInput;
+  const numAssignments = numTokens * topk;
+  const [rows, expertFirstTokenOffset, inverse] = runMoeKernel(
+    MoePermute,
+    {
+      hiddenStates: scaled
+        ? reshape(mul(expandDims(x, 1), expandDims(topkWeights, 2)), [numAssignments, x.shape[1]])
+        : x,
+      topkIds: scaled ? reshape(topkIds, [numAssignments, 1]) : topkIds,
+      expertMap: experts.expertMap,
+    },
+    {
+      numExperts: experts.numExperts,
+      numLocalExperts: experts.w1.numExperts,
+      alignBlockSize: 0,
+      fillInvalidExpert: -1,
+      padding: 'zero',
+    },
+  );
+  const outputs = feedForward(rows as Tensor2D, expertFirstTokenOffset as Tensor1D, experts, experts);
+  const [out] = runMoeKernel(
+    MoeUnpermute,
+    {
+      permutedHiddenStates: outputs,
+      topkWeights: scaled ? onesLike(topkWeights) : topkWeights,
+      invPermutedIdx: reshape(inverse, [numTokens, topk]),
+      expertFirstTokenOffset,
+    },
+    {},
+  );
+  return out as Tensor2D;
+}
+
+function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']>, experts: Experts): Tensor2D {
+  const allRows = tensor1d([0, x.shape[0]], 'int32');
+  const out = feedForward(x, allRows, shared, experts);
+  if (gate == null) {
+    return out;
+  }
+  // Not tfjs's matMul, whose gradient is not 0 for no tokens on every backend.
+  const [openness] = runMoeKernel(
+    MoeGroupedMatMul,
+    {x, expertFirstTokenOffset: allRows, weights0: reshape(gate, [1, 1, gate.shape[0]])},
+    {weightFormat: 'outIn', numParts: 1, ...experts.activation, activation: 'linear', gated: false},
+  );
+  return mul(out, sigmoid(openness));
+}
+
+function feedForward(
+  x: Tensor2D,
+  expertFirstTokenOffset: Tensor1D,
+  {w1, w2, w1Bias, w2Bias}: FeedForward,
+  {weightFormat, activation}: Pick<Experts, 'weightFormat' | 'activation'>,
+): Tensor2D {
+  const [intermediate] = runMoeKernel(
+    MoeGroupedMatMul,
+    {x, expertFirstTokenOffset, ...namedParts(w1), bias: w1Bias},
+    {weightFormat, numParts: w1.parts.length, ...activation},
+  );
+  const [out] = runMoeKernel(
+    MoeGroupedMatMul,
+    {x: intermediate, expertFirstTokenOffset, ...namedParts(w2), bias: w2Bias},
+    {weightFormat, numParts: w2.parts.length, ...activation, activation: 'linear', gated: false},
+  );
+  return out as Tensor2D;
+}
