@@ -24,7 +24,7 @@ import {moeTopkBenchmark} from './moe_topk';
 import {mixtureOfExpertsStepBenchmark} from './mixture_of_experts_step';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
-import {onnxMilliseconds, type Shape, vllmMicroseconds} from './shapes';
+import {type Shape, vllmMicroseconds} from './shapes';
 import {WebGLTimer} from './webgl_timer';
 import {copyKernel, WebGPUTimer} from './webgpu_timer';
 
@@ -185,12 +185,6 @@ async function runBenchmark(
     const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
     ratios.vllm = {name, ratio: vllm / 1000 / replayMs(timings[0])};
     print(`${ratios.vllm.ratio.toFixed(2)}x as fast as ${name}`);
-  }
-  const onnx = onnxMilliseconds[layer]?.[T];
-  if (op === 'fusedMoe' && backend === 'webgpu' && onnx != null) {
-    const name = `ONNX Runtime Web's QMoE on an NVIDIA H200, ${onnx} ms of wall time`;
-    ratios.onnx = {name, ratio: onnx / timings[0].wallMs.median};
-    print(`${ratios.onnx.ratio.toFixed(2)}x as fast as ${name}`);
   }
   return {op, backend, layer, shape, numFlops, timings, ratios};
 }

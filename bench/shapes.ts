@@ -44,14 +44,3 @@ export const vllmMicroseconds: Record<string, Record<string, Times>> = {
     moeAlignBlockSize: {256: 5.5, 1024: 8.4, 4096: 19.5, 16384: 65.6},
   },
 };
-
-/**
- * Median milliseconds of wall time of ONNX Runtime Web 1.30's QMoE (int4 experts, float32 activations) on WebGPU in
- * Chromium on an NVIDIA H200, at T tokens.
- */
-export const onnxMilliseconds: Record<string, Times> = {
-  granite: {1: 1.36, 16: 11.5, 128: 9.7, 512: 9.7, 2048: 9.9},
-  olmoe: {1: 1.15, 16: 12.7, 128: 16.4, 512: 14.4, 2048: 15.7},
-  qwen3: {1: 1.9, 16: 17.2, 128: 25.6, 512: 25.2, 2048: 27.4},
-  'gpt-oss': {1: 1.05, 16: 8.0, 128: 15.9, 512: 16.1, 2048: 25.8},
-};

@@ -75,11 +75,11 @@ const wall = ({timings}) => timings[0].wallMs.median;
 const layerOf = ({layer, shape: {H, I, K, E}}) => `${layer} (${H}, ${I}, ${K}, ${E})`;
 const teraflops = (row, timing = row.timings[0]) => (row.numFlops / timing.replayMicroseconds.median / 1e6).toFixed(1);
 
-/** fusedMoe in Node.js and in Chromium, beside all experts by tf.matMul and beside ONNX Runtime Web. */
+/** fusedMoe in Node.js and in Chromium, beside all experts by tf.matMul. */
 function fusedMoeTable(rows, dense, inChromium) {
   const header = [
-    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'dense / ours', 'wall ms', 'ONNX / ours',
-    'wall ms, Chromium', 'a copy there', 'ONNX / ours', 'ONNX ms',
+    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'dense / ours', 'wall ms',
+    'wall ms, Chromium', 'a copy there',
   ];
   return tableOf(
     header,
@@ -87,7 +87,6 @@ function fusedMoeTable(rows, dense, inChromium) {
       const sameShape = ({layer, shape}) => layer === row.layer && shape.T === row.shape.T;
       const there = inChromium.find(sameShape);
       const ofAllExperts = dense.find(sameShape);
-      const onnx = row.ratios.onnx.ratio * wall(row);
       return [
         layerOf(row),
         row.shape.T,
@@ -97,11 +96,8 @@ function fusedMoeTable(rows, dense, inChromium) {
         Math.round(row.timings[0].gigabytesPerSecond),
         ofAllExperts == null ? '' : (replay(ofAllExperts) / replay(row)).toFixed(1),
         milliseconds(wall(row)),
-        row.ratios.onnx.ratio.toFixed(1),
         milliseconds(wall(there)),
         milliseconds(there.timings.at(-1).wallMs.median),
-        there.ratios.onnx.ratio.toFixed(1),
-        milliseconds(onnx),
       ];
     }),
   );

@@ -1,15 +1,17 @@
-/** Writes dist/: the entries as ES modules and CommonJS, their types, and the script-tag build. */
+/**
+ * Writes dist/: the entries as ES modules and CommonJS, their types, and the script-tag build. Beside it a folder for
+ * each entry, for resolvers that do not read `exports`.
+ */
 import {mkdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
-import {dirname, join} from 'node:path';
+import {dirname, join, relative} from 'node:path';
 import {build} from 'tsdown';
 import ts from 'typescript';
 import {root} from './set_up.mjs';
 
 // dist/x.mjs is made of src/x.ts, for each module in the `exports` of package.json.
 const {exports} = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
-const entries = Object.values(exports)
-  .filter((paths) => paths.import != null)
-  .map((paths) => paths.import.default.replace(/^\.\/dist\/(.*)\.mjs$/, 'src/$1.ts'));
+const modules = Object.entries(exports).filter(([, paths]) => paths.import != null);
+const entries = modules.map(([, paths]) => paths.import.default.replace(/^\.\/dist\/(.*)\.mjs$/, 'src/$1.ts'));
 
 const common = {
   cwd: root,
@@ -94,7 +96,23 @@ function buildTypes() {
   }
 }
 
+/** A folder's package.json names its modules: Parcel and other resolvers look for 'tfjs-moe/tf' there. */
+function buildFolders() {
+  for (const [name, paths] of modules.filter(([entry]) => entry !== '.')) {
+    const folder = join(root, name);
+    const from = (path) => relative(folder, join(root, path));
+    const fields = {
+      main: from(paths.require.default),
+      module: from(paths.import.default),
+      types: from(paths.require.types),
+    };
+    mkdirSync(folder, {recursive: true});
+    writeFileSync(join(folder, 'package.json'), `${JSON.stringify(fields, null, 2)}\n`);
+  }
+}
+
 rmSync(join(root, 'dist'), {recursive: true, force: true});
 await buildModules();
 await buildScript();
 buildTypes();
+buildFolders();

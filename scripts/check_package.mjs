@@ -5,13 +5,13 @@
 import {execFile} from 'node:child_process';
 import {cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
-import {join} from 'node:path';
+import {dirname, join, relative} from 'node:path';
 import {promisify} from 'node:util';
-import {gzipSync} from 'node:zlib';
 import * as esbuild from 'esbuild';
 import {chromium} from 'playwright-core';
 import {publint} from 'publint';
 import {formatMessage} from 'publint/utils';
+import {softwareGpuEnvironment} from './browser.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
 
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -35,7 +35,8 @@ const withoutGreeting = (text) => text.replace(/=+\nHi, looks like you are runni
 /** Runs a program to its end; what it printed is in the result, and in the error if it fails. */
 async function run(program, args, cwd = consumer) {
   try {
-    return await promisify(execFile)(program, args, {cwd, env: {...process.env, NODE_NO_WARNINGS: '1'}});
+    const env = {...process.env, ...softwareGpuEnvironment, NODE_NO_WARNINGS: '1'};
+    return await promisify(execFile)(program, args, {cwd, env});
   } catch (error) {
     throw new Error(withoutGreeting(`${error.stdout ?? ''}${error.stderr ?? ''}`) || error.message);
   }
@@ -52,11 +53,19 @@ async function packPackage() {
   tarball = join(folder, JSON.parse(stdout)[0].filename);
 }
 
+/** Installs packages, in the versions of this repository. */
+async function install(...packages) {
+  const versioned = packages.map((name) => {
+    const {version} = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'));
+    return `${name}@${version}`;
+  });
+  const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+  await run('npm', ['install', tarball, ...versioned, ...flags]);
+}
+
 async function installPackage() {
   cpSync(join(root, 'test', 'package'), consumer, {recursive: true});
-  const {version} = JSON.parse(readFileSync(join(root, 'node_modules/@tensorflow/tfjs/package.json'), 'utf8'));
-  const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-  await run('npm', ['install', tarball, `@tensorflow/tfjs@${version}`, ...flags]);
+  await install('@tensorflow/tfjs');
 }
 
 // The package as files.
@@ -85,6 +94,40 @@ function checkFiles() {
   assert(foreign.length === 0, `the script build contains ${foreign}`);
   assert(existsSync(join(installed, 'LICENSE')), 'LICENSE is missing');
 }
+
+/** Parcel and others that do not read `exports` look for a folder of the entry's name. */
+async function checkFolders() {
+  for (const entry of entries) {
+    const {require, import: imported} = packageJson.exports[entry];
+    for (const [mainFields, wanted] of [[['main'], require], [['module', 'main'], imported]]) {
+      // As a path, not as a package: `exports` do not count.
+      const {metafile} = await bundle({
+        stdin: {contents: `import './${relative(consumer, join(installed, entry))}';`, resolveDir: consumer},
+        external: ['@tensorflow/*'],
+        ignoreAnnotations: true,
+        mainFields,
+      });
+      const [{path}] = metafile.inputs['<stdin>'].imports;
+      const found = `./${relative(installed, join(consumer, path))}`;
+      assert(found === wanted.default, `${entry} by its ${mainFields[0]} is ${found}, not ${wanted.default}`);
+    }
+  }
+}
+
+/** From npm, a relative link leads somewhere only if the package has the file. */
+function checkLinks() {
+  const pages = readdirSync(installed, {recursive: true}).filter((file) => file.endsWith('.md'));
+  assert(pages.includes('README.md'), 'README.md is missing');
+  for (const page of pages) {
+    const text = readFileSync(join(installed, page), 'utf8');
+    for (const [, link] of text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)) {
+      const isThere = /^https?:/.test(link) || existsSync(join(installed, dirname(page), link));
+      assert(isThere, `${page} links to ${link}, which is not in the package`);
+    }
+  }
+}
+
+const checkSizes = () => run(process.execPath, [join(root, 'scripts', 'sizes.mjs'), '--check'], root);
 
 async function checkVersion() {
   const {stdout} = await run(process.execPath, ['-p', `require('${packageJson.name}').version_moe`]);
@@ -115,17 +158,6 @@ const runsInNode = (file) => async () => {
   const printed = withoutGreeting(stdout + stderr);
   assert(printed === '', `it printed: ${printed}`);
 };
-
-async function runReadme() {
-  const path = join(root, 'README.md');
-  assert(existsSync(path), 'there is no README.md');
-  const blocks = /^```js\n([^]*?)^```$[^]*?^```text\n([^]*?)^```$/m;
-  const [, code, output] = readFileSync(path, 'utf8').match(blocks) ?? [];
-  assert(code != null, 'README.md has no ```js block with a ```text block after it');
-  writeFileSync(join(consumer, 'readme.mjs'), code);
-  const {stdout} = await run(process.execPath, ['readme.mjs']);
-  assert(stdout.trim() === output.trim(), `it printed\n${stdout.trim()}\nand not\n${output.trim()}`);
-}
 
 // The package through a bundler, and in a page.
 
@@ -170,7 +202,10 @@ const runsBundled = (name) => async () => {
   await runsInPage(`${name}.html`)();
 };
 
-/** Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. */
+/**
+ * Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. Gives what it
+ * printed.
+ */
 const runsInPage = (file, expectedError) => async () => {
   browser ??= await chromium.launch({
     executablePath: ensureBrowsers().chromium,
@@ -182,6 +217,8 @@ const runsInPage = (file, expectedError) => async () => {
   const page = await browser.newPage();
   const errors = [];
   page.on('pageerror', ({message}) => errors.push(message));
+  let printed = '';
+  page.on('console', (message) => (printed += `${message.text()}\n`));
   // From disk: no server, and nothing else of this name to be reached.
   await page.route('http://consumer.test/**', (route) =>
     route.fulfill({path: join(consumer, new URL(route.request().url()).pathname)}));
@@ -197,7 +234,87 @@ const runsInPage = (file, expectedError) => async () => {
     const found = errors.length === 1 && expectedError.test(errors[0]);
     assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
   }
+  return printed;
 };
+
+// README.md, as printed.
+
+/**
+ * Programs and what they print first: a ```js block that begins with imports, and those after it that go on with it; a
+ * ```text block says what was printed until then.
+ */
+function readmePrograms() {
+  const programs = [];
+  const readme = readFileSync(join(installed, 'README.md'), 'utf8');
+  for (const [, language, text] of readme.matchAll(/^```(js|text)\n([^]*?)^```$/gm)) {
+    if (language === 'js' && text.startsWith('import ')) {
+      programs.push({code: '', printed: ''});
+    }
+    programs.at(-1)[language === 'js' ? 'code' : 'printed'] += text;
+  }
+  return programs;
+}
+
+function checkPrinted(printed, wanted) {
+  assert(printed.trimStart().startsWith(wanted.trim()), `it printed\n${printed}\nand not\n${wanted}`);
+}
+
+/** The first program, which needs no more than @tensorflow/tfjs, in Node.js. */
+async function runReadmeInNode() {
+  const [{code, printed}] = readmePrograms();
+  writeFileSync(join(consumer, 'readme.mjs'), code);
+  const {stdout} = await run(process.execPath, ['readme.mjs']);
+  checkPrinted(stdout, printed);
+}
+
+/** A checkpoint for the program that reads one: float32 of zeros. */
+function writeCheckpoint() {
+  const [numExperts, hidden, intermediate] = [4, 8, 6];
+  const block = 'model.layers.3.block_sparse_moe';
+  const shapes = {[`${block}.gate.weight`]: [numExperts, hidden]};
+  for (let expert = 0; expert < numExperts; expert++) {
+    shapes[`${block}.experts.${expert}.w1.weight`] = [intermediate, hidden];
+    shapes[`${block}.experts.${expert}.w2.weight`] = [hidden, intermediate];
+    shapes[`${block}.experts.${expert}.w3.weight`] = [intermediate, hidden];
+  }
+  let end = 0;
+  const tensors = Object.entries(shapes).map(([name, shape]) => {
+    const begin = end;
+    end += 4 * shape[0] * shape[1];
+    return [name, {dtype: 'F32', shape, data_offsets: [begin, end]}];
+  });
+  const header = Buffer.from(JSON.stringify(Object.fromEntries(tensors)));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  writeFileSync(join(consumer, 'model.safetensors'), Buffer.concat([length, header, Buffer.alloc(end)]));
+  const config = {
+    model_type: 'mixtral',
+    hidden_size: hidden,
+    intermediate_size: intermediate,
+    num_local_experts: numExperts,
+    num_experts_per_tok: 2,
+  };
+  writeFileSync(join(consumer, 'config.json'), JSON.stringify(config));
+}
+
+/** All programs, with what they say must be installed: in Node.js if they import the package webgpu, else in a page. */
+async function runReadme() {
+  await install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', 'webgpu');
+  writeCheckpoint();
+  const page = `<!doctype html><title>README.md</title>
+    <script>globalThis.check = () => import('./readme.bundle.js');</script>`;
+  writeFileSync(join(consumer, 'readme.html'), page);
+  for (const {code, printed} of readmePrograms()) {
+    writeFileSync(join(consumer, 'readme.mjs'), code);
+    if (code.includes(`from 'webgpu'`)) {
+      const {stdout} = await run(process.execPath, ['readme.mjs']);
+      checkPrinted(stdout, printed);
+    } else {
+      await bundle({entryPoints: ['readme.mjs'], outfile: 'readme.bundle.js', write: true, format: 'esm'});
+      checkPrinted(await runsInPage('readme.html')(), printed);
+    }
+  }
+}
 
 // The types, as a consumer compiles them.
 
@@ -219,6 +336,9 @@ const gates = [
   ['publint, strict', lintPackage],
   ['are the types wrong', checkTypesOfEntries],
   ['no file or deep import of another package', checkFiles],
+  ['folders for resolvers that do not read exports', checkFolders],
+  ['links of its pages', checkLinks],
+  ['sizes of README.md', checkSizes],
   ['version_moe is the version of package.json', checkVersion],
   ['entries import only their peers', checkPeersOfEntries],
   ['Node, ESM: tfjs-moe/tf', runsInNode('node_tf.mjs')],
@@ -230,7 +350,7 @@ const gates = [
   ['tfjs-moe/graph loads and runs a GraphModel', runsInNode('node_graph.mjs')],
   ['tfjs-moe/layers, ESM: a model trains, predicts, saves and loads', runsInNode('node_layers.mjs')],
   ['tfjs-moe/layers, CommonJS', runsInNode('node_layers.cjs')],
-  ['the first example of README.md', runReadme],
+  ['the first example of README.md, in Node', runReadmeInNode],
   ['types, moduleResolution bundler', compiles('bundler')],
   ['types, moduleResolution node16, .mts and .cts', compiles('node16')],
   ['types, moduleResolution node10', compiles('node10')],
@@ -240,6 +360,8 @@ const gates = [
   ['script tag after tf.min.js', runsInPage('script_tag.html')],
   ['script tag after tf.es2017.min.js', runsInPage('script_tag_es2017.html')],
   ['script tag without tf', runsInPage('script_tag_without_tf.html', /Load tf\.min\.js .*before this script/)],
+  // The last: it installs what they say.
+  ['the examples of README.md', runReadme],
 ];
 
 async function passes([name, check]) {
@@ -250,15 +372,6 @@ async function passes([name, check]) {
   } catch (error) {
     console.log(`FAILED ${name}: ${error.message}`);
     return false;
-  }
-}
-
-async function printSizes() {
-  const print = (name, code) =>
-    console.log(`${name}: ${code.length} bytes minified, ${gzipSync(code).length} gzipped`);
-  print('dist/tf-moe.min.js', readFileSync(join(installed, 'dist/tf-moe.min.js')));
-  for (const entry of entries) {
-    print(`${packageJson.name}${entry.slice(1)}`, (await bundleEntry(entry)).code);
   }
 }
 
@@ -273,7 +386,6 @@ async function main() {
   for (const gate of gates) {
     results.push(await passes(gate));
   }
-  await printSizes();
   return results;
 }
 

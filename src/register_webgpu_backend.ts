@@ -47,8 +47,8 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
   const gpu = options?.gpu ?? (globalThis as {navigator?: {gpu?: GPU}}).navigator?.gpu;
   if (gpu == null) {
     throw new Error(
-      'Error in registerWebGPUBackend: there is no WebGPU here (navigator.gpu). In Node.js, pass the gpu of the npm ' +
-        'package webgpu.',
+      'Error in registerWebGPUBackend: there is no WebGPU here (navigator.gpu). A page needs https or localhost, and ' +
+        'a browser that has WebGPU. In Node.js, pass the gpu of the npm package webgpu.',
     );
   }
   if (typeof GPUBufferUsage === 'undefined') {
@@ -60,7 +60,12 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
   const requestAdapter = async () => {
     const adapter = await gpu.requestAdapter({powerPreference: options?.powerPreference ?? 'high-performance'});
     if (adapter == null) {
-      throw new Error('Error in registerWebGPUBackend: WebGPU has no adapter here.');
+      throw new Error(
+        'Error in registerWebGPUBackend: WebGPU has no adapter here. It needs a GPU with a driver for Vulkan, Metal ' +
+          'or Direct3D 12, or a software GPU: on Linux, VK_ICD_FILENAMES names the driver for Node.js, such as the ' +
+          'vk_swiftshader_icd.json of Chromium. Chromium on Linux may need --enable-unsafe-webgpu, and chrome://gpu ' +
+          'says what is missing.',
+      );
     }
     return adapter;
   };

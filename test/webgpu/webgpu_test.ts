@@ -117,11 +117,11 @@ describe('registerWebGPUBackend', () => {
     await expectAllOptions(8);
   });
 
-  it('says what is missing, and registers nothing', async () => {
+  it('says what is missing and what helps, and registers nothing', async () => {
     const before = tf.findBackendFactory('webgpu');
     const withoutAdapter = {requestAdapter: async () => null} as unknown as GPU;
     await expectAsync(registerWebGPUBackend({gpu: withoutAdapter})).toBeRejectedWithError(
-      'Error in registerWebGPUBackend: WebGPU has no adapter here.',
+      /^Error in registerWebGPUBackend: WebGPU has no adapter here\. .*driver.*VK_ICD_FILENAMES.*chrome:\/\/gpu/,
     );
     expect(tf.findBackendFactory('webgpu')).toBe(before);
   });
