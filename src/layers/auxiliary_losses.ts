@@ -1,16 +1,20 @@
 import {addN, div, keep, scalar, type Scalar} from '@tensorflow/tfjs-core';
+import type {Batch} from './batches';
 
 /**
- * The auxiliary losses of a layer's last training step, in which a model that uses the layer twice calls it twice.
+ * The auxiliary losses of a layer's last batch of training, in which a model that uses the layer twice calls it twice.
  *
- * They are kept, because a model's own call ends a scope before the loss is asked for, and disposed by the next step.
+ * They are kept, because a model's own call ends a scope before the loss is asked for, and disposed by the next batch.
  */
 export class AuxiliaryLosses {
   private losses: Scalar[] = [];
+  /** What they are the losses of. */
+  batch: Batch | undefined;
 
-  add(loss: Scalar, isFirstOfStep: boolean): void {
-    if (isFirstOfStep) {
+  add(loss: Scalar, batch: Batch): void {
+    if (batch !== this.batch) {
       this.dispose();
+      this.batch = batch;
     }
     this.losses.push(keep(loss));
   }
@@ -23,5 +27,6 @@ export class AuxiliaryLosses {
   dispose(): void {
     this.losses.forEach((loss) => loss.dispose());
     this.losses = [];
+    this.batch = undefined;
   }
 }

@@ -1,23 +1,78 @@
-/** What a routing gave each expert, as tensors on the device. */
+/** What a batch gave each expert, as tensors on the device. */
 import {
   add,
   cast,
+  dispose,
   div,
   equal,
-  greaterEqual,
+  keep,
   log,
   maximum,
   mul,
-  neg,
   type Scalar,
   slice,
   sub,
   sum,
+  type Tensor,
   type Tensor1D,
   type Tensor2D,
   zeros,
 } from '@tensorflow/tfjs-core';
 import {moePermute} from '../ops/moe_permute';
+import type {Batch} from './batches';
+
+/** The expert ids of a call: as chosen, -1 for masked tokens; and as run, -1 also for dropped ones. */
+export type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
+/** int32 [E] each: how many assignments an expert has. */
+type Loads = {chosen: Tensor1D; kept: Tensor1D};
+type Counted = Routing & {batch: Batch; earlierCalls: Loads | undefined};
+
+/**
+ * The load of all calls of the last batch. Only the ids of the last call are kept. They are counted when another call
+ * comes or somebody asks: most batches have one call, and are not asked for.
+ */
+export class BatchLoad {
+  private last: Counted | undefined;
+
+  constructor(private readonly numExperts: number) {}
+
+  add({chosenIds, keptIds}: Routing, batch: Batch): void {
+    const earlierCalls = this.last?.batch === batch ? this.loads() : undefined;
+    const next = {batch, chosenIds, keptIds, earlierCalls};
+    tensorsOf(next).forEach((tensor) => keep(tensor));
+    this.dispose();
+    this.last = next;
+  }
+
+  /** Undefined before the first call. */
+  loads(): Loads | undefined {
+    if (this.last == null) {
+      return undefined;
+    }
+    const {chosenIds, keptIds, earlierCalls} = this.last;
+    const countedWith = (ids: Tensor2D, earlier: Tensor1D | undefined): Tensor1D => {
+      const load = loadOf(ids, this.numExperts);
+      return earlier == null ? load : add(load, earlier);
+    };
+    const chosen = countedWith(chosenIds, earlierCalls?.chosen);
+    const hasDropped = keptIds !== chosenIds || earlierCalls?.kept !== earlierCalls?.chosen;
+    return {chosen, kept: hasDropped ? countedWith(keptIds, earlierCalls?.kept) : chosen};
+  }
+
+  dispose(): void {
+    if (this.last != null) {
+      dispose(tensorsOf(this.last));
+      this.last = undefined;
+    }
+  }
+}
+
+/** A tensor may be there twice. */
+const tensorsOf = ({chosenIds, keptIds, earlierCalls}: Counted): Tensor[] => [
+  chosenIds,
+  keptIds,
+  ...Object.values(earlierCalls ?? {}),
+];
 
 /** int32 [E]: how many assignments each expert has. */
 export function loadOf(topkIds: Tensor2D, numExperts: number): Tensor1D {
@@ -31,12 +86,13 @@ export function entropyOf(load: Tensor1D): Scalar {
   const shares = div(counts, maximum(sum(counts), 1));
   // An expert without a share adds 0, and no logarithm of it.
   const logarithms = log(add(shares, cast(equal(shares, 0), 'float32')));
-  return neg(sum<Scalar>(mul(shares, logarithms)));
+  // Not neg: 0 stays 0.
+  return sub(0, sum<Scalar>(mul(shares, logarithms)));
 }
 
-/** The part of the assignments of `chosenIds` that `keptIds` lacks; 0 of none. */
-export function droppedShareOf(chosenIds: Tensor2D, keptIds: Tensor2D): Scalar {
-  const countOf = (ids: Tensor2D) => sum(cast(greaterEqual(ids, 0), 'float32'));
-  const numChosen = countOf(chosenIds);
-  return div(sub(numChosen, countOf(keptIds)), maximum(numChosen, 1));
+/** The part of the chosen assignments that was not kept; 0 of none. */
+export function droppedShareOf({chosen, kept}: Loads): Scalar {
+  const numChosen = sum(cast(chosen, 'float32'));
+  const numKept = sum(cast(kept, 'float32'));
+  return div(sub(numChosen, numKept), maximum(numChosen, 1));
 }

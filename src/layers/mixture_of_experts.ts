@@ -1,9 +1,9 @@
 import {
   add,
   cast,
+  concat,
   expandDims,
   fill,
-  keep,
   matMul,
   mul,
   randomUniform,
@@ -12,6 +12,7 @@ import {
   scalar,
   type Scalar,
   type serialization,
+  slice,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
@@ -19,6 +20,7 @@ import {
   util,
   type Variable,
   where,
+  zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
@@ -28,13 +30,13 @@ import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
 import {moeTopk} from '../ops/moe_topk';
 import {AuxiliaryLosses} from './auxiliary_losses';
+import {type Batch, Batches} from './batches';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
-import {droppedShareOf, entropyOf, loadOf} from './expert_load';
+import {BatchLoad, droppedShareOf, entropyOf, loadOf} from './expert_load';
 import {resolveWeightParts, type TfjsLayers, type WeightName, type Weights, weightSpecs} from './expert_weights';
 import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
 import {ScoreCorrection} from './score_correction';
 import {seedOf} from './seeds';
-import {TrainingSteps} from './training_steps';
 
 type Shape = Parameters<layers.Layer['build']>[0];
 type Kwargs = Parameters<layers.Layer['call']>[1];
@@ -73,7 +75,19 @@ const opName = 'mixtureOfExperts';
  * is not of the shape of the input without its last axis is ignored; one that is cannot be told from the layer's own.
  *
  * **Capacity.** With `capacityFactor`, in training an expert takes at most ceil(capacityFactor * T * topk / E) of the T
- * tokens of a batch, masked ones counted in T; others lose that expert and keep the weights of the rest.
+ * tokens of a call, masked ones counted in T; others lose that expert and keep the weights of the rest.
+ *
+ * **Counts.** expertLoad, expertLoadEntropy and droppedShare are about the last batch, and count all calls of the layer
+ * in it: both uses of a layer that a model uses twice, each step of timeDistributed. A batch is one of these:
+ * - a training step, which is what one gradient records;
+ * - a predict, an evaluate, or the validation of an epoch of fit, with all rows, whatever its `batchSize` is; of a
+ *   dataset, the last batch that it gave;
+ * - a model.apply, and in general what runs within one outermost tf.tidy, until the program awaits something or asks
+ *   for a count;
+ * - a call outside of tf.tidy. model.execute opens no tf.tidy.
+ *
+ * The auxiliary loss of a training step is the mean of those of the calls. A model adds it once for each of its uses of
+ * the layer. The score correction bias moves once for a training step, by the load of all calls.
  *
  * **Weights**, in the order of `layer.weights` and by these names in saved files: router_kernel [H, E],
  * router_bias [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F],
@@ -93,13 +107,13 @@ const opName = 'mixtureOfExperts';
  * Source: GShard, Switch Transformers, DeepSeek-V3; Megatron-LM `MoELayer`.
  */
 export interface MixtureOfExperts extends layers.Layer {
-  /** int32 [E]: how many tokens of the last batch each expert ran. Computed on the device when asked for. */
+  /** int32 [E]: how many tokens of the last batch each expert ran, on the device; exact up to 2^24. */
   expertLoad(): Tensor1D;
   /** float32 scalar: the entropy of expertLoad's shares, in nats; ln(E) where all experts are alike. */
   expertLoadEntropy(): Scalar;
   /**
-   * float32 scalar: the part of the last batch's assignments that were past their expert's capacity: 0 after a batch of
-   * validation, which fit runs before the end of its epoch, since nothing is dropped there.
+   * float32 scalar: the part of the last batch's assignments that were past their expert's capacity: 0 after
+   * validation, which fit runs before the end of its epoch, since nothing is dropped there, and after no tokens.
    */
   droppedShare(): Scalar;
 }
@@ -112,9 +126,6 @@ export type MixtureOfExpertsClass = {
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The expert ids of a batch: as chosen, -1 for masked tokens; and those that were run, -1 also for dropped ones. */
-type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
-
 /** The layer as a class of the Layer that is given. */
 export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
   class MixtureOfExpertsLayer extends tf.layers.Layer {
@@ -122,10 +133,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     private readonly options;
     private readonly weightParts;
     private readonly variables: Weights = {};
-    private readonly trainingSteps = new TrainingSteps();
+    private readonly batches = new Batches();
     private readonly auxiliaryLosses = new AuxiliaryLosses();
     private readonly scoreCorrection = new ScoreCorrection();
-    private lastRouting: Routing | undefined;
+    private readonly batchLoad: BatchLoad;
     private numJitters = 0;
 
     constructor(args: MixtureOfExpertsArgs) {
@@ -134,10 +145,11 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       super(args);
       this.options = options;
       this.weightParts = weightParts;
+      this.batchLoad = new BatchLoad(options.numExperts);
       this.supportsMasking = true;
       this.inputSpec = [{minNDim: 2}];
       if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
-        this.addLoss(() => (this.trainingSteps.isUnderWay() ? this.auxiliaryLosses.mean() : scalar(0)));
+        this.addLoss(() => this.auxiliaryLoss());
       }
     }
 
@@ -175,35 +187,34 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         this.invokeCallHook(inputs, kwargs);
         const input = Array.isArray(inputs) ? inputs[0] : inputs;
         const isTraining = Boolean(kwargs?.training);
-        const mask = tokenMask(kwargs?.mask, input.shape);
-        const x = tokensOf(input, mask);
+        const {x, mask} = tokensOf(input, tokenMask(kwargs?.mask, input.shape));
         // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
         const isLearning = isTraining && this.trainableWeights.length > 0;
-        const isFirstOfStep = !isLearning || this.trainingSteps.begin();
+        const batch = this.batches.batchOf(isTraining);
         const logits = this.routerLogits(x, isTraining);
-        const {topkWeights, topkIds} = this.chooseExperts(logits, isFirstOfStep);
+        const {topkWeights, topkIds} = this.chooseExperts(logits, batch);
         const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
         const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
         if (isLearning) {
-          this.addAuxiliaryLosses(logits, chosenIds, mask, isFirstOfStep);
-          this.updateScoreCorrectionBias(chosenIds, isFirstOfStep);
+          this.addAuxiliaryLosses(logits, chosenIds, mask, batch);
+          this.updateScoreCorrectionBias(chosenIds, batch);
         }
-        this.remember({chosenIds, keptIds});
-        return reshape(this.outputOf(x, topkWeights, keptIds), input.shape);
+        this.batchLoad.add({chosenIds, keptIds}, batch);
+        const output = this.outputOf(x, topkWeights, keptIds);
+        return reshape(input.size > 0 ? output : slice(output, 0, 0), input.shape);
       });
     }
 
     expertLoad(): Tensor1D {
-      return tidy(() => loadOf(this.routingOf('expertLoad').keptIds, this.options.numExperts));
+      return tidy(() => this.loadsFor('expertLoad').kept);
     }
 
     expertLoadEntropy(): Scalar {
-      return tidy(() => entropyOf(loadOf(this.routingOf('expertLoadEntropy').keptIds, this.options.numExperts)));
+      return tidy(() => entropyOf(this.loadsFor('expertLoadEntropy').kept));
     }
 
     droppedShare(): Scalar {
-      const {chosenIds, keptIds} = this.routingOf('droppedShare');
-      return tidy(() => droppedShareOf(chosenIds, keptIds));
+      return tidy(() => droppedShareOf(this.loadsFor('droppedShare')));
     }
 
     override getConfig(): serialization.ConfigDict {
@@ -216,7 +227,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       variable.dispose = () => {
         this.auxiliaryLosses.dispose();
         this.scoreCorrection.dispose();
-        this.forgetRouting();
+        this.batchLoad.dispose();
         dispose();
       };
     }
@@ -240,10 +251,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return mul(x, randomUniform(x.shape, 1 - routerJitter, 1 + routerJitter, 'float32', seedOfCall));
     }
 
-    private chooseExperts(logits: Tensor2D, isFirstOfStep: boolean) {
+    private chooseExperts(logits: Tensor2D, batch: Batch) {
       const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = this.options;
       const {score_correction_bias: bias} = this.variables;
-      const scoreCorrectionBias = bias && this.scoreCorrection.biasOf(bias, isFirstOfStep);
+      const scoreCorrectionBias = bias && this.scoreCorrection.biasOf(bias, batch);
       return moeTopk(logits, topk, {
         scoring,
         renormalize,
@@ -263,12 +274,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return dropOverCapacity(ids, weights, numExperts, capacity, dropPolicy);
     }
 
-    private addAuxiliaryLosses(
-      logits: Tensor2D,
-      topkIds: Tensor2D,
-      mask: Tensor1D | undefined,
-      isFirstOfStep: boolean,
-    ): void {
+    private addAuxiliaryLosses(logits: Tensor2D, topkIds: Tensor2D, mask: Tensor1D | undefined, batch: Batch): void {
       const {loadBalancingLossWeight, routerZLossWeight, scoring} = this.options;
       const losses: Scalar[] = [];
       if (loadBalancingLossWeight > 0) {
@@ -278,16 +284,16 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         losses.push(mul(moeRouterZLoss(logits, {mask}), routerZLossWeight));
       }
       if (losses.length > 0) {
-        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)), isFirstOfStep);
+        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)), batch);
       }
     }
 
-    private updateScoreCorrectionBias(topkIds: Tensor2D, isFirstOfStep: boolean): void {
+    private updateScoreCorrectionBias(topkIds: Tensor2D, batch: Batch): void {
       const {scoreCorrectionBiasUpdateRate, numExperts} = this.options;
       if (scoreCorrectionBiasUpdateRate > 0) {
         const load: Tensor1D = cast(loadOf(topkIds, numExperts), 'float32');
         const bias = this.variables.score_correction_bias!;
-        this.scoreCorrection.update(bias, load, scoreCorrectionBiasUpdateRate, isFirstOfStep);
+        this.scoreCorrection.update(bias, load, scoreCorrectionBiasUpdateRate, batch);
       }
     }
 
@@ -303,24 +309,19 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       });
     }
 
-    private remember(routing: Routing): void {
-      this.forgetRouting();
-      keep(routing.chosenIds);
-      keep(routing.keptIds);
-      this.lastRouting = routing;
+    /** 0 in a gradient that has not called the layer. */
+    private auxiliaryLoss(): Scalar {
+      this.batches.end();
+      return this.batches.isOfTape(this.auxiliaryLosses.batch) ? this.auxiliaryLosses.mean() : scalar(0);
     }
 
-    private forgetRouting(): void {
-      this.lastRouting?.chosenIds.dispose();
-      this.lastRouting?.keptIds.dispose();
-      this.lastRouting = undefined;
-    }
-
-    private routingOf(method: string): Routing {
-      if (this.lastRouting == null) {
+    private loadsFor(method: string) {
+      this.batches.end();
+      const loads = this.batchLoad.loads();
+      if (loads == null) {
         throw new Error(`Error in ${opName}: ${method}() needs a batch, but layer '${this.name}' has had none yet.`);
       }
-      return this.lastRouting;
+      return loads;
     }
   }
   return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
@@ -339,11 +340,17 @@ function tokenMask(mask: Tensor | Tensor[] | null | undefined, inputShape: numbe
   return cast(reshape(given, [given.size]) as Tensor1D, 'bool');
 }
 
-/** float32 [T, H]. Masked tokens are 0, and so are their outputs: nothing of what they hold gets any further. */
-function tokensOf(input: Tensor, mask: Tensor1D | undefined): Tensor2D {
+/**
+ * `x`, float32 [T, H]: masked tokens are 0, and so are their outputs, so that nothing of what they hold gets any
+ * further. No tokens become one masked token, because tfjs's gradients of empty tensors fail on GPUs.
+ */
+function tokensOf(input: Tensor, mask: Tensor1D | undefined): {x: Tensor2D; mask: Tensor1D | undefined} {
   const hiddenSize = input.shape[input.rank - 1];
-  const x = cast(reshape<Rank.R2>(input, [input.size / hiddenSize, hiddenSize]), 'float32') as Tensor2D;
-  return mask == null ? x : where(expandDims(mask, 1), x, zerosLike(x));
+  const tokens = cast(reshape<Rank.R2>(input, [input.size / hiddenSize, hiddenSize]), 'float32') as Tensor2D;
+  if (input.size === 0) {
+    return {x: concat([tokens, zeros<Rank.R2>([1, hiddenSize])]), mask: tensor1d([false], 'bool')};
+  }
+  return {x: mask == null ? tokens : where(expandDims(mask, 1), tokens, zerosLike(tokens)), mask};
 }
 
 const noExperts = (shape: [number, number]): Tensor2D => fill<Rank.R2>(shape, -1, 'int32');
