@@ -1,7 +1,9 @@
 /** The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes. */
 import {assert} from '../ops/checks';
+import {shorten, shortenText} from './shorten';
 
-export type SafetensorsBytes = ArrayBuffer | Uint8Array;
+/** Also of shared memory. */
+export type SafetensorsBytes = ArrayBufferLike | Uint8Array;
 
 /** One tensor as the file has it; `bytes` is a view of the file, not a copy. */
 export type SafetensorsTensor = {
@@ -19,13 +21,18 @@ type TensorHeader = {
   data_offsets: [number, number];
 };
 
-/** Dtypes of newer versions of the format are taken as they come: their sizes are not checked. */
-const bytesOfDtype: {[dtype: string]: number | undefined} = {
-  BOOL: 1, U8: 1, I8: 1, F8_E4M3: 1, F8_E5M2: 1, F8_E8M0: 1,
-  U16: 2, I16: 2, F16: 2, BF16: 2,
-  U32: 4, I32: 4, F32: 4,
-  U64: 8, I64: 8, F64: 8,
-};
+const bitsOfDtype: ReadonlyMap<string, number> = /* @__PURE__ */ new Map(
+  /* @__PURE__ */ Object.entries({
+    F4: 4, F6_E2M3: 6, F6_E3M2: 6,
+    BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E4M3FNUZ: 8, F8_E5M2: 8, F8_E5M2FNUZ: 8, F8_E8M0: 8,
+    U16: 16, I16: 16, F16: 16, BF16: 16,
+    U32: 32, I32: 32, F32: 32,
+    U64: 64, I64: 64, F64: 64, C64: 64,
+  }),
+);
+
+/** The longest header that the reader of the format's authors takes. */
+const MAX_HEADER_BYTES = 100_000_000;
 
 /**
  * The tensors of one safetensors file, or of all shards of a checkpoint, by name. Nothing is copied.
@@ -40,11 +47,12 @@ const bytesOfDtype: {[dtype: string]: number | undefined} = {
  * [...safetensorsValues(scale)]; // => [1, -2]
  * ```
  *
- * @param files  The bytes of one file, or a list of those of several.
+ * @param files  The bytes of one file, or a list of those of several; shared memory, too.
  * @returns A Map from names to `{dtype, shape, bytes}`, `bytes` being views of the files.
  *
- * @throws if a header is not as the format has it; if a tensor's bytes are not as many as its dtype and shape take,
- *     overlap, leave a gap or pass the end of the file; if two files have a tensor of the same name.
+ * @throws if a header is not as the format has it, or longer than 100,000,000 bytes; if a tensor's bytes are not as many
+ *     as its dtype and shape take, overlap, leave a gap or pass the end of the file; if two files have a tensor of the
+ *     same name.
  *
  * Source: https://huggingface.co/docs/safetensors, "Format", and the checks of its Rust crate.
  */
@@ -60,21 +68,24 @@ export function parseSafetensors(
   const given: readonly SafetensorsBytes[] = Array.isArray(files) ? files : [files];
   assert(given.length > 0, opName, () => 'files must have at least one file, but is empty.');
   const tensors: SafetensorsTensors = new Map();
-  const fileOf = new Map<string, string>();
-  given.forEach((file, f) => {
+  const numTensorsUpTo: number[] = [];
+  for (const [f, file] of given.entries()) {
     const fileName = `files[${f}]`;
-    for (const [name, tensor] of tensorsOfFile(asBytes(file, fileName, opName), fileName, opName)) {
-      assert(
-        !tensors.has(name),
-        opName,
-        () => `tensor '${name}' must be in one file, but is in ${fileOf.get(name)} and in ${fileName}.`,
-      );
+    readFile(asBytes(file, fileName, opName), fileName, opName, (name, tensor) => {
+      const numBefore = tensors.size;
       tensors.set(name, tensor);
-      fileOf.set(name, fileName);
-    }
-  });
+      assert(tensors.size > numBefore, opName, () => {
+        const place = [...tensors.keys()].indexOf(name);
+        const first = numTensorsUpTo.findIndex((numTensors) => place < numTensors);
+        return `${nameOf(name)} must be in one file, but is in files[${first}] and in ${fileName}.`;
+      });
+    });
+    numTensorsUpTo.push(tensors.size);
+  }
   return tensors;
 }
+
+const nameOf = (name: string): string => `tensor '${shortenText(name)}'`;
 
 function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint8Array {
   if (ArrayBuffer.isView(file)) {
@@ -83,52 +94,64 @@ function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint
   assert(
     isArrayBuffer(file),
     opName,
-    () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${describe(file)}.`,
+    () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${shorten(file)}.`,
   );
   return new Uint8Array(file);
 }
 
-/** Of another window too, whose classes are not these. */
-function isArrayBuffer(value: unknown): value is ArrayBuffer {
-  return ['[object ArrayBuffer]', '[object SharedArrayBuffer]'].includes(Object.prototype.toString.call(value));
-}
+/** [[Class]] of a value of another window too, whose classes are not these. */
+const tagOf = (value: unknown): string => Object.prototype.toString.call(value).slice('[object '.length, -1);
+const isArrayBuffer = (value: unknown): value is ArrayBufferLike => /^(Shared)?ArrayBuffer$/.test(tagOf(value));
+const isUint8Array = (value: unknown): value is Uint8Array =>
+  ArrayBuffer.isView(value) && tagOf(value) === 'Uint8Array';
 
-function describe(value: unknown): string {
-  const isObject = typeof value === 'object' && value != null;
-  return isObject ? Object.prototype.toString.call(value).slice(8, -1) : String(value);
-}
-
-function tensorsOfFile(bytes: Uint8Array, fileName: string, opName: string): Array<[string, SafetensorsTensor]> {
+/** Gives every tensor of a file to `add`, in the order of their bytes, once the whole header is checked. */
+function readFile(
+  bytes: Uint8Array,
+  fileName: string,
+  opName: string,
+  add: (name: string, tensor: SafetensorsTensor) => void,
+): void {
   const {header, data} = splitFile(bytes, fileName, opName);
-  const entries = Object.entries(header)
-    .filter(([name]) => name !== '__metadata__')
-    .map(([name, entry]): [string, TensorHeader] => {
-      assertTensorHeader(entry, `tensor '${name}' of ${fileName}`, opName);
-      return [name, entry];
-    })
-    .sort(([, {data_offsets: a}], [, {data_offsets: b}]) => a[0] - b[0] || a[1] - b[1]);
-
+  const {names, tensors} = inOrderOfBytes(checkedTensors(header, fileName, opName));
   let end = 0;
-  for (const [name, {data_offsets: offsets}] of entries) {
+  tensors.forEach(({data_offsets: [begin, tensorEnd]}, i) => {
     const expectedBegin = end;
     assert(
-      offsets[0] === expectedBegin,
+      begin === expectedBegin,
       opName,
       () =>
-        `tensor '${name}' of ${fileName} must begin at byte ${expectedBegin} of the data, where the one before it ` +
-        `ends, but its data_offsets are [${offsets}].`,
+        `${nameOf(names[i])} of ${fileName} must begin at byte ${expectedBegin} of the data, where the one before it ` +
+        `ends, but its data_offsets are [${begin},${tensorEnd}].`,
     );
-    end = offsets[1];
-  }
+    end = tensorEnd;
+  });
   assert(
     end === data.length,
     opName,
     () => `${fileName} must have ${end} bytes of data, where its last tensor ends, but has ${data.length}.`,
   );
-  return entries.map(([name, {dtype, shape, data_offsets: offsets}]) => [
-    name,
-    {dtype, shape, bytes: data.subarray(offsets[0], offsets[1])},
-  ]);
+  tensors.forEach(({dtype, shape, data_offsets: [begin, tensorEnd]}, i) => {
+    add(names[i], {dtype, shape, bytes: new Uint8Array(data.buffer, data.byteOffset + begin, tensorEnd - begin)});
+  });
+}
+
+/** As two lists, for there may be a million. */
+type NamedTensors = {names: string[]; tensors: TensorHeader[]};
+
+function checkedTensors(header: Record<string, unknown>, fileName: string, opName: string): NamedTensors {
+  const names = Object.keys(header).filter((name) => name !== '__metadata__');
+  return {names, tensors: names.map((name) => checkTensorHeader(header[name], name, fileName, opName))};
+}
+
+function inOrderOfBytes({names, tensors}: NamedTensors): NamedTensors {
+  const compare = ({data_offsets: a}: TensorHeader, {data_offsets: b}: TensorHeader) => a[0] - b[0] || a[1] - b[1];
+  // Nearly every writer lists them so.
+  if (tensors.every((tensor, i) => i === 0 || compare(tensors[i - 1], tensor) <= 0)) {
+    return {names, tensors};
+  }
+  const order = [...tensors.keys()].sort((a, b) => compare(tensors[a], tensors[b]));
+  return {names: order.map((i) => names[i]), tensors: order.map((i) => tensors[i])};
 }
 
 function splitFile(
@@ -150,7 +173,12 @@ function splitFile(
       `${fileName} must have a header of ${headerLength} bytes, as its first 8 say, but has ${bytes.length - 8} after ` +
       `them. Is it a whole safetensors file?`,
   );
-  const header = parseJson(new TextDecoder().decode(bytes.subarray(8, 8 + headerLength)));
+  assert(
+    headerLength <= MAX_HEADER_BYTES,
+    opName,
+    () => `${fileName} must have a header of at most ${MAX_HEADER_BYTES} bytes, but it has ${headerLength}.`,
+  );
+  const header = parseJson(bytes.subarray(8, 8 + headerLength));
   assert(
     isRecord(header),
     opName,
@@ -159,10 +187,11 @@ function splitFile(
   return {header: header as Record<string, unknown>, data: bytes.subarray(8 + headerLength)};
 }
 
-/** undefined where the text is no JSON. */
-function parseJson(text: string): unknown {
+/** undefined where the bytes are no JSON in UTF-8. */
+function parseJson(bytes: Uint8Array): unknown {
   try {
-    return JSON.parse(text);
+    // A copy, for browsers refuse to decode shared memory.
+    return JSON.parse(new TextDecoder('utf-8', {fatal: true, ignoreBOM: true}).decode(bytes.slice()));
   } catch {
     return undefined;
   }
@@ -175,23 +204,34 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 const areCounts = (values: unknown): values is number[] =>
   Array.isArray(values) && values.every((value) => Number.isSafeInteger(value) && value >= 0);
 
-function assertTensorHeader(entry: unknown, what: string, opName: string): asserts entry is TensorHeader {
+/** Newer versions of the format have dtypes that are not known here: they are taken as they come. */
+const isDtype = (value: unknown): value is string => typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,31}$/.test(value);
+
+function checkTensorHeader(entry: unknown, name: string, fileName: string, opName: string): TensorHeader {
   const {dtype, shape, data_offsets: offsets} = isRecord(entry) ? entry : {};
   const areOffsets = areCounts(offsets) && offsets.length === 2 && offsets[0] <= offsets[1];
-  if (typeof dtype !== 'string' || !areCounts(shape) || !areOffsets) {
+  if (!isDtype(dtype) || !areCounts(shape) || !areOffsets) {
     throw new Error(
-      `Error in ${opName}: ${what} must have a dtype, a shape and two ascending data_offsets, but is ` +
-        `${JSON.stringify(entry)}.`,
+      `Error in ${opName}: ${nameOf(name)} of ${fileName} must have a dtype, a shape and two ascending data_offsets, ` +
+        `but is ${shorten(entry)}.`,
     );
   }
-  const bytesPerValue = bytesOfDtype[dtype];
   const numBytes = offsets[1] - offsets[0];
-  const expected = shape.reduce((product, length) => product * length, bytesPerValue ?? 1);
+  const expected = numBytesOf(dtype, shape);
   assert(
-    bytesPerValue == null || numBytes === expected,
+    expected == null || expected === numBytes,
     opName,
-    () => `${what} must take ${expected} bytes as ${dtype} [${shape}], but its data_offsets [${offsets}] span ${numBytes}.`,
+    () =>
+      `${nameOf(name)} of ${fileName} must take ${expected} bytes as ${dtype} ${shorten(shape)}, but its data_offsets ` +
+      `[${offsets}] span ${numBytes}.`,
   );
+  return entry as TensorHeader;
+}
+
+/** How many bytes a tensor takes, or undefined for a dtype that is not known here. */
+function numBytesOf(dtype: string, shape: readonly number[]): number | undefined {
+  const bits = bitsOfDtype.get(dtype);
+  return bits && (shape.includes(0) ? 0 : shape.reduce((product, length) => product * length, bits / 8));
 }
 
 export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
@@ -210,23 +250,28 @@ export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
  * @throws if the dtype is another, or `bytes` are not as many as dtype and shape take.
  */
 export function safetensorsValues(tensor: SafetensorsTensor): Float32Array {
-  const opName = 'safetensorsValues';
-  const {dtype, shape, bytes} = tensor;
-  assert(
-    readableDtypes.includes(dtype),
-    opName,
-    () => `the tensor's dtype must be ${readableDtypes.join(' or ')}, but is ${dtype}.`,
-  );
-  const size = shape.reduce((product, length) => product * length, 1);
-  const numBytes = size * bytesOfDtype[dtype]!;
-  assert(
-    bytes.length === numBytes,
-    opName,
-    () => `the tensor must have ${numBytes} bytes as ${dtype} [${shape}], but has ${bytes.length}.`,
-  );
-  const values = new Float32Array(size);
+  const misfit = misfitOf(tensor);
+  assert(misfit == null, 'safetensorsValues', () => `tensor must be ${misfit!.expected}, but is ${misfit!.given}.`);
+  const values = new Float32Array((8 * tensor.bytes.length) / bitsOfDtype.get(tensor.dtype)!);
   readValues(tensor, 0, values);
   return values;
+}
+
+export type Misfit = {expected: string; given: string};
+
+/** Why the values of what is given for a tensor cannot be read, or undefined where they can. */
+export function misfitOf(tensor: unknown): Misfit | undefined {
+  if (!isRecord(tensor) || typeof tensor.dtype !== 'string' || !areCounts(tensor.shape) || !isUint8Array(tensor.bytes)) {
+    return {expected: 'a dtype, a shape and bytes in a Uint8Array', given: shorten(tensor)};
+  }
+  const {dtype, shape, bytes} = tensor;
+  if (!readableDtypes.includes(dtype)) {
+    return {expected: readableDtypes.join(' or '), given: shortenText(dtype)};
+  }
+  const numBytes = numBytesOf(dtype, shape);
+  return bytes.length === numBytes
+    ? undefined
+    : {expected: `${numBytes} bytes as ${dtype} ${shorten(shape)}`, given: `${bytes.length} bytes`};
 }
 
 /**
