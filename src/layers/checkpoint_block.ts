@@ -4,30 +4,30 @@ import {assert} from '../ops/checks';
 import {
   checkpointLayout,
   type CheckpointLayout,
-  type CheckpointTensor,
   type MoeModelConfig,
   type TransposedMatrices,
   whyLayerMayDiffer,
 } from './checkpoint_layouts';
 import {type WeightName, weightNames} from './expert_weights';
 import {
+  misfitOf,
   parseSafetensors,
-  readableDtypes,
   readValues,
   type SafetensorsBytes,
   type SafetensorsTensor,
   type SafetensorsTensors,
 } from './safetensors';
+import {shorten, shortenText} from './shorten';
 
 /** The bytes of one safetensors file, a list of those of several, or tensors as readSafetensors gives them. */
 export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
 
 export type LoadMoeCheckpointOptions = {
-  layer: number;
+  layerIndex: number;
   prefix?: string | null;
 };
 
-/** A weight of the block, with the tensors of the files that it is the concatenation of. */
+/** A weight of the block, with the tensors of the files, of one size, that it is the concatenation of. */
 export type StoredWeight = {
   shape: number[];
   tensors: SafetensorsTensor[];
@@ -42,61 +42,80 @@ export type StoredBlock = {
 
 /** A Map of another window is one, too. */
 function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
-  return Object.prototype.toString.call(files) === '[object Map]';
+  try {
+    Map.prototype.has.call(files, '');
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Finds and checks every tensor of the block; none is read. */
 export function readBlock(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  {layer, prefix}: Partial<LoadMoeCheckpointOptions>,
+  {layerIndex, prefix}: Partial<LoadMoeCheckpointOptions>,
   opName: string,
 ): StoredBlock {
   assert(
-    Number.isInteger(layer) && layer! >= 0,
+    Number.isSafeInteger(layerIndex) && layerIndex! >= 0,
     opName,
-    () => `options.layer must be the number of a layer, from 0, but is ${String(layer)}.`,
+    () => `layerIndex must be the number of a layer, from 0, but is ${shorten(layerIndex)}.`,
+  );
+  assert(
+    prefix == null || typeof prefix === 'string',
+    opName,
+    () => `prefix must be a string, but is ${shorten(prefix)}.`,
   );
   const tensors = isTensorMap(files) ? files : parseSafetensors(files, opName);
-  const at = `${prefix ?? 'model.'}layers.${layer}.`;
+  const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
   const layout = checkpointLayout(config, {at, hasTensor: (name) => tensors.has(name)}, opName);
   const problems: string[] = [];
   const stored = new Map<WeightName, StoredWeight>();
   for (const name of weightNames) {
     const weight = layout.weights[name];
     if (weight != null) {
-      const found = weight.tensors.map(({name: source}) => tensors.get(source));
-      problems.push(...weight.tensors.flatMap((wanted, i) => problemOf(wanted, found[i]) ?? []));
-      stored.set(name, {...weight, tensors: found.flatMap((source) => source ?? [])});
+      const found: SafetensorsTensor[] = [];
+      const {count, shape, nameOf} = weight.tensors;
+      for (let i = 0; i < count && problems.length <= MAX_LISTED_PROBLEMS; i++) {
+        const source = tensors.get(nameOf(i));
+        const problem = problemOf(source, shape);
+        if (problem == null) {
+          found.push(source!);
+        } else {
+          problems.push(`${shortenText(nameOf(i))}: ${problem}`);
+        }
+      }
+      stored.set(name, {...weight, tensors: found});
     }
   }
   const [example = 'none at all'] = tensors.keys();
-  const what = `the checkpoint must have the tensors of a ${String(config['model_type'])} block (it has ${example}, …)`;
-  assertNone(problems, what, opName, whyLayerMayDiffer(config, layer!));
+  const what =
+    `the checkpoint must have the tensors of a ${String(config['model_type'])} block ` +
+    `(it has ${shortenText(String(example))}, …)`;
+  assertNone(problems, what, opName, whyLayerMayDiffer(config, layerIndex!));
   return {layout, stored};
 }
 
-function problemOf({name, shape}: CheckpointTensor, found: SafetensorsTensor | undefined): string | undefined {
+function problemOf(found: SafetensorsTensor | undefined, shape: number[]): string | undefined {
   if (found == null) {
-    return `${name}: expected [${shape}], but there is none`;
+    return `expected [${shape}], but there is none`;
   }
-  if (!util.arraysEqual(found.shape, shape)) {
-    return `${name}: expected [${shape}], but is [${found.shape}]`;
+  const misfit = misfitOf(found);
+  if (misfit != null) {
+    return `expected ${misfit.expected}, but is ${misfit.given}`;
   }
-  if (!readableDtypes.includes(found.dtype)) {
-    return `${name}: expected ${readableDtypes.join(' or ')}, but is ${found.dtype}`;
-  }
-  return undefined;
+  return util.arraysEqual(found.shape, shape) ? undefined : `expected [${shape}], but is ${shorten(found.shape)}`;
 }
 
 const MAX_LISTED_PROBLEMS = 10;
 
+/** Throws the first problems; one more than are listed says that there are more. */
 export function assertNone(problems: string[], what: string, opName: string, reasons: string[] = []): void {
   assert(problems.length === 0, opName, () => {
     const listed = problems.slice(0, MAX_LISTED_PROBLEMS);
-    const numMore = problems.length - listed.length;
-    const more = numMore > 0 ? [`… and ${numMore} more`] : [];
-    return [`${what}, but ${problems.length} do not fit:`, ...listed, ...more, ...reasons].join('\n');
+    const count = problems.length > listed.length ? `more than ${listed.length}` : listed.length;
+    return [`${what}, but ${count} do not fit:`, ...listed, ...reasons].join('\n');
   });
 }
 
@@ -134,14 +153,14 @@ function valuesOf({tensors, transposed}: StoredWeight, from: number, size: numbe
 
 /** Fills `out` with the values of the concatenated tensors from the `from`-th on. */
 function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Float32Array): void {
-  let begin = -from;
-  for (const stored of tensors) {
-    const end = begin + util.sizeFromShape(stored.shape);
-    const [first, last] = [Math.max(begin, 0), Math.min(end, out.length)];
-    if (first < last) {
-      readValues(stored, first - begin, out.subarray(first, last));
-    }
-    begin = end;
+  const tensorSize = util.sizeFromShape(tensors[0].shape);
+  let filled = 0;
+  while (filled < out.length) {
+    const index = Math.floor((from + filled) / tensorSize);
+    const first = from + filled - index * tensorSize;
+    const end = Math.min(filled + tensorSize - first, out.length);
+    readValues(tensors[index], first, out.subarray(filled, end));
+    filled = end;
   }
 }
 

@@ -6,14 +6,24 @@
  */
 import type {MoeActivation, MoeTopkScoring} from '../kernel_names';
 import {assert} from '../ops/checks';
-import {SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
+import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
+import {checkRouting} from '../ops/moe_topk';
 import type {WeightName} from './expert_weights';
+import {shorten, shortenText} from './shorten';
+
+/** int32 is the widest index that tfjs has. */
+const MAX_SIZE = 2 ** 31 - 1;
+const MAX_EXPERTS = 2 ** 20;
 
 /** The parsed config.json of a checkpoint. */
 export type MoeModelConfig = Readonly<Record<string, unknown>>;
 
-/** A tensor of the checkpoint, with the shape that it must have. */
-export type CheckpointTensor = {name: string; shape: number[]};
+/** Tensors of the checkpoint that must have one shape, named when asked for: there may be millions. */
+export type CheckpointTensors = {
+  count: number;
+  shape: number[];
+  nameOf: (index: number) => string;
+};
 
 /**
  * The matrices of a tensor that are to be transposed. `gatesFirst`: their columns are gate 0, up 0, gate 1, …, and
@@ -24,7 +34,7 @@ export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: bo
 /** A weight of the block: the concatenation of tensors of the checkpoint. */
 export type CheckpointWeight = {
   shape: number[];
-  tensors: CheckpointTensor[];
+  tensors: CheckpointTensors;
   /** Absent where the values lie as they should. */
   transposed?: TransposedMatrices;
 };
@@ -67,45 +77,55 @@ type LayoutOf = (config: ConfigReader, block: CheckpointBlock) => CheckpointLayo
 
 const weight = (
   shape: number[],
-  tensors: CheckpointTensor[],
+  tensors: CheckpointTensors,
   transposed?: TransposedMatrices,
 ): CheckpointWeight => ({shape, tensors, transposed});
+
+const named = (shape: number[], ...names: string[]): CheckpointTensors => ({
+  count: names.length,
+  shape,
+  nameOf: (index) => names[index],
+});
 
 /** [out, in] as torch.nn.Linear has it, under the one of its names that the checkpoint has, or the first. */
 function routerKernel({numExperts, hiddenSize}: Sizes, {at, hasTensor}: CheckpointBlock, ...names: string[]) {
   const paths = names.map((name) => at + name);
-  const name = paths.find(hasTensor) ?? paths[0];
-  const shape = [numExperts, hiddenSize];
-  return weight([hiddenSize, numExperts], [{name, shape}], {rows: numExperts, columns: hiddenSize});
+  const tensors = named([numExperts, hiddenSize], paths.find(hasTensor) ?? paths[0]);
+  return weight([hiddenSize, numExperts], tensors, {rows: numExperts, columns: hiddenSize});
 }
 
-type ExpertTensors = {w1: CheckpointTensor[]; w2: CheckpointTensor[]};
+type ExpertTensors = {w1: CheckpointTensors; w2: CheckpointTensors};
 
 /** Three tensors an expert: `<path>.<expert>.<gate, up or down>.weight`. */
 function tensorsPerExpert(path: string, [gate, up, down]: [string, string, string], sizes: Sizes): ExpertTensors {
   const {numExperts, hiddenSize, intermediateSize} = sizes;
-  const experts = Array.from({length: numExperts}, (_, e) => `${path}.${e}`);
   return {
-    w1: experts.flatMap((expert) =>
-      [gate, up].map((name) => ({name: `${expert}.${name}.weight`, shape: [intermediateSize, hiddenSize]})),
-    ),
-    w2: experts.map((expert) => ({name: `${expert}.${down}.weight`, shape: [hiddenSize, intermediateSize]})),
+    w1: {
+      count: 2 * numExperts,
+      shape: [intermediateSize, hiddenSize],
+      nameOf: (index) => `${path}.${index >> 1}.${index % 2 === 0 ? gate : up}.weight`,
+    },
+    w2: {
+      count: numExperts,
+      shape: [hiddenSize, intermediateSize],
+      nameOf: (expert) => `${path}.${expert}.${down}.weight`,
+    },
   };
 }
 
 /** Two tensors for all experts, an output a row. */
 function stackedTensors(w1: string, w2: string, {numExperts, hiddenSize, intermediateSize}: Sizes): ExpertTensors {
   return {
-    w1: [{name: w1, shape: [numExperts, 2 * intermediateSize, hiddenSize]}],
-    w2: [{name: w2, shape: [numExperts, hiddenSize, intermediateSize]}],
+    w1: named([numExperts, 2 * intermediateSize, hiddenSize], w1),
+    w2: named([numExperts, hiddenSize, intermediateSize], w2),
   };
 }
 
-/** The first of the ways to have experts of which the checkpoint has any tensor, or the first of all. */
-function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, ...ways: ExpertTensors[]) {
+/** `stacked` where the checkpoint has any tensor of it, else `usual`. */
+function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, usual: ExpertTensors, stacked: ExpertTensors) {
   const {numExperts, hiddenSize, intermediateSize} = sizes;
-  const isThere = ({w1, w2}: ExpertTensors) => [...w1, ...w2].some(({name}) => hasTensor(name));
-  const {w1, w2} = ways.find(isThere) ?? ways[0];
+  const isStacked = hasTensor(stacked.w1.nameOf(0)) || hasTensor(stacked.w2.nameOf(0));
+  const {w1, w2} = isStacked ? stacked : usual;
   return {
     w1: weight([numExperts, 2 * intermediateSize, hiddenSize], w1),
     w2: weight([numExperts, hiddenSize, intermediateSize], w2),
@@ -114,10 +134,9 @@ function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, ...ways: Expe
 
 /** One gated expert for all tokens; `w1` names its gate and its up, or both in one. */
 function sharedExpert(w1: string[], w2: string, hiddenSize: number, sharedSize: number) {
-  const rows = (2 * sharedSize) / w1.length;
   return {
-    shared_w1: weight([2 * sharedSize, hiddenSize], w1.map((name) => ({name, shape: [rows, hiddenSize]}))),
-    shared_w2: weight([hiddenSize, sharedSize], [{name: w2, shape: [hiddenSize, sharedSize]}]),
+    shared_w1: weight([2 * sharedSize, hiddenSize], named([(2 * sharedSize) / w1.length, hiddenSize], ...w1)),
+    shared_w2: weight([hiddenSize, sharedSize], named([hiddenSize, sharedSize], w2)),
   };
 }
 
@@ -183,14 +202,14 @@ const qwen2Moe: LayoutOf = (config, block) => {
   const {at} = block;
   const layout = qwen3Moe(config, block);
   const {hiddenSize} = layout;
-  const sharedIntermediateSize = config.positiveInteger('shared_expert_intermediate_size');
+  const sharedIntermediateSize = config.size('shared_expert_intermediate_size');
   return {
     ...layout,
     sharedIntermediateSize,
     weights: {
       ...layout.weights,
       ...sharedProjections(`${at}mlp.shared_expert`, hiddenSize, sharedIntermediateSize),
-      shared_gate: weight([hiddenSize, 1], [{name: `${at}mlp.shared_expert_gate.weight`, shape: [1, hiddenSize]}]),
+      shared_gate: weight([hiddenSize, 1], named([1, hiddenSize], `${at}mlp.shared_expert_gate.weight`)),
     },
   };
 };
@@ -214,7 +233,8 @@ function deepseek(
   routing: Omit<MoeCheckpointRouting, 'activation'> & {routedScalingFactor: number},
 ): CheckpointLayout {
   const sizes = config.sizes('n_routed_experts', 'moe_intermediate_size');
-  const numShared = config.has('n_shared_experts') ? config.integer('n_shared_experts') : 0;
+  const maxShared = Math.floor(MAX_SIZE / sizes.intermediateSize);
+  const numShared = config.has('n_shared_experts') ? config.integer('n_shared_experts', 0, maxShared) : 0;
   const sharedIntermediateSize = numShared * sizes.intermediateSize;
   const shared =
     numShared === 0 ? {} : sharedProjections(`${block.at}mlp.shared_experts`, sizes.hiddenSize, sharedIntermediateSize);
@@ -228,8 +248,8 @@ function deepseek(
 }
 
 const expertGroups = (config: ConfigReader) => ({
-  numExpertGroups: config.positiveInteger('n_group'),
-  topkGroups: config.positiveInteger('topk_group'),
+  numExpertGroups: config.size('n_group'),
+  topkGroups: config.size('topk_group'),
 });
 
 /** DeepseekV2Moe: transformers never renormalizes there, and DeepSeek's own code leaves the scale out when it does. */
@@ -253,7 +273,7 @@ const deepseekV3: LayoutOf = (config, block) => {
     routedScalingFactor: config.number('routed_scaling_factor', 2.5),
   });
   const shape = [layout.numExperts];
-  const score_correction_bias = weight(shape, [{name: `${block.at}mlp.gate.e_score_correction_bias`, shape}]);
+  const score_correction_bias = weight(shape, named(shape, `${block.at}mlp.gate.e_score_correction_bias`));
   return {...layout, weights: {...layout.weights, score_correction_bias}};
 };
 
@@ -283,7 +303,7 @@ const graniteMoe: LayoutOf = (config, block) => {
 const graniteMoeShared: LayoutOf = (config, block) => {
   const {at} = block;
   const layout = graniteMoe(config, block);
-  const sharedIntermediateSize = config.integer('shared_intermediate_size');
+  const sharedIntermediateSize = config.integer('shared_intermediate_size', 0, MAX_SIZE);
   const [w1, w2] = [`${at}shared_mlp.input_linear.weight`, `${at}shared_mlp.output_linear.weight`];
   const shared = sharedIntermediateSize === 0 ? {} : sharedExpert([w1], w2, layout.hiddenSize, sharedIntermediateSize);
   return {...layout, sharedIntermediateSize, weights: {...layout.weights, ...shared}};
@@ -293,7 +313,7 @@ const graniteMoeShared: LayoutOf = (config, block) => {
 const gptOss: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
   const {numExperts: E, hiddenSize: H, intermediateSize: I} = sizes;
-  const one = (name: string, shape: number[]) => [{name: `${block.at}mlp.${name}`, shape}];
+  const one = (name: string, shape: number[]) => named(shape, `${block.at}mlp.${name}`);
   const gateUp = {columns: 2 * I, gatesFirst: true};
   return {
     ...sizes,
@@ -333,13 +353,37 @@ export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock,
   assert(
     typeof config === 'object' && config != null && !Array.isArray(config),
     opName,
-    () => `config must be the parsed config.json of the checkpoint, but is ${JSON.stringify(config)}.`,
+    () => `config must be the parsed config.json of the checkpoint, but is ${shorten(config)}.`,
   );
   const modelType = config['model_type'];
   const isKnown = typeof modelType === 'string' && Object.prototype.hasOwnProperty.call(layouts, modelType);
   const known = Object.keys(layouts).join(', ');
-  assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${JSON.stringify(modelType)}.`);
-  return layouts[modelType as string](new ConfigReader(config, opName), block);
+  assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${shorten(modelType)}.`);
+  const layout = layouts[modelType as string](new ConfigReader(config, opName), block);
+  inWordsOfConfig(() => {
+    checkRouting(layout.numExperts, layout.topk, layout.routing, opName);
+    checkActivation({...layout.routing, gated: true}, opName);
+  });
+  return layout;
+}
+
+/** Where config.json has what fusedMoe checks. */
+const configKeys: {[option: string]: string} = {
+  topk: 'num_experts_per_tok',
+  numExpertGroups: 'n_group',
+  topkGroups: 'topk_group',
+  routedScalingFactor: 'routed_scaling_factor',
+  swigluAlpha: 'swiglu_alpha',
+  swigluLimit: 'swiglu_limit',
+};
+
+function inWordsOfConfig(check: () => void): void {
+  try {
+    check();
+  } catch (error) {
+    const options = new RegExp(`\\b(${Object.keys(configKeys).join('|')})\\b`, 'g');
+    throw new Error((error as Error).message.replace(options, (option) => `config.${configKeys[option]}`));
+  }
 }
 
 /** What config.json says of why layer `layer` may not have what its family's layers have. */
@@ -348,8 +392,9 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   const {mlp_only_layers: denseLayers, decoder_sparse_step: step} = config;
   const reasons: string[] = [];
   if (quantization != null) {
-    const {quant_method: method = 'quantization_config'} = quantization as {quant_method?: unknown};
-    reasons.push(`The checkpoint is quantized (${String(method)}); take one in bfloat16.`);
+    const {quant_method: method} = quantization as {quant_method?: unknown};
+    const how = typeof method === 'string' ? shortenText(method) : 'config.quantization_config';
+    reasons.push(`The checkpoint is quantized (${how}); take one in bfloat16.`);
   }
   if (typeof numLayers === 'number' && layer >= numLayers) {
     reasons.push(`config.num_hidden_layers is ${numLayers}, and layers are counted from 0.`);
@@ -358,7 +403,7 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
     reasons.push(`Layers before ${numDense} have no experts (config.first_k_dense_replace).`);
   }
   if (Array.isArray(denseLayers) && denseLayers.includes(layer)) {
-    reasons.push(`Layers ${denseLayers.join(', ')} have no experts (config.mlp_only_layers).`);
+    reasons.push(`Layer ${layer} has no experts (config.mlp_only_layers).`);
   }
   if (isInteger(step) && step > 1 && (layer + 1) % step !== 0) {
     reasons.push(`Only layers ${step - 1}, ${2 * step - 1}, … have experts (config.decoder_sparse_step).`);
@@ -392,16 +437,19 @@ class ConfigReader {
     return !this.has(key) && this.has(other) ? other : key;
   }
 
-  positiveInteger(key: string): number {
-    return this.checked(key, 'a positive integer', (value): value is number => isInteger(value) && value >= 1);
+  /** A length of tensors' axes. */
+  size(key: string): number {
+    return this.integer(key, 1, MAX_SIZE);
   }
 
-  integer(key: string): number {
-    return this.checked(key, 'an integer of at least 0', (value): value is number => isInteger(value) && value >= 0);
+  integer(key: string, min: number, max: number, maxIs = String(max)): number {
+    const fits = (value: unknown): value is number => isInteger(value) && value >= min && value <= max;
+    return this.checked(key, `an integer from ${min} to ${maxIs}`, fits);
   }
 
   number(key: string, byDefault: number): number {
-    return this.checked(key, 'a finite number', (value): value is number => Number.isFinite(value), byDefault);
+    const fits = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
+    return this.checked(key, 'a number that fits float32', fits, byDefault);
   }
 
   boolean(key: string, byDefault: boolean): boolean {
@@ -410,18 +458,14 @@ class ConfigReader {
 
   sizes(numExpertsKey: string, intermediateSizeKey: string): Sizes {
     return {
-      numExperts: this.positiveInteger(numExpertsKey),
-      hiddenSize: this.positiveInteger('hidden_size'),
-      intermediateSize: this.positiveInteger(intermediateSizeKey),
+      numExperts: this.integer(numExpertsKey, 1, MAX_EXPERTS),
+      hiddenSize: this.size('hidden_size'),
+      intermediateSize: this.size(intermediateSizeKey),
     };
   }
 
   topk({numExperts}: Sizes): number {
-    return this.checked(
-      'num_experts_per_tok',
-      `an integer from 1 to the number of experts (${numExperts})`,
-      (value): value is number => isInteger(value) && value >= 1 && value <= numExperts,
-    );
+    return this.integer('num_experts_per_tok', 1, numExperts, `the number of experts (${numExperts})`);
   }
 
   activation(): MoeActivation {
@@ -444,7 +488,7 @@ class ConfigReader {
     byDefault?: Value,
   ): Value {
     const value = this.config[key] ?? byDefault;
-    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${JSON.stringify(value)}.`);
+    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${shorten(value)}.`);
     return value as Value;
   }
 }

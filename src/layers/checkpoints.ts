@@ -13,10 +13,12 @@ import {
 } from './checkpoint_block';
 import {
   checkpointLayout,
+  type CheckpointLayout,
   type MoeCheckpointRouting,
   type MoeModelConfig,
 } from './checkpoint_layouts';
 import type {WeightName} from './expert_weights';
+import {shorten} from './shorten';
 
 export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './checkpoint_block';
 export type {MoeModelConfig} from './checkpoint_layouts';
@@ -61,7 +63,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * new DataView(length.buffer).setUint32(0, json.length, true);
  * const file = Uint8Array.of(...length, ...json, ...new Uint8Array(Float32Array.from(values).buffer));
  *
- * const {routerKernel, w1, w2, topk, options} = moeCheckpoint(file, config, {layer: 7});
+ * const {routerKernel, w1, w2, topk, options} = moeCheckpoint(file, config, {layerIndex: 7});
  * await w1.array(); // => [[[2], [3]], [[-1], [-1]]]
  * const x = tf.tensor2d([[1], [-2]]);
  * await tf.fusedMoe(x, w1, w2, tf.matMul(x, routerKernel), topk, options).array(); // => [[6], [40]]
@@ -70,7 +72,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`. The output of a shared
  * expert, times sigmoid(x . sharedGate) where there is one, is added to that of fusedMoe.
  *
- * What config.model_type may be, and the tensors of each, after `<prefix>layers.<layer>.`:
+ * What config.model_type may be, and the tensors of each, after `<prefix>layers.<layerIndex>.`:
  *
  * | model_type | router | experts |
  * | --- | --- | --- |
@@ -94,7 +96,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * @param files  The bytes of a safetensors file, a list of those of its shards, a tensor being in any of them, or the
  *     Map of readSafetensors: the way to read headers once for many layers.
  * @param config  The checkpoint's config.json, parsed: it has the sizes, and how the router chooses.
- * @param options.layer  Which layer, from 0.
+ * @param options.layerIndex  Which layer of the checkpoint, from 0.
  * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
  * @param options.expertsPerTensor  Give w1 and w2 as lists of tensors of at most so many experts: the way past the size
  *     that a device binds.
@@ -108,8 +110,9 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * Memory: each weight is made on the host in one array, beside at most one matrix that is being transposed.
  *
  * @throws if a file is no safetensors file, config.json lacks what the family needs or asks for what these ops cannot
- *     do; if tensors are missing, of another shape, or of a dtype other than F32, F16 and BF16: one error that names
- *     the first ten, and says where config.json has the reason, such as a dense layer; before any tensor is made.
+ *     do, such as more than 2^20 experts; if tensors are missing, of another shape, of a dtype other than F32, F16 and
+ *     BF16, or of other bytes than those take, also in a Map: one error that names the first ten, and says where
+ *     config.json has the reason, such as a dense layer; before any tensor is made.
  *
  * Source: of each model_type src/transformers/models/<model_type>/ of huggingface/transformers, and for experts stacked
  * or one by one its conversion_mapping.py; Granite's newer names are in sglang's loader.
@@ -130,7 +133,7 @@ export function moeCheckpoint(
   options: MoeCheckpointOptions,
 ): MoeCheckpoint<Tensor3D | Tensor3D[]> {
   const opName = 'moeCheckpoint';
-  const given = checkOptions(options, ['layer', 'prefix', 'expertsPerTensor'], opName);
+  const given = checkOptions(options, ['layerIndex', 'prefix', 'expertsPerTensor'], opName);
   const {expertsPerTensor} = given;
   if (expertsPerTensor != null) {
     assertPositiveInteger(expertsPerTensor, 'expertsPerTensor', opName);
@@ -190,14 +193,14 @@ export type MoeWeightsLayer = {
  *   `model.layers.5.mlp.${name}.weight`,
  *   {dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)},
  * ]));
- * loadMoeCheckpoint(layer, shards, config, {layer: 5});
+ * loadMoeCheckpoint(layer, shards, config, {layerIndex: 5});
  * await model.predict(tf.ones([1, 1])).array(); // => [[24]]
  * ```
  *
  * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
  * @param files  As in moeCheckpoint.
  * @param config  As in moeCheckpoint.
- * @param options.layer  Which layer of the checkpoint, from 0.
+ * @param options.layerIndex  Which layer of the checkpoint, from 0.
  * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
  *
  * The layer must also choose and compute as config.json says; for another topk, say, pass one that says so. A
@@ -213,13 +216,18 @@ export function loadMoeCheckpoint(
   options: LoadMoeCheckpointOptions,
 ): void {
   const opName = 'loadMoeCheckpoint';
-  const given = checkOptions(options, ['layer', 'prefix'], opName);
+  const given = checkOptions(options, ['layerIndex', 'prefix'], opName);
+  assert(
+    Array.isArray(layer?.weights) && typeof layer.getConfig === 'function' && typeof layer.setWeights === 'function',
+    opName,
+    () => `layer must be a MixtureOfExperts layer, but is ${shorten(layer)}.`,
+  );
   assert(
     layer.weights.length > 0,
     opName,
     () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`,
   );
-  const {stored} = readBlock(files, config, given, opName);
+  const {layout, stored} = readBlock(files, config, given, opName);
   const layerWeights = layer.weights.map(({originalName, shape}) => ({
     // tf.layers puts the layer's own name before it.
     name: originalName.slice(originalName.lastIndexOf('/') + 1),
@@ -238,7 +246,7 @@ export function loadMoeCheckpoint(
       problems.push(`${name} [${shape}]: the layer has none`);
     }
   }
-  problems.push(...differencesInArgs(layer, config, opName));
+  problems.push(...differencesInArgs(layer, layout, opName));
   const what = `layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them`;
   assertNone(problems, what, opName);
 
@@ -252,13 +260,13 @@ export function loadMoeCheckpoint(
 }
 
 /** In what a MixtureOfExperts computes otherwise than config.json says, though its weights have the same shapes. */
-function differencesInArgs(layer: MoeWeightsLayer, config: MoeModelConfig, opName: string): string[] {
+function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
   const args = layer.getConfig();
   if (args.numExperts === undefined) {
     return [];
   }
   const given = computedBy(args as MoeLayerConfig, opName);
-  const expected = computedBy(layerConfigOf(config, opName), opName);
+  const expected = computedBy(layerConfigOf(layout, opName), opName);
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
     given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
@@ -284,6 +292,8 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluAlpha' | 'swigluL
   numSharedExperts: number;
   sharedIntermediateSize: number;
   sharedExpertGate: boolean;
+  kernelInitializer: 'zeros';
+  routerInitializer: 'zeros';
 };
 
 /**
@@ -300,20 +310,18 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluAlpha' | 'swigluL
  * ```
  *
  * @param config  The checkpoint's config.json, parsed, of a `model_type` that moeCheckpoint knows.
- * @returns Plain values; add a name, losses and what else training takes.
+ * @returns Plain values; add a name, losses and what else training takes. The initializers are zeros, which cost
+ *     nothing: the layer is there to be filled. To train it from the start, give others after these.
  *
  * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
-  return layerConfigOf(config, 'moeLayerConfig');
+  const opName = 'moeLayerConfig';
+  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, opName), opName);
 }
 
-function layerConfigOf(config: MoeModelConfig, opName: string): MoeLayerConfig {
-  const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = checkpointLayout(
-    config,
-    {at: '', hasTensor: () => false},
-    opName,
-  );
+function layerConfigOf(layout: CheckpointLayout, opName: string): MoeLayerConfig {
+  const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
   const {swigluAlpha = SWIGLU_ALPHA, swigluLimit = SWIGLU_LIMIT, ...options} = routing;
   const assertIs = (name: string, value: number, expected: number) =>
     assert(value === expected, opName, () => `config.${name} must be ${expected} for the layer, but is ${value}.`);
@@ -331,6 +339,8 @@ function layerConfigOf(config: MoeModelConfig, opName: string): MoeLayerConfig {
     numSharedExperts: sharedIntermediateSize > 0 ? 1 : 0,
     sharedIntermediateSize,
     sharedExpertGate: weights.shared_gate != null,
+    kernelInitializer: 'zeros',
+    routerInitializer: 'zeros',
   };
 }
 

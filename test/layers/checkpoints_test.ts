@@ -1,7 +1,7 @@
 /** Every layout of checkpoints that moeCheckpoint knows, in files written here, against the naive loops. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/layers/checkpoints';
-import {readSafetensors} from '../../src/layers/safetensors';
+import {readSafetensors, type SafetensorsTensor} from '../../src/layers/safetensors';
 import * as tf from '../../src/tf';
 import {block, type CheckpointCase, checkpointCases, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
 import {expectFloats, expectWithin} from '../support/expect';
@@ -13,7 +13,7 @@ const {H, E, I} = sizes;
 
 const caseOf = (name: string): CheckpointCase => checkpointCases.find((checkpoint) => checkpoint.name === name)!;
 const bytesOf = (checkpoint: CheckpointCase) => safetensorsFile(writtenTensors(checkpoint));
-const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layer: 3});
+const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
 
 /** What the model's block gives for block.x, without its shared expert. */
 function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
@@ -76,23 +76,23 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
       odd.set(file, 3);
       return odd.subarray(3, 3 + file.length);
     });
-    await expectRight(moeCheckpoint(shards, checkpoint.config, {layer: 3}), checkpoint);
+    await expectRight(moeCheckpoint(shards, checkpoint.config, {layerIndex: 3}), checkpoint);
     const buffers = shards.map((shard) => shard.slice().buffer);
-    await expectRight(moeCheckpoint(buffers, checkpoint.config, {layer: 3}), checkpoint);
-    await expectRight(moeCheckpoint(readSafetensors(buffers), checkpoint.config, {layer: 3}), checkpoint);
+    await expectRight(moeCheckpoint(buffers, checkpoint.config, {layerIndex: 3}), checkpoint);
+    await expectRight(moeCheckpoint(readSafetensors(buffers), checkpoint.config, {layerIndex: 3}), checkpoint);
   });
 
   it('takes another prefix', async () => {
     const checkpoint = caseOf('mixtral');
     const file = safetensorsFile(writtenTensors(checkpoint, 'language_model.'));
-    const result = moeCheckpoint(file, checkpoint.config, {layer: 3, prefix: 'language_model.'});
+    const result = moeCheckpoint(file, checkpoint.config, {layerIndex: 3, prefix: 'language_model.'});
     await expectFloats(result.w1, w1, 'w1');
   });
 
   it('gives experts in parts', async () => {
     for (const name of ['mixtral', 'granitemoe', 'gpt_oss']) {
       const checkpoint = caseOf(name);
-      const result = moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layer: 3, expertsPerTensor: 3});
+      const result = moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, expertsPerTensor: 3});
       expect(result.w1.map(({shape}) => shape)).toEqual([[3, 2 * I, H], [1, 2 * I, H]]);
       expect(result.w2.map(({shape}) => shape)).toEqual([[3, H, I], [1, H, I]]);
       await expectFloats(tf.concat(result.w1), w1, `w1 of ${name}`);
@@ -111,6 +111,54 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
+  it('takes very many experts', async () => {
+    const [one, ten] = [1, 10].map((value): SafetensorsTensor =>
+      ({dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)}));
+    // More than a call takes arguments.
+    const numExperts = 70_000;
+    const gate = {dtype: 'F32', shape: [numExperts, 1], bytes: new Uint8Array(4 * numExperts)};
+    const tensors = new Map<string, SafetensorsTensor>([['model.layers.0.block_sparse_moe.gate.weight', gate]]);
+    for (let e = 0; e < numExperts; e++) {
+      const path = `model.layers.0.block_sparse_moe.experts.${e}`;
+      tensors.set(`${path}.w1.weight`, one).set(`${path}.w2.weight`, e === numExperts - 1 ? ten : one).set(`${path}.w3.weight`, ten);
+    }
+    const config = {...caseOf('mixtral').config, num_local_experts: numExperts, hidden_size: 1, intermediate_size: 1};
+    const {w1: first, w2: second} = moeCheckpoint(tensors, config, {layerIndex: 0, expertsPerTensor: 50_000});
+    expect(first.map(({shape}) => shape)).toEqual([[50_000, 2, 1], [20_000, 2, 1]]);
+    expect([...(await first[1].data()).subarray(-4)]).toEqual([1, 10, 1, 10]);
+    expect([...(await second[1].data()).subarray(-3)]).toEqual([1, 1, 10]);
+  });
+
+  const broken: Array<[name: string, tensor: (whole: SafetensorsTensor) => unknown, problem: string]> = [
+    ['too few bytes', (whole) => ({...whole, bytes: whole.bytes.subarray(2)}), 'expected 32 bytes as BF16 [4,4], but is 30 bytes'],
+    ['no bytes', (whole) => ({...whole, bytes: new Uint8Array()}), 'expected 32 bytes as BF16 [4,4], but is 0 bytes'],
+    ['too many bytes', (whole) => ({...whole, bytes: new Uint8Array(33)}), 'expected 32 bytes as BF16 [4,4], but is 33 bytes'],
+    ['the bytes of another dtype', (whole) => ({...whole, dtype: 'F32'}), 'expected 64 bytes as F32 [4,4], but is 32 bytes'],
+    ['a dtype of every object', (whole) => ({...whole, dtype: 'constructor'}), 'expected F32 or F16 or BF16, but is constructor'],
+    ['values for bytes', (whole) => ({...whole, bytes: new Float32Array(8)}),
+      'expected a dtype, a shape and bytes in a Uint8Array, but is {"dtype":"BF16","shape":[4,4],"bytes":Float32Array}'],
+    ['no shape', (whole) => ({...whole, shape: undefined}),
+      'expected a dtype, a shape and bytes in a Uint8Array, but is {"dtype":"BF16","shape":undefined,"bytes":Uint8Array}'],
+    ['no tensor', () => 7, 'expected a dtype, a shape and bytes in a Uint8Array, but is 7'],
+    ['null', () => null, 'expected [4,4], but there is none'],
+  ];
+  for (const [name, breakTensor, problem] of broken) {
+    it(`says that a Map has ${name} for a tensor, and loads nothing`, async () => {
+      const {config, ...checkpoint} = caseOf('mixtral');
+      const tensors = readSafetensors(safetensorsFile(writtenTensors(checkpoint)));
+      const router = 'model.layers.3.block_sparse_moe.gate.weight';
+      tensors.set(router, breakTensor(tensors.get(router)!) as SafetensorsTensor);
+      const layer = builtLayer(experts);
+      const before = tf.memory();
+      const message = 'the checkpoint must have the tensors of a mixtral block (it has model.layers.3.block_sparse_moe.gate.weight, …), ' +
+        `but 1 do not fit:\n${router}: ${problem}`;
+      expect(() => moeCheckpoint(tensors, config, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
+      expect(() => loadMoeCheckpoint(layer, tensors, config, {layerIndex: 3})).toThrowError(`Error in loadMoeCheckpoint: ${message}`);
+      expect(tf.memory()).toEqual(before);
+      await expectFloats(layer.getWeights()[1], new Array<number>(E * 2 * I * H).fill(7), 'w1');
+    });
+  }
+
   it('names every tensor that is missing, of another shape or of another dtype, and makes none', () => {
     const checkpoint = caseOf('granitemoeshared, newer names');
     const tensors = writtenTensors(checkpoint)
@@ -120,7 +168,7 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
     const outputLinear = 'model.layers.3.shared_mlp.output_linear.weight';
     stored.set(outputLinear, {...stored.get(outputLinear)!, dtype: 'I16'});
     const before = tf.memory().numTensors;
-    expect(() => moeCheckpoint(stored, checkpoint.config, {layer: 3})).toThrowError(
+    expect(() => moeCheckpoint(stored, checkpoint.config, {layerIndex: 3})).toThrowError(
       'Error in moeCheckpoint: the checkpoint must have the tensors of a granitemoeshared block (it has ' +
       'model.layers.3.block_sparse_moe.router.weight, …), but 3 do not fit:\n' +
       'model.layers.3.block_sparse_moe.experts.gate_up_proj: expected [4,6,4], but is [4,4,6]\n' +
@@ -167,7 +215,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
         {...checkpoint.weights, w2: block.down, w1, router_kernel: transposed(block.router)};
       const layer = builtLayer(Object.fromEntries(Object.entries(wanted).map(([weight, values]) => [weight, shapeOf(values)])));
       const before = tf.memory().numTensors;
-      loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+      loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
       expect(tf.memory().numTensors).toBe(before);
       expect(layer.weights.length).toBe(Object.keys(wanted).length);
       for (const variable of layer.weights) {
@@ -183,12 +231,12 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       const config = name === 'gpt_oss' ? {...checkpoint.config, swiglu_alpha: 1.702, swiglu_limit: 7} : checkpoint.config;
       const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [H]});
       const model = tf.sequential({layers: [layer]});
-      loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layer: 3});
+      loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layerIndex: 3});
       const given = model.predict(tf.tensor2d(block.x)) as tf.Tensor;
       const expected = tf.tidy(() => {
         const x = tf.tensor2d(block.x);
         const {routerKernel, routerBias, w1: first, w2: second, sharedW1, sharedW2, sharedGate, topk, options} =
-          moeCheckpoint(bytesOf(checkpoint), config, {layer: 3});
+          moeCheckpoint(bytesOf(checkpoint), config, {layerIndex: 3});
         const logits = tf.add(tf.matMul(x, routerKernel), routerBias ?? tf.scalar(0)) as tf.Tensor2D;
         const out = tf.fusedMoe(x, first, second, logits, topk, options);
         if (sharedW1 == null || sharedW2 == null) {
@@ -207,7 +255,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
   it('sets a score_correction_bias that the checkpoint has not to 0', async () => {
     const layer = builtLayer({...experts, score_correction_bias: [E]});
     const checkpoint = caseOf('qwen3_moe');
-    loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+    loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
     await expectFloats(layer.getWeights()[3], [0, 0, 0, 0], 'score_correction_bias');
   });
 
@@ -220,8 +268,8 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     tf.sequential({layers: [inWords]});
     tf.sequential({layers: [otherwise]});
     const file = bytesOf(caseOf('mixtral'));
-    loadMoeCheckpoint(inWords, file, config, {layer: 3});
-    expect(() => loadMoeCheckpoint(otherwise, file, config, {layer: 3})).toThrowError(
+    loadMoeCheckpoint(inWords, file, config, {layerIndex: 3});
+    expect(() => loadMoeCheckpoint(otherwise, file, config, {layerIndex: 3})).toThrowError(
       `Error in loadMoeCheckpoint: layer '${otherwise.name}' must have the checkpoint's weights and arguments, as moeLayerConfig ` +
       'gives them, but 3 do not fit:\ntopk: expected 2, but the layer has 3\nrenormalize: expected true, but the layer has false\n' +
       'activation: expected silu, but the layer has gelu');
@@ -231,15 +279,19 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     const checkpoint = caseOf('qwen2_moe');
     const layer = builtLayer({...experts, w1: [E, I, H], w2_bias: [E, H]});
     const before = tf.memory().numTensors;
-    const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layer: 3});
+    const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
     expect(call).toThrowError(
       `Error in loadMoeCheckpoint: layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them, ` +
       'but 5 do not fit:\nw1: expected [4,6,4], but the layer has [4,3,4]\nw2_bias [4,4]: the checkpoint has none\n' +
       'shared_w1 [12,4]: the layer has none\nshared_w2 [4,6]: the layer has none\nshared_gate [4,1]: the layer has none');
     expect(tf.memory().numTensors).toBe(before);
     await expectFloats(layer.getWeights()[0], new Array<number>(H * E).fill(7), 'router_kernel');
+    for (const [given, what] of [[null, 'null'], [{}, '{}'], [{weights: []}, '{"weights":[]}'], ['moe', '"moe"'], [7, '7']] as const) {
+      expect(() => loadMoeCheckpoint(given as unknown as StandInLayer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3})).toThrowError(
+        `Error in loadMoeCheckpoint: layer must be a MixtureOfExperts layer, but is ${what}.`);
+    }
     const unbuilt = new StandInLayer(experts);
-    expect(() => loadMoeCheckpoint(unbuilt, bytesOf(checkpoint), checkpoint.config, {layer: 3})).toThrowError(
+    expect(() => loadMoeCheckpoint(unbuilt, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3})).toThrowError(
       `Error in loadMoeCheckpoint: layer '${unbuilt.name}' must be built, but has no weights. Call it, or its model, once first.`);
   });
 });
@@ -250,10 +302,12 @@ describe('moeLayerConfig', () => {
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'sigmoid', renormalize: true, numExpertGroups: 2, topkGroups: 1,
       routedScalingFactor: 2.5, activation: 'silu', gated: true, useBias: false, useRouterBias: false,
       useScoreCorrectionBias: true, numSharedExperts: 1, sharedIntermediateSize: 6, sharedExpertGate: false,
+      kernelInitializer: 'zeros', routerInitializer: 'zeros',
     });
     expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_alpha: null, swiglu_limit: 7})).toEqual({
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'softmaxAfterTopk', renormalize: false, activation: 'swigluOai',
       gated: true, useBias: true, useRouterBias: true, useScoreCorrectionBias: false, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
+      kernelInitializer: 'zeros', routerInitializer: 'zeros',
     });
     expect(moeLayerConfig(caseOf('qwen2_moe').config).sharedExpertGate).toBeTrue();
     expect(() => moeLayerConfig({...caseOf('gpt_oss').config, swiglu_limit: 7})).toThrowError(
@@ -263,18 +317,19 @@ describe('moeLayerConfig', () => {
   });
 });
 
+const unknownModelType = (given: string) =>
+  'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
+  `gpt_oss, but is ${given}.`;
+
 describe('moeCheckpoint, of what does not fit', () => {
   const mixtral = caseOf('mixtral');
   const file = bytesOf(mixtral);
   const configErrors: Array<[MoeModelConfig | null, string]> = [
     [null, 'config must be the parsed config.json of the checkpoint, but is null.'],
-    [{...mixtral.config, model_type: 'llama'},
-      'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
-      'gpt_oss, but is "llama".'],
-    [{}, 'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
-      'gpt_oss, but is undefined.'],
-    [{...mixtral.config, num_local_experts: undefined}, 'config.num_local_experts must be a positive integer, but is undefined.'],
-    [{...mixtral.config, hidden_size: 0}, 'config.hidden_size must be a positive integer, but is 0.'],
+    [{...mixtral.config, model_type: 'llama'}, unknownModelType('"llama"')],
+    [{}, unknownModelType('undefined')],
+    [{...mixtral.config, num_local_experts: undefined}, 'config.num_local_experts must be an integer from 1 to 1048576, but is undefined.'],
+    [{...mixtral.config, hidden_size: 0}, 'config.hidden_size must be an integer from 1 to 2147483647, but is 0.'],
     [{...mixtral.config, num_experts_per_tok: 1.5},
       'config.num_experts_per_tok must be an integer from 1 to the number of experts (4), but is 1.5.'],
     [{...mixtral.config, num_experts_per_tok: 5},
@@ -284,25 +339,80 @@ describe('moeCheckpoint, of what does not fit', () => {
     [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, 'config.norm_topk_prob must be a boolean, but is "no".'],
     [{...caseOf('deepseek_v2').config, norm_topk_prob: true}, 'config.norm_topk_prob must be false, but is true.'],
     [{...caseOf('deepseek_v2').config, topk_method: 'random'}, 'config.topk_method must be "greedy" or "group_limited_greedy", but is "random".'],
-    [{...caseOf('deepseek_v3').config, routed_scaling_factor: '2.5'}, 'config.routed_scaling_factor must be a finite number, but is "2.5".'],
+    [{...caseOf('deepseek_v3').config, routed_scaling_factor: '2.5'}, 'config.routed_scaling_factor must be a number that fits float32, but is "2.5".'],
     [{...caseOf('deepseek_v2').config, scoring_func: 'sigmoid'}, 'config.scoring_func must be "softmax", but is "sigmoid".'],
     [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, 'config.scoring_func must be "sigmoid", but is "softmax".'],
   ];
   configErrors.forEach(([config, message]) => {
     it(`says that ${message}`, () => {
-      expect(() => moeCheckpoint(file, config as MoeModelConfig, {layer: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
+      expect(() => moeCheckpoint(file, config as MoeModelConfig, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
     });
   });
 
+  const [v3, oss] = ['deepseek_v3', 'gpt_oss'].map((name) => caseOf(name).config);
+  const long = 'x'.repeat(3_000_000);
+  const impossible: Array<[unknown, string]> = [
+    [{...v3, n_group: 3}, 'config.n_group must divide the number of experts (E = 4), but is 3.'],
+    [{...v3, topk_group: 3}, 'config.topk_group must be at most config.n_group (2), but is 3.'],
+    [{...v3, n_group: 4}, 'config.num_experts_per_tok must be at most the number of experts in 1 groups (1), but is 2.'],
+    [{...v3, n_group: null}, 'config.n_group must be an integer from 1 to 2147483647, but is undefined.'],
+    [{...v3, routed_scaling_factor: 1e300}, 'config.routed_scaling_factor must be a number that fits float32, but is 1e+300.'],
+    [{...v3, routed_scaling_factor: NaN}, 'config.routed_scaling_factor must be a number that fits float32, but is NaN.'],
+    [{...v3, n_shared_experts: 1e9}, 'config.n_shared_experts must be an integer from 0 to 715827882, but is 1000000000.'],
+    [{...v3, n_shared_experts: -1}, 'config.n_shared_experts must be an integer from 0 to 715827882, but is -1.'],
+    [{...caseOf('deepseek_v2, groups').config, n_group: 3}, 'config.n_group must divide the number of experts (E = 4), but is 3.'],
+    [{...oss, swiglu_limit: 0}, 'config.swiglu_limit must be a positive number, but is 0.'],
+    [{...oss, swiglu_limit: -7}, 'config.swiglu_limit must be a positive number, but is -7.'],
+    [{...oss, swiglu_alpha: 1e300}, 'config.swiglu_alpha must be a number that fits float32, but is 1e+300.'],
+    [{...mixtral.config, num_local_experts: 1e8}, 'config.num_local_experts must be an integer from 1 to 1048576, but is 100000000.'],
+    [{...mixtral.config, num_local_experts: -4}, 'config.num_local_experts must be an integer from 1 to 1048576, but is -4.'],
+    [{...mixtral.config, num_local_experts: '4'}, 'config.num_local_experts must be an integer from 1 to 1048576, but is "4".'],
+    [{...mixtral.config, hidden_size: 1e15}, 'config.hidden_size must be an integer from 1 to 2147483647, but is 1000000000000000.'],
+    [{...mixtral.config, intermediate_size: NaN}, 'config.intermediate_size must be an integer from 1 to 2147483647, but is NaN.'],
+    [{...mixtral.config, intermediate_size: Infinity}, 'config.intermediate_size must be an integer from 1 to 2147483647, but is Infinity.'],
+    [{...mixtral.config, hidden_act: 'constructor'},
+      'config.hidden_act must be one of silu, swish, relu, gelu, gelu_new, gelu_pytorch_tanh, but is "constructor".'],
+    [{...mixtral.config, hidden_act: long},
+      `config.hidden_act must be one of silu, swish, relu, gelu, gelu_new, gelu_pytorch_tanh, but is "${long.slice(0, 100)}…".`],
+    [{...caseOf('qwen2_moe').config, shared_expert_intermediate_size: 2 ** 31},
+      'config.shared_expert_intermediate_size must be an integer from 1 to 2147483647, but is 2147483648.'],
+    ['config.json', 'config must be the parsed config.json of the checkpoint, but is "config.json".'],
+    [undefined, 'config must be the parsed config.json of the checkpoint, but is undefined.'],
+    [[mixtral.config], 'config must be the parsed config.json of the checkpoint, but is [{"hidden_size":4,"num_experts_per_tok":2,' +
+      '"hidden_act":"silu","vocab_size":100,"model_type":"mixtral","intermediate_size":3,"num_local_experts":4}].'],
+    [new Map([['model_type', 'mixtral']]), unknownModelType('undefined')],
+    [{model_type: '__proto__'}, unknownModelType('"__proto__"')],
+    [{model_type: [[[[[]]]]]}, unknownModelType('[[[…]]]')],
+  ];
+  impossible.forEach(([config, message]) => {
+    it(`says at once that ${message.slice(0, 200)}`, () => {
+      const layer = {name: 'moe', getConfig: () => ({}), weights: [{originalName: 'w1', shape: [1]}], setWeights: fail};
+      const none = new Map<string, SafetensorsTensor>();
+      expect(() => moeCheckpoint(none, config as MoeModelConfig, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
+      expect(() => loadMoeCheckpoint(layer, none, config as MoeModelConfig, {layerIndex: 3})).toThrowError(
+        `Error in loadMoeCheckpoint: ${message}`);
+      expect(() => moeLayerConfig(config as MoeModelConfig)).toThrowError(`Error in moeLayerConfig: ${message}`);
+    });
+  });
+
+  it('takes the time of what there is for very many experts', () => {
+    const many = {...mixtral.config, num_local_experts: 2 ** 20};
+    expect(moeLayerConfig(many).numExperts).toBe(2 ** 20);
+    expect(() => moeCheckpoint(file, many, {layerIndex: 4})).toThrowError(/, but more than 10 do not fit:\n(.*: expected .*, but there is none\n?){10}$/);
+  });
+
   const optionErrors: Array<[unknown, string]> = [
-    [undefined, 'options.layer must be the number of a layer, from 0, but is undefined.'],
-    [{layer: -1}, 'options.layer must be the number of a layer, from 0, but is -1.'],
-    [{layer: 3, expertsPerTensor: 0}, 'expertsPerTensor must be a positive integer, but is 0.'],
-    [{layer: 3, dtype: 'F32'}, "unknown option 'dtype'. The options are layer, prefix, expertsPerTensor."],
+    [undefined, 'layerIndex must be the number of a layer, from 0, but is undefined.'],
+    [{layerIndex: -1}, 'layerIndex must be the number of a layer, from 0, but is -1.'],
+    [{layerIndex: 1e300}, 'layerIndex must be the number of a layer, from 0, but is 1e+300.'],
+    [{layerIndex: '3'}, 'layerIndex must be the number of a layer, from 0, but is "3".'],
+    [{layerIndex: 3, prefix: 7}, 'prefix must be a string, but is 7.'],
+    [{layerIndex: 3, expertsPerTensor: 0}, 'expertsPerTensor must be a positive integer, but is 0.'],
+    [{layerIndex: 3, dtype: 'F32'}, "unknown option 'dtype'. The options are layerIndex, prefix, expertsPerTensor."],
   ];
   optionErrors.forEach(([options, message]) => {
     it(`says that ${message}`, () => {
-      expect(() => moeCheckpoint(file, mixtral.config, options as {layer: number})).toThrowError(`Error in moeCheckpoint: ${message}`);
+      expect(() => moeCheckpoint(file, mixtral.config, options as {layerIndex: number})).toThrowError(`Error in moeCheckpoint: ${message}`);
     });
   });
 
@@ -311,33 +421,35 @@ describe('moeCheckpoint, of what does not fit', () => {
     const stored = safetensorsFile([router]);
     const reasonsOf = (config: MoeModelConfig, layer: number) => {
       try {
-        moeCheckpoint(stored, {...mixtral.config, num_local_experts: 8, ...config}, {layer});
+        moeCheckpoint(stored, {...mixtral.config, num_local_experts: 8, ...config}, {layerIndex: layer});
         return [];
       } catch (error) {
         const lines = (error as Error).message.split('\n');
-        expect(lines.slice(10, 12)).toEqual([lines[10], '… and 15 more']);
-        expect(lines[10]).toMatch(/there is none$/);
-        return lines.slice(12);
+        expect(lines[0]).toMatch(/, but more than 10 do not fit:$/);
+        expect(lines.slice(1, 11)).toEqual(lines.filter((line) => line.endsWith('there is none')));
+        return lines.slice(11);
       }
     };
     expect(reasonsOf({num_hidden_layers: 8, mlp_only_layers: [], decoder_sparse_step: 1}, 7)).toEqual([]);
     expect(reasonsOf({num_hidden_layers: 7}, 7)).toEqual(['config.num_hidden_layers is 7, and layers are counted from 0.']);
     expect(reasonsOf({first_k_dense_replace: 3}, 2)).toEqual(['Layers before 3 have no experts (config.first_k_dense_replace).']);
-    expect(reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layers 0, 5 have no experts (config.mlp_only_layers).']);
+    expect(reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layer 5 has no experts (config.mlp_only_layers).']);
     expect(reasonsOf({decoder_sparse_step: 2}, 4)).toEqual(['Only layers 1, 3, … have experts (config.decoder_sparse_step).']);
     expect(reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual(
       ['The checkpoint is quantized (mxfp4); take one in bfloat16.']);
+    expect(reasonsOf({quantization_config: {quant_method: {toString: 1}}}, 4)).toEqual(
+      ['The checkpoint is quantized (config.quantization_config); take one in bfloat16.']);
   });
 
   it('names the experts that a layer of another kind lacks', () => {
     const [router] = writtenTensors(mixtral);
     const small = {...mixtral.config, num_local_experts: 1, num_experts_per_tok: 1};
-    expect(() => moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layer: 3})).toThrowError(
+    expect(() => moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layerIndex: 3})).toThrowError(
       'Error in moeCheckpoint: the checkpoint must have the tensors of a mixtral block (it has ' +
       'model.layers.3.block_sparse_moe.gate.weight, …), but 3 do not fit:\n' +
       'model.layers.3.block_sparse_moe.experts.0.w1.weight: expected [3,16], but there is none\n' +
       'model.layers.3.block_sparse_moe.experts.0.w3.weight: expected [3,16], but there is none\n' +
       'model.layers.3.block_sparse_moe.experts.0.w2.weight: expected [16,3], but there is none');
-    expect(() => moeCheckpoint(fileOf('{}'), small, {layer: 0})).toThrowError(/block \(it has none at all, …\), but 4 do not fit:/);
+    expect(() => moeCheckpoint(fileOf('{}'), small, {layerIndex: 0})).toThrowError(/block \(it has none at all, …\), but 4 do not fit:/);
   });
 });
