@@ -1,0 +1,99 @@
+/** The backend that is tried: its start, its start anew, its memory and its errors. */
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import * as tf from '../../src/tf';
+
+export const backendNames = ['cpu', 'webgl', 'webgpu'] as const;
+export type BackendName = (typeof backendNames)[number];
+
+const flags = {
+  // Small inputs too go to the device.
+  WEBGL_CPU_FORWARD: false,
+  WEBGPU_CPU_FORWARD: false,
+  // Or tfjs compiles its own programs again for every shape.
+  WEBGL_USE_SHAPES_UNIFORMS: true,
+};
+
+export const webglBackend = () => tf.backend() as MathBackendWebGL;
+export const webgpuBackend = () => tf.backend() as WebGPUBackend;
+
+/** Errors that devices have reported, which throw nothing in WebGPU. */
+const reported: string[] = [];
+
+/** Starts a backend, or starts it anew. */
+export async function startBackend(name: BackendName): Promise<void> {
+  if (name === 'webgpu') {
+    await registerWebGPUBackend();
+  } else if (name === 'webgl' && tf.engine().registry.webgl != null) {
+    const factory = tf.findBackendFactory('webgl');
+    tf.removeBackend('webgl');
+    tf.registerBackend('webgl', factory);
+  }
+  if (!(await tf.setBackend(name))) {
+    throw new Error(`The backend '${name}' cannot start here.`);
+  }
+  tf.env().setFlags({...tf.env().getFlags(), ...flags});
+  if (name === 'webgpu') {
+    webgpuBackend().device.addEventListener('uncapturederror', ({error}) => reported.push(error.message));
+  }
+}
+
+export async function deviceName(): Promise<string> {
+  switch (tf.getBackend()) {
+    case 'webgl': {
+      const {gl} = webglBackend().gpgpu;
+      const debug = gl.getExtension('WEBGL_debug_renderer_info');
+      return String(gl.getParameter(debug == null ? gl.RENDERER : debug.UNMASKED_RENDERER_WEBGL));
+    }
+    case 'webgpu': {
+      const info = (await navigator.gpu.requestAdapter())?.info;
+      return `${info?.vendor} ${info?.architecture} ${info?.description}`.trim();
+    }
+    default:
+      return 'host';
+  }
+}
+
+/** Whether its context or device is gone. */
+export async function isLost(): Promise<boolean> {
+  switch (tf.getBackend()) {
+    case 'webgl':
+      return webglBackend().gpgpu.gl.isContextLost();
+    case 'webgpu':
+      return Promise.race([webgpuBackend().device.lost.then(() => true), Promise.resolve(false)]);
+    default:
+      return false;
+  }
+}
+
+export type MemoryInUse = Record<'numTensors' | 'numDataBuffers' | 'numBytes' | 'numBytesInGPU', number>;
+
+/** What is in use once the device has done all that it was given. */
+export async function memoryInUse(): Promise<MemoryInUse> {
+  const last = tf.tidy(() => tf.neg(tf.scalar(1)));
+  await last.data();
+  last.dispose();
+  const {numTensors, numDataBuffers, numBytes, numBytesInGPU = 0} = tf.memory() as tf.MemoryInfo & {numBytesInGPU?: number};
+  return {numTensors, numDataBuffers, numBytes, numBytesInGPU};
+}
+
+export function assertSameMemory(before: MemoryInUse, after: MemoryInUse): void {
+  for (const name of Object.keys(before) as Array<keyof MemoryInUse>) {
+    if (before[name] !== after[name]) {
+      throw new Error(`${name} was ${before[name]}, and is ${after[name]} once all is disposed`);
+    }
+  }
+}
+
+/** Throws what the device has reported since the last time. */
+export async function assertNoDeviceErrors(): Promise<void> {
+  if (tf.getBackend() === 'webgpu') {
+    // Errors arrive before the work that was submitted last is reported done.
+    await webgpuBackend().device.queue.onSubmittedWorkDone();
+  }
+  const errors = reported.splice(0);
+  if (errors.length > 0) {
+    throw new Error(`the device reports ${errors.length} errors: ${errors[0]}`);
+  }
+}

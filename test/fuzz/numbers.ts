@@ -1,0 +1,89 @@
+/**
+ * Numbers to draw, before it is known how many: so a failure keeps its numbers while its sizes shrink. Tensors are of one
+ * kind each: were NaN everywhere, nothing else would be seen.
+ */
+import * as fc from 'fast-check';
+
+export const MIN_INT32 = -(2 ** 31);
+export const MAX_INT32 = 2 ** 31 - 1;
+
+/** As many numbers as a tensor takes. */
+export type Numbers = (length: number) => number[];
+
+/** One of the values, which ascend; it shrinks to the first. A value that is there twice is drawn twice as often. */
+export const oneOf = <Value>(...values: Value[]): fc.Arbitrary<Value> =>
+  fc.nat({max: values.length - 1}).map((i) => values[i]);
+
+/** Of several kinds, by weight; it shrinks to the first. */
+export const someOf = <Value>(...kinds: Array<[weight: number, kind: fc.Arbitrary<Value>]>): fc.Arbitrary<Value> =>
+  fc.oneof({withCrossShrink: true}, ...kinds.map(([weight, arbitrary]) => ({weight, arbitrary})));
+
+/** Different numbers of one tensor; more of them repeat these, at other distances each time. */
+const NUM_DIFFERENT = 61;
+const SHIFT = 17;
+
+const repeated = <Value>(value: fc.Arbitrary<Value>): fc.Arbitrary<(i: number) => Value> =>
+  fc
+    .array(value, {minLength: NUM_DIFFERENT, maxLength: NUM_DIFFERENT})
+    .map((different) => (i) => different[(i + SHIFT * Math.floor(i / NUM_DIFFERENT)) % NUM_DIFFERENT]);
+
+export const numbersOf = (number: fc.Arbitrary<number>): fc.Arbitrary<Numbers> =>
+  repeated(number).map((numberAt) => (length) => Array.from({length}, (_, i) => numberAt(i)));
+
+const smallInteger = fc.integer({min: -4, max: 4});
+/** Of 22 bits, so that products and sums round. */
+const ordinary = fc.integer({min: -(2 ** 22), max: 2 ** 22}).map((i) => i / 2 ** 20);
+/** Of any size that float32 has, subnormals too. */
+const ofAnySize = fc
+  .tuple(fc.integer({min: -(2 ** 23), max: 2 ** 23}), fc.integer({min: -150, max: 100}))
+  .map(([i, exponent]) => Math.fround(i * 2 ** exponent));
+const LARGE = Math.fround(1e38);
+const special = oneOf(NaN, Infinity, -Infinity, -0, LARGE, -LARGE, 2 ** -149, -(2 ** -130), 2 ** -126);
+
+export const flags = numbersOf(fc.nat({max: 1}));
+
+/** float32. */
+export const floats = someOf(
+  [3, numbersOf(smallInteger)],
+  [6, numbersOf(ordinary)],
+  [1, flags],
+  [1, numbersOf(ofAnySize)],
+  [2, numbersOf(someOf([60, ordinary], [1, special]))],
+  [1, numbersOf(special)],
+);
+
+/** float32, all finite and of ordinary size. */
+export const ordinaryFloats = someOf([1, numbersOf(smallInteger)], [2, numbersOf(ordinary)]);
+
+/** Router logits: as far apart as routers have them, masked by -Infinity, alike, or anything. */
+export const logits = someOf(
+  [4, numbersOf(ordinary)],
+  [2, numbersOf(ordinary.map((value) => Math.fround(32 * value)))],
+  [2, numbersOf(smallInteger)],
+  [2, numbersOf(someOf([1, ordinary], [1, fc.constant(-Infinity)]))],
+  [1, numbersOf(fc.constant(-Infinity))],
+  [2, floats],
+);
+
+/** int32, small or of all bits. */
+export const int32s = someOf(
+  [2, numbersOf(smallInteger)],
+  [1, numbersOf(someOf([4, fc.integer({min: -9, max: 9})], [1, fc.integer({min: MIN_INT32, max: MAX_INT32})]))],
+);
+
+/** As many indices as a tensor takes, of things of which there are `count`. */
+export type Indices = (length: number, count: number) => number[];
+
+const indicesOf = (index: fc.Arbitrary<(count: number) => number>): fc.Arbitrary<Indices> =>
+  repeated(index).map((indexAt) => (length, count) => Array.from({length}, (_, i) => indexAt(i)(count)));
+
+const within = fc.nat({max: 2 ** 30 - 1}).map((part) => (count: number) => Math.floor((part / 2 ** 30) * count));
+const atAnEnd = oneOf<(count: number) => number>(
+  () => -1, () => -2, (count) => count, (count) => count + 1, (count) => count - 1, () => 2 ** 24, () => 2 ** 24 + 1,
+  () => -(2 ** 24) - 1, () => MAX_INT32, () => MIN_INT32, () => MIN_INT32 + 1,
+);
+
+/** All of something that is there. */
+export const goodIndices = indicesOf(within);
+/** Some of them around the ends of what is there, and at those of int32 and of what float32 counts. */
+export const anyIndices = someOf([2, indicesOf(someOf([5, within], [1, atAnEnd]))], [1, indicesOf(atAnEnd)]);

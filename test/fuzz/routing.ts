@@ -1,0 +1,75 @@
+/** Which experts tokens go to: sizes, ids, and maps of experts that are here. */
+import * as fc from 'fast-check';
+import type {Routing} from '../support/naive';
+import {type Drawn, drawn} from './inputs';
+import {anyIndices, goodIndices, oneOf, someOf} from './numbers';
+
+/** T, K, E and H, with the ids of the assignments. */
+export type RoutingDraw = {
+  numTokens: number;
+  topk: number;
+  numExperts: number;
+  hiddenSize: number;
+  ids: Drawn;
+};
+
+export const topks = oneOf(1, 1, 2, 2, 2, 3, 4, 6, 8);
+export const hiddenSizes = oneOf(1, 2, 3, 4, 4, 5, 8, 8, 16, 33, 68);
+export const expertCounts = someOf(
+  [12, oneOf(1, 2, 3, 4, 5, 8, 9, 16)],
+  [3, oneOf(60, 129, 160)],
+  [1, oneOf(257, 1025, 2050)],
+);
+export const tokenCounts = someOf(
+  [12, oneOf(0, 1, 1, 2, 3, 4, 5, 7, 9)],
+  [4, oneOf(13, 17, 33, 64, 65)],
+  [1, oneOf(130, 260)],
+);
+
+type Sizes = Omit<RoutingDraw, 'ids'>;
+const sizes: fc.Arbitrary<Sizes> = someOf(
+  [200, fc.record({numTokens: tokenCounts, topk: topks, numExperts: expertCounts, hiddenSize: hiddenSizes})],
+  // More assignments than one launch sorts.
+  [1, fc.record({numTokens: oneOf(1030, 1200), topk: fc.constant(8), numExperts: oneOf(2, 60, 300), hiddenSize: oneOf(1, 4)})],
+);
+
+/** Experts, few of them, or ids of which some are none. */
+export const anyIds = drawn(
+  someOf(
+    [4, goodIndices],
+    [1, goodIndices.map((indices) => (length: number, count: number) => indices(length, Math.min(2, count)))],
+    [1, goodIndices.map((indices) => (length: number) => indices(length, 1))],
+    [5, anyIndices],
+  ),
+);
+
+export const routings: fc.Arbitrary<RoutingDraw> = fc
+  .tuple(sizes, anyIds)
+  .map(([size, ids]) => ({...size, ids: ids(size.numTokens * size.topk, size.numExperts)}));
+
+/** The values in rows. */
+export const rowsOf = <Value>(values: Value[], numRows: number): Value[][] => {
+  const size = values.length / Math.max(1, numRows);
+  return Array.from({length: numRows}, (_, row) => values.slice(row * size, (row + 1) * size));
+};
+
+export const naiveRouting = ({ids, numTokens, topk, numExperts}: RoutingDraw): Routing & {topk: number} => ({
+  ids: rowsOf(ids.values, numTokens),
+  topk,
+  numExperts,
+});
+
+/** A map of E experts: it merges them, has entries that are no expert's, or has none that is here. */
+export const anyMap = drawn(
+  someOf(
+    [2, goodIndices],
+    [1, goodIndices.map((indices) => (length: number, count: number) => indices(length, Math.ceil(count / 4)))],
+    [2, anyIndices],
+    [1, fc.constant((length: number) => new Array<number>(length).fill(-5))],
+  ),
+);
+
+/** B, smaller where padding would make many elements. */
+export const blockSizes = oneOf(1, 2, 3, 4, 7, 16, 64);
+export const blockSizeOf = (size: number, {numTokens, topk, numExperts, hiddenSize}: RoutingDraw): number =>
+  (numTokens * topk + numExperts * size) * hiddenSize > 50_000 ? Math.min(size, 2) : size;

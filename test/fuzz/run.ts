@@ -1,0 +1,127 @@
+/** Tries draws until there were enough assignments or there is no time left, and says what failed. */
+import * as fc from 'fast-check';
+import type {Attempt} from './attempt';
+import {type BackendName, deviceName, isLost, startBackend} from './backend';
+import {badInputs} from './bad_input';
+import {fusedExpertsCalls, fusedMoeCalls} from './fused';
+import {groupedMatMulCalls} from './grouped_mat_mul';
+import {layers} from './layer';
+import {lostDevices} from './lost_device';
+import {loadBalancingLossCalls, zLossCalls} from './losses';
+import {alignCalls, permuteBlockAlignedCalls, permuteCalls} from './permute';
+import {topkCalls} from './topk';
+import {sumCalls, unpermuteAndReduceCalls, unpermuteCalls} from './unpermute';
+
+export type FuzzOptions = {
+  backend: BackendName;
+  /** Draw i is that of seed + i, so that any can be had again as the first. */
+  seed: number;
+  minutes: number;
+  /** Of assignments. */
+  count: number;
+};
+
+const calls = [
+  permuteCalls, permuteBlockAlignedCalls, alignCalls, unpermuteCalls, unpermuteAndReduceCalls, sumCalls, topkCalls,
+  groupedMatMulCalls, fusedExpertsCalls, fusedMoeCalls, zLossCalls, loadBalancingLossCalls, badInputs, layers,
+].map(({weight, arbitrary}) => ({weight: 10 * weight, arbitrary}));
+const anyAttempt: fc.Arbitrary<Attempt> = fc.oneof(...calls, lostDevices(1));
+
+const SHRINKING_MS = 60_000;
+const PROGRESS_MS = 5_000;
+/** Longer than any draw takes, on software GPUs too. */
+const TIMEOUT_MS = 120_000;
+const MAX_PRINTED = 3_000;
+
+export async function runFuzz(
+  {backend, seed, minutes, count}: FuzzOptions,
+  print: (line: string) => void,
+): Promise<{numFailures: number}> {
+  await startBackend(backend);
+  const device = await deviceName();
+  print(`Fuzzing ${backend} (${device}) from seed ${seed}`);
+  const end = performance.now() + 60_000 * minutes;
+  let nextReport = performance.now() + PROGRESS_MS;
+  let numAssignments = 0;
+  let numDraws = 0;
+  const failures = new Map<string, number>();
+  const numFailures = () => Array.from(failures.values()).reduce((sum, times) => sum + times, 0);
+
+  while (numAssignments < count && performance.now() < end) {
+    const drawSeed = (seed + numDraws) | 0;
+    numDraws++;
+    const failure = await failureOf(drawSeed, backend, (attempt) => (numAssignments += attempt.numAssignments), failures);
+    if (failure != null) {
+      failures.set(failure.kind, (failures.get(failure.kind) ?? 0) + 1);
+      print(failure.message);
+    }
+    if (performance.now() >= nextReport) {
+      print(`… ${numAssignments} assignments in ${numDraws} draws, ${numFailures()} failures`);
+      nextReport = performance.now() + PROGRESS_MS;
+    }
+  }
+  print(`fuzz: ${numAssignments} assignments in ${numDraws} draws on ${backend} (${device}), ${numFailures()} failures`);
+  return {numFailures: numFailures()};
+}
+
+/** Tries the draw of a seed. One that fails is shrunk, unless its kind has failed before. */
+async function failureOf(
+  seed: number,
+  backend: BackendName,
+  onDraw: (attempt: Attempt) => void,
+  known: Map<string, number>,
+): Promise<{kind: string; message: string} | undefined> {
+  let isFirst = true;
+  const property = fc.asyncProperty(anyAttempt, async (attempt) => {
+    if (isFirst) {
+      isFirst = false;
+      onDraw(attempt);
+    }
+    try {
+      await withinTime(attempt.check());
+    } catch (error) {
+      if (await isLost()) {
+        await startBackend(backend);
+      }
+      throw error;
+    }
+  });
+  const parameters = {seed, numRuns: 1, interruptAfterTimeLimit: SHRINKING_MS};
+  const first = await fc.check(property, {...parameters, endOnFailure: true});
+  if (!first.failed) {
+    return undefined;
+  }
+  const kind = kindOf(first);
+  const again = `seed ${seed}, --seed ${seed} --count 1 runs it again`;
+  if (known.has(kind)) {
+    return {kind, message: `FAILED once more, ${again}: ${kind}`};
+  }
+  const shrunk = await fc.check(property, parameters);
+  const [attempt] = (shrunk.counterexample ?? first.counterexample)!;
+  const input = fc.stringify(attempt.input).replaceAll('__proto__:null,', '');
+  const lines = [
+    `FAILED ${attempt.name}: ${messageOf(shrunk.failed ? shrunk : first)}`,
+    `  ${again}; after ${shrunk.numShrinks} shrinks:`,
+    `  ${input.length > MAX_PRINTED ? `${input.slice(0, MAX_PRINTED)} …` : input}`,
+  ];
+  return {kind, message: lines.join('\n')};
+}
+
+type Failed = fc.RunDetails<[Attempt]>;
+const messageOf = ({errorInstance}: Failed) =>
+  errorInstance instanceof Error ? errorInstance.message : String(errorInstance);
+/** The op and what is wrong, without the numbers. */
+const kindOf = (details: Failed) =>
+  `${details.counterexample?.[0].name}: ${messageOf(details).replace(/-?\b\d[\d.e+-]*|NaN|-?Infinity/g, '#').slice(0, 100)}`;
+
+async function withinTime(work: Promise<void>): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`did not end in ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
