@@ -15,6 +15,7 @@ import {
   slice,
   type Tensor,
   type Tensor1D,
+  tensor1d,
   type Tensor2D,
   tidy,
   util,

@@ -46,7 +46,7 @@ export function weightInputs(name: string, {drawn: given, isInParts}: WeightsDra
 }
 
 /** The argument that is made of such inputs. */
-export const weightArgument = (name: string, args: Args, {isInParts}: WeightsDraw): tf.MoeWeights =>
+export const weightArgument = (name: string, args: Args, {isInParts}: WeightsDraw): tf.MoeExpertWeights =>
   isInParts ? ([0, 1].map((p) => args[`${name}${p}`]).filter((part) => part != null) as tf.Tensor[]) : args[`${name}0`];
 
 /** The gradients of such inputs. */
