@@ -2,6 +2,7 @@ import {
   clone,
   dispose,
   io,
+  squeeze,
   Tensor,
   tensor,
   type Tensor1D,
@@ -13,7 +14,7 @@ import {
 import {hostValuesOf} from '../host_values';
 import {assert, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from '../ops/checks';
 import {activationOptionNames} from '../ops/expert_arguments';
-import {convertExperts} from '../ops/fused_experts';
+import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
 import {chooseExperts} from '../ops/moe_topk';
 import {version_moe} from '../version';
@@ -30,9 +31,10 @@ export type MoeGraphModelWeights = {
   w2Bias?: Tensor | TensorLike | null;
   scoreCorrectionBias?: Tensor | TensorLike | null;
   expertMap?: Tensor | TensorLike | null;
+  sharedExperts?: MoeSharedExperts | null;
 };
 
-export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights | 'sharedExperts'> & {
+export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights> & {
   topk: number;
 };
 
@@ -47,6 +49,7 @@ const weightNames: ReadonlyArray<keyof MoeGraphModelWeights> = [
   'w2Bias',
   'scoreCorrectionBias',
   'expertMap',
+  'sharedExperts',
 ];
 
 const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
@@ -90,11 +93,12 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
  * @param weights.w2Bias  float32 [L, H].
  * @param weights.scoreCorrectionBias  float32 [E], as in moeTopk.
  * @param weights.expertMap  int32 [E], as in fusedExperts; without it E = L.
+ * @param weights.sharedExperts  `{w1, w2, gate}`, as in fusedExperts.
  * @param options.topk  K, experts per token.
  * @param options  The other options of fusedMoe that are not tensors.
  * @returns a promise of tf.io.ModelArtifacts. Input `hidden_states` float32 [-1, H], output `output` float32 [-1, H].
- *     The nodes are these, a Const for each weight by its name in snake_case, and `router_logits`. They are to be
- *     loaded after registerMoeGraphOps.
+ *     The nodes are these, a Const for each weight by its name in snake_case, those of sharedExperts by `shared_w1`,
+ *     `shared_w2` and `shared_gate`, and `router_logits`. They are to be loaded after registerMoeGraphOps.
  *
  * The values of the weights are read from the device, once, here. The arguments stay the caller's.
  *
@@ -168,7 +172,8 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
   ]);
   // Of no tokens, for its checks alone.
   chooseExperts(zeros([0, numExperts]), given.topk as number, {...given, scoreCorrectionBias}, opName);
-  const tensors: {[Name in keyof MoeGraphModelWeights]: Tensor | undefined} = {
+  const {shared} = experts;
+  const tensors: {[name: string]: Tensor | undefined} = {
     routerKernel,
     routerBias: convertRouterBias(given.routerBias, numExperts),
     w1: experts.w1.parts[0],
@@ -177,6 +182,9 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
     w2Bias: experts.w2Bias,
     scoreCorrectionBias,
     expertMap: experts.expertMap,
+    sharedW1: shared && squeeze(shared.w1.parts[0], [0]),
+    sharedW2: shared && squeeze(shared.w2.parts[0], [0]),
+    sharedGate: shared?.gate,
   };
   return Object.fromEntries(
     Object.entries(tensors).flatMap(([name, tensor]) => (tensor == null ? [] : [[toSnakeCase(name), tensor]])),

@@ -32,11 +32,13 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
   routerBias?: Tensor1D;
   w1: Experts;
   w2: Experts;
-  sharedW1?: Tensor2D;
-  sharedW2?: Tensor2D;
-  sharedGate?: Tensor2D;
   topk: number;
-  options: MoeCheckpointRouting & {w1Bias?: Tensor2D; w2Bias?: Tensor2D; scoreCorrectionBias?: Tensor1D};
+  options: MoeCheckpointRouting & {
+    w1Bias?: Tensor2D;
+    w2Bias?: Tensor2D;
+    scoreCorrectionBias?: Tensor1D;
+    sharedExperts?: {w1: Tensor2D; w2: Tensor2D; gate?: Tensor2D};
+  };
 };
 
 /**
@@ -69,8 +71,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * await tf.fusedMoe(x, w1, w2, tf.matMul(x, routerKernel), topk, options).array(); // => [[6], [40]]
  * ```
  *
- * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`. The output of a shared
- * expert, times sigmoid(x . sharedGate) where there is one, is added to that of fusedMoe.
+ * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`.
  *
  * What config.model_type may be, and the tensors of each, after `<prefix>layers.<layerIndex>.`:
  *
@@ -103,9 +104,8 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * @returns Tensors in float32, whatever the family, that belong to the caller: `tf.dispose(result)`.
  *     `routerKernel` [H, E], and `routerBias` [E] where the family has one.
  *     `w1` [E, 2I, H], of each expert the gates, then the ups; `w2` [E, H, I].
- *     `sharedW1` [2F, H], `sharedW2` [H, F], `sharedGate` [H, 1]: where the family has them.
- *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and the tensors w1Bias,
- *     w2Bias and scoreCorrectionBias where the family has them.
+ *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and where the family has them
+ *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts.
  *
  * Memory: each weight is made on the host in one array, beside at most one matrix that is being transposed.
  *
@@ -149,20 +149,26 @@ export function moeCheckpoint(
       const weight = stored.get(name)!;
       return expertsPerTensor == null ? (toTensor(weight) as Tensor3D) : toTensors(weight, expertsPerTensor);
     };
+    const sharedW1 = tensorOf<Tensor2D>('shared_w1');
+    const sharedExperts =
+      sharedW1 &&
+      withoutAbsent({
+        w1: sharedW1,
+        w2: tensorOf<Tensor2D>('shared_w2')!,
+        gate: tensorOf<Tensor2D>('shared_gate'),
+      });
     return withoutAbsent({
       routerKernel: tensorOf<Tensor2D>('router_kernel')!,
       routerBias: tensorOf<Tensor1D>('router_bias'),
       w1: expertWeights('w1'),
       w2: expertWeights('w2'),
-      sharedW1: tensorOf<Tensor2D>('shared_w1'),
-      sharedW2: tensorOf<Tensor2D>('shared_w2'),
-      sharedGate: tensorOf<Tensor2D>('shared_gate'),
       topk: layout.topk,
       options: withoutAbsent({
         ...layout.routing,
         w1Bias: tensorOf<Tensor2D>('w1_bias'),
         w2Bias: tensorOf<Tensor2D>('w2_bias'),
         scoreCorrectionBias: tensorOf<Tensor1D>('score_correction_bias'),
+        sharedExperts,
       }),
     });
   });

@@ -50,9 +50,9 @@ const MAX_HEADER_BYTES = 100_000_000;
  * @param files  The bytes of one file, or a list of those of several; shared memory, too.
  * @returns A Map from names to `{dtype, shape, bytes}`, `bytes` being views of the files.
  *
- * @throws if a header is not as the format has it, or longer than 100,000,000 bytes; if a tensor's bytes are not as many
- *     as its dtype and shape take, overlap, leave a gap or pass the end of the file; if two files have a tensor of the
- *     same name.
+ * @throws if a header is not as the format has it, or longer than 100,000,000 bytes; if a tensor's bytes are not as
+ *     many as its dtype and shape take, overlap, leave a gap or pass the end of the file; if two files have a tensor of
+ *     the same name.
  *
  * Source: https://huggingface.co/docs/safetensors, "Format", and the checks of its Rust crate.
  */
@@ -261,10 +261,10 @@ export type Misfit = {expected: string; given: string};
 
 /** Why the values of what is given for a tensor cannot be read, or undefined where they can. */
 export function misfitOf(tensor: unknown): Misfit | undefined {
-  if (!isRecord(tensor) || typeof tensor.dtype !== 'string' || !areCounts(tensor.shape) || !isUint8Array(tensor.bytes)) {
+  const {dtype, shape, bytes} = isRecord(tensor) ? tensor : {};
+  if (typeof dtype !== 'string' || !areCounts(shape) || !isUint8Array(bytes)) {
     return {expected: 'a dtype, a shape and bytes in a Uint8Array', given: shorten(tensor)};
   }
-  const {dtype, shape, bytes} = tensor;
   if (!readableDtypes.includes(dtype)) {
     return {expected: readableDtypes.join(' or '), given: shortenText(dtype)};
   }

@@ -8,6 +8,7 @@ const T = 3;
 const E = 4;
 const H = 8;
 const I = 12;
+const F = 5;
 
 function random(...shape: number[]): tf.Tensor {
   const next = lcg(shape.reduce((seed, size) => seed * 31 + size, 11));
@@ -18,6 +19,7 @@ const few = () => ({routerKernel: random(H, E), w1: random(E, 2 * I, H), w2: ran
 const all = () => ({
   routerKernel: random(H, E), routerBias: random(E), w1: random(2, H, 2 * I), w2: random(2, I, H), w1Bias: random(2, 2 * I),
   w2Bias: random(2, H), scoreCorrectionBias: random(E), expertMap: tf.tensor1d([1, -1, 0, 1], 'int32'),
+  sharedExperts: {w1: random(H, 2 * F), w2: random(F, H), gate: random(H, 1)},
 });
 const everyOption: MoeGraphModelOptions = {
   topk: 1, scoring: 'sqrtSoftplus', renormalize: true, numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 1.1,
@@ -25,7 +27,8 @@ const everyOption: MoeGraphModelOptions = {
   applyRouterWeightOnInput: true,
 };
 
-type Weights = {[Name in keyof MoeGraphModelWeights]: tf.Tensor};
+type Shared = {w1: tf.Tensor; w2: tf.Tensor; gate?: tf.Tensor};
+type Weights = {[Name in keyof MoeGraphModelWeights]: Name extends 'sharedExperts' ? Shared : tf.Tensor};
 
 /** The block by the ops themselves. */
 function blockOf({routerKernel, routerBias, w1, w2, ...biases}: Weights, {topk, ...options}: MoeGraphModelOptions) {
@@ -54,12 +57,13 @@ async function expectBlock(weights: Weights, options: MoeGraphModelOptions): Pro
   const artifacts = await moeGraphModel(weights, options);
   expect(tf.memory().numTensors).withContext('moeGraphModel').toBe(before);
   // Loading makes tensors of the weights, and they are the model's.
-  tf.dispose(Object.values(weights));
+  tf.dispose(weights);
 
   const model = await tf.loadGraphModel(tf.io.fromMemory(artifacts));
   const loadedAgain = await tf.loadGraphModel(tf.io.fromMemory(await throughAFile(model)));
   const loadedSync = tf.loadGraphModelSync(artifacts);
-  const numWeights = Object.keys(weights).length;
+  const {sharedExperts = {}, ...others} = weights;
+  const numWeights = Object.keys(others).length + Object.keys(sharedExperts).length;
   expect(tf.memory().numTensors).withContext('three models').toBe(before + 2 * numWeights);
   for (const loaded of [model, loadedAgain, loadedSync]) {
     const outputs = [loaded.predict(x), loaded.execute({hidden_states: x}, 'output')] as tf.Tensor[];
@@ -110,11 +114,15 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     expect(shapes).toEqual({
       router_kernel: ['float32', H, E], router_bias: ['float32', E], w1: ['float32', 2, H, 2 * I], w2: ['float32', 2, I, H],
       w1_bias: ['float32', 2, 2 * I], w2_bias: ['float32', 2, H], score_correction_bias: ['float32', E], expert_map: ['int32', E],
+      shared_w1: ['float32', H, 2 * F], shared_w2: ['float32', F, H], shared_gate: ['float32', H, 1],
     });
     expect(() => model.predict(tf.zeros([T, H + 1]))).toThrowError(/must be \[-1,8\], but was \[3,9\]/);
   });
 
   it('need no optional weight', () => expectBlock(few(), {topk: 2}));
+
+  it('need no gate of shared experts', () =>
+    expectBlock({...few(), sharedExperts: {w1: random(2 * F, H), w2: random(H, F)}}, {topk: 2}));
 
   it('take weights as arrays, null for those not given, and make no tensor that stays', async () => {
     const weights = {
@@ -130,10 +138,10 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
   const refused: Array<[name: string, weights: () => object, options: object | undefined, message: string]> = [
     ['no weights', () => null as unknown as object, {topk: 2},
       'Error in moeGraphModel: weights must be an object of routerKernel, routerBias, w1, w2, w1Bias, w2Bias, ' +
-      'scoreCorrectionBias, expertMap, but is null.'],
+      'scoreCorrectionBias, expertMap, sharedExperts, but is null.'],
     ['an unknown weight', () => ({...few(), w3: random(E)}), {topk: 2},
       "Error in moeGraphModel: unknown weight 'w3'. The weights are routerKernel, routerBias, w1, w2, w1Bias, w2Bias, " +
-      'scoreCorrectionBias, expertMap.'],
+      'scoreCorrectionBias, expertMap, sharedExperts.'],
     ['a missing weight', () => ({...few(), w2: undefined}), {topk: 2},
       "Argument 'w2' passed to 'moeGraphModel' must be a Tensor or TensorLike, but got 'null'"],
     ['no options', few, undefined, 'Error in moeGraphModel: topk must be a positive integer, but is undefined.'],
@@ -156,6 +164,18 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
       "Error in moeGraphModel: w1 must be [L, 2I, H] with H = 8 for hiddenStates [-1,8] and weightFormat 'outIn', but is [4,24,9]."],
     ['weights in parts', () => ({...few(), w1: [random(2, 2 * I, H), random(2, 2 * I, H)]}), {topk: 2},
       'Error in moeGraphModel: w1 must be one tensor, not a list of them: a node of a graph has one input for it.'],
+    ['shared experts of another size', () => ({...few(), sharedExperts: {w1: random(2 * F, H + 1), w2: random(H, F)}}), {topk: 2},
+      "Error in moeGraphModel: sharedExperts.w1 must be [2F, H] with H = 8 for hiddenStates [-1,8] and weightFormat 'outIn', but is [10,9]."],
+    ['a gate of shared experts of another size',
+      () => ({...few(), sharedExperts: {w1: random(2 * F, H), w2: random(H, F), gate: random(H)}}), {topk: 2},
+      'Error in moeGraphModel: sharedExperts.gate must be [H, 1] = [8,1], but is [8].'],
+    ['half of shared experts', () => ({...few(), sharedExperts: {w1: random(2 * F, H)}}), {topk: 2},
+      "Argument 'sharedExperts.w2' passed to 'moeGraphModel' must be a Tensor or TensorLike, but got 'null'"],
+    ['a topk that is no number', few, {topk: NaN}, 'Error in moeGraphModel: topk must be a positive integer, but is NaN.'],
+    ['a scale past float32', few, {topk: 2, routedScalingFactor: 1e300},
+      'Error in moeGraphModel: routedScalingFactor must be a number that fits float32, but is 1e+300.'],
+    ['a limit of nothing', few, {topk: 2, activation: 'swigluOai', swigluLimit: 0},
+      'Error in moeGraphModel: swigluLimit must be a positive number, but is 0.'],
     ['integers for weights', () => ({...few(), w2: tf.zeros([E, H, I], 'int32')}), {topk: 2},
       "Argument 'w2' passed to 'moeGraphModel' must be float32 tensor, but got int32 tensor"],
   ];

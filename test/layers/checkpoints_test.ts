@@ -3,7 +3,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/layers/checkpoints';
 import {readSafetensors, type SafetensorsTensor} from '../../src/layers/safetensors';
 import * as tf from '../../src/tf';
-import {block, type CheckpointCase, checkpointCases, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
+import {block, type CheckpointCase, checkpointCases, sharedW1, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
 import {expectFloats, expectWithin} from '../support/expect';
 import {naiveFusedExperts} from '../support/naive_fused_experts';
 import {naiveIds, naiveWeights} from '../support/naive_topk';
@@ -15,14 +15,24 @@ const caseOf = (name: string): CheckpointCase => checkpointCases.find((checkpoin
 const bytesOf = (checkpoint: CheckpointCase) => safetensorsFile(writtenTensors(checkpoint));
 const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
 
-/** What the model's block gives for block.x, without its shared expert. */
+/** What the model's block gives for block.x. */
 function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
   const logits = block.x.map((token) =>
     block.router.map((row, e) => row.reduce((sum, value, h) => sum + value * token[h], weights.router_bias ? block.routerBias[e] : 0)));
   const ids = logits.map((row) => naiveIds(row, routing));
   const topkWeights = logits.map((row, t) => naiveWeights(row, ids[t], routing));
   const biases = weights.w1_bias ? {w1Bias, w2Bias: block.downBias} : {};
-  return naiveFusedExperts({x: block.x, ids, topkWeights, w1, w2: block.down, ...biases}, experts);
+  const routed = naiveFusedExperts({x: block.x, ids, topkWeights, w1, w2: block.down, ...biases}, experts);
+  if (weights.shared_w1 == null) {
+    return routed;
+  }
+  const gates = block.x.map((token) => {
+    const product = token.reduce((sum, value, h) => sum + value * block.sharedGate[0][h], 0);
+    return [weights.shared_gate == null ? 1 : 1 / (1 + Math.exp(-product))];
+  });
+  const shared = naiveFusedExperts({x: block.x, ids: gates.map(() => [0]), topkWeights: gates, w1: [sharedW1], w2: [block.sharedDown]}, experts);
+  const sum = (a: number[], b: number[]) => a.map((value, i) => value + b[i]);
+  return {values: sum(routed.values, shared.values), magnitudes: sum(routed.magnitudes, shared.magnitudes)};
 }
 
 async function expectRight(result: MoeCheckpoint<tf.Tensor3D | tf.Tensor3D[]>, checkpoint: CheckpointCase): Promise<void> {
@@ -39,9 +49,9 @@ const optionalWeights = (result: MoeCheckpoint) => ({
   router_bias: result.routerBias,
   w1_bias: result.options.w1Bias,
   w2_bias: result.options.w2Bias,
-  shared_w1: result.sharedW1,
-  shared_w2: result.sharedW2,
-  shared_gate: result.sharedGate,
+  shared_w1: result.options.sharedExperts?.w1,
+  shared_w2: result.options.sharedExperts?.w2,
+  shared_gate: result.options.sharedExperts?.gate,
   score_correction_bias: result.options.scoreCorrectionBias,
 });
 
@@ -235,16 +245,10 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       const given = model.predict(tf.tensor2d(block.x)) as tf.Tensor;
       const expected = tf.tidy(() => {
         const x = tf.tensor2d(block.x);
-        const {routerKernel, routerBias, w1: first, w2: second, sharedW1, sharedW2, sharedGate, topk, options} =
+        const {routerKernel, routerBias, w1: first, w2: second, topk, options} =
           moeCheckpoint(bytesOf(checkpoint), config, {layerIndex: 3});
         const logits = tf.add(tf.matMul(x, routerKernel), routerBias ?? tf.scalar(0)) as tf.Tensor2D;
-        const out = tf.fusedMoe(x, first, second, logits, topk, options);
-        if (sharedW1 == null || sharedW2 == null) {
-          return out;
-        }
-        const [gate, up] = tf.split(tf.matMul(x, sharedW1, false, true), 2, 1);
-        const shared = tf.matMul(tf.mul(tf.mul(gate, tf.sigmoid(gate)), up), sharedW2, false, true);
-        return tf.add(out, sharedGate == null ? shared : tf.mul(shared, tf.sigmoid(tf.matMul(x, sharedGate))));
+        return tf.fusedMoe(x, first, second, logits, topk, options);
       });
       const wanted = await expected.array() as number[][];
       await expectWithin(given, wanted, (_, value) => 1e-5 * (1 + Math.abs(value)), 'the layer');
