@@ -1,6 +1,6 @@
 /** What an op takes and gives as a node of a GraphModel, and how such a node is read. */
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {assert} from '../ops/checks';
+import {assert, describeValue} from '../ops/checks';
 import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';
 
 /** A node as tfjs gives it to whoever executes it. */
@@ -124,19 +124,12 @@ function readAttr<Value>(
   assert(
     value !== undefined,
     where,
-    () => `attr ${attrName} must be ${type.expected}, but is ${describeValue(decoded)}.`,
+    () => {
+      const given = decoded === undefined ? 'of a type that tfjs does not decode' : describeValue(decoded);
+      return `attr ${attrName} must be ${type.expected}, but is ${given}.`;
+    },
   );
   return value;
-}
-
-function describeValue(decoded: unknown): string {
-  if (decoded === undefined) {
-    return 'of a type that tfjs does not decode';
-  }
-  if (Array.isArray(decoded)) {
-    return `[${decoded.map(describeValue).join(', ')}]`;
-  }
-  return typeof decoded === 'string' ? `'${decoded}'` : String(decoded);
 }
 
 function readInputs(

@@ -12,7 +12,14 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import {hostValuesOf} from '../host_values';
-import {assert, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from '../ops/checks';
+import {
+  assert,
+  assertRank,
+  checkOptions,
+  convertToOptionalTensor,
+  convertToTensor,
+  describeValue,
+} from '../ops/checks';
 import {activationOptionNames} from '../ops/expert_arguments';
 import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
@@ -196,7 +203,7 @@ function assertWeightNames(weights: MoeGraphModelWeights): void {
   assert(
     weights != null && typeof weights === 'object' && !Array.isArray(weights) && !(weights instanceof Tensor),
     opName,
-    () => `weights must be an object of ${known}, but is ${String(weights)}.`,
+    () => `weights must be an object of ${known}, but is ${describeValue(weights)}.`,
   );
   for (const name of Object.keys(weights)) {
     assert(

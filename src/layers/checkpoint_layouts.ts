@@ -4,7 +4,7 @@
  * (src/transformers/models/<model_type>/) and its conversion_mapping.py, which says how tensors of one expert each
  * become stacked ones.
  */
-import type {MoeActivation, MoeTopkScoring} from '../kernel_names';
+import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../kernel_names';
 import {assert} from '../ops/checks';
 import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
 import {checkRouting} from '../ops/moe_topk';
@@ -50,6 +50,8 @@ export type MoeCheckpointRouting = {
   topkGroups?: number;
   routedScalingFactor?: number;
   activation: MoeActivation;
+  /** Of w1 as it is given here, where it is not what the activation has by default. */
+  gateUp?: MoeGateUp;
   swigluAlpha?: number;
   swigluLimit?: number;
 };
@@ -331,6 +333,7 @@ const gptOss: LayoutOf = (config, block) => {
       scoring: 'softmaxAfterTopk',
       renormalize: false,
       activation: 'swigluOai',
+      gateUp: 'concatenated',
       swigluAlpha: config.number('swiglu_alpha', SWIGLU_ALPHA),
       swigluLimit: config.number('swiglu_limit', SWIGLU_LIMIT),
     },

@@ -287,7 +287,7 @@ function computedBy(args: MoeLayerConfig, opName: string) {
 }
 
 /** Arguments of mixtureOfExperts. */
-export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'swigluAlpha' | 'swigluLimit'> & {
+export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp' | 'swigluAlpha' | 'swigluLimit'> & {
   numExperts: number;
   intermediateSize: number;
   topk: number;
@@ -328,7 +328,8 @@ export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
 
 function layerConfigOf(layout: CheckpointLayout, opName: string): MoeLayerConfig {
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
-  const {swigluAlpha = SWIGLU_ALPHA, swigluLimit = SWIGLU_LIMIT, ...options} = routing;
+  // The layer's w1 is as it is given here, whatever the activation.
+  const {gateUp: _, swigluAlpha = SWIGLU_ALPHA, swigluLimit = SWIGLU_LIMIT, ...options} = routing;
   const assertIs = (name: string, value: number, expected: number) =>
     assert(value === expected, opName, () => `config.${name} must be ${expected} for the layer, but is ${value}.`);
   assertIs('swiglu_alpha', swigluAlpha, SWIGLU_ALPHA);

@@ -304,6 +304,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
         activation,
         gated,
+        // Whatever the activation: files hold weights in this order.
+        gateUp: 'concatenated',
         w1Bias: this.read('w1_bias'),
         w2Bias: this.read('w2_bias'),
         sharedExperts: sharedW1 && sharedW2 && {w1: sharedW1, w2: sharedW2, gate: this.read('shared_gate')},

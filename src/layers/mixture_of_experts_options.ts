@@ -1,7 +1,7 @@
 /** The arguments of the layer: their types, and what becomes of them once checked, defaults filled in. */
 import type {layers} from '@tensorflow/tfjs-layers';
 import type {MoeActivation} from '../kernel_names';
-import {assert, assertPositiveInteger, checkBoolean, checkOptions} from '../ops/checks';
+import {assert, assertPositiveInteger, checkBoolean, checkOneOf, checkOptions, describeValue} from '../ops/checks';
 import {checkActivation} from '../ops/expert_arguments';
 import {checkRouting, type MoeTopkScoring} from '../ops/moe_topk';
 
@@ -206,7 +206,7 @@ function checkAmount(value: number, argName: string, opName: string): number {
   assert(
     Number.isFinite(value) && value >= 0,
     opName,
-    () => `${argName} must be a number of at least 0, but is ${String(value)}.`,
+    () => `${argName} must be a number of at least 0, but is ${describeValue(value)}.`,
   );
   return value;
 }
@@ -216,7 +216,7 @@ function checkSharedExperts(given: MixtureOfExpertsArgs, opName: string) {
     assert(
       Number.isInteger(value) && value >= 0,
       opName,
-      () => `${argName} must be an integer of at least 0, but is ${String(value)}.`,
+      () => `${argName} must be an integer of at least 0, but is ${describeValue(value)}.`,
     );
     return value;
   };
@@ -264,7 +264,7 @@ function checkJitter(given: MixtureOfExpertsArgs, opName: string) {
   const routerJitter = checkAmount(given.routerJitter ?? 0, 'routerJitter', opName);
   assert(routerJitter < 1, opName, () => `routerJitter must be less than 1, but is ${routerJitter}.`);
   const seed = given.seed ?? null;
-  assert(seed == null || Number.isFinite(seed), opName, () => `seed must be a number, but is ${String(seed)}.`);
+  assert(seed == null || Number.isFinite(seed), opName, () => `seed must be a number, but is ${describeValue(seed)}.`);
   return {routerJitter, seed};
 }
 
@@ -273,13 +273,8 @@ function checkCapacity(given: MixtureOfExpertsArgs, opName: string) {
   assert(
     capacityFactor == null || (Number.isFinite(capacityFactor) && capacityFactor > 0),
     opName,
-    () => `capacityFactor must be a positive number, but is ${String(capacityFactor)}.`,
+    () => `capacityFactor must be a positive number, but is ${describeValue(capacityFactor)}.`,
   );
-  const dropPolicy = toCamelCase(given.dropPolicy) ?? 'probability';
-  assert(
-    dropPolicies.includes(dropPolicy),
-    opName,
-    () => `dropPolicy must be one of ${dropPolicies.join(', ')}, but is ${String(dropPolicy)}.`,
-  );
+  const dropPolicy = checkOneOf(toCamelCase(given.dropPolicy) ?? 'probability', dropPolicies, 'dropPolicy', opName);
   return {capacityFactor, dropPolicy};
 }

@@ -11,6 +11,80 @@ export function assert(condition: boolean, opName: string, message: () => string
 }
 
 /**
+ * A value as messages show it: with its type where its text alone would mislead, shortened to a line, whatever it is.
+ */
+export function describeValue(value: unknown): string {
+  if (value instanceof Tensor) {
+    return `${withArticle(value.dtype)} tensor [${value.shape}]`;
+  }
+  if (util.isTypedArray(value as TypedArray)) {
+    return `${withArticle(classOf(value))} of ${(value as TypedArray).length} values`;
+  }
+  if (typeof value === 'string') {
+    return `the string ${quote(value)}`;
+  }
+  if (typeof value === 'bigint') {
+    return `the bigint ${shorten(String(value))}`;
+  }
+  if (Array.isArray(value)) {
+    return `the array ${show(value)}`;
+  }
+  return isPlainObject(value) ? `the object ${show(value)}` : show(value);
+}
+
+const MAX_SHOWN_LENGTH = 60;
+const MAX_SHOWN_ELEMENTS = 8;
+
+const shorten = (text: string) => (text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text);
+const quote = (text: string) => `'${shorten(text)}'`;
+const withArticle = (name: string) => `${/^[aeio]/i.test(name) ? 'an' : 'a'} ${name}`;
+
+/** The text of a value; of what is nested two deep, only that it is there. */
+function show(value: unknown, depth = 0): string {
+  if (typeof value === 'string') {
+    return quote(value);
+  }
+  const isList = Array.isArray(value);
+  if (isList || isPlainObject(value)) {
+    const [open, close] = isList ? '[]' : '{}';
+    const entries = Object.entries(value);
+    const shown = depth < 2 ? entries.slice(0, MAX_SHOWN_ELEMENTS) : [];
+    const texts = shown.map(([name, element]) => `${isList ? '' : `${shorten(name)}: `}${show(element, depth + 1)}`);
+    return `${open}${[...texts, ...(shown.length < entries.length ? ['…'] : [])].join(', ')}${close}`;
+  }
+  const hasText = value == null || typeof value === 'number' || typeof value === 'boolean' || typeof value === 'bigint';
+  return hasText ? String(value) : withArticle(classOf(value));
+}
+
+function isPlainObject(value: unknown): value is object {
+  if (typeof value !== 'object' || value === null) {
+    return false;
+  }
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/** 'Function', 'Map', 'Symbol' …: an object can have anything under the name `constructor`. */
+function classOf(value: unknown): string {
+  const {constructor} = value as {constructor?: unknown};
+  return typeof constructor === 'function' && constructor.name !== '' ? constructor.name : 'Object';
+}
+
+/** The value, which must be one of a few names. */
+export function checkOneOf<Value extends string>(
+  value: Value,
+  allowed: readonly Value[],
+  argName: string,
+  opName: string,
+): Value {
+  assert(allowed.includes(value), opName, () => {
+    const names = allowed.length > 2 ? `one of ${allowed.join(', ')}` : allowed.map(quote).join(' or ');
+    return `${argName} must be ${names}, but is ${typeof value === 'string' ? quote(value) : describeValue(value)}.`;
+  });
+  return value;
+}
+
+/**
  * The argument as a tensor of one of `dtypes`. Arrays become a tensor; nothing is rounded, truncated or
  * guessed on the way.
  */
@@ -26,7 +100,7 @@ export function convertToTensor(
     return x;
   }
   if (typeof x !== 'number' && typeof x !== 'boolean' && typeof x !== 'string' && !isArray(x)) {
-    const given = x == null ? 'null' : (x as object).constructor.name;
+    const given = x == null ? 'null' : classOf(x);
     throw new Error(
       `Argument '${argName}' passed to '${opName}' must be a Tensor or TensorLike, but got '${given}'`,
     );
@@ -60,7 +134,7 @@ export function convertToTensor(
         : typeof value === 'number' &&
           (target === 'float32' || (Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32));
     const wanted = {float32: 'numbers', int32: 'integers that fit int32', bool: 'booleans'}[target as CheckedDtype];
-    assert(fits, opName, () => `${argName} must hold ${wanted}, but has ${String(value)}.`);
+    assert(fits, opName, () => `${argName} must hold ${wanted}, but has ${describeValue(value)}.`);
   }
   return tensor(values, shape, target as CheckedDtype);
 }
@@ -104,7 +178,7 @@ function assertRectangular(x: unknown, shape: number[], argName: string, opName:
     assert(
       shape.length === 0,
       opName,
-      () => `${argName} must be rectangular, but has the element ${String(x)} in place of a row.`,
+      () => `${argName} must be rectangular, but has ${describeValue(x)} in place of a row.`,
     );
   }
 }
@@ -123,7 +197,7 @@ export function assertPositiveInteger(value: number, argName: string, opName: st
   assert(
     Number.isInteger(value) && value >= 1 && value <= MAX_INT32,
     opName,
-    () => `${argName} must be a positive integer, but is ${String(value)}.`,
+    () => `${argName} must be a positive integer, but is ${describeValue(value)}.`,
   );
 }
 
@@ -131,7 +205,7 @@ export function assertInt32(value: number, argName: string, opName: string): voi
   assert(
     Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32,
     opName,
-    () => `${argName} must be an integer that fits int32, but is ${String(value)}.`,
+    () => `${argName} must be an integer that fits int32, but is ${describeValue(value)}.`,
   );
 }
 
@@ -154,7 +228,7 @@ export function checkOptions<Options extends object>(
   assert(
     typeof options === 'object' && !Array.isArray(options) && !(options instanceof Tensor),
     opName,
-    () => `${ofOption ?? 'options'} must be an object with any of ${known.join(', ')}, but is ${String(options)}.`,
+    () => `${ofOption ?? 'options'} must be an object with any of ${known.join(', ')}, but is ${describeValue(options)}.`,
   );
   for (const name of Object.keys(options)) {
     assert(
@@ -162,8 +236,8 @@ export function checkOptions<Options extends object>(
       opName,
       () =>
         ofOption == null
-          ? `unknown option '${name}'. The options are ${known.join(', ')}.`
-          : `unknown option '${ofOption}.${name}'. The options of ${ofOption} are ${known.join(', ')}.`,
+          ? `unknown option ${quote(name)}. The options are ${known.join(', ')}.`
+          : `unknown option ${quote(`${ofOption}.${name}`)}. The options of ${ofOption} are ${known.join(', ')}.`,
     );
   }
   return options;
@@ -173,7 +247,7 @@ export function checkBoolean(value: boolean | null | undefined, argName: string,
   assert(
     value == null || typeof value === 'boolean',
     opName,
-    () => `${argName} must be a boolean, but is ${String(value)}.`,
+    () => `${argName} must be a boolean, but is ${describeValue(value)}.`,
   );
   return value ?? false;
 }
@@ -188,7 +262,7 @@ export function assertOut(
   if (out == null) {
     return;
   }
-  assert(out instanceof Variable, opName, () => `out must be a tf.Variable, but is ${(out as object).constructor.name}.`);
+  assert(out instanceof Variable, opName, () => `out must be a tf.Variable, but is ${describeValue(out)}.`);
   assert(!out.isDisposed, opName, () => 'out is disposed.');
   assert(
     out.dtype === dtype && util.arraysEqual(out.shape, shape),

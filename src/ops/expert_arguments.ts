@@ -8,7 +8,15 @@ import type {
   MoeWeightFormat,
   MoeWeightParts,
 } from '../kernel_names';
-import {assert, assertRank, checkBoolean, convertToOptionalTensor, convertToTensor} from './checks';
+import {
+  assert,
+  assertRank,
+  checkBoolean,
+  checkOneOf,
+  convertToOptionalTensor,
+  convertToTensor,
+  describeValue,
+} from './checks';
 
 /** Weights of experts: one tensor, or several that are read as their concatenation along axis 0. */
 export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
@@ -35,14 +43,8 @@ const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
 };
 export const moeActivations = /* @__PURE__ */ Object.keys(kernelActivations) as MoeActivation[];
 
-function oneOf<Value extends string>(value: Value, allowed: Value[], argName: string, opName: string): Value {
-  const quoted = allowed.map((name) => `'${name}'`).join(' or ');
-  assert(allowed.includes(value), opName, () => `${argName} must be ${quoted}, but is '${String(value)}'.`);
-  return value;
-}
-
 export function checkWeightFormat(format: MoeWeightFormat | null | undefined, opName: string): MoeWeightFormat {
-  return oneOf(format ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
+  return checkOneOf(format ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
 }
 
 /** Those of gpt-oss. */
@@ -51,12 +53,7 @@ export const SWIGLU_LIMIT = 7;
 
 /** The activation by the name that kernels know it by, and what else it takes. */
 export function checkActivation(given: Partial<ActivationOptions>, opName: string): MoeActivationAttrs {
-  const activation = given.activation ?? 'linear';
-  assert(
-    Object.prototype.hasOwnProperty.call(kernelActivations, activation),
-    opName,
-    () => `activation must be one of ${Object.keys(kernelActivations).join(', ')}, but is '${String(activation)}'.`,
-  );
+  const activation = checkOneOf(given.activation ?? 'linear', moeActivations, 'activation', opName);
   const gated = checkBoolean(given.gated, 'gated', opName);
   assert(
     gated || activation !== 'swigluOai',
@@ -67,18 +64,20 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
   assert(
     Number.isFinite(swigluAlpha),
     opName,
-    () => `swigluAlpha must be a finite number, but is ${String(swigluAlpha)}.`,
+    () => `swigluAlpha must be a finite number, but is ${describeValue(swigluAlpha)}.`,
   );
   const swigluLimit = given.swigluLimit ?? SWIGLU_LIMIT;
   assert(
     Number.isFinite(swigluLimit) && swigluLimit > 0,
     opName,
-    () => `swigluLimit must be a positive number, but is ${String(swigluLimit)}.`,
+    () => `swigluLimit must be a positive number, but is ${describeValue(swigluLimit)}.`,
   );
+  // As the weights of gpt-oss are published.
+  const gateUp = given.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   return {
     activation: kernelActivations[activation],
     gated,
-    gateUp: oneOf(given.gateUp ?? 'concatenated', ['concatenated', 'interleaved'], 'gateUp', opName),
+    gateUp: checkOneOf(gateUp, ['concatenated', 'interleaved'], 'gateUp', opName),
     swigluAlpha,
     swigluLimit,
   };

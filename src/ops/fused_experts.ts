@@ -215,7 +215,8 @@ function convertSharedExperts(
  * @param topkIds  int32 [T, K]. A slot whose expert is not local, or whose id is no expert, adds nothing.
  * @param options.activation  As in moeGroupedMatMul; default `'silu'`.
  * @param options.gated  Default true: activation(gate) * up.
- * @param options.gateUp  `'concatenated'` (default): w1 has I gates, then I ups; or `'interleaved'`.
+ * @param options.gateUp  `'concatenated'`: w1 has I gates, then I ups. `'interleaved'`: gate and up in turn, the
+ *     default of 'swigluOai', as gpt-oss is published. Else the default is `'concatenated'`.
  * @param options.swigluAlpha  Default 1.702.
  * @param options.swigluLimit  Default 7.
  * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for w1 [L, H, 2I] and w2 [L, I, H].

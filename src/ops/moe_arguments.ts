@@ -1,7 +1,7 @@
 /** The arguments that several ops have in common, converted and checked in one way. */
 import {cast, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
 import type {MoeTopkScoring} from '../kernel_names';
-import {assert, assertRank, convertToOptionalTensor, convertToTensor} from './checks';
+import {assert, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;
 type Dtypes = ReadonlyArray<'float32' | 'int32'>;
@@ -64,12 +64,7 @@ export function convertTokenMask(
 
 /** The scoring, 'softmax' where it is not given. */
 export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName: string): MoeTopkScoring {
-  assert(
-    scoring == null || moeScorings.includes(scoring),
-    opName,
-    () => `scoring must be one of ${moeScorings.join(', ')}, but is ${String(scoring)}.`,
-  );
-  return scoring ?? 'softmax';
+  return checkOneOf(scoring ?? 'softmax', moeScorings, 'scoring', opName);
 }
 export const moeScorings: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
 

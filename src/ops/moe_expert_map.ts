@@ -1,5 +1,5 @@
 import {op, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
-import {assert, assertPositiveInteger} from './checks';
+import {assert, assertPositiveInteger, checkOneOf, describeValue} from './checks';
 
 export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
 
@@ -12,7 +12,7 @@ function moeExpertMap_(
   numExperts: number,
   numShards: number,
   shard: number,
-  strategy: MoeExpertMapStrategy = 'linear',
+  strategy?: MoeExpertMapStrategy | null,
 ): MoeExpertMapResult {
   const opName = 'moeExpertMap';
   assertPositiveInteger(numExperts, 'numExperts', opName);
@@ -25,19 +25,15 @@ function moeExpertMap_(
   assert(
     Number.isInteger(shard) && shard >= 0 && shard < numShards,
     opName,
-    () => `shard must be an integer from 0 to numShards - 1 (${numShards - 1}), but is ${String(shard)}.`,
+    () => `shard must be an integer from 0 to numShards - 1 (${numShards - 1}), but is ${describeValue(shard)}.`,
   );
-  assert(
-    strategy === 'linear' || strategy === 'roundRobin',
-    opName,
-    () => `strategy must be 'linear' or 'roundRobin', but is '${String(strategy)}'.`,
-  );
+  const isLinear = checkOneOf(strategy ?? 'linear', ['linear', 'roundRobin'], 'strategy', opName) === 'linear';
 
   const share = Math.floor(numExperts / numShards);
   const remainder = numExperts % numShards;
   const numLocalExperts = share + (shard < remainder ? 1 : 0);
-  const first = strategy === 'linear' ? shard * share + Math.min(shard, remainder) : shard;
-  const step = strategy === 'linear' ? 1 : numShards;
+  const first = isLinear ? shard * share + Math.min(shard, remainder) : shard;
+  const step = isLinear ? 1 : numShards;
   const map = new Int32Array(numExperts).fill(-1);
   for (let local = 0; local < numLocalExperts; local++) {
     map[first + local * step] = local;

@@ -87,7 +87,8 @@ function moeGroupedMatMul_(
  *     (clamp(u, -limit, limit) + 1).
  * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u. Default
  *     false.
- * @param options.gateUp  `'concatenated'` (default): D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1.
+ * @param options.gateUp  `'concatenated'`: D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1, the
+ *     default of 'swigluOai', as gpt-oss is published. Else the default is `'concatenated'`.
  * @param options.swigluAlpha  Default 1.702.
  * @param options.swigluLimit  Default 7.
  * @returns float32 [R, D], or [R, D/2] if gated.

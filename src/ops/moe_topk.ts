@@ -8,6 +8,7 @@ import {
   checkBoolean,
   checkOptions,
   convertToOptionalTensor,
+  describeValue,
 } from './checks';
 import {checkScoring, convertRouterLogits} from './moe_arguments';
 
@@ -82,7 +83,7 @@ export function checkRouting(
   assert(
     typeof routedScalingFactor === 'number' && Number.isFinite(Math.fround(routedScalingFactor)),
     opName,
-    () => `routedScalingFactor must be a number that fits float32, but is ${String(routedScalingFactor)}.`,
+    () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`,
   );
   return {topk, scoring, renormalize, ...groups, routedScalingFactor};
 }

@@ -355,7 +355,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
     ['a fraction for an integer', 'MoePermute', tokens, {num_experts: float(2.5)},
       'attr num_experts must be an integer, but is 2.5.'],
     ['a string for an integer', 'MoePermute', tokens, {num_experts: string('four')},
-      "attr num_experts must be an integer, but is 'four'."],
+      "attr num_experts must be an integer, but is the string 'four'."],
     ['an integer for a boolean', 'MoePermute', tokens, {num_experts: int(E), has_expert_map: int(1)},
       'attr has_expert_map must be a boolean, but is 1.'],
     ['a boolean for a number', 'MoeTopK', () => ({x: random(T, E)}), {topk: int(1), routed_scaling_factor: bool(true)},
@@ -364,7 +364,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       'attr num_experts must be an integer, but is of a type that tfjs does not decode.'],
     ['a string in camelCase, lower-cased by tfjs', 'MoeTopK', () => ({x: random(T, E)}),
       {topk: int(1), scoring: string('softmaxAfterTopk')},
-      "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, but is 'softmaxaftertopk'."],
+      "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, but is the string 'softmaxaftertopk'."],
     ['too few inputs', 'MoePermute', () => ({x: random(T, H)}), {num_experts: int(E)},
       'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale comes with has_a1q_scale; expert_map ' +
       'comes with has_expert_map.'],

@@ -15,6 +15,7 @@ function fusedMoeOf(args: LayerArgs, x: tf.Tensor2D, weights: Record<string, tf.
   const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated} = args;
   return tf.fusedMoe(x, weights.w1, weights.w2, weights.router_bias == null ? logits : tf.add(logits, weights.router_bias), topk ?? 2, {
     scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated,
+    gateUp: 'concatenated',
     scoreCorrectionBias: weights.score_correction_bias,
     w1Bias: weights.w1_bias,
     w2Bias: weights.w2_bias,
@@ -190,7 +191,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{numExperts: 0}, 'numExperts must be a positive integer, but is 0.'],
     [{intermediateSize: undefined}, 'intermediateSize must be a positive integer, but is undefined.'],
     [{topk: 5}, 'topk must be at most the number of experts (E = 4), but is 5.'],
-    [{scoring: 'relu'}, 'scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is relu.'],
+    [{scoring: 'relu'}, "scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
     [{numExpertGroups: 2}, 'numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
     [{activation: 'tanh'}, "activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
     [{activation: 'swigluOai', gated: false}, "activation 'swigluOai' is for gated experts: it takes gated: true."],
@@ -202,9 +203,9 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{scoring: 'softmaxAfterTopk', scoreCorrectionBiasUpdateRate: 1}, "useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
     [{useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 1}, 'scoreCorrectionBiasUpdateRate must be 0 without the bias (useScoreCorrectionBias: false), but is 1.'],
     [{routerJitter: 1}, 'routerJitter must be less than 1, but is 1.'],
-    [{seed: 'a'}, 'seed must be a number, but is a.'],
+    [{seed: 'a'}, "seed must be a number, but is the string 'a'."],
     [{capacityFactor: 0}, 'capacityFactor must be a positive number, but is 0.'],
-    [{dropPolicy: 'random'}, 'dropPolicy must be one of probability, position, but is random.'],
+    [{dropPolicy: 'random'}, "dropPolicy must be 'probability' or 'position', but is 'random'."],
   ];
   for (const [args, message] of refused) {
     it(JSON.stringify(args), () => {

@@ -24,12 +24,12 @@ const permuteErrors: ErrorCase[] = [
   ['hiddenStates an object', () => tf.moePermute(untyped({}), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be a Tensor or TensorLike, but got 'Object'"],
   ['hiddenStates bool', () => tf.moePermute(tf.zeros([3, 2], 'bool'), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be float32 or int32 tensor, but got bool tensor"],
   ['hiddenStates strings', () => tf.moePermute(untyped([['a']]), ids(), 4), "Argument 'hiddenStates' passed to 'moePermute' must be float32 or int32 tensor, but got string tensor"],
-  ['hiddenStates with a string inside', () => tf.moePermute(untyped([[1, 'a']]), [[0]], 4), 'Error in moePermute: hiddenStates must hold numbers, but has a.'],
+  ['hiddenStates with a string inside', () => tf.moePermute(untyped([[1, 'a']]), [[0]], 4), "Error in moePermute: hiddenStates must hold numbers, but has the string 'a'."],
   ['hiddenStates rank 3', () => tf.moePermute(tf.zeros([1, 3, 2]), ids(), 4), 'Error in moePermute: hiddenStates must be rank 2 [T, H], but got rank 3 [1,3,2]. Reshape it to [-1, H] first.'],
   ['hiddenStates no columns', () => tf.moePermute(tf.zeros([3, 0]), ids(), 4), 'Error in moePermute: hiddenStates must have at least 1 column (H), but has 0.'],
   ['hiddenStates disposed', () => tf.moePermute(disposed(), ids(), 4), 'Error in moePermute: hiddenStates is disposed.'],
   ['hiddenStates ragged', () => tf.moePermute([[1, 2], [3]], ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has rows of 2 and of 1 elements.'],
-  ['hiddenStates ragged in depth', () => tf.moePermute(untyped([[1, 2], 3]), ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has the element 3 in place of a row.'],
+  ['hiddenStates ragged in depth', () => tf.moePermute(untyped([[1, 2], 3]), ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has 3 in place of a row.'],
   ['topkIds null', () => tf.moePermute(x(), untyped(undefined), 4), "Argument 'topkIds' passed to 'moePermute' must be a Tensor or TensorLike, but got 'null'"],
   ['topkIds float32', () => tf.moePermute(x(), tf.zeros([3, 2]), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
   ['topkIds a Float32Array', () => tf.moePermute(x(), new Float32Array(3), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
@@ -60,7 +60,7 @@ const permuteErrors: ErrorCase[] = [
   ['a1qScale bool', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([3, 1], 'bool')}), "Argument 'a1qScale' passed to 'moePermute' must be float32 or int32 tensor, but got bool tensor"],
   ['out shape', () => tf.moePermute(x(), ids(), 4, {out: tf.variable(tf.zeros([3, 2]))}), 'Error in moePermute: out must be float32 [6,2] like the result, but is float32 [3,2].'],
   ['out dtype', () => tf.moePermute(x(), ids(), 4, {out: tf.variable(tf.zeros([6, 2], 'int32'))}), 'Error in moePermute: out must be float32 [6,2] like the result, but is int32 [6,2].'],
-  ['out no variable', () => tf.moePermute(x(), ids(), 4, {out: untyped(tf.zeros([6, 2]))}), 'Error in moePermute: out must be a tf.Variable, but is Tensor.'],
+  ['out no variable', () => tf.moePermute(x(), ids(), 4, {out: untyped(tf.zeros([6, 2]))}), 'Error in moePermute: out must be a tf.Variable, but is a float32 tensor [6,2].'],
   ['out disposed', () => tf.moePermute(x(), ids(), 4, {out: disposedVariable()}), 'Error in moePermute: out is disposed.'],
 ];
 
@@ -71,7 +71,7 @@ const alignErrors: ErrorCase[] = [
   ['numExperts -1', () => tf.moeAlignBlockSize(ids(), 4, -1), 'Error in moeAlignBlockSize: numExperts must be a positive integer, but is -1.'],
   ['expertMap length', () => tf.moeAlignBlockSize(ids(), 4, 4, {expertMap: [1]}), 'Error in moeAlignBlockSize: expertMap must have an entry for each expert (numExperts = 4), but has 1.'],
   ['padSortedIds a number', () => tf.moeAlignBlockSize(ids(), 4, 4, {padSortedIds: untyped(1)}), 'Error in moeAlignBlockSize: padSortedIds must be a boolean, but is 1.'],
-  ['ignoreInvalidExperts a string', () => tf.moeAlignBlockSize(ids(), 4, 4, {ignoreInvalidExperts: untyped('no')}), 'Error in moeAlignBlockSize: ignoreInvalidExperts must be a boolean, but is no.'],
+  ['ignoreInvalidExperts a string', () => tf.moeAlignBlockSize(ids(), 4, 4, {ignoreInvalidExperts: untyped('no')}), "Error in moeAlignBlockSize: ignoreInvalidExperts must be a boolean, but is the string 'no'."],
   ['an unknown option', () => tf.moeAlignBlockSize(ids(), 4, 4, untyped({pad: true})), "Error in moeAlignBlockSize: unknown option 'pad'. The options are expertMap, padSortedIds, ignoreInvalidExperts."],
   ['too many ids', () => tf.moeAlignBlockSize(ids(), 2 ** 20, 2 ** 12), 'Error in moeAlignBlockSize: the length of sortedTokenIds must be at most 2147483647, but is 4294963206.'],
 ];
@@ -133,7 +133,7 @@ const topkErrors: ErrorCase[] = [
   ['topk absent', () => tf.moeTopk(logits(), untyped(undefined)), 'Error in moeTopk: topk must be a positive integer, but is undefined.'],
   ['topk past E', () => tf.moeTopk(logits(), 9), 'Error in moeTopk: topk must be at most the number of experts (E = 8), but is 9.'],
   ['an unknown option', () => tf.moeTopk(logits(), 2, untyped({normalize: true})), "Error in moeTopk: unknown option 'normalize'. The options are scoring, renormalize, scoreCorrectionBias, numExpertGroups, topkGroups, routedScalingFactor."],
-  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), 'Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is softMax.'],
+  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), "Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'softMax'."],
   ['renormalize a number', () => tf.moeTopk(logits(), 2, {renormalize: untyped(1)}), 'Error in moeTopk: renormalize must be a boolean, but is 1.'],
   ['bias length', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: [1, 2]}), 'Error in moeTopk: scoreCorrectionBias must have an entry for each expert (E = 8), but has 2.'],
   ['bias rank', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([1, 8])}), 'Error in moeTopk: scoreCorrectionBias must be rank 1 [E], but got rank 2 [1,8].'],
@@ -160,7 +160,7 @@ const lossErrors: ErrorCase[] = [
   ['balance: logits int32', () => tf.moeLoadBalancingLoss(tf.zeros([3, 8], 'int32'), ids()), "Argument 'routerLogits' passed to 'moeLoadBalancingLoss' must be float32 tensor, but got int32 tensor"],
   ['balance: ids float32', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 2])), "Argument 'topkIds' passed to 'moeLoadBalancingLoss' must be int32 tensor, but got float32 tensor"],
   ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must have as many rows as routerLogits (T = 3), but has 1.'],
-  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), 'Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is relu.'],
+  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), "Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
   ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring."],
 ];
 

@@ -132,6 +132,18 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     await expectRight(sizes, valuesOf(sizes, 9), {...options, swigluLimit: 10}, 'limit 10');
   });
 
+  it('reads gates and ups of swigluOai in turn by default, and those of others one after the other', async () => {
+    const x = [[1]];
+    const weights = [[[1], [2], [3], [4]]];
+    const silu = (z: number) => z / (1 + Math.exp(-z));
+    const oai = (gate: number, up: number) => (gate / (1 + Math.exp(-1.702 * gate))) * (up + 1);
+    const given = (options: tf.MoeGroupedMatMulOptions) => tf.moeGroupedMatMul(x, weights, [0, 1], {gated: true, ...options});
+    const near = (_: number, value: number) => 1e-5 * Math.abs(value);
+    await expectWithin(given({activation: 'swigluOai'}), [oai(1, 2), oai(3, 4)], near, 'swigluOai');
+    await expectWithin(given({activation: 'swigluOai', gateUp: 'concatenated'}), [oai(1, 3), oai(2, 4)], near, 'concatenated');
+    await expectWithin(given({activation: 'silu'}), [silu(1) * 3, silu(2) * 4], near, 'silu');
+  });
+
   it('saturates without NaN', async () => {
     const x = tf.tensor2d([-1e20, -1e3, -30, 30, 1e3, 1e20], [6, 1]);
     for (const activation of activations.slice(1)) {

@@ -167,7 +167,7 @@ export const checkpointCases: CheckpointCase[] = [
   },
   {
     name: 'gpt_oss', config: gptOss, dtype: 'BF16', routing: {topk: 2, scoring: 'softmaxAfterTopk'},
-    experts: {activation: 'swigluOai', swigluAlpha: 1.25, swigluLimit: 1.5},
+    experts: {activation: 'swigluOai', gateUp: 'concatenated', swigluAlpha: 1.25, swigluLimit: 1.5},
     tensors: {
       'mlp.router.weight': block.router,
       'mlp.router.bias': block.routerBias,

@@ -35,7 +35,7 @@ function coreActivate(z: tf.Tensor, options: tf.FusedExpertsOptions): tf.Tensor 
     return act(z);
   }
   const [numRows, numColumns] = z.shape;
-  const isInterleaved = gateUp === 'interleaved';
+  const isInterleaved = (gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated')) === 'interleaved';
   const pairs = tf.reshape(z, isInterleaved ? [numRows, numColumns / 2, 2] : [numRows, 2, numColumns / 2]);
   const [gate, up] = tf.unstack(pairs, isInterleaved ? 2 : 1);
   return activation === 'swigluOai'

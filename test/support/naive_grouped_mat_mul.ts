@@ -41,7 +41,8 @@ export function naiveGroupedMatMul(
   {x, weights, bias}: GroupedValues,
   options: NaiveOptions = {},
 ): {values: number[]; bounds: number[]} {
-  const {activation = 'linear', gated = false, gateUp, weightFormat, swigluAlpha, swigluLimit} = options;
+  const {activation = 'linear', gated = false, weightFormat, swigluAlpha, swigluLimit} = options;
+  const gateUp = options.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   const limit = swigluLimit ?? 7;
   const act = (z: number) => naiveActivations[activation ?? 'linear'](z, swigluAlpha ?? 1.702);
   const numOutputs = gated ? numColumns / 2 : numColumns;
