@@ -118,12 +118,13 @@ export type MoeSumInputs = {
 /** Output: float32 [T, H]. */
 
 /**
- * The activations of moeGroupedMatMul. 'swish' is 'silu', 'geluNew' is 'geluTanh', and 'gelu' is the one by erf.
- * 'swigluOai', of gpt-oss, is for gated experts only.
+ * The activations of moeGroupedMatMul. 'relu2' is the square of 'relu', 'swish' is 'silu', 'geluNew' is 'geluTanh', and
+ * 'gelu' is the one by erf. 'swigluOai', of gpt-oss, is for gated experts only.
  */
 export type MoeActivation =
   | 'linear'
   | 'relu'
+  | 'relu2'
   | 'silu'
   | 'swish'
   | 'gelu'

@@ -46,7 +46,7 @@ export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
     if (!activation.gated) {
       return {
         dy: () => backprop(v, z, activation),
-        z: () => mul(mul(dy, v), curvatureOf(z, activation)),
+        z: () => timesCurvature(mul(dy, v), z, activation) ?? zerosLike(z),
       };
     }
     return {
@@ -71,9 +71,9 @@ function gatedBackpropZ(dy: Tensor, z: Tensor, v: Tensor, activation: MoeActivat
   const ofGate = {...activation, gated: false};
 
   const byUp = backprop(mul(mul(dy, mul(vUp, factorSlope)), gateSlope), clampedGate, ofGate);
-  const byGate = mul(mul(mul(dy, mul(vGate, factor)), gateSlope), curvatureOf(clampedGate, activation));
+  const byGate = timesCurvature(mul(mul(dy, mul(vGate, factor)), gateSlope), clampedGate, activation);
   const dUp = mul(backprop(mul(mul(dy, vGate), gateSlope), clampedGate, ofGate), factorSlope);
-  return reshape(stack([add(byUp, byGate), dUp], pairAxis(activation)), z.shape);
+  return reshape(stack([byGate == null ? byUp : add(byUp, byGate), dUp], pairAxis(activation)), z.shape);
 }
 
 /** [R, D] as its gates and its ups, [R, D/2] each. */
@@ -100,7 +100,7 @@ function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivat
   };
 }
 
-/** 1 where x <= limit, else 0. */
+/** 1 where x <= limit, NaN of NaN, else 0. */
 function isAtMost(x: Tensor, limit: number): Tensor {
   return sub(1, step(sub(x, limit)));
 }
@@ -109,39 +109,52 @@ function clamp(x: Tensor, limit: number): Tensor {
   return atMost(maximum(x, -limit), limit);
 }
 
-/** Past these the second derivatives are 0 for float32, and their terms would overflow. */
-const SIGMOID_LIMIT = 60;
-const GELU_LIMIT = 8;
+/** x * a''(z) without the clamps; undefined where a'' is 0 of whatever z. */
+function timesCurvature(x: Tensor, z: Tensor, activation: MoeActivationAttrs): Tensor | undefined {
+  const curvature = curvatureOf(z, activation);
+  return curvature && mul(x, curvature);
+}
+
+/** Past these the second derivatives are 0 for float32, which comes of squares here, without overflow on the way. */
+const SIGMOID_LIMIT = 120;
+const GELU_LIMIT = 16;
 const GELU_SCALE = 2 * Math.sqrt(2 / Math.PI);
 const GELU_CUBE = 0.044715;
 
-/** a''(x) without the clamps. */
-function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): Tensor {
+function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): Tensor | undefined {
   switch (activation) {
     case 'linear':
     case 'relu':
-      return zerosLike(x);
+      return undefined;
+    case 'relu2':
+      return mul(step(x), 2);
     case 'silu':
-      return timesSigmoidCurvature(clamp(x, SIGMOID_LIMIT), x, onesLike(x), zerosLike(x));
+      return ofFinite(x, timesSigmoidCurvature(clamp(x, SIGMOID_LIMIT), x, onesLike(x), zerosLike(x)));
     case 'swigluOai':
-      return timesSigmoidCurvature(
+      return ofFinite(x, timesSigmoidCurvature(
         clamp(x, SIGMOID_LIMIT / Math.abs(swigluAlpha)),
         mul(x, swigluAlpha),
         mul(onesLike(x), swigluAlpha),
         zerosLike(x),
-      );
+      ));
     case 'gelu': {
-      const halfSquare = mul(square(clamp(x, GELU_LIMIT)), 0.5);
-      const inverseDensity = mul(add(cosh(halfSquare), sinh(halfSquare)), Math.sqrt(2 * Math.PI));
-      return div(sub(2, mul(halfSquare, 2)), inverseDensity);
+      const quarterSquare = mul(square(clamp(x, GELU_LIMIT)), 0.25);
+      const inverseRoot = add(cosh(quarterSquare), sinh(quarterSquare));
+      const density = square(div((2 * Math.PI) ** -0.25, inverseRoot));
+      return ofFinite(x, mul(density, sub(2, mul(quarterSquare, 4))));
     }
     case 'geluTanh': {
       const inside = clamp(x, GELU_LIMIT);
       const value = mul(add(inside, mul(mul(inside, square(inside)), GELU_CUBE)), GELU_SCALE);
       const slope = mul(add(1, mul(square(inside), 3 * GELU_CUBE)), GELU_SCALE);
-      return timesSigmoidCurvature(inside, value, slope, mul(inside, 6 * GELU_CUBE * GELU_SCALE));
+      return ofFinite(x, timesSigmoidCurvature(inside, value, slope, mul(inside, 6 * GELU_CUBE * GELU_SCALE)));
     }
   }
+}
+
+/** The curvature of a finite x, NaN of NaN and infinities. */
+function ofFinite(x: Tensor, curvature: Tensor): Tensor {
+  return add(curvature, mul(x, 0));
 }
 
 /**
@@ -150,7 +163,7 @@ function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): 
  */
 function timesSigmoidCurvature(x: Tensor, w: Tensor, slope: Tensor, curvature: Tensor): Tensor {
   const half = mul(clamp(w, SIGMOID_LIMIT), 0.5);
-  const sigmoidSlope = div(0.25, square(cosh(half)));
+  const sigmoidSlope = square(div(0.5, cosh(half)));
   const tanh = div(sinh(half), cosh(half));
   return mul(sigmoidSlope, add(mul(slope, 2), mul(x, sub(curvature, mul(tanh, square(slope))))));
 }

@@ -58,9 +58,9 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * - MoeSum(x)
  *   output: 0
  *
- * scoring: softmax, softmax_after_topk, sigmoid, sqrt_softplus. activation: linear, relu, silu, swish, gelu, gelu_tanh,
- * gelu_new, swiglu_oai. weight_format: out_in, in_out. gate_up: concatenated, interleaved; the second is the default of
- * swiglu_oai.
+ * scoring: softmax, softmax_after_topk, sigmoid, sqrt_softplus. activation: linear, relu, relu2, silu, swish, gelu,
+ * gelu_tanh, gelu_new, swiglu_oai. weight_format: out_in, in_out. gate_up: concatenated, interleaved; the second is the
+ * default of swiglu_oai.
  *
  * An output is referred to by its number, `permuted:1`: tfjs takes `permuted:offsets:0` for output 0. A signature that
  * has several outputs of one node needs an Identity node for each, of which tfjs would else keep one. Control inputs

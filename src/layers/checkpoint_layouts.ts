@@ -419,6 +419,7 @@ const activations: {[hiddenAct: string]: MoeActivation} = {
   silu: 'silu',
   swish: 'silu',
   relu: 'relu',
+  relu2: 'relu2',
   gelu: 'gelu',
   gelu_new: 'geluTanh',
   gelu_pytorch_tanh: 'geluTanh',

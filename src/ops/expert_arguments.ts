@@ -34,6 +34,7 @@ export const activationOptionNames = ['activation', 'gated', 'gateUp', 'swigluAl
 const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
   linear: 'linear',
   relu: 'relu',
+  relu2: 'relu2',
   silu: 'silu',
   swish: 'silu',
   gelu: 'gelu',

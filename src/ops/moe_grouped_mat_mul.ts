@@ -82,9 +82,10 @@ function moeGroupedMatMul_(
  *     unspecified.
  * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for weights [L, C, D]. Neither is copied.
  * @param options.bias  float32 [L, D], added before the activation.
- * @param options.activation  `'linear'` (default), `'relu'`, `'silu'` (`'swish'`), `'gelu'` (by erf), `'geluTanh'`
- *     (`'geluNew'`), or `'swigluOai'`, which is gated: min(g, limit) * sigmoid(alpha * min(g, limit)) *
- *     (clamp(u, -limit, limit) + 1).
+ * @param options.activation  `'linear'` (default), `'relu'`, `'relu2'` (its square), `'silu'` (`'swish'`), `'gelu'` (by
+ *     erf), `'geluTanh'` (`'geluNew'`), or `'swigluOai'`, which is gated: min(g, limit) *
+ *     sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). NaN and infinities go where core ops of tfjs
+ *     would take them, on every backend: NaN of NaN, also through a clamp, and NaN where 0 meets Infinity.
  * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u. Default
  *     false.
  * @param options.gateUp  `'concatenated'`: D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1, the

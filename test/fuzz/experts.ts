@@ -129,6 +129,8 @@ function activationOf({activation, swigluAlpha}: ActivationDraw, otherwise: MoeA
       return {value: (x) => x, slope: () => 1, curvature: 0};
     case 'relu':
       return {value: (x) => Math.max(x, 0), slope: (x) => (x > 0 ? 1 : 0), curvature: 0};
+    case 'relu2':
+      return {value: (x) => Math.max(x, 0) ** 2, slope: (x) => 2 * Math.max(x, 0), curvature: 2};
     case 'silu':
     case 'swish':
       return timesSigmoid(1);

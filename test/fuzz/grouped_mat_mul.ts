@@ -15,7 +15,7 @@ export const weightFormats = oneOf<tf.MoeWeightFormat | undefined>(undefined, 'o
 export const activations: fc.Arbitrary<ActivationDraw> = fc
   .record({
     activation: oneOf<tf.MoeActivation | undefined>(
-      undefined, 'linear', 'relu', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai',
+      undefined, 'linear', 'relu', 'relu2', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai',
     ),
     gated: fc.boolean(),
     gateUp: oneOf<tf.MoeGateUp | undefined>(undefined, 'concatenated', 'interleaved'),

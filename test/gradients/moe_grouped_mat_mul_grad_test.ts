@@ -65,7 +65,7 @@ describeWithFlags('gradient of moeGroupedMatMul', ALL_ENVS, () => {
     });
   }
 
-  for (const activation of ['linear', 'relu', 'silu', 'gelu', 'geluTanh', 'swigluOai'] as const) {
+  for (const activation of ['linear', 'relu', 'relu2', 'silu', 'gelu', 'geluTanh', 'swigluOai'] as const) {
     it(`passes ${activation}, gated or not`, async () => {
       for (const gateUp of ['concatenated', 'interleaved'] as const) {
         const options = {activation, gated: true, gateUp, swigluAlpha: 1.5, swigluLimit: 1};

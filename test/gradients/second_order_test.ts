@@ -8,7 +8,7 @@ import {naiveFusedExperts} from '../support/naive_fused_experts';
 import {naiveGroupedMatMul} from '../support/naive_grouped_mat_mul';
 import {lcg} from '../support/routings';
 
-const ACTIVATIONS = ['linear', 'relu', 'silu', 'gelu', 'geluTanh', 'swigluOai'] as const;
+const ACTIVATIONS = ['linear', 'relu', 'relu2', 'silu', 'gelu', 'geluTanh', 'swigluOai'] as const;
 type Activation = (typeof ACTIVATIONS)[number];
 const clamps = {swigluAlpha: 1.5, swigluLimit: 1};
 const isNear = (_: number, wanted: number) => 1e-4 * Math.max(1, Math.abs(wanted));

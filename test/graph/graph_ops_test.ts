@@ -316,8 +316,8 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
   };
 
   for (const [name, value] of [
-    ['linear', 'linear'], ['relu', 'relu'], ['silu', 'silu'], ['swish', 'swish'], ['gelu', 'gelu'], ['gelu_tanh', 'geluTanh'],
-    ['gelu_new', 'geluNew'], ['swiglu_oai', 'swigluOai'],
+    ['linear', 'linear'], ['relu', 'relu'], ['relu2', 'relu2'], ['silu', 'silu'], ['swish', 'swish'], ['gelu', 'gelu'],
+    ['gelu_tanh', 'geluTanh'], ['gelu_new', 'geluNew'], ['swiglu_oai', 'swigluOai'],
   ] as Array<[string, tf.MoeActivation]>) {
     it(`take the activation ${name}`, async () => {
       const inputs = {x: random(T * K, H), weights: random(E, 2 * I, H), offset: offset()};

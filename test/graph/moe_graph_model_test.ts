@@ -151,7 +151,7 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     ['more experts per token than there are', few, {topk: 5},
       'Error in moeGraphModel: topk must be at most the number of experts (E = 4), but is 5.'],
     ['an unknown activation', few, {topk: 2, activation: 'tanh'},
-      "Error in moeGraphModel: activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
+      "Error in moeGraphModel: activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
     ['a router of another rank', () => ({...few(), routerKernel: random(E)}), {topk: 2},
       'Error in moeGraphModel: routerKernel must be rank 2 [H, E], but got rank 1 [4].'],
     ['a router without columns', () => ({...few(), routerKernel: tf.zeros([H, 0])}), {topk: 2},

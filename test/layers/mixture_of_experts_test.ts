@@ -193,7 +193,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{topk: 5}, 'topk must be at most the number of experts (E = 4), but is 5.'],
     [{scoring: 'relu'}, "scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
     [{numExpertGroups: 2}, 'numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
-    [{activation: 'tanh'}, "activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
+    [{activation: 'tanh'}, "activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
     [{activation: 'swigluOai', gated: false}, "activation 'swigluOai' is for gated experts: it takes gated: true."],
     [{useBias: 1}, 'useBias must be a boolean, but is 1.'],
     [{numSharedExperts: -1}, 'numSharedExperts must be an integer of at least 0, but is -1.'],

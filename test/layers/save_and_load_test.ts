@@ -117,7 +117,7 @@ describeWithFlags('the config of mixtureOfExperts', cpu, () => {
       const loaded = await loadedModel(await savedModel(model));
       expect(ofModel(loaded)).withContext(scoring).toEqual(ofModel(model));
     }
-    for (const activation of ['linear', 'relu', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai'] as const) {
+    for (const activation of ['linear', 'relu', 'relu2', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai'] as const) {
       const loaded = await loadedModel(await savedModel(modelOf({activation})));
       expect(ofModel(loaded).activation).toBe(activation);
     }

@@ -190,7 +190,7 @@ const groupedErrors: ErrorCase[] = [
   ['bias shape', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {bias: tf.zeros([2, 3])}), 'Error in moeGroupedMatMul: bias must be [L, D] = [2,4] for these weights, but is [2,3].'],
   ['odd D gated', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 5, 3]), [0, 1, 2], {gated: true}), 'Error in moeGroupedMatMul: weights must have an even D when gated, a gate and an up for each output, but D = 5.'],
   ['gated a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gated: untyped(1)}), 'Error in moeGroupedMatMul: gated must be a boolean, but is 1.'],
-  ['an unknown activation', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: untyped('tanh')}), "Error in moeGroupedMatMul: activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
+  ['an unknown activation', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: untyped('tanh')}), "Error in moeGroupedMatMul: activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
   ['swigluOai not gated', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: 'swigluOai'}), "Error in moeGroupedMatMul: activation 'swigluOai' is for gated experts: it takes gated: true."],
   ['swigluAlpha not a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluAlpha: NaN}), 'Error in moeGroupedMatMul: swigluAlpha must be a finite number, but is NaN.'],
   ['swigluLimit 0', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluLimit: 0}), 'Error in moeGroupedMatMul: swigluLimit must be a positive number, but is 0.'],

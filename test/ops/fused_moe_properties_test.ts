@@ -19,7 +19,7 @@ const anySizes = fc
 
 const anyExpertOptions = fc
   .record({
-    activation: fc.constantFrom('linear', 'relu', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai'),
+    activation: fc.constantFrom('linear', 'relu', 'relu2', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew', 'swigluOai'),
     gated: fc.boolean(),
     gateUp: fc.constantFrom('concatenated', 'interleaved'),
     weightFormat: fc.constantFrom('outIn', 'inOut'),

@@ -14,6 +14,7 @@ const atMost = (x: tf.Tensor, limit: number): tf.Tensor => tf.neg(tf.maximum(tf.
 const coreActivations: Record<tf.MoeActivation, (x: tf.Tensor, alpha: number) => tf.Tensor> = {
   linear: (x) => x,
   relu: (x) => tf.relu(x),
+  relu2: (x) => tf.square(tf.relu(x)),
   silu: (x) => tf.mul(x, sigmoid(x)),
   swish: (x) => tf.mul(x, sigmoid(x)),
   gelu: (x) => tf.mul(tf.mul(x, 0.5), tf.add(tf.erf(tf.mul(x, Math.SQRT1_2)), 1)),

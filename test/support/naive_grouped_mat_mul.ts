@@ -27,7 +27,8 @@ export function erf(x: number): number {
 const geluTanh = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 const naiveActivations: Record<MoeActivation, (x: number, alpha: number) => number> = {
   linear: (x) => x,
-  relu: (x) => (x > 0 ? x : 0),
+  relu: (x) => Math.max(x, 0),
+  relu2: (x) => Math.max(x, 0) ** 2,
   silu: (x) => x * sigmoid(x),
   swish: (x) => x * sigmoid(x),
   gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
@@ -45,6 +46,8 @@ export function naiveGroupedMatMul(
   const gateUp = options.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   const limit = swigluLimit ?? 7;
   const act = (z: number) => naiveActivations[activation ?? 'linear'](z, swigluAlpha ?? 1.702);
+  /** What the activation makes of an error, at most. */
+  const slope = (z: number) => (activation === 'relu2' ? Math.max(1.2, 2 * z) : 1.2);
   const numOutputs = gated ? numColumns / 2 : numColumns;
   const values = new Array<number>(numRows * numOutputs).fill(0);
   const bounds = values.slice();
@@ -66,7 +69,7 @@ export function naiveGroupedMatMul(
         if (!gated) {
           const {z, bound} = product(row, o);
           values[at] = act(z);
-          bounds[at] = 1.2 * bound;
+          bounds[at] = slope(z) * bound;
           continue;
         }
         const gate = product(row, gateUp === 'interleaved' ? 2 * o : o);
@@ -75,7 +78,7 @@ export function naiveGroupedMatMul(
         const a = act(isOai ? Math.min(gate.z, limit) : gate.z);
         const u = isOai ? Math.min(Math.max(up.z, -limit), limit) + 1 : up.z;
         values[at] = a * u;
-        bounds[at] = 1.2 * gate.bound * Math.abs(u) + Math.abs(a) * up.bound + 1e-5 * Math.abs(a * u) + 1e-6;
+        bounds[at] = slope(gate.z) * gate.bound * Math.abs(u) + Math.abs(a) * up.bound + 1e-5 * Math.abs(a * u) + 1e-6;
       }
     }
   }

@@ -4,6 +4,10 @@
  *
  * Everything is made of exp alone. tanh(v) is 2 * sigmoid(2v) - 1, which has no overflow on any device, and erf comes
  * as the normal distribution, Phi(x) = (1 + erf(x / sqrt 2)) / 2, whose lower tail keeps its relative accuracy.
+ *
+ * NaN and infinities go where core ops of tfjs take them on the host: NaN in, NaN out, and 0 * Infinity is NaN. A
+ * shader language may compile as if they did not exist. So shaders look for them in the bits of what comes in, and
+ * compute with finite values that do not overflow on the way.
  */
 import type {MoeActivationAttrs, MoeKernelActivation} from '../../kernel_names';
 
@@ -16,6 +20,9 @@ const TAIL = [
   0.13962980055, 0.13962919024, 0.12255404332, 0.087773969581, 0.048478510003, -0.028666242522, 0.070171863031,
   -0.22675929424, 0.23659874477, -0.10879219242, 0.019381601209,
 ];
+
+/** 1 above the limit, 0 up to it, NaN of NaN: the derivative of max(x, limit), as tf.step is that of tf.relu. */
+const isAbove = (x: number, limit: number): number => (x > limit ? 1 : x <= limit ? 0 : NaN);
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
@@ -32,47 +39,68 @@ const GELU_SCALE = 2 * Math.sqrt(2 / Math.PI);
 const GELU_CUBE = 0.044715;
 const geluSigmoid = (x: number): number => sigmoid(GELU_SCALE * (x + GELU_CUBE * x * x * x));
 
+/** Past this both forms of GELU are 0 or x for float32: shaders take no square and no cube of more. */
+const GELU_LIMIT = 16;
+
 type Activation = {
   value: (x: number, alpha: number) => number;
   derivative: (x: number, alpha: number) => number;
+  /** Of a finite x. */
   shaderValue: string;
   shaderDerivative: string;
+  /** Whether it is x times what is 0 far below: -Infinity * 0 is NaN, and so are derivatives at infinities. */
+  isProduct: boolean;
 };
 
-/** The derivative of x * a, where a is the sigmoid of a v(x) whose own derivative is b. */
-const timesSigmoid = (x: number, a: number, b: number): number => a * (1 + x * b * (1 - a));
+/** The derivative of x * sigmoid(v(x)), where a is that sigmoid and b is x * v'(x). */
+const timesSigmoid = (a: number, b: number): number => a * (1 + b * (1 - a));
 
 const activations: Record<MoeKernelActivation, Activation> = {
-  linear: {value: (x) => x, derivative: () => 1, shaderValue: 'x', shaderDerivative: '1.0'},
+  linear: {value: (x) => x, derivative: () => 1, shaderValue: 'x', shaderDerivative: '1.0', isProduct: false},
   relu: {
     value: (x) => Math.max(x, 0),
-    derivative: (x) => (x > 0 ? 1 : 0),
+    derivative: (x) => isAbove(x, 0),
     shaderValue: 'max(x, 0.0)',
     shaderDerivative: 'max(sign(x), 0.0)',
+    isProduct: false,
+  },
+  relu2: {
+    // As float32: what overflows is Infinity before it meets another factor.
+    value: (x) => Math.fround(Math.max(x, 0) ** 2),
+    derivative: (x) => Math.fround(2 * Math.max(x, 0)),
+    shaderValue: 'max(x, 0.0) * max(x, 0.0)',
+    shaderDerivative: '2.0 * max(x, 0.0)',
+    isProduct: false,
   },
   silu: {
     value: (x) => x * sigmoid(x),
-    derivative: (x) => timesSigmoid(x, sigmoid(x), 1),
+    derivative: (x) => timesSigmoid(sigmoid(x), x),
     shaderValue: 'x * sigmoid(x)',
-    shaderDerivative: 'timesSigmoid(x, sigmoid(x), 1.0)',
+    shaderDerivative: 'timesSigmoid(sigmoid(x), x)',
+    isProduct: true,
   },
   gelu: {
     value: (x) => x * normalCdf(x),
     derivative: (x) => normalCdf(x) + x * normalDensity(x),
     shaderValue: 'x * normalCdf(x)',
-    shaderDerivative: `normalCdf(x) + x * exp(-0.5 * x * x) * ${1 / Math.sqrt(2 * Math.PI)}`,
+    shaderDerivative: `normalCdf(x) + geluInside(x) * exp(-0.5 * geluInside(x) * geluInside(x)) * ${1 / Math.sqrt(2 * Math.PI)}`,
+    isProduct: true,
   },
   geluTanh: {
     value: (x) => x * geluSigmoid(x),
-    derivative: (x) => timesSigmoid(x, geluSigmoid(x), GELU_SCALE * (1 + 3 * GELU_CUBE * x * x)),
-    shaderValue: 'x * geluSigmoid(x)',
-    shaderDerivative: `timesSigmoid(x, geluSigmoid(x), ${GELU_SCALE} * (1.0 + ${3 * GELU_CUBE} * x * x))`,
+    derivative: (x) => timesSigmoid(geluSigmoid(x), GELU_SCALE * (x + 3 * GELU_CUBE * x * x * x)),
+    shaderValue: `x * sigmoid(${GELU_SCALE} * withCube(geluInside(x), ${GELU_CUBE}))`,
+    shaderDerivative:
+      `timesSigmoid(sigmoid(${GELU_SCALE} * withCube(geluInside(x), ${GELU_CUBE})), ` +
+      `${GELU_SCALE} * withCube(geluInside(x), ${3 * GELU_CUBE}))`,
+    isProduct: true,
   },
   swigluOai: {
     value: (x, alpha) => x * sigmoid(alpha * x),
-    derivative: (x, alpha) => timesSigmoid(x, sigmoid(alpha * x), alpha),
-    shaderValue: 'x * sigmoid(swigluAlpha() * x)',
-    shaderDerivative: 'timesSigmoid(x, sigmoid(swigluAlpha() * x), swigluAlpha())',
+    derivative: (x, alpha) => timesSigmoid(sigmoid(alpha * x), alpha * x),
+    shaderValue: 'x * sigmoid(timesAlpha(x))',
+    shaderDerivative: 'timesSigmoid(sigmoid(timesAlpha(x)), timesAlpha(x))',
+    isProduct: true,
   },
 };
 const names = Object.keys(activations) as MoeKernelActivation[];
@@ -82,7 +110,7 @@ export type HostActivation = {
   value: (z: number) => number;
   derivative: (z: number) => number;
   gatedValue: (gate: number, up: number) => number;
-  /** By the gate and by the up. The gradient of a clamp is 1 inside and at the limit, 0 outside. */
+  /** By the gate and by the up. The gradient of a clamp is 1 inside and at the limit, 0 outside, and NaN of NaN. */
   gatedDerivatives: (gate: number, up: number) => [number, number];
 };
 
@@ -98,14 +126,16 @@ export function hostActivation({activation, swigluAlpha, swigluLimit}: MoeActiva
       gatedDerivatives: (gate, up) => [derivative(gate) * up, value(gate)],
     };
   }
+  const clampGate = (gate: number) => Math.min(gate, swigluLimit);
   const clampUp = (up: number) => Math.min(Math.max(up, -swigluLimit), swigluLimit);
+  const isInside = (x: number) => 1 - isAbove(x, swigluLimit);
   return {
     value,
     derivative,
-    gatedValue: (gate, up) => value(Math.min(gate, swigluLimit)) * (clampUp(up) + 1),
+    gatedValue: (gate, up) => value(clampGate(gate)) * (clampUp(up) + 1),
     gatedDerivatives: (gate, up) => [
-      gate > swigluLimit ? 0 : derivative(gate) * (clampUp(up) + 1),
-      Math.abs(up) > swigluLimit ? 0 : value(Math.min(gate, swigluLimit)),
+      isInside(gate) * derivative(clampGate(gate)) * (clampUp(up) + 1),
+      isInside(Math.abs(up)) * value(clampGate(gate)),
     ],
   };
 }
@@ -124,56 +154,99 @@ export function gateColumns({gateUp}: MoeActivationAttrs, numOutputs: number): {
 type ShaderLanguage = {
   define: (name: string, parameters: string[], body: string) => string;
   uniform: (name: string) => string;
+  /** A float that goes as its bits. */
+  floatUniform: (name: string) => string;
+  toBits: (value: string) => string;
   fromBits: (bits: string) => string;
 };
 const wgsl: ShaderLanguage = {
   define: (name, parameters, body) =>
     `fn ${name}(${parameters.map((parameter) => `${parameter} : f32`).join(', ')}) -> f32 { ${body} }`,
   uniform: (name) => `i32(uniforms.${name})`,
+  floatUniform: (name) => `bitcast<f32>(uniforms.${name})`,
+  toBits: (value) => `bitcast<u32>(${value})`,
   fromBits: (bits) => `bitcast<f32>(${bits})`,
 };
 const glsl: ShaderLanguage = {
   define: (name, parameters, body) =>
     `float ${name}(${parameters.map((parameter) => `float ${parameter}`).join(', ')}) { ${body} }`,
   uniform: (name) => name,
-  fromBits: (bits) => `intBitsToFloat(${bits})`,
+  floatUniform: (name) => `intBitsToFloat(${name})`,
+  toBits: (value) => `floatBitsToUint(${value})`,
+  fromBits: (bits) => `uintBitsToFloat(${bits})`,
 };
 
 /**
  * Shader functions, which read activationUniforms:
  *   activate(x), activateDerivative(x), gatedActivate(gate, up), and gatedDerivativeByGate, gatedDerivativeByUp.
  */
-function shaderFunctions({define, uniform, fromBits}: ShaderLanguage): string {
+function shaderFunctions({define, uniform, floatUniform, toBits, fromBits}: ShaderLanguage): string {
+  const isOneOf = (isWanted: (name: MoeKernelActivation) => boolean) =>
+    names.flatMap((name, i) => (isWanted(name) ? [`${uniform('activation')} == ${i}`] : [])).join(' || ');
   const selected = (expression: (activation: Activation) => string) =>
     names
-      .map((name, i) => `if (${uniform('activation')} == ${i}) { return ${expression(activations[name])}; }`)
+      .map((name) => `if (${isOneOf((other) => other === name)}) { return ${expression(activations[name])}; }`)
       .join(' ')
       .concat(' return x;');
-  const isClamped = `${uniform('activation')} == ${names.indexOf('swigluOai')}`;
+  const isClamped = isOneOf((name) => name === 'swigluOai');
+  const isNan = (x: string) => `(${toBits(x)} & 0x7fffffffu) > 0x7f800000u`;
+  const isInfiniteProduct =
+    `(${isOneOf((name) => activations[name].isProduct)}) && (${toBits('x')} & 0x7fffffffu) == 0x7f800000u`;
   const tail = TAIL.reduceRight((sum, coefficient) => `(${coefficient} + t * ${sum})`, '0.0');
   return [
-    define('swigluAlpha', [], `return ${fromBits(uniform('swigluAlphaBits'))};`),
-    define('swigluLimit', [], `return ${fromBits(uniform('swigluLimitBits'))};`),
-    define('sigmoid', ['x'], 'return 1.0 / (1.0 + exp(-x));'),
-    define('timesSigmoid', ['x', 'a', 'b'], 'return a * (1.0 + x * b * (1.0 - a));'),
-    define('geluSigmoid', ['x'], `return sigmoid(${GELU_SCALE} * (x + ${GELU_CUBE} * x * x * x));`),
+    define('swigluAlpha', [], `return ${floatUniform('swigluAlphaBits')};`),
+    define('swigluLimit', [], `return ${floatUniform('swigluLimitBits')};`),
+    define('nanOf', ['x'], `return ${fromBits(`${toBits('x')} | 0x7fc00000u`)};`),
+    define('clampTo', ['x', 'limit'], `if (${isNan('x')}) { return x; } return clamp(x, -limit, limit);`),
+    define('isInside', ['x', 'limit'], `if (${isNan('x')}) { return x; } if (x > limit) { return 0.0; } return 1.0;`),
+    define('sigmoid', ['x'], 'if (x < 0.0) { return exp(x) / (1.0 + exp(x)); } return 1.0 / (1.0 + exp(-x));'),
+    define('timesSigmoid', ['a', 'b'], 'return a * (1.0 + b * (1.0 - a));'),
+    // The largest that alpha times does not overflow.
+    define('timesAlpha', ['x'], 'return swigluAlpha() * clampTo(x, 1e38 / max(abs(swigluAlpha()), 1.0));'),
+    define('geluInside', ['x'], `return clampTo(x, ${GELU_LIMIT}.0);`),
+    define('withCube', ['x', 'coefficient'], 'return x + coefficient * x * x * x;'),
     define('tailPolynomial', ['t'], `return t * ${tail};`),
     define('normalTail', ['a'], `return exp(-0.5 * a * a) * tailPolynomial(1.0 / (1.0 + ${TAIL_SCALE} * a));`),
-    define('normalCdf', ['x'], 'if (x < 0.0) { return normalTail(-x); } return 1.0 - normalTail(x);'),
-    define('activate', ['x'], selected(({shaderValue}) => shaderValue)),
-    define('activateDerivative', ['x'], selected(({shaderDerivative}) => shaderDerivative)),
-    define('clampedUp', ['up'], `if (${isClamped}) { return clamp(up, -swigluLimit(), swigluLimit()) + 1.0; } return up;`),
-    define('clampedGate', ['gate'], `if (${isClamped}) { return min(gate, swigluLimit()); } return gate;`),
+    define(
+      'normalCdf',
+      ['x'],
+      'if (x < 0.0) { return normalTail(-geluInside(x)); } return 1.0 - normalTail(geluInside(x));',
+    ),
+    define(
+      'activate',
+      ['x'],
+      `if (${isNan('x')}) { return x; }
+       if (${isInfiniteProduct}) { if (x < 0.0) { return nanOf(x); } return x; }
+       ${selected(({shaderValue}) => shaderValue)}`,
+    ),
+    define(
+      'activateDerivative',
+      ['x'],
+      `if (${isOneOf((name) => name === 'linear')}) { return 1.0; }
+       if (${isNan('x')}) { return x; }
+       if (${isInfiniteProduct}) { return nanOf(x); }
+       ${selected(({shaderDerivative}) => shaderDerivative)}`,
+    ),
+    define('clampedUp', ['up'], `if (${isClamped}) { return clampTo(up, swigluLimit()) + 1.0; } return up;`),
+    define(
+      'clampedGate',
+      ['gate'],
+      `if (${isClamped} && !(${isNan('gate')})) { return min(gate, swigluLimit()); } return gate;`,
+    ),
     define('gatedActivate', ['gate', 'up'], 'return activate(clampedGate(gate)) * clampedUp(up);'),
     define(
       'gatedDerivativeByGate',
       ['gate', 'up'],
-      `if (${isClamped} && gate > swigluLimit()) { return 0.0; } return activateDerivative(gate) * clampedUp(up);`,
+      `if (${isClamped}) {
+         return isInside(gate, swigluLimit()) * activateDerivative(clampedGate(gate)) * clampedUp(up);
+       }
+       return activateDerivative(gate) * up;`,
     ),
     define(
       'gatedDerivativeByUp',
       ['gate', 'up'],
-      `if (${isClamped} && abs(up) > swigluLimit()) { return 0.0; } return activate(clampedGate(gate));`,
+      `if (${isClamped}) { return isInside(abs(up), swigluLimit()) * activate(clampedGate(gate)); }
+       return activate(gate);`,
     ),
   ].join('\n');
 }
