@@ -25,7 +25,11 @@ export type TfjsLayers = {
 };
 
 type WeightArgName = keyof MixtureOfExpertsWeightArgs;
-type Initializer = {apply(shape: number[], dtype?: DataType): Tensor; getConfig(): serialization.ConfigDict};
+type Initializer = {
+  apply(shape: number[], dtype?: DataType): Tensor;
+  getClassName(): string;
+  getConfig(): serialization.ConfigDict;
+};
 type Constraint = {apply(weight: Tensor): Tensor};
 /** What tf.layers makes of names and configs. */
 type WeightParts = {
@@ -100,21 +104,23 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     name,
     shape,
     ...kernel,
-    initializer: perExpert((e, one) => drawOutIn(kernelInitializer(seed + e), one)),
+    initializer: perExpert(parts.kernelInitializer, (e, one) => drawOutIn(kernelInitializer(seed + e), one)),
     constraint: kernel.constraint && mapExperts((weight) => constrainOutIn(kernel.constraint!, weight)),
   });
   const expertBias = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
     ...bias,
-    initializer: perExpert((e, one) => withSeedOf(parts.biasInitializer, seed + e).apply(one, 'float32')),
+    initializer: perExpert(parts.biasInitializer, (e, one) =>
+      withSeedOf(parts.biasInitializer, seed + e).apply(one, 'float32'),
+    ),
     constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
   });
   const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
     ...kernel,
-    initializer: {apply: (one) => drawOutIn(kernelInitializer(seed), one)},
+    initializer: unlessConstant(parts.kernelInitializer, (one) => drawOutIn(kernelInitializer(seed), one)),
     constraint: kernel.constraint && {apply: (weight) => constrainOutIn(kernel.constraint!, weight)},
   });
 
@@ -143,10 +149,15 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   return specs.filter((spec) => spec !== false);
 }
 
+/** `draw`, but for an initializer of one value: a layer that is to be filled should cost nothing before. */
+const unlessConstant = (initializer: Initializer, draw: (shape: number[]) => Tensor): WeightSpec['initializer'] =>
+  ['Zeros', 'Ones', 'Constant'].includes(initializer.getClassName()) ? initializer : {apply: draw};
+
 /** An initializer of [experts, ...], each expert by itself. */
-const perExpert = (draw: (expert: number, shape: number[]) => Tensor): WeightSpec['initializer'] => ({
-  apply: ([numExperts, ...shape]) => tidy(() => stack(Array.from({length: numExperts}, (_, e) => draw(e, shape)))),
-});
+const perExpert = (initializer: Initializer, draw: (expert: number, shape: number[]) => Tensor) =>
+  unlessConstant(initializer, ([numExperts, ...shape]) =>
+    tidy(() => stack(Array.from({length: numExperts}, (_, e) => draw(e, shape)))),
+  );
 
 const mapExperts = (constrain: (weight: Tensor) => Tensor): Constraint => ({
   apply: (weight) => tidy(() => stack(unstack(weight).map(constrain))),

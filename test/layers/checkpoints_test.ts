@@ -256,6 +256,21 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     });
   }
 
+  it('is for a layer that draws nothing before, and takes no memory but that of its weights', async () => {
+    for (const {config} of [caseOf('qwen2_moe'), caseOf('gpt_oss')]) {
+      const args = moeLayerConfig({...config, swiglu_alpha: 1.702, swiglu_limit: 7});
+      let model: tf.LayersModel | undefined;
+      const built = await tf.profile(() => {
+        model = tf.sequential({layers: [tf.layers.mixtureOfExperts({...args, inputShape: [H]})]});
+        return [];
+      });
+      const bytes = model!.weights.reduce((sum, weight) => sum + 4 * tf.util.sizeFromShape(weight.shape as number[]), 0);
+      expect(built.kernelNames).toEqual([]);
+      expect(built.newBytes).toBe(bytes);
+      model!.dispose();
+    }
+  });
+
   it('sets a score_correction_bias that the checkpoint has not to 0', async () => {
     const layer = builtLayer({...experts, score_correction_bias: [E]});
     const checkpoint = caseOf('qwen3_moe');

@@ -56,6 +56,16 @@ const predicted = (model: tf.LayersModel) => (model.predict(randomTensor(shape, 
 describeWithFlags('mixtureOfExperts in a file', ALL_ENVS, () => {
   const args = {useBias: true, numSharedExperts: 1, scoreCorrectionBiasUpdateRate: 0.1};
 
+  it('is loaded without drawing weights first', async () => {
+    const model = modelOf(args);
+    const artifacts = await savedModel(model);
+    const loading = await tf.profile(async () => {
+      await loadedModel(artifacts);
+      return [];
+    });
+    expect(loading.kernelNames).toEqual([]);
+  });
+
   it('keeps its weights to the bit, and what a model predicts', async () => {
     const model = modelOf(args);
     const [wanted, loaded] = [await predicted(model), await loadedModel(await savedModel(model))];
