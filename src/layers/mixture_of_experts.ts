@@ -13,7 +13,7 @@ import {
   type Scalar,
   type serialization,
   slice,
-  type Tensor,
+  Tensor,
   type Tensor1D,
   tensor1d,
   type Tensor2D,
@@ -24,7 +24,7 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import type {layers, LayerVariable, SymbolicTensor} from '@tensorflow/tfjs-layers';
 import {assert} from '../ops/checks';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
@@ -41,6 +41,7 @@ import {seedOf} from './seeds';
 
 type Shape = Parameters<layers.Layer['build']>[0];
 type Kwargs = Parameters<layers.Layer['call']>[1];
+type Inputs = Parameters<layers.Layer['apply']>[0];
 
 const opName = 'mixtureOfExperts';
 
@@ -177,6 +178,19 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       this.disposeKeptWith(this.variables.router_kernel!);
       this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
       super.build(inputShape);
+    }
+
+    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
+      const isForeign = (input: Tensor | SymbolicTensor) =>
+        isSymbolic(input) && !(input.sourceLayer instanceof tf.layers.Layer);
+      assert(
+        ![inputs].flat().some(isForeign),
+        opName,
+        () =>
+          `layer '${this.name}' must be of the same copy of tfjs as its input, but is of another. Call ` +
+          'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.',
+      );
+      return super.apply(inputs, kwargs);
     }
 
     override computeOutputShape(inputShape: Shape): Shape {
@@ -328,6 +342,11 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
   }
   return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
+}
+
+/** Of any copy of tfjs. */
+function isSymbolic(input: Tensor | SymbolicTensor): input is SymbolicTensor {
+  return input != null && !(input instanceof Tensor) && 'sourceLayer' in input && 'tensorIndex' in input;
 }
 
 function onlyShape(shape: Shape): Array<number | null> {

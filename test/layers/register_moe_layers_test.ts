@@ -1,4 +1,5 @@
 /** Other copies of tfjs, whose layers and registry of classes are their own. */
+import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {mixtureOfExperts, MixtureOfExperts, registerMoeLayers, type TfjsLayers} from '../../src/layers/index';
 import * as tfjs from '@tensorflow/tfjs';
@@ -81,5 +82,25 @@ describe('registerMoeLayers', () => {
     expect(Object.keys(tfjs.layers).filter((name) => !(name in tf.layers))).toEqual([]);
     const {classNameMap} = tfjs.serialization.SerializationMap.getMap();
     expect(classNameMap.MixtureOfExperts[0] as unknown).toBe(MixtureOfExperts);
+  });
+});
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+
+describeWithFlags('registerMoeLayers', cpu, () => {
+  it('is named by a layer that meets a model of another copy, before any weight is drawn', () => {
+    const message =
+      "Error in mixtureOfExperts: layer 'mixture' must be of the same copy of tfjs as its input, but is of another. Call " +
+      'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.';
+    const copy = copyOfTfjs();
+    const layer = registerMoeLayers(copy).mixtureOfExperts({...sizes, name: 'mixture', inputShape: [3]});
+    const {numTensors} = tf.memory();
+    expect(() => tf.sequential({layers: [layer]})).toThrowError(message);
+    expect(() => tf.sequential({layers: [tf.layers.inputLayer({inputShape: [3]}), layer]})).toThrowError(message);
+    expect(() => layer.apply(tf.input({shape: [3]}))).toThrowError(message);
+    expect(() => layer.apply([tf.input({shape: [3]})])).toThrowError(message);
+    expect([layer.built, tf.memory().numTensors]).toEqual([false, numTensors]);
+    // Tensors are of every copy.
+    expect((layer.apply(tf.ones([2, 3])) as tf.Tensor).shape).toEqual([2, 3]);
   });
 });
