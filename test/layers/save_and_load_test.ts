@@ -89,6 +89,23 @@ describeWithFlags('mixtureOfExperts in a file', ALL_ENVS, () => {
 
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
 
+describeWithFlags('mixtureOfExperts that a file is about to fill', cpu, () => {
+  it('draws nothing, also within timeDistributed and within a model', async () => {
+    const layer = () => tf.layers.mixtureOfExperts({...sizes, numSharedExperts: 1, inputShape: [3, H]});
+    const wrapped = tf.layers.timeDistributed({layer: tf.layers.mixtureOfExperts(sizes), inputShape: [3, H]});
+    // Each draw of tfjs begins with a random seed.
+    const draws = spyOn(Math, 'random').and.callThrough();
+    for (const makeLayer of [layer, () => wrapped, () => tf.sequential({layers: [layer()]})]) {
+      const model = tf.sequential({layers: [makeLayer()]});
+      expect(draws).toHaveBeenCalled();
+      const saved = await savedModel(model);
+      draws.calls.reset();
+      await loadedModel(saved);
+      expect(draws).withContext(model.layers[0].name).not.toHaveBeenCalled();
+    }
+  });
+});
+
 describeWithFlags('the config of mixtureOfExperts', cpu, () => {
   /** A copy, with null for undefined, as in a file; tfjs writes into configs that it is given. */
   const copyOf = (config: tf.serialization.ConfigDict): tf.serialization.ConfigDict =>
