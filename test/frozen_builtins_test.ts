@@ -3,7 +3,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import {dropOverCapacity} from '../src/layers/expert_capacity';
 import * as tf from '../src/tf';
 import {expectFloats, expectInts} from './support/expect';
-import {layerOf, randomTensor} from './support/layers';
+import {layerOf, loadedModel, randomTensor, savedModel} from './support/layers';
 
 const builtIns = [Object, Function, Array, Error, Promise, Map, Set, Number, String, Boolean, Float32Array, Int32Array];
 const prototypes = [...builtIns.map(({prototype}) => prototype as object), Object.getPrototypeOf(Float32Array.prototype) as object];
@@ -42,6 +42,16 @@ describeWithFlags('frozen built-ins', cpu, () => {
       model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
       const {history} = await model.fit(randomTensor([6, 5], 1), randomTensor([6, 5], 2), {epochs: 2, verbose: 0});
       expect(history.loss.every((loss) => Number.isFinite(loss))).toBeTrue();
+      expect((await layer.expertLoad().data()).every((count) => count <= 2)).withContext('load').toBeTrue();
+    }));
+
+  it('keep no layer from a file', () =>
+    withFrozenBuiltIns(async () => {
+      const layer = tf.layers.mixtureOfExperts({numExperts: 2, intermediateSize: 2, useBias: true, kernelRegularizer: 'l1l2', inputShape: [5]});
+      const model = tf.sequential({layers: [layer]});
+      const loaded = await loadedModel(await savedModel(model));
+      const predicted = async (by: tf.LayersModel) => (await (by.predict(randomTensor([6, 5], 1)) as tf.Tensor).data()) as Float32Array;
+      expect(await predicted(loaded)).toEqual(await predicted(model));
     }));
 });
 
