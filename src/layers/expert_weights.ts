@@ -10,6 +10,7 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import {assert, describeValue} from '../ops/checks';
 import {
   type MixtureOfExpertsOptions,
   type MixtureOfExpertsWeightArgs,
@@ -52,17 +53,27 @@ export function resolveWeightParts(
   const configs: Array<() => [WeightArgName, serialization.ConfigDictValue]> = [];
   for (const argName of weightArgNames) {
     const denseArgName = argName === 'routerInitializer' ? 'kernelInitializer' : argName;
+    const value = toCamelCase(given[argName]) ?? undefined;
+    const message = () =>
+      `${argName} must be a name, a config or an object of this copy of tf.layers, but is ${describeValue(value)}.`;
+    // tf.layers takes its default for false, 0, NaN and ''.
+    assert(value === undefined || Boolean(value), opName, message);
     try {
-      const value = toCamelCase(given[argName]) ?? undefined;
       const dense = layers.dense({name: argName, units: 1, [denseArgName]: value});
       parts[argName] = (dense as unknown as WeightParts)[denseArgName];
       // Anew each time, for who asks may change what is given.
       configs.push(() => [argName, dense.getConfig()[denseArgName]]);
     } catch (error) {
-      throw new Error(`Error in ${opName}: ${argName} is not one of tf.layers. ${(error as Error).message}`);
+      throw new Error(`Error in ${opName}: ${message()} tf.layers says: ${firstSentence((error as Error).message)}`);
     }
   }
   return {parts: parts as WeightParts, getConfig: () => Object.fromEntries(configs.map((config) => config()))};
+}
+
+/** Without the advice for models from Python that follows it, and not longer than a message should be. */
+function firstSentence(message: string): string {
+  const [sentence] = /^[^\n]*?(?=\. This may be due|\n|$)/.exec(message)!;
+  return `${sentence.slice(0, 200).replace(/\.$/, '')}.`;
 }
 
 /** In the order of the layer and of saved files, which must never change; neither must a name. */

@@ -25,7 +25,7 @@ import {
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable, SymbolicTensor} from '@tensorflow/tfjs-layers';
-import {assert} from '../ops/checks';
+import {assert, describeValue} from '../ops/checks';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
@@ -159,7 +159,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       const shape = onlyShape(inputShape);
       const hiddenSize = shape[shape.length - 1] ?? 0;
       assert(
-        hiddenSize >= 1,
+        Number.isInteger(hiddenSize) && hiddenSize >= 1,
         opName,
         () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
       );
@@ -181,15 +181,20 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      const isForeign = (input: Tensor | SymbolicTensor) =>
-        isSymbolic(input) && !(input.sourceLayer instanceof tf.layers.Layer);
-      assert(
-        ![inputs].flat().some(isForeign),
-        opName,
-        () =>
-          `layer '${this.name}' must be of the same copy of tfjs as its input, but is of another. Call ` +
-          'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.',
-      );
+      for (const input of [inputs].flat()) {
+        assert(
+          input instanceof Tensor || isSymbolic(input),
+          opName,
+          () => `the input must be a Tensor or a SymbolicTensor, but is ${describeValue(input)}.`,
+        );
+        assert(
+          input instanceof Tensor || input.sourceLayer instanceof tf.layers.Layer,
+          opName,
+          () =>
+            `layer '${this.name}' must be of the same copy of tfjs as its input, but is of another. Call ` +
+            'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.',
+        );
+      }
       return super.apply(inputs, kwargs);
     }
 
@@ -313,13 +318,15 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
-      const {activation, gated} = this.options;
+      const {activation, gated, swigluAlpha, swigluLimit} = this.options;
       const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
       return fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
         activation,
         gated,
         // Whatever the activation: files hold weights in this order.
         gateUp: 'concatenated',
+        swigluAlpha,
+        swigluLimit,
         w1Bias: this.read('w1_bias'),
         w2Bias: this.read('w2_bias'),
         sharedExperts: sharedW1 && sharedW2 && {w1: sharedW1, w2: sharedW2, gate: this.read('shared_gate')},
@@ -345,8 +352,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
 }
 
 /** Of any copy of tfjs. */
-function isSymbolic(input: Tensor | SymbolicTensor): input is SymbolicTensor {
-  return input != null && !(input instanceof Tensor) && 'sourceLayer' in input && 'tensorIndex' in input;
+function isSymbolic(input: unknown): input is SymbolicTensor {
+  return typeof input === 'object' && input != null && 'sourceLayer' in input && 'tensorIndex' in input;
 }
 
 function onlyShape(shape: Shape): Array<number | null> {

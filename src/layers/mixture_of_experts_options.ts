@@ -1,7 +1,15 @@
 /** The arguments of the layer: their types, and what becomes of them once checked, defaults filled in. */
 import type {layers} from '@tensorflow/tfjs-layers';
 import type {MoeActivation} from '../kernel_names';
-import {assert, assertPositiveInteger, checkBoolean, checkOneOf, checkOptions, describeValue} from '../ops/checks';
+import {
+  assert,
+  assertFitsInt32,
+  assertPositiveInteger,
+  checkBoolean,
+  checkOneOf,
+  checkOptions,
+  describeValue,
+} from '../ops/checks';
 import {checkActivation} from '../ops/expert_arguments';
 import {checkRouting, type MoeTopkScoring} from '../ops/moe_topk';
 
@@ -57,6 +65,10 @@ export type MixtureOfExpertsArgs = LayerArgs &
     activation?: MoeActivation | null;
     /** Whether an expert is activation(gate) * up. Default true. */
     gated?: boolean | null;
+    /** Of activation `'swigluOai'`. Default 1.702. */
+    swigluAlpha?: number | null;
+    /** Of activation `'swigluOai'`. Default 7. */
+    swigluLimit?: number | null;
     /** Whether experts have biases. Default false. */
     useBias?: boolean | null;
     /** Whether the router has a bias. Default false. */
@@ -121,6 +133,8 @@ const argNames = [
   'routedScalingFactor',
   'activation',
   'gated',
+  'swigluAlpha',
+  'swigluLimit',
   'useBias',
   'useRouterBias',
   'numSharedExperts',
@@ -165,6 +179,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   const {numExperts, intermediateSize} = given;
   assertPositiveInteger(numExperts, 'numExperts', opName);
   assertPositiveInteger(intermediateSize, 'intermediateSize', opName);
+  checkArgsOfEveryLayer(given, opName);
 
   const {numExpertGroups, topkGroups} = given;
   const {topk, scoring, renormalize, routedScalingFactor} = checkRouting(
@@ -174,7 +189,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
     opName,
   );
   const activation = toCamelCase(given.activation) ?? 'silu';
-  const {gated} = checkActivation({activation, gated: given.gated ?? true}, opName);
+  const {gated, swigluAlpha, swigluLimit} = checkActivation({...given, activation, gated: given.gated ?? true}, opName);
   const boolean = (name: BooleanName) => checkBoolean(given[name], name, opName);
   const amount = (name: AmountName, byDefault: number) => checkAmount(given[name] ?? byDefault, name, opName);
   return {
@@ -188,6 +203,8 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
     routedScalingFactor,
     activation,
     gated,
+    swigluAlpha,
+    swigluLimit,
     useBias: boolean('useBias'),
     useRouterBias: boolean('useRouterBias'),
     ...checkSharedExperts(given, opName),
@@ -199,14 +216,30 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   };
 }
 
+/** Of those that tf.layers does not check, the ones whose mistakes would show as something else. */
+function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): void {
+  const {name, trainable} = given;
+  assert(name == null || typeof name === 'string', opName, () => `name must be a string, but is ${describeValue(name)}.`);
+  checkBoolean(trainable, 'trainable', opName);
+  for (const argName of ['inputShape', 'batchInputShape'] as const) {
+    const shape: unknown = given[argName];
+    const isDim = (dim: unknown) => dim == null || (Number.isInteger(dim) && Number(dim) >= 0);
+    assert(
+      shape == null || (Array.isArray(shape) && shape.every(isDim)),
+      opName,
+      () => `${argName} must be an array of integers of at least 0, or null where unknown, but is ${describeValue(shape)}.`,
+    );
+  }
+}
+
 type BooleanName = 'useBias' | 'useRouterBias';
 type AmountName = 'loadBalancingLossWeight' | 'routerZLossWeight';
 
 function checkAmount(value: number, argName: string, opName: string): number {
   assert(
-    Number.isFinite(value) && value >= 0,
+    typeof value === 'number' && value >= 0 && Number.isFinite(Math.fround(value)),
     opName,
-    () => `${argName} must be a number of at least 0, but is ${describeValue(value)}.`,
+    () => `${argName} must be a number of at least 0 that fits float32, but is ${describeValue(value)}.`,
   );
   return value;
 }
@@ -218,6 +251,7 @@ function checkSharedExperts(given: MixtureOfExpertsArgs, opName: string) {
       opName,
       () => `${argName} must be an integer of at least 0, but is ${describeValue(value)}.`,
     );
+    assertFitsInt32(value, argName, opName);
     return value;
   };
   const numSharedExperts = checkCount(given.numSharedExperts ?? 0, 'numSharedExperts');

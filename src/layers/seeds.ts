@@ -4,7 +4,7 @@ const SEED_FOR_ZERO = 2 ** 30;
 
 /** The seed of the `index`-th draw: the first has `seed` itself, and no other is one that a seed nearby gives. */
 export function seedOf(seed: number, index: number): number {
-  const seedOfDraw = index === 0 ? seed : (seed + index * SEED_STEP) % 2 ** 32;
+  const seedOfDraw = index === 0 ? seed : ((seed % 2 ** 32) + index * SEED_STEP) % 2 ** 32;
   // tfjs takes 0 for no seed at all.
   return seedOfDraw === 0 ? SEED_FOR_ZERO : seedOfDraw;
 }

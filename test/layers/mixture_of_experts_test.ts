@@ -1,5 +1,6 @@
 /** What the layer computes, and what it refuses. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {describeValue} from '../../src/ops/checks';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts, expectWithin} from '../support/expect';
 import {type LayerArgs, layerOf, randomTensor, valueOf, weightsOf} from '../support/layers';
@@ -12,9 +13,9 @@ const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-5;
 /** The options of fusedMoe that say the same. */
 function fusedMoeOf(args: LayerArgs, x: tf.Tensor2D, weights: Record<string, tf.Tensor>): tf.Tensor {
   const logits = tf.matMul(x, weights.router_kernel as tf.Tensor2D);
-  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated} = args;
+  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit} = args;
   return tf.fusedMoe(x, weights.w1, weights.w2, weights.router_bias == null ? logits : tf.add(logits, weights.router_bias), topk ?? 2, {
-    scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated,
+    scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit,
     gateUp: 'concatenated',
     scoreCorrectionBias: weights.score_correction_bias,
     w1Bias: weights.w1_bias,
@@ -38,6 +39,7 @@ const hostCases: Record<string, Partial<LayerArgs>> = {
   'ReLU without gates': {useBias: true, activation: 'relu', gated: false},
   'one expert, softmax over the chosen': {topk: 1, scoring: 'softmaxAfterTopk', activation: 'geluTanh'},
   'three experts, weights as they are': {topk: 3, renormalize: false, activation: 'swigluOai', scoring: 'sqrtSoftplus'},
+  "swigluOai of one's own": {useBias: true, activation: 'swigluOai', swigluAlpha: -0.5, swigluLimit: 0.125},
 };
 
 async function expectFusedMoe(args: Partial<LayerArgs>): Promise<void> {
@@ -199,12 +201,16 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{numSharedExperts: -1}, 'numSharedExperts must be an integer of at least 0, but is -1.'],
     [{numSharedExperts: 1, sharedIntermediateSize: 0}, 'sharedIntermediateSize must be positive for numSharedExperts = 1, but is 0.'],
     [{sharedExpertGate: true}, 'sharedExpertGate takes shared experts: numSharedExperts or sharedIntermediateSize must be positive.'],
-    [{routerZLossWeight: -1}, 'routerZLossWeight must be a number of at least 0, but is -1.'],
+    [{routerZLossWeight: -1}, 'routerZLossWeight must be a number of at least 0 that fits float32, but is -1.'],
     [{scoring: 'softmaxAfterTopk', scoreCorrectionBiasUpdateRate: 1}, "useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
     [{useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 1}, 'scoreCorrectionBiasUpdateRate must be 0 without the bias (useScoreCorrectionBias: false), but is 1.'],
     [{routerJitter: 1}, 'routerJitter must be less than 1, but is 1.'],
     [{seed: 'a'}, "seed must be a number, but is the string 'a'."],
     [{capacityFactor: 0}, 'capacityFactor must be a positive number, but is 0.'],
+    [{numSharedExperts: 1e300}, 'numSharedExperts must be at most 2147483647, but is 1e+300.'],
+    [{routerZLossWeight: 1e300}, 'routerZLossWeight must be a number of at least 0 that fits float32, but is 1e+300.'],
+    [{activation: 'swigluOai', swigluLimit: 0}, 'swigluLimit must be a positive number, but is 0.'],
+    [{activation: 'swigluOai', swigluAlpha: NaN}, 'swigluAlpha must be a finite number, but is NaN.'],
     [{dropPolicy: 'random'}, "dropPolicy must be 'probability' or 'position', but is 'random'."],
   ];
   for (const [args, message] of refused) {
@@ -220,15 +226,66 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
   });
 
   it('an unknown initializer, regularizer or constraint', () => {
-    expect(make({kernelInitializer: 'best'})).toThrowError(/^Error in mixtureOfExperts: kernelInitializer is not one of tf\.layers\. Unknown initializer: best\./);
-    expect(make({routerInitializer: 'best'})).toThrowError(/^Error in mixtureOfExperts: routerInitializer is not/);
-    expect(make({biasRegularizer: 'best'})).toThrowError(/^Error in mixtureOfExperts: biasRegularizer is not one of tf\.layers\. Unknown regularizer: best\./);
-    expect(make({kernelConstraint: 'best'})).toThrowError(/^Error in mixtureOfExperts: kernelConstraint is not one of tf\.layers\. Unknown constraint: best\./);
+    for (const [argName, kind] of [['kernelInitializer', 'initializer'], ['routerInitializer', 'initializer'], ['biasRegularizer', 'regularizer'], ['kernelConstraint', 'constraint']]) {
+      expect(make({[argName]: 'best'})).toThrowError(
+        `Error in mixtureOfExperts: ${argName} must be a name, a config or an object of this copy of tf.layers, but is the string 'best'. tf.layers says: Unknown ${kind}: best.`,
+      );
+    }
+  });
+
+  const isInteger = (value: unknown) => Number.isInteger(value) && Number(value) > 0;
+  const isNumber = (value: unknown) => typeof value === 'number' && Number.isFinite(value);
+  /** Which values each kind of argument takes of the strange ones. */
+  const taken: Array<[argNames: string, isTaken: (value: unknown) => boolean]> = [
+    ['numExperts intermediateSize topk', isInteger],
+    ['numSharedExperts sharedIntermediateSize', isInteger],
+    ['renormalize gated useBias useRouterBias sharedExpertGate useScoreCorrectionBias trainable', (value) => typeof value === 'boolean'],
+    ['routedScalingFactor swigluAlpha', isNumber],
+    ['swigluLimit loadBalancingLossWeight routerZLossWeight scoreCorrectionBiasUpdateRate capacityFactor', (value) => isNumber(value) && Number(value) > 0],
+    ['routerJitter', (value) => isNumber(value) && Number(value) > 0 && Number(value) < 1],
+    ['seed', isNumber],
+    ['scoring activation dropPolicy kernelInitializer routerInitializer biasInitializer kernelRegularizer biasRegularizer kernelConstraint biasConstraint', () => false],
+    ['name', (value) => typeof value === 'string'],
+    ['inputShape batchInputShape', (value) => Array.isArray(value) && value.every(isInteger)],
+  ];
+  const thrower = {toString: () => { throw new Error('text'); }};
+  const strange: unknown[] = [
+    '2', '', 'constructor', '__proto__', 'x'.repeat(1e5), NaN, Infinity, -1.5, 2.5, false, [], [2], ['2'], {}, {value: 2}, Object.create(null),
+    JSON.parse('{"__proto__": {"className": "Zeros", "config": {}}}'), thrower, () => 2, Symbol('2'), 2n, new Number(2), new Date(0), new Map(), new Int32Array(2),
+  ];
+  it('values of every other type, in a short sentence that names the argument', () => {
+    const values = [...strange, tf.scalar(2)];
+    const {numTensors} = tf.memory();
+    for (const [argNames, isTaken] of taken) {
+      for (const argName of argNames.split(' ')) {
+        for (const value of values.filter((given) => !isTaken(given))) {
+          let message = 'nothing';
+          try {
+            make({[argName]: value})();
+          } catch (error) {
+            message = (error as Error).message;
+          }
+          const start = `Error in mixtureOfExperts: ${argName} must be`;
+          const isSentence = message.startsWith(start) && /, but is [^\n]*\.$/.test(message) && message.length < 600;
+          expect(isSentence).withContext(`${argName} of ${describeValue(value)}: ${message.slice(0, 600)}`).toBeTrue();
+        }
+      }
+    }
+    expect(tf.memory().numTensors).toBe(numTensors);
+  });
+
+  it('an input that is no tensor', () => {
+    for (const [given, described] of [[null, 'null'], [[[1, 2]], 'the array [1, 2]'], ['x', "the string 'x'"]] as const) {
+      expect(() => make({})().apply(given as unknown as tf.Tensor)).toThrowError(
+        `Error in mixtureOfExperts: the input must be a Tensor or a SymbolicTensor, but is ${described}.`,
+      );
+    }
   });
 
   it('an input whose last axis is not known, and questions before a batch', () => {
     const layer = make({name: 'mixture'})();
     expect(() => layer.build([2, null])).toThrowError('Error in mixtureOfExperts: the input must have a last axis (H) of known size, but is [2,null].');
+    expect(() => layer.build([2, '5' as unknown as number])).toThrowError(/but is \[2,"5"\]\.$/);
     expect(() => layer.expertLoad()).toThrowError("Error in mixtureOfExperts: expertLoad() needs a batch, but layer 'mixture' has had none yet.");
     expect(() => layer.droppedShare()).toThrowError(/droppedShare\(\) needs a batch/);
   });

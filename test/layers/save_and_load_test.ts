@@ -21,6 +21,8 @@ const everyOption: Omit<Required<LayerArgs>, 'batchInputShape' | 'batchSize' | '
   routedScalingFactor: 2.5,
   activation: 'geluTanh',
   gated: false,
+  swigluAlpha: 1.5,
+  swigluLimit: 3,
   useBias: true,
   useRouterBias: true,
   numSharedExperts: 2,

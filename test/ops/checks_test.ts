@@ -87,7 +87,7 @@ describeWithFlags('a string in place of a number or a boolean', ALL_ENVS, () => 
     [layer({useBias: 'true'}), `mixtureOfExperts: ${boolean('useBias')}`],
     [layer({capacityFactor: '2'}), "mixtureOfExperts: capacityFactor must be a positive number, but is the string '2'."],
     [layer({loadBalancingLossWeight: '2'}),
-      "mixtureOfExperts: loadBalancingLossWeight must be a number of at least 0, but is the string '2'."],
+      "mixtureOfExperts: loadBalancingLossWeight must be a number of at least 0 that fits float32, but is the string '2'."],
   ];
   for (const [call, message] of calls) {
     it(message, () => {
