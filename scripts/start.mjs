@@ -6,7 +6,7 @@
  *     npm start -- page                                                                serves the page for yours
  */
 import {parseArgs} from 'node:util';
-import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
+import {ensureNpmPackages} from './set_up.mjs';
 
 const {values: flags, positionals} = parseArgs({
   allowPositionals: true,
@@ -24,16 +24,13 @@ if (place === 'node') {
   await runBundled('digits', 'examples/digits/main.ts', args);
 } else {
   const {serveExample} = await import('./serve_example.mjs');
-  const {url, done, stop} = await serveExample();
-  const address = `${url}?${new URLSearchParams(flags)}`;
+  const served = await serveExample();
+  const address = `${served.url}?${new URLSearchParams(flags)}`;
   if (place === 'page') {
     console.log(`The example is at ${address}; ?backend=webgpu, webgl or cpu chooses. Ctrl+C ends it.`);
   } else {
-    const {openBrowser} = await import('./browser.mjs');
-    const {closed, close} = openBrowser(ensureBrowsers(), place, address);
-    const error = await Promise.race([done, closed]).catch(({message}) => message);
-    await close();
-    stop();
+    const {runPage} = await import('./serve_page.mjs');
+    const {error} = await runPage(served, address, place).catch(({message}) => ({error: message}));
     if (error != null) {
       console.error(error);
       process.exitCode = 1;

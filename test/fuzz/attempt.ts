@@ -1,6 +1,9 @@
 /** What the fuzzer draws: an op with its input, or an event, ready to be tried. */
 import * as fc from 'fast-check';
+import * as tf from '../../src/tf';
 import {type Call, checkCall} from './call';
+import {coreOps} from './core_ops';
+import {oneOf} from './numbers';
 
 export type Attempt = {
   name: string;
@@ -12,7 +15,7 @@ export type Attempt = {
 };
 export type Attempts = {weight: number; arbitrary: fc.Arbitrary<Attempt>};
 
-/** Calls of one op. */
+/** Calls of one op, each with a core op for its results, and with small tensors of tfjs's ops on the host or not. */
 export const callsOf = <Draw extends object>(
   weight: number,
   name: string,
@@ -21,10 +24,14 @@ export const callsOf = <Draw extends object>(
   callOf: (draw: Draw) => Call,
 ): Attempts => ({
   weight,
-  arbitrary: draws.map((input) => ({
+  arbitrary: fc.tuple(draws, oneOf(...coreOps), fc.boolean()).map(([draw, coreOp, forwardsToHost]) => ({
     name,
-    input,
-    numAssignments: numAssignments(input),
-    check: () => checkCall(callOf(input)),
+    input: {...draw, coreOp, forwardsToHost},
+    numAssignments: numAssignments(draw),
+    check: () => {
+      tf.env().set('WEBGL_CPU_FORWARD', forwardsToHost);
+      tf.env().set('WEBGPU_CPU_FORWARD', forwardsToHost);
+      return checkCall(callOf(draw), coreOp);
+    },
   })),
 });

@@ -7,14 +7,6 @@ import * as tf from '../../src/tf';
 export const backendNames = ['cpu', 'webgl', 'webgpu'] as const;
 export type BackendName = (typeof backendNames)[number];
 
-const flags = {
-  // Small inputs too go to the device.
-  WEBGL_CPU_FORWARD: false,
-  WEBGPU_CPU_FORWARD: false,
-  // Or tfjs compiles its own programs again for every shape.
-  WEBGL_USE_SHAPES_UNIFORMS: true,
-};
-
 export const webglBackend = () => tf.backend() as MathBackendWebGL;
 export const webgpuBackend = () => tf.backend() as WebGPUBackend;
 
@@ -33,7 +25,8 @@ export async function startBackend(name: BackendName): Promise<void> {
   if (!(await tf.setBackend(name))) {
     throw new Error(`The backend '${name}' cannot start here.`);
   }
-  tf.env().setFlags({...tf.env().getFlags(), ...flags});
+  // Or tfjs compiles its own programs again for every shape.
+  tf.env().set('WEBGL_USE_SHAPES_UNIFORMS', true);
   if (name === 'webgpu') {
     webgpuBackend().device.addEventListener('uncapturederror', ({error}) => reported.push(error.message));
   }

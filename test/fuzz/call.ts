@@ -1,6 +1,7 @@
-/** One call of an op, and all that is looked at: outputs, gradients, core ops on outputs, memory and device errors. */
+/** One call of an op, and all that is looked at: outputs, what core ops make of them, gradients, memory, device errors. */
 import * as tf from '../../src/tf';
 import {assertNoDeviceErrors, assertSameMemory, memoryInUse} from './backend';
+import {checkCoreOp, type CoreOp} from './core_ops';
 import {type Input, makeInput} from './inputs';
 import {assertWanted, type Wanted} from './wanted';
 
@@ -27,7 +28,7 @@ export type Gradient = {
   wanted: (given: Values) => Record<string, Wanted>;
 };
 
-export async function checkCall(call: Call): Promise<void> {
+export async function checkCall(call: Call, coreOp: CoreOp): Promise<void> {
   const before = await memoryInUse();
   const made: Array<tf.Tensor | tf.TensorLike> = [];
   try {
@@ -45,6 +46,9 @@ export async function checkCall(call: Call): Promise<void> {
       const outputs = call.run(args, out);
       made.push(...Object.values(outputs));
       const given = await checkOutputs(call, out == null ? outputs : {...outputs, out});
+      for (const [name, output] of Object.entries(outputs)) {
+        await checkCoreOp(coreOp, name, output, given[name]);
+      }
       await checkGradient(call, args, out, given);
     }
     await assertNoDeviceErrors();

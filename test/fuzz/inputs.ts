@@ -15,13 +15,15 @@ export type Source =
   | 'reshape'
   /** Rows of a larger tensor, which is disposed. */
   | 'slice'
+  /** Of two tensors, the rows of both. */
+  | 'concat'
   /** A cast of integers or booleans to float32, or of floats or booleans to int32. */
   | 'cast'
   /** Made on the cpu backend, and moved when it is used. */
   | 'cpu';
 export type Input = Drawn & {shape: number[]; dtype: 'float32' | 'int32' | 'bool'};
 
-const sources = oneOf<Source>('host', 'host', 'array', 'device', 'device', 'reshape', 'slice', 'cast', 'cpu');
+const sources = oneOf<Source>('host', 'host', 'array', 'device', 'device', 'reshape', 'slice', 'concat', 'cast', 'cpu');
 
 /** Values that are drawn before their number is known, from somewhere. */
 export const drawn = <Sizes extends number[]>(
@@ -66,6 +68,8 @@ export async function makeInput(input: Input, mayBeArrays: boolean): Promise<tf.
       return tf.tidy(() => tf.reshape(tf.tensor(typed, [values.length], input.dtype), shape));
     case 'slice':
       return shape.length > 0 && keepsBits(values) ? sliceOfMore(input) : fromHost();
+    case 'concat':
+      return shape[0] > 1 && keepsBits(values) ? concatOfParts(input) : fromHost();
     case 'cast':
       return castOf(input) ?? fromHost();
     case 'cpu':
@@ -110,6 +114,16 @@ function sliceOfMore(input: Input): tf.Tensor {
     const more = tf.tensor(typedArrayOf({...input, values}), [numRows + 3, ...rest], dtype);
     return tf.slice(more, [1, ...rest.map(() => 0)], shape);
   });
+}
+
+function concatOfParts(input: Input): tf.Tensor {
+  const {shape: [numRows, ...rest], values, dtype} = input;
+  const rowSize = sizeOf(rest);
+  const part = (from: number, to: number) => {
+    const shape = [to - from, ...rest];
+    return tf.tensor(typedArrayOf({...input, values: values.slice(from * rowSize, to * rowSize)}), shape, dtype);
+  };
+  return tf.tidy(() => tf.concat([part(0, 1), part(1, numRows)]));
 }
 
 /** What was drawn for it are integers, but a call may have put others in. */

@@ -1,8 +1,12 @@
-/** The fuzzer in Node.js, for scripts/fuzz.mjs: its one argument is the options, as JSON. */
+/** The fuzzer in Node.js, for scripts/fuzz.mjs. */
+import {parseArgs} from 'node:util';
 import '../support/webgpu_globals';
-import {type FuzzOptions, runFuzz} from './run';
+import {fuzzOptions, runFuzz} from './run';
 
-runFuzz(JSON.parse(process.argv[2]) as FuzzOptions, console.log).then(
+const string = {type: 'string'} as const;
+const {values} = parseArgs({options: {backend: string, seed: string, minutes: string, count: string}});
+
+runFuzz(fuzzOptions(values), console.log).then(
   // Dawn keeps the process alive.
   ({numFailures}) => process.exit(numFailures === 0 ? 0 : 1),
   (error: unknown) => {

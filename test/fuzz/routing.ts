@@ -22,13 +22,13 @@ export const expertCounts = someOf(
 );
 export const tokenCounts = someOf(
   [12, oneOf(0, 1, 1, 2, 3, 4, 5, 7, 9)],
-  [4, oneOf(13, 17, 33, 64, 65)],
+  [3, oneOf(13, 17, 33, 64, 65)],
   [1, oneOf(130, 260)],
 );
 
 type Sizes = Omit<RoutingDraw, 'ids'>;
 const sizes: fc.Arbitrary<Sizes> = someOf(
-  [200, fc.record({numTokens: tokenCounts, topk: topks, numExperts: expertCounts, hiddenSize: hiddenSizes})],
+  [300, fc.record({numTokens: tokenCounts, topk: topks, numExperts: expertCounts, hiddenSize: hiddenSizes})],
   // More assignments than one launch sorts.
   [1, fc.record({numTokens: oneOf(1030, 1200), topk: fc.constant(8), numExperts: oneOf(2, 60, 300), hiddenSize: oneOf(1, 4)})],
 );

@@ -2,6 +2,7 @@
 import {readFile} from 'node:fs/promises';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
+import './webgpu_globals';
 
 const require = createRequire(__filename);
 const root = join(__dirname, '..');
@@ -29,10 +30,6 @@ globalThis.fetch = async (input, init) => {
   const [, path] = /^\/base\/(.*)$/.exec(String(input)) ?? [];
   return path == null ? fetchOfNode(input, init) : new Response(await readFile(join(root, path)));
 };
-
-const {create, globals} = require('webgpu') as {create: (options: string[]) => GPU; globals: object};
-Object.assign(globalThis, globals);
-Object.defineProperty(globalThis, 'navigator', {value: {gpu: create([])}, configurable: true, writable: true});
 
 /** Runs what was described, writes failures and the last line `N passed, N failed`, and ends the process. */
 export async function specsAreDone(): Promise<void> {
