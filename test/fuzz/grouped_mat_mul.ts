@@ -5,8 +5,8 @@ import {callsOf} from './attempt';
 import {exact} from './bounded';
 import type {Args} from './call';
 import {activate, activateGradient, type ActivationDraw, matMul, matMulGradients} from './experts';
-import {asFloats, asInts, type Drawn, drawn, type Input, maybe} from './inputs';
-import {anyIndices, floats, goodIndices, oneOf, ordinaryFloats, someOf} from './numbers';
+import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
+import {anyIndices, floats, goodIndices, maybe, oneOf, ordinaryFloats, someOf} from './numbers';
 import {type Wanted, wantedNear} from './wanted';
 
 export const weightFormats = oneOf<tf.MoeWeightFormat | undefined>(undefined, 'outIn', 'inOut');

@@ -38,10 +38,6 @@ const MAX_CAST = 2 ** 24;
 const asInteger = (value: number) =>
   Number.isNaN(value) ? 0 : Math.trunc(Math.min(Math.max(value, -MAX_CAST), MAX_CAST)) + 0;
 
-/** Given or not: a thing, or nothing. */
-export const maybe = <Value>(value: fc.Arbitrary<Value>, timesGiven = 1): fc.Arbitrary<Value | undefined> =>
-  fc.option(value, {nil: undefined, freq: timesGiven});
-
 export const asFloats = (given: Drawn, shape: number[]): Input => ({...given, shape, dtype: 'float32'});
 export const asInts = (given: Drawn, shape: number[]): Input => ({...given, shape, dtype: 'int32'});
 

@@ -18,6 +18,10 @@ export const oneOf = <Value>(...values: Value[]): fc.Arbitrary<Value> =>
 export const someOf = <Value>(...kinds: Array<[weight: number, kind: fc.Arbitrary<Value>]>): fc.Arbitrary<Value> =>
   fc.oneof({withCrossShrink: true}, ...kinds.map(([weight, arbitrary]) => ({weight, arbitrary})));
 
+/** Given, or every other time not. */
+export const maybe = <Value>(value: fc.Arbitrary<Value>): fc.Arbitrary<Value | undefined> =>
+  someOf<Value | undefined>([1, fc.constant(undefined)], [1, value]);
+
 /** Different numbers of one tensor; more of them repeat these, at other distances each time. */
 const NUM_DIFFERENT = 61;
 const SHIFT = 17;
@@ -58,7 +62,8 @@ export const ordinaryFloats = someOf([1, numbersOf(smallInteger)], [2, numbersOf
 /** Router logits: as far apart as routers have them, masked by -Infinity, alike, or anything. */
 export const logits = someOf(
   [4, numbersOf(ordinary)],
-  [2, numbersOf(ordinary.map((value) => Math.fround(32 * value)))],
+  [2, numbersOf(ordinary.map((value) => 4 * value))],
+  [1, numbersOf(ordinary.map((value) => 32 * value))],
   [2, numbersOf(smallInteger)],
   [2, numbersOf(someOf([1, ordinary], [1, fc.constant(-Infinity)]))],
   [1, numbersOf(fc.constant(-Infinity))],

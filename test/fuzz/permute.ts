@@ -5,8 +5,8 @@ import {naiveAlign, naivePermute, naivePermuteBlockAligned} from '../support/nai
 import {callsOf} from './attempt';
 import {type Bounded, Sum, zeros} from './bounded';
 import type {Gradient} from './call';
-import {asFloats, asInts, type Drawn, drawn, type Input, maybe} from './inputs';
-import {floats, int32s, MAX_INT32, MIN_INT32, oneOf, someOf} from './numbers';
+import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
+import {floats, int32s, MAX_INT32, maybe, MIN_INT32, oneOf, someOf} from './numbers';
 import {anyMap, blockSizeOf, blockSizes, naiveRouting, type RoutingDraw, routings} from './routing';
 import {type Wanted, wantedBits, wantedInts, wantedNear} from './wanted';
 

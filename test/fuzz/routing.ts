@@ -21,8 +21,8 @@ export const expertCounts = someOf(
   [1, oneOf(257, 1025, 2050)],
 );
 export const tokenCounts = someOf(
-  [12, oneOf(0, 1, 1, 2, 3, 4, 5, 7, 9)],
-  [3, oneOf(13, 17, 33, 64, 65)],
+  [32, oneOf(0, 1, 1, 2, 3, 4, 5, 7, 9)],
+  [8, oneOf(13, 17, 33, 64, 65)],
   [1, oneOf(130, 260)],
 );
 

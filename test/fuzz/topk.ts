@@ -5,8 +5,8 @@ import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../supp
 import {callsOf} from './attempt';
 import {type Bounded, Sum, zeros} from './bounded';
 import type {Values} from './call';
-import {asFloats, type Drawn, drawn, maybe} from './inputs';
-import {floats, logits, oneOf, someOf} from './numbers';
+import {asFloats, type Drawn, drawn} from './inputs';
+import {floats, logits, maybe, oneOf, someOf} from './numbers';
 import {rowsOf, tokenCounts} from './routing';
 import {type Wanted, wantedBits, wantedNear} from './wanted';
 

@@ -4,8 +4,8 @@ import * as tf from '../../src/tf';
 import {callsOf} from './attempt';
 import {Sum, zeros} from './bounded';
 import type {Gradient} from './call';
-import {asFloats, asInts, drawn, maybe} from './inputs';
-import {anyIndices, floats, goodIndices, oneOf, someOf} from './numbers';
+import {asFloats, asInts, drawn} from './inputs';
+import {anyIndices, floats, goodIndices, maybe, oneOf, someOf} from './numbers';
 import {hiddenSizes, tokenCounts, topks} from './routing';
 import {type Wanted, wantedBits, wantedNear} from './wanted';
 
