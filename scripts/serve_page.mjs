@@ -10,8 +10,8 @@ import {ensureBrowsers} from './set_up.mjs';
 const types = {'.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json'};
 
 /**
- * `/page.js` is the bundle of `entryPoint`; `fileOf` gives the files of other addresses. `done` is what a page posts when
- * it is through; `stop` ends the server.
+ * `/page.js` is the bundle of `entryPoint`; `fileOf` gives the files of other addresses. `done` is what a page posts
+ * when it is through; `stop` ends the server.
  */
 export async function servePage(entryPoint, fileOf) {
   const {outputFiles} = await build({
