@@ -76,7 +76,7 @@ describeWithFlags('a string in place of a number or a boolean', ALL_ENVS, () => 
     [() => tf.moeGroupedMatMul(x(), tf.zeros([1, 2, 4]), [0, 2], {swigluLimit: untyped('2')}),
       "moeGroupedMatMul: swigluLimit must be a positive number, but is the string '2'."],
     [() => tf.moeGroupedMatMul(x(), tf.zeros([1, 2, 4]), [0, 2], {activation: untyped(['silu'])}),
-      'moeGroupedMatMul: activation must be one of linear, relu, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is ' +
+      'moeGroupedMatMul: activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is ' +
       "the array ['silu']."],
     [() => tf.fusedExperts(x(), ...experts(), ids, ids, {gated: untyped('true')}), `fusedExperts: ${boolean('gated')}`],
     [() => tf.fusedMoe(x(), ...experts(), ids, untyped('2')), `fusedMoe: ${integer('topk')}`],
