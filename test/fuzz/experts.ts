@@ -4,7 +4,7 @@
  */
 import type {MoeActivation, MoeGateUp, MoeWeightFormat} from '../../src/tf';
 import {erf} from '../support/naive_grouped_mat_mul';
-import {type Bounded, Sum, type Tolerance, zeros} from './bounded';
+import {type Bounded, MAX_FLOAT32, Sum, type Tolerance, zeros} from './bounded';
 
 export type MatMul = {
   numIn: number;
@@ -100,6 +100,7 @@ type Activation = {
 };
 
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
+const step = (x: number) => (x > 0 ? 1 : x <= 0 ? 0 : NaN);
 const timesSigmoid = (alpha: number): Activation => ({
   value: (x) => x * sigmoid(alpha * x),
   slope: (x) => sigmoid(alpha * x) * (1 + alpha * x * sigmoid(-alpha * x)),
@@ -114,6 +115,9 @@ const gelu: Activation = {
 const geluTanh: Activation = {
   value: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
   slope: (x) => {
+    if (!Number.isFinite(x)) {
+      return NaN;
+    }
     // Past 20 in magnitude, 0 or 1 to the last bit of float64; there the cube may overflow.
     const near = Math.min(Math.max(x, -20), 20);
     const tanh = Math.tanh(Math.sqrt(2 / Math.PI) * (near + 0.044715 * near ** 3));
@@ -128,7 +132,7 @@ function activationOf({activation, swigluAlpha}: ActivationDraw, otherwise: MoeA
     case 'linear':
       return {value: (x) => x, slope: () => 1, curvature: 0};
     case 'relu':
-      return {value: (x) => Math.max(x, 0), slope: (x) => (x > 0 ? 1 : 0), curvature: 0};
+      return {value: (x) => Math.max(x, 0), slope: (x) => step(x), curvature: 0};
     case 'relu2':
       return {value: (x) => Math.max(x, 0) ** 2, slope: (x) => 2 * Math.max(x, 0), curvature: 2};
     case 'silu':
@@ -144,31 +148,40 @@ function activationOf({activation, swigluAlpha}: ActivationDraw, otherwise: MoeA
   }
 }
 
-/** A function of a number that has an error; where that is past the slopes near it, anything. */
+/** A number with its error. */
 type Applied = {value: number; error: number};
 
+/** A function of a number that has an error, by its slopes near it. */
 function valueAt({value, slope, curvature}: Activation, x: number, error: number): Applied {
-  const steepest = Math.max(...[x - error, x, x + error].map((at) => Math.abs(slope(at))));
   const result = value(x);
-  // Of x and not of the result: exp of a large negative number has its error by that.
+  if (!Number.isFinite(x)) {
+    return {value: result, error};
+  }
+  const steepest = Math.max(...[x - error, x, x + error].map((near) => Math.abs(slope(near))));
+  // What is 0 far below has an error by x, not by its own size.
   const rounding = 1e-5 * Math.abs(result) + (Math.abs(x) > 10 ? 0 : 1e-7 * Math.abs(x)) + 1e-37;
-  return {value: result, error: Number.isFinite(x) ? steepest * error + curvature * error ** 2 + rounding : error};
+  const all = steepest * error + curvature * error ** 2 + rounding;
+  return {value: result, error: Math.abs(result) + all > MAX_FLOAT32 ? Infinity : all};
 }
 
 function slopeAt({slope, curvature}: Activation, x: number, error: number): Applied {
   if (!Number.isFinite(x)) {
-    return {value: 0, error: Infinity};
+    return {value: slope(x), error};
   }
   const jump = Math.abs(slope(x + error) - slope(x - error));
   return {value: slope(x), error: jump + curvature * error + 1e-5 * Math.abs(slope(x)) + 1e-6};
 }
 
 const clamped = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);
-/** 1 where x is inside; anything where its error lets it be on both sides. */
-const isInside = (x: number, error: number, low: number, high: number): Applied => {
-  const inside = (at: number) => (at >= low && at <= high ? 1 : 0);
-  return Number.isFinite(x) && inside(x - error) === inside(x + error) ? {value: inside(x), error: 0} : {value: 0, error: Infinity};
-};
+/** 1 where x is inside, NaN of NaN; anything where its error lets it be on both sides. */
+function isInside(x: number, error: number, low: number, high: number): Applied {
+  const inside = (near: number) => (near >= low && near <= high ? 1 : 0);
+  if (Number.isNaN(x)) {
+    return {value: NaN, error};
+  }
+  const isDecided = !Number.isFinite(x) || inside(x - error) === inside(x + error);
+  return {value: inside(x), error: isDecided && !Number.isNaN(error) ? 0 : Infinity};
+}
 
 const plus = ({value, error}: Applied, by: number): Applied => ({value: value + by, error: error + 1e-7 * Math.abs(value + by)});
 
@@ -220,11 +233,8 @@ function put(to: Bounded, i: number, {value, error}: Applied): void {
   to.errors[i] = error;
 }
 
-const isInterleaved = ({gateUp, activation}: ActivationDraw, interleavesSwiglu: boolean) =>
-  gateUp === 'interleaved' || (gateUp == null && activation === 'swigluOai' && interleavesSwiglu);
-
-/** Whether swigluOai has gate and up side by side where nothing is said. */
-const INTERLEAVES_SWIGLU = false;
+const isInterleaved = ({gateUp, activation}: ActivationDraw) =>
+  gateUp === 'interleaved' || (gateUp == null && activation === 'swigluOai');
 
 /** [R, columns] to [R, columns], or half of them where gated; 0 in rows of no expert. */
 export function activate(z: Bounded, expertOfRow: number[], draw: ActivationDraw, otherwise: MoeActivation): Bounded {
@@ -234,7 +244,7 @@ export function activate(z: Bounded, expertOfRow: number[], draw: ActivationDraw
   expertOfRow.forEach((expert, row) => {
     for (let o = 0; expert >= 0 && o < numOutputs; o++) {
       if (draw.gated) {
-        const columns = columnsOf(o, numOutputs, isInterleaved(draw, INTERLEAVES_SWIGLU));
+        const columns = columnsOf(o, numOutputs, isInterleaved(draw));
         const [gate, up] = [at(z, row * numColumns + columns.gate), at(z, row * numColumns + columns.up)];
         const {act, factor} = gatesOf(draw, otherwise, gate, up);
         put(h, row * numOutputs + o, times(act, factor));
@@ -262,7 +272,7 @@ export function activateGradient(
     for (let o = 0; expert >= 0 && o < numOutputs; o++) {
       const dy = at(dh, row * numOutputs + o);
       if (draw.gated) {
-        const columns = columnsOf(o, numOutputs, isInterleaved(draw, INTERLEAVES_SWIGLU));
+        const columns = columnsOf(o, numOutputs, isInterleaved(draw));
         const [gate, up] = [row * numColumns + columns.gate, row * numColumns + columns.up];
         const {act, dAct, factor, dFactor} = gatesOf(draw, otherwise, at(z, gate), at(z, up));
         put(dz, gate, times(dAct, factor, dy));
@@ -276,3 +286,38 @@ export function activateGradient(
   return dz;
 }
 
+
+/** All that a pair of matmuls with an activation between them is, and what gradients it has. */
+export type FeedForward = {first: MatMul; second: MatMul; activation: ActivationDraw};
+
+export type FeedForwardGradients = Record<'dx' | 'dW1' | 'dW1Bias' | 'dW2' | 'dW2Bias', Bounded>;
+
+export function feedForward(
+  x: Bounded,
+  expertOfRow: number[],
+  {first, second, activation}: FeedForward,
+): {outputs: Bounded; backward: (dOutputs: Bounded) => FeedForwardGradients} {
+  const z = matMul(x, expertOfRow, first);
+  const hidden = activate(z, expertOfRow, activation, 'silu');
+  const outputs = matMul(hidden, expertOfRow, second);
+  return {
+    outputs,
+    backward: (dOutputs) => {
+      const ofSecond = matMulGradients(hidden, dOutputs, expertOfRow, second);
+      const dz = activateGradient(z, ofSecond.dx, expertOfRow, activation, 'silu');
+      const {dx, dWeights: dW1, dBias: dW1Bias} = matMulGradients(x, dz, expertOfRow, first);
+      return {dx, dW1, dW1Bias, dW2: ofSecond.dWeights, dW2Bias: ofSecond.dBias};
+    },
+  };
+}
+
+/** The sigmoid of each number, and its derivative. */
+export function sigmoids({values, errors}: Bounded): {values: Bounded; slopes: Bounded} {
+  const [result, slopes] = [zeros(values.length), zeros(values.length)];
+  values.forEach((x, i) => {
+    const [value, slope] = [sigmoid(x), sigmoid(x) * sigmoid(-x)];
+    put(result, i, {value, error: 0.25 * errors[i] + 1e-5 * value + 1e-37});
+    put(slopes, i, {value: slope, error: 0.1 * errors[i] + 1e-5 * slope + 1e-37});
+  });
+  return {values: result, slopes};
+}

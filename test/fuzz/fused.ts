@@ -3,10 +3,30 @@ import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {naiveIds, naiveWeights} from '../support/naive_topk';
 import {callsOf} from './attempt';
-import {type Bounded, exact, Sum, zeros} from './bounded';
+import {type Bounded, exact, Sum, type Tolerance, zeros} from './bounded';
 import type {Args} from './call';
-import {activate, activateGradient, type ActivationDraw, BACKWARD, FORWARD, matMul, matMulGradients} from './experts';
-import {activations, weightArgument, weightFormats, weightInputs, anyWeights, type WeightsDraw, weightsShape, wantedOfWeights} from './grouped_mat_mul';
+import {
+  type ActivationDraw,
+  BACKWARD,
+  type FeedForward,
+  feedForward,
+  type FeedForwardGradients,
+  FORWARD,
+  type MatMul,
+  matMul,
+  matMulGradients,
+  sigmoids,
+} from './experts';
+import {
+  activations,
+  anyWeights,
+  wantedOfWeights,
+  weightArgument,
+  weightFormats,
+  weightInputs,
+  type WeightsDraw,
+  weightsShape,
+} from './grouped_mat_mul';
 import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
 import {anyIndices, floats, goodIndices, logits, maybe, oneOf, ordinaryFloats, someOf} from './numbers';
 import {anyIds, rowsOf, tokenCounts, topks} from './routing';
@@ -26,6 +46,8 @@ export type ExpertsDraw = {
   activation: ActivationDraw;
   weightFormat: tf.MoeWeightFormat | undefined;
   applyRouterWeightOnInput: boolean | undefined;
+  /** The experts that every token takes, F wide. */
+  shared: {width: number; w1: Drawn; w2: Drawn; gate: Drawn | undefined} | undefined;
 };
 
 const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
@@ -44,9 +66,13 @@ const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
     activation: activations,
     weightFormat: weightFormats,
     applyRouterWeightOnInput: oneOf(undefined, false, true),
+    shared: maybe(
+      fc.record({width: oneOf(1, 3, 4), w1: drawn(ordinaryFloats), w2: drawn(ordinaryFloats), gate: maybe(drawn(ordinaryFloats))}),
+    ),
   })
-  .map(({numTokens, hiddenSize, intermediateSize, numLocal, map, ...draw}) => {
-    const numColumns = draw.activation.gated ? 2 * intermediateSize : intermediateSize;
+  .map(({numTokens, hiddenSize, intermediateSize, numLocal, map, shared, ...draw}) => {
+    const gates = draw.activation.gated ? 2 : 1;
+    const numColumns = gates * intermediateSize;
     const numExperts = numLocal + (map?.[0] ?? 0);
     return {
       ...draw,
@@ -57,10 +83,18 @@ const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
       w1Bias: draw.w1Bias?.(numLocal * numColumns),
       w2Bias: draw.w2Bias?.(numLocal * hiddenSize),
       expertMap: map?.[1](numExperts, numLocal),
+      shared: shared && {
+        width: shared.width,
+        w1: shared.w1(gates * shared.width * hiddenSize),
+        w2: shared.w2(hiddenSize * shared.width),
+        gate: shared.gate?.(hiddenSize),
+      },
     };
   });
 
-function expertInputs({size, x, w1, w2, w1Bias, w2Bias, expertMap, activation, weightFormat}: ExpertsDraw): Record<string, Input> {
+function expertInputs(
+  {size, x, w1, w2, w1Bias, w2Bias, expertMap, activation, weightFormat, shared}: ExpertsDraw,
+): Record<string, Input> {
   const {numTokens, hiddenSize, intermediateSize, numExperts, numLocal} = size;
   const numColumns = activation.gated ? 2 * intermediateSize : intermediateSize;
   return {
@@ -70,17 +104,85 @@ function expertInputs({size, x, w1, w2, w1Bias, w2Bias, expertMap, activation, w
     ...(w1Bias && {w1Bias: asFloats(w1Bias, [numLocal, numColumns])}),
     ...(w2Bias && {w2Bias: asFloats(w2Bias, [numLocal, hiddenSize])}),
     ...(expertMap && {expertMap: asInts(expertMap, [numExperts])}),
+    ...(shared && {
+      sharedW1: asFloats(shared.w1, weightsShape(1, hiddenSize, shared.w1.values.length / hiddenSize, weightFormat).slice(1)),
+      sharedW2: asFloats(shared.w2, weightsShape(1, shared.width, hiddenSize, weightFormat).slice(1)),
+    }),
+    ...(shared?.gate && {sharedGate: asFloats(shared.gate, [hiddenSize, 1])}),
   };
 }
 
-const expertOptions = ({activation, weightFormat, applyRouterWeightOnInput}: ExpertsDraw, {w1Bias, w2Bias, expertMap}: Args) => ({
-  ...activation, weightFormat, applyRouterWeightOnInput, w1Bias, w2Bias, expertMap,
+const expertOptions = ({activation, weightFormat, applyRouterWeightOnInput, shared}: ExpertsDraw, args: Args) => ({
+  ...activation,
+  weightFormat,
+  applyRouterWeightOnInput,
+  w1Bias: args.w1Bias,
+  w2Bias: args.w2Bias,
+  expertMap: args.expertMap,
+  sharedExperts: shared && {w1: args.sharedW1, w2: args.sharedW2, gate: args.sharedGate},
 });
 
-/** The experts of slots whose weights have errors of their own, every slot by itself, and their gradients. */
-export function naiveExperts(draw: ExpertsDraw, ids: number[], weights: Bounded) {
+/** Of rows of values, each at a token: the sums of a token's. */
+function addRows(sums: Sum[], rows: Bounded, rowSize: number, tokenOf: (row: number) => number, factors?: Bounded): void {
+  rows.values.forEach((value, at) => {
+    const row = Math.floor(at / rowSize);
+    const sum = sums[tokenOf(row) * rowSize + (at % rowSize)];
+    sum.add(value, factors?.values[row] ?? 1, rows.errors[at], factors?.errors[row] ?? 0);
+  });
+}
+
+/** Each row times a factor of its own. */
+function scaleRows(rows: Bounded, rowSize: number, factors: Bounded, tolerance: Tolerance): Bounded {
+  const scaled = zeros(rows.values.length);
+  rows.values.forEach((value, at) => {
+    const row = Math.floor(at / rowSize);
+    new Sum().add(value, factors.values[row], rows.errors[at], factors.errors[row]).to(scaled, at, tolerance);
+  });
+  return scaled;
+}
+
+/** The products of rows with each other. */
+function dotRows(a: Bounded, b: Bounded, rowSize: number): Bounded {
+  const dots = zeros(a.values.length / rowSize);
+  dots.values.forEach((_, row) => {
+    const sum = new Sum();
+    for (let at = row * rowSize; at < (row + 1) * rowSize; at++) {
+      sum.add(a.values[at], b.values[at], a.errors[at], b.errors[at]);
+    }
+    sum.to(dots, row, BACKWARD);
+  });
+  return dots;
+}
+
+/** Rows of tokens as those of their slots; 0 where a slot's expert is not here, and nothing of its token is read. */
+function spread(rows: Bounded, rowSize: number, expertOfSlot: number[], topk: number): Bounded {
+  const slots = zeros(expertOfSlot.length * rowSize);
+  slots.values.forEach((_, at) => {
+    const slot = Math.floor(at / rowSize);
+    if (expertOfSlot[slot] >= 0) {
+      const from = Math.floor(slot / topk) * rowSize + (at % rowSize);
+      slots.values[at] = rows.values[from];
+      slots.errors[at] = rows.errors[from];
+    }
+  });
+  return slots;
+}
+
+const EXACT: Tolerance = {relative: 2 ** -24, absolute: 0};
+
+type ExpertsGradients = Omit<FeedForwardGradients, 'dx'> & {
+  dx: Bounded;
+  dWeights: Bounded;
+  shared?: FeedForwardGradients & {dGate: Bounded};
+};
+
+/** The experts of slots, every slot by itself, with weights that have errors of their own, and the shared experts. */
+export function naiveExperts(
+  draw: ExpertsDraw,
+  ids: number[],
+  weights: Bounded,
+): {forward: () => Bounded; backward: (dy: number[]) => ExpertsGradients} {
   const {size: {numTokens, hiddenSize, intermediateSize, numExperts, numLocal}, activation} = draw;
-  const weightFormat = draw.weightFormat ?? 'outIn';
   const topk = ids.length / Math.max(1, numTokens);
   const expertOfSlot = ids.map((id) => {
     const expert = id < 0 || id >= numExperts ? -1 : (draw.expertMap?.values[id] ?? id);
@@ -88,100 +190,98 @@ export function naiveExperts(draw: ExpertsDraw, ids: number[], weights: Bounded)
   });
   const tokenOf = (slot: number) => Math.floor(slot / topk);
   const isScaled = draw.applyRouterWeightOnInput === true;
-
-  const x = zeros(ids.length * hiddenSize);
-  for (let at = 0; at < x.values.length; at++) {
-    const slot = Math.floor(at / hiddenSize);
-    const sum = new Sum();
-    const value = draw.x.values[tokenOf(slot) * hiddenSize + (at % hiddenSize)];
-    sum.add(value, isScaled ? weights.values[slot] : 1, 0, isScaled ? weights.errors[slot] : 0);
-    sum.to(x, at, {relative: isScaled ? 2 ** -24 : 0, absolute: 0});
-  }
-  const first = {
-    numIn: hiddenSize,
-    numColumns: activation.gated ? 2 * intermediateSize : intermediateSize,
-    weightFormat,
-    weights: draw.w1.drawn.values,
-    bias: draw.w1Bias?.values,
-  };
-  const second = {
-    numIn: intermediateSize,
-    numColumns: hiddenSize,
-    weightFormat,
-    weights: draw.w2.drawn.values,
-    bias: draw.w2Bias?.values,
-  };
-  const z = matMul(x, expertOfSlot, first);
-  const hidden = activate(z, expertOfSlot, activation, 'silu');
-  const outputs = matMul(hidden, expertOfSlot, second);
-  const factors = isScaled ? exact(ids.map(() => 1)) : weights;
-
-  const forward = (): Bounded => {
-    const out = zeros(numTokens * hiddenSize);
-    for (let at = 0; at < out.values.length; at++) {
-      const [t, h] = [Math.floor(at / hiddenSize), at % hiddenSize];
-      const sum = new Sum();
-      for (let slot = t * topk; slot < (t + 1) * topk; slot++) {
-        if (expertOfSlot[slot] >= 0) {
-          const from = slot * hiddenSize + h;
-          sum.add(factors.values[slot], outputs.values[from], factors.errors[slot], outputs.errors[from]);
-        }
-      }
-      sum.to(out, at, FORWARD);
+  const here = exact(expertOfSlot.map((expert) => (expert >= 0 ? 1 : 0)));
+  /** Weights where they are read, 0 of slots that are not here. */
+  const factors = zeros(ids.length);
+  expertOfSlot.forEach((expert, slot) => {
+    if (expert >= 0) {
+      factors.values[slot] = weights.values[slot];
+      factors.errors[slot] = weights.errors[slot];
     }
-    return out;
-  };
+  });
 
-  const backward = (dy: number[]) => {
-    const dOutputs = zeros(outputs.values.length);
-    const dWeights = zeros(ids.length);
-    ids.forEach((_, slot) => {
-      const dot = new Sum();
-      for (let h = 0; expertOfSlot[slot] >= 0 && h < hiddenSize; h++) {
-        const at = slot * hiddenSize + h;
-        const dValue = dy[tokenOf(slot) * hiddenSize + h];
-        new Sum().add(factors.values[slot], dValue, factors.errors[slot]).to(dOutputs, at, BACKWARD);
-        dot.add(outputs.values[at], dValue, outputs.errors[at]);
-      }
-      if (!isScaled) {
-        dot.to(dWeights, slot, BACKWARD);
-      }
-    });
-    const ofSecond = matMulGradients(hidden, dOutputs, expertOfSlot, second);
-    const dz = activateGradient(z, ofSecond.dx, expertOfSlot, activation, 'silu');
-    const ofFirst = matMulGradients(x, dz, expertOfSlot, first);
-    const sums = draw.x.values.map(() => new Sum());
-    ids.forEach((_, slot) => {
-      const dot = new Sum();
-      for (let h = 0; expertOfSlot[slot] >= 0 && h < hiddenSize; h++) {
-        const [at, token] = [slot * hiddenSize + h, tokenOf(slot) * hiddenSize + h];
-        const [dValue, error] = [ofFirst.dx.values[at], ofFirst.dx.errors[at]];
-        sums[token].add(dValue, isScaled ? weights.values[slot] : 1, error, isScaled ? weights.errors[slot] : 0);
-        dot.add(dValue, draw.x.values[token], error);
-      }
-      if (isScaled) {
-        dot.to(dWeights, slot, BACKWARD);
-      }
-    });
-    const dx = zeros(draw.x.values.length);
-    sums.forEach((sum, at) => sum.to(dx, at, BACKWARD));
-    return {dx, dWeights, ofFirst, ofSecond};
+  const pairOf = (width: number, w1: number[], w2: number[], w1Bias?: number[], w2Bias?: number[]): FeedForward => ({
+    first: {
+      numIn: hiddenSize,
+      numColumns: activation.gated ? 2 * width : width,
+      weightFormat: draw.weightFormat ?? 'outIn',
+      weights: w1,
+      bias: w1Bias,
+    },
+    second: {numIn: width, numColumns: hiddenSize, weightFormat: draw.weightFormat ?? 'outIn', weights: w2, bias: w2Bias},
+    activation,
+  });
+  const x = exact(draw.x.values);
+  const slotsOfX = spread(x, hiddenSize, expertOfSlot, topk);
+  const routed = feedForward(
+    isScaled ? scaleRows(slotsOfX, hiddenSize, factors, EXACT) : slotsOfX,
+    expertOfSlot,
+    pairOf(intermediateSize, draw.w1.drawn.values, draw.w2.drawn.values, draw.w1Bias?.values, draw.w2Bias?.values),
+  );
+  const ofOutput = isScaled ? here : factors;
+
+  const allTokens = new Array<number>(numTokens).fill(0);
+  const {shared} = draw;
+  const sharedPair = shared && feedForward(x, allTokens, pairOf(shared.width, shared.w1.values, shared.w2.values));
+  const toGate: MatMul | undefined = shared?.gate && {
+    numIn: hiddenSize, numColumns: 1, weightFormat: 'outIn', weights: shared.gate.values,
   };
-  return {forward, backward};
+  const openness = toGate ? sigmoids(matMul(x, allTokens, toGate)) : {values: exact(allTokens.map(() => 1)), slopes: zeros(numTokens)};
+
+  const sumsOf = (length: number) => Array.from({length}, () => new Sum());
+  const total = (sums: Sum[], tolerance: Tolerance): Bounded => {
+    const totals = zeros(sums.length);
+    sums.forEach((sum, i) => sum.to(totals, i, tolerance));
+    return totals;
+  };
+  return {
+    forward: () => {
+      const sums = sumsOf(numTokens * hiddenSize);
+      addRows(sums, routed.outputs, hiddenSize, tokenOf, ofOutput);
+      if (sharedPair != null) {
+        addRows(sums, sharedPair.outputs, hiddenSize, (t) => t, openness.values);
+      }
+      return total(sums, FORWARD);
+    },
+    backward: (dyValues) => {
+      const dy = exact(dyValues);
+      const slotsOfDy = spread(dy, hiddenSize, expertOfSlot, topk);
+      const {dx: dSlots, ...ofRouted} = routed.backward(scaleRows(slotsOfDy, hiddenSize, ofOutput, EXACT));
+      const dWeights = isScaled ? dotRows(dSlots, slotsOfX, hiddenSize) : dotRows(routed.outputs, slotsOfDy, hiddenSize);
+      const sums = sumsOf(numTokens * hiddenSize);
+      addRows(sums, dSlots, hiddenSize, tokenOf, isScaled ? factors : undefined);
+      if (sharedPair == null) {
+        return {...ofRouted, dWeights, dx: total(sums, BACKWARD)};
+      }
+      const ofShared = sharedPair.backward(scaleRows(dy, hiddenSize, openness.values, EXACT));
+      addRows(sums, ofShared.dx, hiddenSize, (t) => t);
+      const dDots = scaleRows(dotRows(sharedPair.outputs, dy, hiddenSize), 1, openness.slopes, EXACT);
+      const ofGate = toGate && matMulGradients(x, dDots, allTokens, toGate);
+      if (ofGate != null) {
+        addRows(sums, ofGate.dx, hiddenSize, (t) => t);
+      }
+      return {
+        ...ofRouted, dWeights, dx: total(sums, BACKWARD), shared: {...ofShared, dGate: ofGate?.dWeights ?? zeros(0)},
+      };
+    },
+  };
 }
 
 /** The gradients to inputs that both ops have. */
 function wantedOfExperts(
-  draw: ExpertsDraw,
+  {w1Bias, w2Bias, shared}: ExpertsDraw,
   inputs: Record<string, Input>,
-  {dx, ofFirst, ofSecond}: ReturnType<ReturnType<typeof naiveExperts>['backward']>,
+  gradients: ExpertsGradients,
 ): Record<string, Wanted> {
+  const wanted = (name: string, gradient: Bounded | undefined) => ({[name]: wantedNear(gradient!, inputs[name].shape)});
   return {
-    x: wantedNear(dx, inputs.x.shape),
-    ...wantedOfWeights('w1_', inputs, ofFirst.dWeights),
-    ...wantedOfWeights('w2_', inputs, ofSecond.dWeights),
-    ...(draw.w1Bias && {w1Bias: wantedNear(ofFirst.dBias, inputs.w1Bias.shape)}),
-    ...(draw.w2Bias && {w2Bias: wantedNear(ofSecond.dBias, inputs.w2Bias.shape)}),
+    ...wanted('x', gradients.dx),
+    ...wantedOfWeights('w1_', inputs, gradients.dW1),
+    ...wantedOfWeights('w2_', inputs, gradients.dW2),
+    ...(w1Bias && wanted('w1Bias', gradients.dW1Bias)),
+    ...(w2Bias && wanted('w2Bias', gradients.dW2Bias)),
+    ...(shared && {...wanted('sharedW1', gradients.shared?.dW1), ...wanted('sharedW2', gradients.shared?.dW2)}),
+    ...(shared?.gate && wanted('sharedGate', gradients.shared?.dGate)),
   };
 }
 

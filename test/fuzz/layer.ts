@@ -60,6 +60,7 @@ async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: 
     activation,
     weightFormat: 'outIn',
     applyRouterWeightOnInput: false,
+    shared: undefined,
   };
   return naiveExperts(experts, ids.flat(), routed).forward();
 }
