@@ -78,7 +78,7 @@ async function checkLayer(draw: LayerDraw): Promise<void> {
     const names = Object.keys(weightsOf(layer));
     const read = await Promise.all(names.map((name) => weightsOf(layer)[name].data()));
     const weights = Object.fromEntries(names.map((name, i) => [name, Array.from(read[i])]));
-    const wanted = await predicted({...draw, activation: {...draw.activation, activation}}, weights, Array.from(await xs.data()));
+    const wanted = await predicted({...draw, activation: {...draw.activation, activation, gateUp: 'concatenated'}}, weights, Array.from(await xs.data()));
     assertWanted('y', y, await y.data(), wantedNear(wanted, [numTokens, hiddenSize]));
     model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
     const loss = (await model.trainOnBatch(xs, xs)) as number;

@@ -7,7 +7,7 @@ import {type Bounded, Sum, zeros} from './bounded';
 import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
 import {flags, logits, maybe, oneOf} from './numbers';
 import {anyIds, rowsOf, tokenCounts, topks} from './routing';
-import {scorings} from './topk';
+import {scorings, slopeOf} from './topk';
 import {wantedNear} from './wanted';
 
 type MaskDraw = {dtype: Input['dtype']; given: Drawn} | undefined;
@@ -88,15 +88,6 @@ function probabilitiesOf(row: number[], scoring: tf.MoeTopkScoring): number[] {
 /** Below -600 scores underflow in float64 too. */
 const logScore = (x: number, scoring: 'sigmoid' | 'sqrtSoftplus') =>
   x < -600 ? (scoring === 'sigmoid' ? x : x / 2) : Math.log(naiveScores[scoring](x));
-
-/** d log(score) / d logit */
-function slopeOf(x: number, scoring: tf.MoeTopkScoring): number {
-  const sigmoid = 1 / (1 + Math.exp(-x));
-  if (scoring === 'sigmoid') {
-    return 1 / (1 + Math.exp(x));
-  }
-  return scoring === 'sqrtSoftplus' ? (x < -40 ? 0.5 : sigmoid / (2 * naiveScores.sqrtSoftplus(x) ** 2)) : 1;
-}
 
 export const loadBalancingLossCalls = callsOf(
   2,

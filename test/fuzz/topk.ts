@@ -138,7 +138,7 @@ const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 const softplus = (x: number) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
 
 /** d log(score) / d logit */
-function slopeOf(x: number, scoring: tf.MoeTopkScoring): number {
+export function slopeOf(x: number, scoring: tf.MoeTopkScoring): number {
   switch (scoring) {
     case 'sigmoid':
       return sigmoid(-x);
