@@ -1,7 +1,7 @@
 /** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
 import {tensor, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, tidy, util} from '@tensorflow/tfjs-core';
 import {assert, assertPositiveInteger, checkOptions} from '../ops/checks';
-import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
+import {checkActivation} from '../ops/expert_arguments';
 import {checkRouting} from '../ops/moe_topk';
 import {
   assertNone,
@@ -272,7 +272,7 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
     return [];
   }
   const given = computedBy(args as MoeLayerConfig, opName);
-  const expected = computedBy(layerConfigOf(layout, opName), opName);
+  const expected = computedBy(layerConfigOf(layout), opName);
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
     given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
@@ -281,13 +281,14 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
 /** The arguments that decide it, each in one way of writing it. */
 function computedBy(args: MoeLayerConfig, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
-  const {activation, gated} = checkActivation(args, opName);
+  const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
-  return {...routing, renormalize: renormalizes, activation, gated};
+  const swiglu = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
+  return {...routing, renormalize: renormalizes, activation, gated, ...swiglu};
 }
 
 /** Arguments of mixtureOfExperts. */
-export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp' | 'swigluAlpha' | 'swigluLimit'> & {
+export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
   numExperts: number;
   intermediateSize: number;
   topk: number;
@@ -323,17 +324,13 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp' | 'swigluAlpha'
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
   const opName = 'moeLayerConfig';
-  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, opName), opName);
+  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, opName));
 }
 
-function layerConfigOf(layout: CheckpointLayout, opName: string): MoeLayerConfig {
+function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
   // The layer's w1 is as it is given here, whatever the activation.
-  const {gateUp: _, swigluAlpha = SWIGLU_ALPHA, swigluLimit = SWIGLU_LIMIT, ...options} = routing;
-  const assertIs = (name: string, value: number, expected: number) =>
-    assert(value === expected, opName, () => `config.${name} must be ${expected} for the layer, but is ${value}.`);
-  assertIs('swiglu_alpha', swigluAlpha, SWIGLU_ALPHA);
-  assertIs('swiglu_limit', swigluLimit, SWIGLU_LIMIT);
+  const {gateUp: _, ...options} = routing;
   return {
     numExperts,
     intermediateSize,

@@ -93,8 +93,9 @@ const opName = 'mixtureOfExperts';
  *
  * **Weights**, in the order of `layer.weights` and by these names in saved files: router_kernel [H, E],
  * router_bias [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F],
- * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize; 2I and 2F are I and F
- * without `gated`; a weight that no argument asks for is not there.
+ * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize. 2I and 2F are the
+ * gates, then the ups (`gateUp: 'concatenated'` of the ops, whatever the activation); without `gated` they are I and F.
+ * A weight that no argument asks for is not there.
  *
  * A layer that is frozen, by its own `trainable` or its model's, adds no loss and keeps its bias. Two limits of
  * tf.layers 4.22: a frozen model within a sequential one is thawed when that one is compiled; and freezing a model
@@ -104,7 +105,8 @@ const opName = 'mixtureOfExperts';
  *
  * @param args  {@link MixtureOfExpertsArgs}, and whatever else every layer of tf.layers takes.
  *
- * @throws if an argument is unknown or does not fit, before the layer is made.
+ * @throws if an argument is unknown or does not fit, before the layer is made; when it is called, if its input is no
+ *     tensor, or is of a model of another copy of tfjs, which takes the layer of registerMoeLayers alone.
  *
  * Source: GShard, Switch Transformers, DeepSeek-V3; Megatron-LM `MoELayer`.
  */
