@@ -5,7 +5,7 @@
 const entries = '^src/(index|tf|script|ops/index|(graph|layers)/index|register_[^/]*)\\.ts$';
 const registering = '^src/(register_[^/]*|registration)\\.ts$';
 // The contract between ops and kernels, and what both sides need besides.
-const kernelNames = '^src/(kernel_names|kernel_shapes|op_name|host_values)\\.ts$';
+const kernelNames = '^src/(kernel_names|kernel_shapes|op_name|host_values|devices)\\.ts$';
 const smoothOps = '^src/smooth_ops\\.ts$';
 // What `main` of each tfjs package names.
 const packageRoot = '^node_modules/@tensorflow/[^/]+/dist/tf[^/]*\\.node\\.js$';

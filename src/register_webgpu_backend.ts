@@ -1,6 +1,7 @@
 /** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with all that the adapter offers. */
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {watchDevice} from './devices';
 
 export type WebGPUBackendOptions = {
   /** Where devices come from. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */
@@ -82,7 +83,9 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
       requiredFeatures: USEFUL_FEATURES.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[],
       requiredLimits: Object.fromEntries(USEFUL_LIMITS.map((limit) => [limit, adapter.limits[limit]])),
     });
-    return new WebGPUBackend(device, adapter.info);
+    const backend = new WebGPUBackend(device, adapter.info);
+    watchDevice(backend);
+    return backend;
   };
   registerBackend('webgpu', makeBackend, PRIORITY);
 }

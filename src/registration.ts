@@ -6,9 +6,9 @@ import type {MoeKernel} from './kernels/shared/moe_kernel';
  * the page, so a second copy of this package, or a hot reload, changes nothing and prints nothing.
  */
 export function registerKernels(kernels: Record<string, MoeKernel>, backendName: string): void {
-  for (const {kernelName, kernelFunc} of Object.values(kernels)) {
-    if (getKernel(kernelName, backendName) == null) {
-      registerKernel({kernelName, backendName, kernelFunc});
+  for (const kernel of Object.values(kernels)) {
+    if (getKernel(kernel.kernelName, backendName) == null) {
+      registerKernel({...kernel, backendName});
     }
   }
 }

@@ -1,9 +1,11 @@
 import {engine, env, getBackend, getKernel, type KernelBackend} from '@tensorflow/tfjs-core';
+import {lostDeviceOf} from '../devices';
 import {MoePermute, MoeUnpermute} from '../kernel_names';
 
 /**
  * Whether moePermute and moeUnpermute run on a backend: it is running, their kernels are registered for it, and its
- * device has what they need. That is WebGL 2 and a context that is not lost, on a WebGL backend of any name.
+ * device has what they need: it is not lost, and on a WebGL backend of any name it has WebGL 2. A WebGL context that was
+ * lost and restored is lost to the backend that used it.
  *
  * ```js
  * await tf.ready();
@@ -28,6 +30,6 @@ export function moePermuteUnpermuteSupported(backendName: string | null | undefi
 
 /** A WebGL backend is known by its context. */
 function hasUsableDevice(backend: KernelBackend): boolean {
-  const {gpgpu} = backend as {gpgpu?: {gl: WebGLRenderingContext}};
-  return gpgpu == null || (env().getNumber('WEBGL_VERSION') === 2 && !gpgpu.gl.isContextLost());
+  const isWebGL = (backend as {gpgpu?: object}).gpgpu != null;
+  return lostDeviceOf(backend) == null && (!isWebGL || env().getNumber('WEBGL_VERSION') === 2);
 }

@@ -1,5 +1,15 @@
 /** What every GPU backend can get wrong, as expectations for the specs of each. */
 import * as tf from '../../src/tf';
+import {
+  MoeGroupedMatMulBackpropActivation,
+  MoeGroupedMatMulBackpropWeights,
+  MoeRankRows,
+  MoeTopKBackprop,
+  MoeUnpermute,
+  MoeUnpermuteBackpropRows,
+  MoeUnpermuteBackpropWeights,
+  runMoeKernel,
+} from '../../src/kernel_names';
 import {expectFloats, expectInts} from './expect';
 import {naivePermute} from './naive';
 import {distinctIds} from './routings';
@@ -92,4 +102,68 @@ export async function expectNoReads(): Promise<void> {
   tf.grad(routerLoss)(countingRows(4, 3));
   reads.forEach((read) => expect(read).not.toHaveBeenCalled());
   await permuted.mIndices.data();
+}
+
+/** Calls that together run every kernel, on tensors that live outside of them. */
+export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorContainer]> {
+  const x = tf.cast(tf.tensor2d([[1, 2], [3, 4]], undefined, 'int32'), 'float32') as tf.Tensor2D;
+  const topkIds = tf.tensor2d([[0, 1], [1, -1]], [2, 2], 'int32');
+  const chosenIds = tf.tensor2d([[0, 1], [1, 0]], [2, 2], 'int32');
+  const expertMap = tf.tensor1d([1, 0], 'int32');
+  const manyIds = idsTensor(distinctIds(300, 800, 1, 3), 1);
+  const ofMany = tf.zeros<tf.Rank.R2>([300, 2]);
+  const offset = tf.tensor1d([0, 1, 2], 'int32');
+  const slots = {invPermutedIdx: topkIds, expertFirstTokenOffset: offset};
+  const weights = tf.ones<tf.Rank.R3>([1, 2, 2]);
+  const routing = {scoring: 'sigmoid', renormalize: true, routedScalingFactor: 1} as const;
+  const activation = {activation: 'silu', gated: true, gateUp: 'concatenated', swigluAlpha: 1, swigluLimit: 1} as const;
+  const rows = tf.slice(x, [0, 0], [2, 1]);
+  return [
+    ['moePermute', () => tf.moePermute(x, topkIds, 2, {a1qScale: x, expertMap, alignBlockSize: 2})],
+    ['moePermute among many experts', () => tf.moePermute(ofMany, manyIds, 800, {alignBlockSize: 2})],
+    ['moeAlignBlockSize', () => tf.moeAlignBlockSize(topkIds, 2, 2, {expertMap})],
+    ['moeAlignBlockSize among many experts', () => tf.moeAlignBlockSize(manyIds, 2, 800)],
+    ['MoeUnpermute', () => runMoeKernel(MoeUnpermute, {permutedHiddenStates: x, topkWeights: x, ...slots}, {})],
+    ['MoeUnpermuteBackpropRows', () => runMoeKernel(MoeUnpermuteBackpropRows, {dy: x, topkWeights: x, ...slots}, {numRows: 3})],
+    ['MoeUnpermuteBackpropWeights', () =>
+      runMoeKernel(MoeUnpermuteBackpropWeights, {dy: x, permutedHiddenStates: x, ...slots}, {})],
+    ['MoeRankRows', () => runMoeKernel(MoeRankRows, {values: tf.reshape(rows, [2]), expertFirstTokenOffset: offset}, {})],
+    ['moeSum', () => tf.moeSum(tf.reshape<tf.Rank.R3>(x, [1, 2, 2]))],
+    ['moeTopk', () =>
+      tf.moeTopk(x, 1, {...routing, scoreCorrectionBias: [1, 2], numExpertGroups: 2, topkGroups: 1})],
+    ['MoeTopKBackprop', () => runMoeKernel(MoeTopKBackprop, {dTopkWeights: x, routerLogits: x, topkIds: chosenIds}, routing)],
+    ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [weights, weights], offset, {...activation, bias: x})],
+    ['MoeGroupedMatMulBackpropActivation', () => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: rows, z: x}, activation)],
+    ['MoeGroupedMatMulBackpropWeights', () =>
+      runMoeKernel(MoeGroupedMatMulBackpropWeights, {a: x, b: x, expertFirstTokenOffset: offset}, {firstExpert: 0, numExperts: 2})],
+  ];
+}
+
+/**
+ * A program that throws leaves nothing: neither a tensor of tfjs nor memory of the device, by `countUsed`. `onProgram`
+ * has every program of this package announced, and its end undone.
+ */
+export async function expectNothingLeftByThrows(
+  onProgram: (announce: () => void) => () => void,
+  countUsed: () => Promise<number>,
+): Promise<void> {
+  for (const [name, call] of callsOfAllKernels()) {
+    let numPrograms = 0;
+    const undoCount = onProgram(() => numPrograms++);
+    tf.dispose(tf.tidy(call));
+    undoCount();
+    const before = {numTensors: tf.memory().numTensors, numUsed: await countUsed()};
+    for (let failing = 0; failing < numPrograms; failing++) {
+      let program = 0;
+      const undo = onProgram(() => {
+        if (program++ === failing) {
+          throw new Error('This program fails.');
+        }
+      });
+      expect(() => tf.tidy(call)).withContext(name).toThrowError('This program fails.');
+      undo();
+      const after = {numTensors: tf.memory().numTensors, numUsed: await countUsed()};
+      expect(after).withContext(`${name}, program ${failing} of ${numPrograms}`).toEqual(before);
+    }
+  }
 }

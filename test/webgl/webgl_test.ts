@@ -4,7 +4,13 @@ import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {exclusivePrefixSum, sortByKey} from '../../src/kernels/shared/webgl_sort';
 import {expectFloats, expectInts} from '../support/expect';
-import {expectAllOptions, expectNoReads, expectNothingOfPoison, expectRightBetweenOtherOps} from '../support/gpu_specs';
+import {
+  expectAllOptions,
+  expectNoReads,
+  expectNothingLeftByThrows,
+  expectNothingOfPoison,
+  expectRightBetweenOtherOps,
+} from '../support/gpu_specs';
 import {naiveAlign, naivePermute} from '../support/naive';
 import {distinctIds, lcg} from '../support/routings';
 import {countingRows, countingRowsOf, idsTensor, webglTakesFloats} from '../support/tensors';
@@ -27,10 +33,13 @@ async function withFlags(flags: Record<string, boolean | number>, run: () => voi
 const OWN = 'own-webgl';
 
 /** Runs on a backend with a context, textures and programs of its own. */
-async function onOwnBackend(run: (own: MathBackendWebGL, canvas: HTMLCanvasElement) => Promise<void>): Promise<void> {
+async function onOwnBackend(
+  run: (own: MathBackendWebGL, canvas: HTMLCanvasElement) => Promise<void>,
+  given?: MathBackendWebGL,
+): Promise<void> {
   const {gl} = backend().gpgpu;
   const canvas = document.createElement('canvas');
-  const own = new MathBackendWebGL(canvas);
+  const own = given ?? new MathBackendWebGL(canvas);
   tf.registerBackend(OWN, () => own);
   if (tf.getKernel('MoePermute', OWN) == null) {
     tf.copyRegisteredKernels('webgl', OWN);
@@ -73,6 +82,20 @@ describeWithFlags('WebGL', webgl, () => {
   it('works between other ops', expectRightBetweenOtherOps);
 
   it('reads nothing back', expectNoReads);
+
+  it('leaves no texture of a kernel that throws', () => {
+    const target = backend();
+    const onProgram = (announce: () => void) => {
+      target.runWebGLProgram = (...args) => {
+        if (args[0].constructor.name.startsWith('Moe')) {
+          announce();
+        }
+        return Object.getPrototypeOf(target).runWebGLProgram.apply(target, args) as tf.TensorInfo;
+      };
+      return () => delete (target as Partial<MathBackendWebGL>).runWebGLProgram;
+    };
+    return expectNothingLeftByThrows(onProgram, async () => target.getTextureManager().getNumUsedTextures());
+  });
 
   it('sorts any number of keys, in one chunk, in many, and by two digits', async () => {
     const next = lcg(5);
@@ -362,26 +385,56 @@ describeWithFlags('errors of WebGL', webgl, () => {
       expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
     }));
 
-  it('say that the context is lost, and a new backend is right', async () => {
+  const nextEvent = (canvas: HTMLCanvasElement, name: string) =>
+    new Promise((resolve) => canvas.addEventListener(name, resolve, {once: true}));
+  /** tfjs prevents the default of the first event, so that a browser restores the context; here the extension does. */
+  const loseContext = async (canvas: HTMLCanvasElement) => {
+    const extension = canvas.getContext('webgl2')!.getExtension('WEBGL_lose_context')!;
+    const lost = nextEvent(canvas, 'webglcontextlost');
+    extension.loseContext();
+    await lost;
+    return async () => {
+      const restored = nextEvent(canvas, 'webglcontextrestored');
+      // Not within the event.
+      setTimeout(() => extension.restoreContext());
+      await restored;
+    };
+  };
+  const expectLost = () => {
+    const error = (opName: string) =>
+      `Error in ${opName}: the WebGL context is lost, and with it every tensor that it held. Remove the backend and ` +
+      'register it again.';
+    expectErrors([
+      [() => tf.moePermute([[1]], [[0]], 1), error('moePermute')],
+      [() => tf.moeAlignBlockSize([[0]], 2, 1), error('moeAlignBlockSize')],
+      [() => tf.moeUnpermute([[1]], [[1]], [0]), error('moeUnpermute')],
+      [() => tf.moeTopk([[1]], 1), error('moeTopk')],
+      [() => tf.moeSum([[[1]]]), error('moeSum')],
+    ]);
+    expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
+    expect(tf.moePermuteUnpermuteSupported('webgl')).toBeTrue();
+  };
+
+  it('say that the context is lost, also when it is restored, and a new backend is right', async () => {
     await onOwnBackend(async (own, canvas) => {
       await expectAllOptions(5);
       expect(tf.moePermuteUnpermuteSupported()).toBeTrue();
-      const lost = new Promise((resolve) => canvas.addEventListener('webglcontextlost', resolve));
-      own.gpgpu.gl.getExtension('WEBGL_lose_context')!.loseContext();
-      await lost;
-      const error = (opName: string) =>
-        `Error in ${opName}: the WebGL context is lost, and with it every tensor that it held. Remove the backend and ` +
-        'register it again.';
-      expectErrors([
-        [() => tf.moePermute([[1]], [[0]], 1), error('moePermute')],
-        [() => tf.moeAlignBlockSize([[0]], 2, 1), error('moeAlignBlockSize')],
-        [() => tf.moeUnpermute([[1]], [[1]], [0]), error('moeUnpermute')],
-        [() => tf.moeSum([[[1]]]), error('moeSum')],
-      ]);
-      expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
-      expect(tf.moePermuteUnpermuteSupported('webgl')).toBeTrue();
+      const restore = await loseContext(canvas);
+      expectLost();
+      await restore();
+      expect(own.gpgpu.gl.isContextLost()).toBeFalse();
+      expectLost();
     });
     await onOwnBackend(() => expectAllOptions(5));
     await expectAllOptions(5);
+  });
+
+  it('say so where it was lost and restored before the first kernel, and a new backend on the context is right', async () => {
+    const canvas = document.createElement('canvas');
+    const before = new MathBackendWebGL(canvas);
+    const restore = await loseContext(canvas);
+    await restore();
+    await onOwnBackend(async () => expectLost(), before);
+    await onOwnBackend(() => expectAllOptions(5), new MathBackendWebGL(canvas));
   });
 });

@@ -1,10 +1,18 @@
 /** What only the WebGPU kernels can get wrong. */
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
+import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights, runMoeKernel} from '../../src/kernel_names';
 import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
 import {expectFloats} from '../support/expect';
-import {expectAllOptions, expectNoReads, expectNothingOfPoison, expectRightBetweenOtherOps} from '../support/gpu_specs';
+import {
+  callsOfAllKernels,
+  expectAllOptions,
+  expectNoReads,
+  expectNothingLeftByThrows,
+  expectNothingOfPoison,
+  expectRightBetweenOtherOps,
+} from '../support/gpu_specs';
 import {countingRows} from '../support/tensors';
 import {registerSharedDevice} from '../support/webgpu_device';
 
@@ -18,18 +26,56 @@ async function poison(shapes: number[][]): Promise<void> {
   tf.dispose(poisoned);
 }
 
-/** How many programs run. */
-function countLaunches(run: () => void): number {
+type LaunchArgs = Parameters<WebGPUBackend['runWebGPUProgram']>;
+
+/** Calls back before each program, until the result is called. */
+function onLaunch(announce: (...args: LaunchArgs) => void): () => void {
   const target = backend();
-  let numLaunches = 0;
-  const counted: WebGPUBackend['runWebGPUProgram'] = (...args) => {
-    numLaunches++;
+  target.runWebGPUProgram = (...args) => {
+    announce(...args);
     return Object.getPrototypeOf(target).runWebGPUProgram.apply(target, args) as tf.TensorInfo;
   };
-  target.runWebGPUProgram = counted;
+  return () => delete (target as Partial<WebGPUBackend>).runWebGPUProgram;
+}
+
+const isOwn = (program: LaunchArgs[0]) => program.constructor.name.startsWith('Moe');
+
+/** How many programs run. */
+function countLaunches(run: () => void): number {
+  let numLaunches = 0;
+  const undo = onLaunch(() => numLaunches++);
   run();
-  delete (target as Partial<WebGPUBackend>).runWebGPUProgram;
+  undo();
   return numLaunches;
+}
+
+/** Buffers in use, once all work is submitted: until then those that it uses are. */
+async function countUsedBuffers(): Promise<number> {
+  const sum = tf.tidy(() => tf.add(tf.ones([1]), tf.ones([1])));
+  await sum.data();
+  sum.dispose();
+  return backend().bufferManager.getNumUsedBuffers();
+}
+
+/** Runs on a device that says it binds no more bytes than these. */
+function withBindingLimit(maxStorageBufferBindingSize: number, run: () => void): void {
+  const {device} = backend();
+  const {limits} = device;
+  // Its own in Node.js, that of its prototype in browsers.
+  const own = Object.getOwnPropertyDescriptor(device, 'limits');
+  const value = new Proxy(limits, {
+    get: (target, name) =>
+      name === 'maxStorageBufferBindingSize' ? maxStorageBufferBindingSize : (Reflect.get(target, name) as unknown),
+  });
+  Object.defineProperty(device, 'limits', {value, configurable: true});
+  try {
+    run();
+  } finally {
+    delete (device as Partial<{limits: GPUSupportedLimits}>).limits;
+    if (own != null) {
+      Object.defineProperty(device, 'limits', own);
+    }
+  }
 }
 
 describeWithFlags('WebGPU', webgpu, () => {
@@ -94,7 +140,126 @@ describeWithFlags('WebGPU', webgpu, () => {
     expect(tf.memory().numTensors).toBe(before);
   });
 
+  it('binds nothing past the limit of a binding, and says so', () => {
+    const column = tf.ones<tf.Rank.R2>([2, 1]);
+    const slots = tf.zeros<tf.Rank.R2>([2, 20], 'int32');
+    const weights = tf.ones<tf.Rank.R2>([2, 20]);
+    const offset = tf.zeros<tf.Rank.R1>([9], 'int32');
+    const ofSlots = {invPermutedIdx: slots, expertFirstTokenOffset: offset};
+    const calls: ReturnType<typeof callsOfAllKernels> = [
+      // Indices and offsets that are larger than what they are of.
+      ['expertMap', () => tf.moePermute(column, [[0], [1]], 9, {expertMap: offset})],
+      ['offset', () => tf.moeUnpermute(column, column, [[0], [1]], offset)],
+      ['offset of products', () => tf.moeGroupedMatMul(column, tf.ones([8, 1, 1]), offset)],
+      ['slots', () => runMoeKernel(MoeUnpermuteBackpropRows, {dy: column, topkWeights: weights, ...ofSlots}, {numRows: 2})],
+      ['slots of weights', () => runMoeKernel(MoeUnpermuteBackpropWeights, {dy: column, permutedHiddenStates: column, ...ofSlots}, {})],
+    ];
+    for (const [name, call] of [...calls, ...callsOfAllKernels()]) {
+      const sizes = new Set<number>();
+      const undoSizes = onLaunch((program, inputs, _dtype, _uniforms, output) => {
+        if (isOwn(program)) {
+          [...inputs, output!].forEach(({shape}) => sizes.add(4 * tf.util.sizeFromShape(shape)));
+        }
+      });
+      tf.dispose(tf.tidy(call));
+      undoSizes();
+      for (const size of sizes) {
+        let largest = 0;
+        const undoLargest = onLaunch((program, inputs, _dtype, _uniforms, output) => {
+          if (isOwn(program)) {
+            largest = Math.max(largest, ...[...inputs, output!].map(({shape}) => 4 * tf.util.sizeFromShape(shape)));
+          }
+        });
+        // The stand-in for an empty tensor has 16 bytes; no device has so low a limit.
+        const limit = Math.max(16, size - 4);
+        withBindingLimit(limit, () => {
+          const run = () => tf.dispose(tf.tidy(call));
+          if (Math.max(...sizes) > limit) {
+            expect(run).withContext(name).toThrowError(/^Error in \w+: .* takes \d+ bytes, but this device binds at most \d+ in one/);
+          } else {
+            run();
+          }
+        });
+        undoLargest();
+        expect(largest).withContext(name).toBeLessThanOrEqual(limit);
+      }
+    }
+  });
+
+  it('launches nothing of a kernel that cannot bind all of its tensors', () => {
+    const x = tf.zeros<tf.Rank.R2>([2, 4]);
+    const ids = tf.zeros<tf.Rank.R2>([2, 2], 'int32');
+    const calls: Array<[largest: number, call: () => unknown]> = [
+      [4 * 16, () => tf.moePermute(x, ids, 1)],
+      [4 * 801 * 4, () => tf.moePermute(x, ids, 800)],
+      [4 * 801 * 4, () => tf.moeAlignBlockSize(ids, 1, 800)],
+      [4 * 32, () => tf.moeGroupedMatMul(x, tf.zeros([1, 8, 4]), [0, 2])],
+    ];
+    tf.tidy(() => {
+      for (const [largest, call] of calls) {
+        withBindingLimit(largest - 4, () => {
+          expect(countLaunches(() => expect(call).toThrowError(/binds at most/))).toBe(0);
+        });
+      }
+    });
+  });
+
+  it('leaves no buffer of a kernel that throws', () =>
+    expectNothingLeftByThrows(
+      (announce) => onLaunch((program) => isOwn(program) && announce()),
+      countUsedBuffers,
+    ));
+
   it('reads nothing back', expectNoReads);
+});
+
+describe('a lost WebGPU device', () => {
+  afterAll(async () => {
+    await tf.setBackend('cpu');
+    registerSharedDevice();
+  });
+
+  const error = (opName: string) =>
+    `Error in ${opName}: the WebGPU device is lost, and with it every tensor that it held. Remove the backend and register ` +
+    'it again.';
+
+  it('is an error that names the op, until there is a backend on another', async () => {
+    await registerWebGPUBackend();
+    await tf.setBackend('webgpu');
+    expect(tf.moePermuteUnpermuteSupported()).toBeTrue();
+    const {device} = backend();
+    device.destroy();
+    await device.lost;
+    expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
+    const before = tf.memory().numTensors;
+    expect(() => tf.moePermute([[1]], [[0]], 1)).toThrowError(error('moePermute'));
+    expect(() => tf.moeAlignBlockSize([[0]], 2, 1)).toThrowError(error('moeAlignBlockSize'));
+    expect(() => tf.moeTopk([[1]], 1)).toThrowError(error('moeTopk'));
+    expect(() => tf.moeSum([[[1]]])).toThrowError(error('moeSum'));
+    expect(tf.memory().numTensors).toBe(before);
+
+    tf.removeBackend('webgpu');
+    await registerWebGPUBackend();
+    await tf.setBackend('webgpu');
+    expect(tf.moePermuteUnpermuteSupported()).toBeTrue();
+    await expectFloats(tf.moePermute([[1], [2]], [[1], [0]], 2).permutedHiddenStates, [2, 1], 'rows');
+  });
+
+  it('is noticed where the backend ran before its kernels were registered', async () => {
+    const adapter = (await navigator.gpu.requestAdapter())!;
+    const device = await adapter.requestDevice();
+    const own = new WebGPUBackend(device, adapter.info);
+    tf.registerBackend('own-webgpu', () => own);
+    await tf.setBackend('own-webgpu');
+    tf.registerMoeKernels('own-webgpu', 'webgpu');
+    expect(tf.moePermuteUnpermuteSupported()).toBeTrue();
+    device.destroy();
+    await device.lost;
+    expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
+    expect(() => tf.moeSum([[[1]]])).toThrowError(error('moeSum'));
+    await tf.setBackend('cpu');
+    tf.removeBackend('own-webgpu');
+  });
 });
 
 describe('registerWebGPUBackend', () => {

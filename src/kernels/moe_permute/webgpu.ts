@@ -54,7 +54,6 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   const padsWithLastToken = attrs.padding === 'lastToken';
   const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
   assertBindable(backend, MoePermute, {
-    hiddenStates: hiddenStates.shape,
     permutedHiddenStates: [numRows, hiddenSize],
     ...(a1qScale == null ? {} : {a1qScale: scaleShape}),
     ...sortScratch(numAssignments, numExperts, mapUse),

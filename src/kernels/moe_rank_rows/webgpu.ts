@@ -1,10 +1,9 @@
 /** MoeRankRows on WebGPU: 1 launch, a thread counts the rows of its row's expert that come before. */
 import {MoeRankRows} from '../../kernel_names';
-import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+import {entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 
 export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, expertFirstTokenOffset}) => {
   const [numRows] = values.shape;
-  assertBindable(backend, MoeRankRows, {values: values.shape, expertFirstTokenOffset: expertFirstTokenOffset.shape});
   const ranks = newTensor(backend, [numRows], 'int32');
   if (numRows === 0) {
     return [ranks];

@@ -5,11 +5,14 @@
  * held before is still in it. Sizes are uniforms and the code is fixed, so that other shapes run the same program;
  * tfjs alone adds variants, for axes of size 1 and for tensors that are folded into a texture.
  */
-import {env, type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
+import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
 import {runningOpName} from '../../op_name';
+import {gpuKernel, noteMade} from './gpu_kernel';
 import type {MoeKernel} from './moe_kernel';
+
+export {disposeAll} from './gpu_kernel';
 
 export type GlslProgram = {
   /** What the draw does; the label of its time in tf.profile. */
@@ -36,30 +39,18 @@ export function webglKernel<K extends MoeKernelName>(
   kernelName: K,
   run: (backend: MathBackendWebGL, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
 ): MoeKernel {
-  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
-    const webgl = backend as MathBackendWebGL;
-    assertUsable(webgl, kernelName);
-    return run(
-      webgl,
-      inputs as unknown as MoeKernels[K]['inputs'],
-      attrs as unknown as MoeKernels[K]['attrs'],
-    );
-  };
-  return {kernelName, kernelFunc};
+  return gpuKernel<MathBackendWebGL, K>(kernelName, (backend, inputs, attrs) => {
+    assertWebGL2(kernelName);
+    return run(backend, inputs, attrs);
+  });
 }
 
-/** Without this, WebGL 1 would fail in the middle of the work, and a lost context would give zeros. */
-function assertUsable(backend: MathBackendWebGL, kernelName: string): void {
+/** Without this, WebGL 1 would fail in the middle of the work. */
+function assertWebGL2(kernelName: string): void {
   const version = env().getNumber('WEBGL_VERSION');
   util.assert(
     version === 2,
     () => `Error in ${runningOpName(kernelName)}: the webgl backend must run on WebGL 2, but runs on WebGL ${version}.`,
-  );
-  util.assert(
-    !backend.gpgpu.gl.isContextLost(),
-    () =>
-      `Error in ${runningOpName(kernelName)}: the WebGL context is lost, and with it every tensor that it held. ` +
-      'Remove the backend and register it again.',
   );
 }
 
@@ -105,7 +96,9 @@ export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): Tensor
   } as GPGPUProgram;
   const uniformValues = Object.values(uniforms).map((value) => [value]);
   // What a kernel packs stays packed, whatever tfjs does with results of its own.
-  return backend.runWebGLProgram(gpgpuProgram, Object.values(inputs), output.dtype, uniformValues, packed != null);
+  return noteMade(
+    backend.runWebGLProgram(gpgpuProgram, Object.values(inputs), output.dtype, uniformValues, packed != null),
+  );
 }
 
 /** A tensor of one value. */
@@ -131,13 +124,6 @@ export function fillTensor(
 export function isPacked(backend: MathBackendWebGL, {dataId, shape}: TensorInfo): boolean {
   const {texture, isPacked: isTexturePacked} = backend.texData.get(dataId);
   return shape.length === 2 && (texture == null ? env().getBool('WEBGL_PACK') : isTexturePacked === true);
-}
-
-/** Gives back intermediate tensors; draws run in order, so that their textures can be drawn to at once. */
-export function disposeAll(backend: MathBackendWebGL, tensors: TensorInfo[]): void {
-  for (const tensor of tensors) {
-    backend.disposeIntermediateTensorInfo(tensor);
-  }
 }
 
 /**

@@ -16,8 +16,9 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {disposeAll, noteMade} from './gpu_kernel';
 import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
-import {assertFits, disposeAll, runGlsl} from './webgl';
+import {assertFits, runGlsl} from './webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
 const ONE_CHUNK_ASSIGNMENTS = 256;
@@ -463,7 +464,7 @@ export function labelsOfRows(
 ): TensorInfo {
   if (labels.experts === 'fill') {
     // A constant: it is uploaded when something on the GPU reads it, which is seldom.
-    return backend.makeTensorInfo([numLabels], 'int32', new Int32Array(numLabels).fill(labels.fill));
+    return noteMade(backend.makeTensorInfo([numLabels], 'int32', new Int32Array(numLabels).fill(labels.fill)));
   }
   return runGlsl(backend, {
     name: `MoeLabelsOfRows_${expertMap == null ? 'none' : 'label'}`,

@@ -5,11 +5,15 @@
  * after which no workgroup may leave before a barrier. So the pipeline is made here, from WGSL that is complete
  * as written, and put into the backend's cache under the key that runWebGPUProgram then looks up.
  */
-import {type KernelFunc, type TensorInfo, util} from '@tensorflow/tfjs-core';
+import {type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
+import {maxBindingBytesOf} from '../../devices';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
 import {runningOpName} from '../../op_name';
+import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
 import type {MoeKernel} from './moe_kernel';
+
+export {disposeAll} from './gpu_kernel';
 
 /** Threads of a workgroup: the most that every WebGPU device has. */
 export const WORKGROUP_SIZE = 256;
@@ -45,26 +49,31 @@ export function webgpuKernel<K extends MoeKernelName>(
   kernelName: K,
   run: (backend: WebGPUBackend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
 ): MoeKernel {
-  const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
-    const webgpu = backend as WebGPUBackend;
-    const converted: TensorInfo[] = [];
-    const inFloats = (info: TensorInfo | undefined) => {
-      if (info?.dtype !== 'float32' || webgpu.tensorMap.get(info.dataId).dtype === 'float32') {
-        return info;
-      }
-      converted.push(integersAsFloats(webgpu, info));
-      return converted[converted.length - 1];
-    };
-    const given = Object.fromEntries(Object.entries(inputs).map(([name, info]) => [name, inFloats(info)]));
-    const outputs = run(
-      webgpu,
-      given as unknown as MoeKernels[K]['inputs'],
-      attrs as unknown as MoeKernels[K]['attrs'],
+  return gpuKernel<WebGPUBackend, K>(kernelName, (backend, inputs, attrs) => {
+    const given = Object.entries(inputs as Record<string, TensorInfo>);
+    assertBindable(
+      backend,
+      kernelName,
+      Object.fromEntries(given.map(([name, {shape}]) => [argumentName(name, inputs), shape])),
     );
-    disposeAll(webgpu, converted);
+    const converted: TensorInfo[] = [];
+    const inFloats = given.map(([name, info]) => {
+      if (info.dtype !== 'float32' || backend.tensorMap.get(info.dataId).dtype === 'float32') {
+        return [name, info];
+      }
+      converted.push(integersAsFloats(backend, info));
+      return [name, converted[converted.length - 1]];
+    });
+    const outputs = run(backend, Object.fromEntries(inFloats) as MoeKernels[K]['inputs'], attrs);
+    disposeAll(backend, converted);
     return outputs;
-  };
-  return {kernelName, kernelFunc};
+  });
+}
+
+/** Of a list of tensors, which kernels have numbered names for, as it is written for the op: weights[1], of one weights. */
+function argumentName(inputName: string, inputs: object): string {
+  const [, list, index] = /^(\D+)(\d+)$/.exec(inputName) ?? [];
+  return list == null ? inputName : `${list}1` in inputs ? `${list}[${index}]` : list;
 }
 
 /** tf.cast makes float32 of integers in name only: the buffer holds integers still, which tfjs's own programs know. */
@@ -92,6 +101,8 @@ function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorI
 
 export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
   const {name, buffers, uniforms, numWorkgroups} = program;
+  // Of what no kernel has asked for. Past the limit the device drops all work of the batch, and nothing throws.
+  assertBindable(backend, name, Object.fromEntries(buffers.map((buffer) => [buffer.name, buffer.tensor.shape])));
   const key = pipelineKey(program);
   const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, GPUComputePipeline>};
   pipelineCache[key] ??= pipelineOf(backend.device, key, program);
@@ -101,7 +112,7 @@ export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
     if (util.sizeFromShape(tensor.shape) > 0) {
       return tensor;
     }
-    stands.push(backend.makeTensorInfo([4], 'int32'));
+    stands.push(newTensor(backend, [4], 'int32'));
     return stands[stands.length - 1];
   };
   const [output, ...inputs] = buffers.map(({tensor}) => bindable(tensor));
@@ -190,20 +201,15 @@ export function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChun
 /** A tensor whose elements a program is about to write. */
 export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32' | 'float32'): TensorInfo {
   const isEmpty = util.sizeFromShape(shape) === 0;
-  return backend.makeTensorInfo(shape, dtype, isEmpty ? util.getTypedArrayFromDType(dtype, 0) : undefined);
+  return noteMade(backend.makeTensorInfo(shape, dtype, isEmpty ? util.getTypedArrayFromDType(dtype, 0) : undefined));
 }
 
-/** Gives back intermediate tensors; the backend keeps their buffers until the batch that uses them is submitted. */
-export function disposeAll(backend: WebGPUBackend, tensors: TensorInfo[]): void {
-  for (const {dataId} of tensors) {
-    backend.disposeData(dataId);
-  }
-}
-
-/** Asserts that the device can bind every tensor of a kernel whole, in the name of the op that runs it. */
+/**
+ * Asserts that the device can bind every tensor of a kernel whole, in the name of the op that runs it. webgpuKernel asks
+ * for inputs; a kernel asks for what it makes, before its first launch.
+ */
 export function assertBindable(backend: WebGPUBackend, kernelName: string, tensors: Record<string, number[]>): void {
-  const {maxBufferSize, maxStorageBufferBindingSize} = backend.device.limits;
-  const limit = Math.min(maxBufferSize, maxStorageBufferBindingSize);
+  const limit = maxBindingBytesOf(backend);
   for (const [name, shape] of Object.entries(tensors)) {
     const numBytes = 4 * util.sizeFromShape(shape);
     util.assert(
