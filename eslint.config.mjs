@@ -53,11 +53,6 @@ export default tseslint.config(
     rules: {'no-restricted-syntax': ['error', onlyWholeSuites, noDefaultExport, noSyncReads]},
   },
   {
-    // An interface is only extended under its own type parameters.
-    files: ['src/chained_ops.ts'],
-    rules: {'@typescript-eslint/no-unused-vars': ['error', {varsIgnorePattern: '^R$'}]},
-  },
-  {
     files: configs,
     rules: {'no-restricted-syntax': ['error', onlyWholeSuites]},
   },

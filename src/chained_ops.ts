@@ -3,8 +3,10 @@ import {type Rank, Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {
   fusedMoe,
   type FusedMoeOptions,
+  type FusedMoeReturn,
   moeGroupedMatMul,
   type MoeGroupedMatMulOptions,
+  type MoeIndices,
   moePermute,
   type MoePermuteOptions,
   type MoePermuteResult,
@@ -20,35 +22,27 @@ import {
 
 declare module '@tensorflow/tfjs-core/dist/tensor.js' {
   interface Tensor<R extends Rank = Rank> {
-    moePermute<T extends Tensor>(
-      this: T,
-      topkIds: Tensor | TensorLike,
-      numExperts: number,
-      options?: MoePermuteOptions | null,
-    ): MoePermuteResult;
-    moeUnpermute<T extends Tensor>(
-      this: T,
+    moePermute(topkIds: MoeIndices, numExperts: number, options?: MoePermuteOptions | null): MoePermuteResult;
+    moeUnpermute(
       topkWeights: Tensor | TensorLike,
-      invPermutedIdx: Tensor | TensorLike,
-      expertFirstTokenOffset?: Tensor | TensorLike | null,
+      invPermutedIdx: MoeIndices,
+      expertFirstTokenOffset?: MoeIndices | MoeUnpermuteOptions | null,
       options?: MoeUnpermuteOptions | null,
     ): Tensor2D;
-    moeSum<T extends Tensor>(this: T, options?: MoeSumOptions | null): Tensor2D;
-    moeGroupedMatMul<T extends Tensor>(
-      this: T,
+    moeSum(options?: MoeSumOptions | null): Tensor2D;
+    moeGroupedMatMul(
       weights: MoeExpertWeights,
-      expertFirstTokenOffset: Tensor | TensorLike,
+      expertFirstTokenOffset: MoeIndices,
       options?: MoeGroupedMatMulOptions | null,
     ): Tensor2D;
-    fusedMoe<T extends Tensor>(
-      this: T,
+    fusedMoe<ReturnRouting extends boolean = false>(
       w1: MoeExpertWeights,
       w2: MoeExpertWeights,
       routerLogits: Tensor | TensorLike,
       topk: number,
-      options?: FusedMoeOptions | null,
-    ): Tensor2D;
-    moeTopk<T extends Tensor>(this: T, topk: number, options?: MoeTopkOptions | null): MoeTopkResult;
+      options?: FusedMoeOptions<ReturnRouting> | null,
+    ): FusedMoeReturn<R, ReturnRouting>;
+    moeTopk(topk: number, options?: MoeTopkOptions | null): MoeTopkResult<R>;
   }
 }
 

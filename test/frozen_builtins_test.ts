@@ -61,7 +61,7 @@ describeWithFlags('frozen built-ins', ALL_ENVS, () => {
       const {permutedHiddenStates, invPermutedIdx} = tf.moePermute([[1], [2]], [[1], [0]], 2, {a1qScale: [[1], [1]], expertMap: [0, 1]});
       await expectFloats(tf.moeUnpermute(permutedHiddenStates, [[1], [1]], invPermutedIdx), [1, 2], 'merged');
       await expectInts(tf.moeAlignBlockSize([[0]], 2, 1).numTokensPostPad, [2], 'numTokensPostPad');
-      const {topkIds, topkWeights} = tf.moeTopk([[1, 2], [1, 3]], 1, {renormalize: false});
+      const {topkIds, topkWeights} = tf.moeTopk(tf.tensor2d([[1, 2], [1, 3]]), 1, {renormalize: false});
       await expectInts(dropOverCapacity(topkIds, topkWeights, 2, 1, 'probability'), [-1, 1], 'kept');
     }));
 });

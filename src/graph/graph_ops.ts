@@ -134,8 +134,11 @@ export const graphOps = {
       attrs: {topk: integer},
       optionalAttrs: {...topkAttrs, ...expertsAttrs},
     },
-    ({hiddenStates, w1, w2, routerLogits, topk}, options) =>
-      fusedMoe(hiddenStates, w1, w2, routerLogits, topk, withSharedExperts(options)),
+    ({hiddenStates, w1, w2, routerLogits, topk}, options) => {
+      const given = {...withSharedExperts(options), returnRouting: true as const};
+      const {output, topkWeights, topkIds} = fusedMoe(hiddenStates, w1, w2, routerLogits, topk, given);
+      return [output, topkWeights, topkIds];
+    },
   ),
 
   MoeSum: graphOp({inputs: ['x'], optionalInputs: [], attrs: {}, optionalAttrs: {}}, ({x}) => moeSum(x)),

@@ -23,6 +23,7 @@ import {
 import {activationOptionNames} from '../ops/expert_arguments';
 import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
+import type {MoeIndices} from '../ops/moe_arguments';
 import {chooseExperts} from '../ops/moe_topk';
 import {version_moe} from '../version';
 import {type AttrJson, boolean, toSnakeCase} from './attr_types';
@@ -37,11 +38,11 @@ export type MoeGraphModelWeights = {
   w1Bias?: Tensor | TensorLike | null;
   w2Bias?: Tensor | TensorLike | null;
   scoreCorrectionBias?: Tensor | TensorLike | null;
-  expertMap?: Tensor | TensorLike | null;
+  expertMap?: MoeIndices | null;
   sharedExperts?: MoeSharedExperts | null;
 };
 
-export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights> & {
+export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights | 'returnRouting'> & {
   topk: number;
 };
 
@@ -166,7 +167,7 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
     opName,
     () => `routerKernel must have at least 1 row (H) and 1 column (E), but is [${routerKernel.shape}].`,
   );
-  const experts = convertExperts({shape: [-1, hiddenSize]}, given.w1, given.w2, given, opName);
+  const experts = convertExperts([-1, hiddenSize], given.w1, given.w2, given, opName);
   assert(
     experts.numExperts === numExperts,
     opName,

@@ -28,6 +28,8 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * await offsets.array(); // => [0, 1, 1, 2]
  * ```
  *
+ * In MoeTopK, FusedExperts and FusedMoe, tokens may be along several axes, such as hidden_states [B, T, H].
+ *
  * Inputs are in the order given. One in [] is optional: it is there, in its place, where the boolean attr `has_<name>`
  * is true, such as `has_expert_map`. Attrs: `int`, `bool`, `float`, and strings `s` (base64 in the JSON of a graph) in
  * snake_case, as tfjs lower-cases them. One marked ! must be given; any other that is left out has the op's default.
@@ -54,7 +56,7 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map],
  *   [shared_w1], [shared_w2], [shared_gate])
  *   attrs: those of MoeTopK and of FusedExperts
- *   output: 0
+ *   outputs: 0 hidden_states, 1 topk_weights, 2 topk_ids
  * - MoeSum(x)
  *   output: 0
  *

@@ -243,6 +243,30 @@ export function checkOptions<Options extends object>(
   return options;
 }
 
+/**
+ * The options with an argument among them that may stand before them, by itself, or there: where the options stand in
+ * its place, no null is needed before them.
+ */
+export function mergeIntoOptions<Options extends object, Name extends keyof Options & string>(
+  argument: Options[Name] | Options | null | undefined,
+  name: Name,
+  options: Options | null | undefined,
+  known: ReadonlyArray<keyof Options & string>,
+  opName: string,
+): Partial<Options> {
+  if (isPlainObject(argument)) {
+    assert(options == null, opName, () => `options must be the last argument, but stand in the place of ${name} too.`);
+    return checkOptions(argument as Options, known, opName);
+  }
+  const given = checkOptions(options, known, opName);
+  assert(
+    argument == null || given[name] == null,
+    opName,
+    () => `${name} must be given once, but is both an argument and among the options.`,
+  );
+  return argument == null ? given : {...given, [name]: argument};
+}
+
 export function checkBoolean(value: boolean | null | undefined, argName: string, opName: string): boolean {
   assert(
     value == null || typeof value === 'boolean',

@@ -22,10 +22,25 @@ import {
 export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
 
 export type ActivationOptions = {
+  /**
+   * `'linear'`, the default of moeGroupedMatMul; `'silu'` (or `'swish'`), that of fusedExperts and fusedMoe; `'relu'`;
+   * `'relu2'`, its square; `'gelu'`, by erf; `'geluTanh'` (or `'geluNew'`); or `'swigluOai'`, which is gated: min(g, limit) *
+   * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
+   */
   activation?: MoeActivation | null;
+  /**
+   * Whether the columns are gates g and ups u, the result being activation(g) * u. Default true in fusedExperts and
+   * fusedMoe, false in moeGroupedMatMul.
+   */
   gated?: boolean | null;
+  /**
+   * `'concatenated'`: all gates, then all ups. `'interleaved'`: gate 2i, up 2i+1; it is the default of `'swigluOai'`,
+   * as gpt-oss is published. Else the default is `'concatenated'`.
+   */
   gateUp?: MoeGateUp | null;
+  /** Alpha of `'swigluOai'`. Default 1.702. */
   swigluAlpha?: number | null;
+  /** Limit of `'swigluOai'`. Default 7. */
   swigluLimit?: number | null;
 };
 

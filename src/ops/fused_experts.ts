@@ -1,4 +1,4 @@
-import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, util} from '@tensorflow/tfjs-core';
+import {op, type Rank, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, util} from '@tensorflow/tfjs-core';
 import type {MoeWeightFormat} from '../kernel_names';
 import {assert, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
 import {
@@ -13,7 +13,7 @@ import {
   type MoeExpertWeights,
   type WeightArgument,
 } from './expert_arguments';
-import {convertHiddenStates, convertTopkIds, convertTopkWeights} from './moe_arguments';
+import {alongTokens, assertSameTokens, convertTokenRows, type MoeIndices} from './moe_arguments';
 import {type Experts, runExperts} from './run_experts';
 
 /** The experts that every token takes, as one expert of their width together. */
@@ -27,11 +27,23 @@ export type MoeSharedExperts = {
 };
 
 export type FusedExpertsOptions = ActivationOptions & {
+  /**
+   * `'outIn'`, the default: an expert's weights have a row for each output, as in files of vLLM, PyTorch and Hugging
+   * Face. `'inOut'`: a row for each input, w1 [L, H, 2I] and w2 [L, I, H], as tf.layers and gpt-oss have them.
+   */
   weightFormat?: MoeWeightFormat | null;
+  /** float32 [L, 2I]; [L, I] with `gated: false`. Default: none. */
   w1Bias?: Tensor | TensorLike | null;
+  /** float32 [L, H]. Default: none. */
   w2Bias?: Tensor | TensorLike | null;
-  expertMap?: Tensor | TensorLike | null;
+  /**
+   * int32 [E]: the local expert of each global one, -1 where it is not here. The results of all shards add up to that
+   * of the whole. Default: all are here, E = L.
+   */
+  expertMap?: MoeIndices | null;
+  /** Multiply the rows by their weights before w1, not after w2, as Llama-4 does. Default false. */
   applyRouterWeightOnInput?: boolean | null;
+  /** Experts that every token takes, added last. Of several shards that add up, one may have them. Default: none. */
   sharedExperts?: MoeSharedExperts | null;
 };
 
@@ -45,30 +57,32 @@ export const fusedExpertsOptionNames = [
   'sharedExperts',
 ] as const;
 
-function fusedExperts_(
-  hiddenStates: Tensor | TensorLike,
+function fusedExperts_<R extends Rank>(
+  hiddenStates: Tensor<R> | TensorLike,
   w1: MoeExpertWeights,
   w2: MoeExpertWeights,
   topkWeights: Tensor | TensorLike,
-  topkIds: Tensor | TensorLike,
+  topkIds: MoeIndices,
   options?: FusedExpertsOptions | null,
-): Tensor2D {
+): Tensor<R> {
   const opName = 'fusedExperts';
   const given = checkOptions(options, fusedExpertsOptionNames, opName);
-  const $x = convertHiddenStates(hiddenStates, opName, ['float32']);
-  const $ids = convertTopkIds(topkIds, opName, $x.shape[0]);
-  const $weights = convertTopkWeights(topkWeights, opName);
+  const $x = convertTokenRows(hiddenStates, 'hiddenStates', 'H', 'float32', opName);
+  const $ids = convertTokenRows(topkIds, 'topkIds', 'K', 'int32', opName);
+  assertSameTokens($ids, 'topkIds', $x, 'hiddenStates', opName);
+  const $weights = convertTokenRows(topkWeights, 'topkWeights', 'K', 'float32', opName);
   assert(
-    $weights.shape[0] === $ids.shape[0] && $weights.shape[1] === $ids.shape[1],
+    util.arraysEqual($weights.shape, $ids.shape),
     opName,
-    () => `topkWeights must be [T, K] = [${$ids.shape}] like topkIds, but is [${$weights.shape}].`,
+    () => `topkWeights must be like topkIds [${$ids.shape}], but is [${$weights.shape}].`,
   );
-  return runExperts($x, $weights, $ids, convertExperts($x, w1, w2, given, opName), opName);
+  const experts = convertExperts($x.shape, w1, w2, given, opName);
+  return alongTokens(runExperts($x.rows, $weights.rows, $ids.rows, experts, opName), $x);
 }
 
 /** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
 export function convertExperts(
-  hiddenStates: Pick<Tensor2D, 'shape'>,
+  xShape: number[],
   w1: MoeExpertWeights,
   w2: MoeExpertWeights,
   given: Partial<FusedExpertsOptions>,
@@ -78,7 +92,7 @@ export function convertExperts(
     {...given, activation: given.activation ?? 'silu', gated: given.gated ?? true},
     opName,
   );
-  const common = {hiddenStates, gated: activation.gated, weightFormat: checkWeightFormat(given.weightFormat, opName)};
+  const common = {xShape, gated: activation.gated, weightFormat: checkWeightFormat(given.weightFormat, opName)};
   const experts = convertPair(w1, w2, routedPair, common, opName);
   const numLocalExperts = experts.w1.numExperts;
   assert(
@@ -111,7 +125,7 @@ export function convertExperts(
 }
 
 /** What the experts of a call have in common, the routed and the shared ones. */
-type CommonArguments = {hiddenStates: Pick<Tensor2D, 'shape'>; gated: boolean; weightFormat: MoeWeightFormat};
+type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
 
 type PairNames<Weights> = {
   w1: string;
@@ -142,14 +156,14 @@ function convertPair<Weights>(
   w1: Weights,
   w2: Weights,
   {width, convert, shapeOf, ...names}: PairNames<Weights>,
-  {hiddenStates: {shape}, gated, weightFormat}: CommonArguments,
+  {xShape, gated, weightFormat}: CommonArguments,
   opName: string,
 ): Pick<Experts, 'w1' | 'w2' | 'intermediateSize'> {
-  const hiddenSize = shape[1];
+  const hiddenSize = xShape[xShape.length - 1];
   const out = gated ? `2${width}` : width;
   const $w1 = convert(
     w1,
-    {argName: names.w1, out, in: 'H', numIn: hiddenSize, rows: `hiddenStates [${shape}]`},
+    {argName: names.w1, out, in: 'H', numIn: hiddenSize, rows: `hiddenStates [${xShape}]`},
     weightFormat,
     opName,
   );
@@ -203,33 +217,19 @@ function convertSharedExperts(
  * const x = tf.tensor2d([[1, 2], [3, 4]]);
  * const w1 = tf.tensor3d([[[1, 0]], [[0, 1]]]); // [L, I, H]
  * const w2 = tf.tensor3d([[[1], [1]], [[10], [10]]]); // [L, H, I]
- * const options = {activation: 'relu', gated: false};
- * await tf.fusedExperts(x, w1, w2, [[1], [0.5]], [[1], [0]], options).array(); // => [[20, 20], [1.5, 1.5]]
+ * const merged = tf.fusedExperts(x, w1, w2, [[1], [0.5]], [[1], [0]], {activation: 'relu', gated: false});
+ * await merged.array(); // => [[20, 20], [1.5, 1.5]]
  * ```
  *
- * @param hiddenStates  float32 [T, H].
+ * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with weights and ids [..., K].
  * @param w1  float32 [L, 2I, H], gate and up of each of L experts; [L, I, H] with `gated: false`. An array of tensors
  *     is read as their concatenation along axis 0, the way past the size that a device binds.
  * @param w2  float32 [L, H, I].
  * @param topkWeights  float32 [T, K].
  * @param topkIds  int32 [T, K]. A slot whose expert is not local, or whose id is no expert, adds nothing.
- * @param options.activation  As in moeGroupedMatMul; default `'silu'`.
- * @param options.gated  Default true: activation(gate) * up.
- * @param options.gateUp  `'concatenated'`: w1 has I gates, then I ups. `'interleaved'`: gate and up in turn, the
- *     default of 'swigluOai', as gpt-oss is published. Else the default is `'concatenated'`.
- * @param options.swigluAlpha  Default 1.702.
- * @param options.swigluLimit  Default 7.
- * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for w1 [L, H, 2I] and w2 [L, I, H].
- * @param options.w1Bias  float32 [L, 2I]; [L, I] with `gated: false`.
- * @param options.w2Bias  float32 [L, H].
- * @param options.expertMap  int32 [E]: the local expert of each global one, -1 where it is not here; without it E = L.
- *     The results of all shards add up to that of the whole.
- * @param options.applyRouterWeightOnInput  Multiply the rows by their weights before w1, not after w2. Default false.
- * @param options.sharedExperts  {@link MoeSharedExperts}: experts that every token takes, with the same activation,
- *     gates and weightFormat. w1 float32 [2F, H], w2 [H, F], and where their output is gated, gate [H, 1]. Of several
- *     shards that add up, one may have them.
- * @returns float32 [T, H]: the sum over slots of w * (w2 . act(w1 . x + w1Bias) + w2Bias); shared experts are added
- *     last.
+ * @param options  {@link FusedExpertsOptions}.
+ * @returns float32 [T, H], or of the rank of hiddenStates: the sum over slots of
+ *     w * (w2 . act(w1 . x + w1Bias) + w2Bias); shared experts are added last.
  *
  * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks. For a
  * gradient [T*K, 2I] too, within the same limit, and the rows of all chunks stay until it is done.

@@ -1,40 +1,65 @@
-import {op, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {assert, checkOptions} from './checks';
+import {op, type Rank, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {assert, checkBoolean, checkOptions} from './checks';
 import type {MoeExpertWeights} from './expert_arguments';
 import {convertExperts, type FusedExpertsOptions, fusedExpertsOptionNames} from './fused_experts';
-import {convertHiddenStates, convertRouterLogits} from './moe_arguments';
+import {alongTokens, assertSameTokens, convertTokenRows} from './moe_arguments';
 import {chooseExperts, type MoeTopkOptions, moeTopkOptionNames} from './moe_topk';
 import {runExperts} from './run_experts';
 
-export type FusedMoeOptions = MoeTopkOptions & FusedExpertsOptions;
+export type FusedMoeOptions<ReturnRouting extends boolean = false> = MoeTopkOptions &
+  FusedExpertsOptions & {
+    /**
+     * Give {@link FusedMoeResult}, with the weights and ids that were chosen, for losses and loads of experts. Default
+     * false.
+     */
+    returnRouting?: ReturnRouting | null;
+  };
 
-function fusedMoe_(
-  hiddenStates: Tensor | TensorLike,
+/** What fusedMoe gives with `returnRouting: true`. */
+export type FusedMoeResult<R extends Rank = Rank> = {
+  /** float32 [T, H], what is given without it. */
+  output: Tensor<R>;
+  /** float32 [T, K], as moeTopk gives them; a gradient of them goes to routerLogits. */
+  topkWeights: Tensor<R>;
+  /** int32 [T, K]. */
+  topkIds: Tensor<R>;
+};
+
+/** {@link FusedMoeResult} where that is asked for, else its output. */
+export type FusedMoeReturn<R extends Rank, ReturnRouting extends boolean> = ReturnRouting extends true
+  ? FusedMoeResult<R>
+  : Tensor<R>;
+
+function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
+  hiddenStates: Tensor<R> | TensorLike,
   w1: MoeExpertWeights,
   w2: MoeExpertWeights,
   routerLogits: Tensor | TensorLike,
   topk: number,
-  options?: FusedMoeOptions | null,
-): Tensor2D {
+  options?: FusedMoeOptions<ReturnRouting> | null,
+): FusedMoeReturn<R, ReturnRouting> {
   const opName = 'fusedMoe';
-  const given = checkOptions(options, [...moeTopkOptionNames, ...fusedExpertsOptionNames], opName);
-  const $x = convertHiddenStates(hiddenStates, opName, ['float32']);
-  const experts = convertExperts($x, w1, w2, given, opName);
-  const $logits = convertRouterLogits(routerLogits, opName);
+  const optionNames = [...moeTopkOptionNames, ...fusedExpertsOptionNames, 'returnRouting'] as const;
+  const given = checkOptions<FusedMoeOptions<boolean>>(options, optionNames, opName);
+  const returnRouting = checkBoolean(given.returnRouting, 'returnRouting', opName);
+  const $x = convertTokenRows(hiddenStates, 'hiddenStates', 'H', 'float32', opName);
+  const experts = convertExperts($x.shape, w1, w2, given, opName);
+  const $logits = convertTokenRows(routerLogits, 'routerLogits', 'E', 'float32', opName);
+  assertSameTokens($logits, 'routerLogits', $x, 'hiddenStates', opName);
+  const numColumns = $logits.rows.shape[1];
   assert(
-    $logits.shape[0] === $x.shape[0],
-    opName,
-    () => `routerLogits must have as many rows as hiddenStates (T = ${$x.shape[0]}), but has ${$logits.shape[0]}.`,
-  );
-  assert(
-    $logits.shape[1] === experts.numExperts,
+    numColumns === experts.numExperts,
     opName,
     () =>
       `routerLogits must have a column for each expert (E = ${experts.numExperts}, by ` +
-      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but has ${$logits.shape[1]}.`,
+      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but has ${numColumns}.`,
   );
-  const {topkWeights, topkIds} = chooseExperts($logits, topk, given, opName);
-  return runExperts($x, topkWeights, topkIds, experts, opName);
+  const {topkWeights, topkIds} = chooseExperts($logits.rows, topk, given, opName);
+  const output = alongTokens<R>(runExperts($x.rows, topkWeights, topkIds, experts, opName), $x);
+  const result: FusedMoeReturn<R, boolean> = returnRouting
+    ? {output, topkWeights: alongTokens(topkWeights, $x), topkIds: alongTokens(topkIds, $x)}
+    : output;
+  return result as FusedMoeReturn<R, ReturnRouting>;
 }
 
 /**
@@ -46,17 +71,19 @@ function fusedMoe_(
  * const x = tf.tensor2d([[1, 2], [3, 4]]);
  * const w1 = tf.tensor3d([[[1, 0]], [[0, 1]]]); // [E, I, H]
  * const w2 = tf.tensor3d([[[1], [1]], [[10], [10]]]); // [E, H, I]
- * const options = {activation: 'relu', gated: false, scoring: 'softmaxAfterTopk'};
- * await tf.fusedMoe(x, w1, w2, [[0, 5], [5, 0]], 1, options).array(); // => [[20, 20], [3, 3]]
+ * const logits = tf.tensor2d([[0, 5], [5, 0]]); // [T, E]
+ * const merged = tf.fusedMoe(x, w1, w2, logits, 1, {activation: 'relu', gated: false, scoring: 'softmaxAfterTopk'});
+ * await merged.array(); // => [[20, 20], [3, 3]]
  * ```
  *
- * @param hiddenStates  float32 [T, H].
+ * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with routerLogits [..., E].
  * @param w1  float32 [L, 2I, H], as in fusedExperts.
  * @param w2  float32 [L, H, I].
  * @param routerLogits  float32 [T, E]; E is the length of expertMap, or L without one.
  * @param topk  K, experts per token, 1 <= K <= E.
- * @param options  Those of moeTopk and those of fusedExperts.
- * @returns float32 [T, H].
+ * @param options  {@link FusedMoeOptions}: those of {@link MoeTopkOptions} and of {@link FusedExpertsOptions}, and
+ *     returnRouting.
+ * @returns float32 [T, H], or of the rank of hiddenStates; with `returnRouting: true` {@link FusedMoeResult}.
  *
  * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and routerLogits, of any order, the choice held
  * fixed.

@@ -1,6 +1,7 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
 export {fusedExperts, type FusedExpertsOptions, type MoeSharedExperts} from './fused_experts';
-export {fusedMoe, type FusedMoeOptions} from './fused_moe';
+export {fusedMoe, type FusedMoeOptions, type FusedMoeResult, type FusedMoeReturn} from './fused_moe';
+export type {MoeIndices} from './moe_arguments';
 export {
   moeAlignBlockSize,
   type MoeAlignBlockSizeOptions,

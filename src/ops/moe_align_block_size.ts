@@ -1,11 +1,11 @@
-import {op, type Tensor, type Tensor1D, type TensorLike} from '@tensorflow/tfjs-core';
+import {op, type Tensor1D} from '@tensorflow/tfjs-core';
 import {MoeAlignBlockSize, runMoeKernel} from '../kernel_names';
 import {alignSizes} from '../kernel_shapes';
 import {assertFitsInt32, assertPositiveInteger, checkBoolean, checkOptions} from './checks';
-import {convertExpertMap, convertTopkIds} from './moe_arguments';
+import {convertExpertMap, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoeAlignBlockSizeOptions = {
-  expertMap?: Tensor | TensorLike | null;
+  expertMap?: MoeIndices | null;
   padSortedIds?: boolean | null;
   ignoreInvalidExperts?: boolean | null;
 };
@@ -17,7 +17,7 @@ export type MoeAlignBlockSizeResult = {
 };
 
 function moeAlignBlockSize_(
-  topkIds: Tensor | TensorLike,
+  topkIds: MoeIndices,
   blockSize: number,
   numExperts: number,
   options?: MoeAlignBlockSizeOptions | null,

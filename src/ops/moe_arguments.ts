@@ -1,14 +1,74 @@
 /** The arguments that several ops have in common, converted and checked in one way. */
-import {cast, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {
+  cast,
+  type Rank,
+  reshape,
+  type ShapeMap,
+  type Tensor,
+  type Tensor1D,
+  type Tensor2D,
+  type TensorLike,
+  util,
+} from '@tensorflow/tfjs-core';
 import type {MoeTopkScoring} from '../kernel_names';
 import {assert, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;
-type Dtypes = ReadonlyArray<'float32' | 'int32'>;
 
-/** hiddenStates: [T, H], H >= 1; float32, or int32 where they are only moved. */
-export function convertHiddenStates(x: Given, opName: string, dtypes: Dtypes = ['float32', 'int32']): Tensor2D {
-  const $x = convertToTensor(x, 'hiddenStates', opName, dtypes) as Tensor2D;
+/**
+ * Ids of experts and of rows: int32 tensors, nested arrays of integers, Int32Array or Uint8Array. A number alone is no
+ * list of ids, so the types refuse it.
+ */
+export type MoeIndices = Tensor | Int32Array | Uint8Array | NestedIndices;
+type NestedIndices = ReadonlyArray<number | Int32Array | Uint8Array | NestedIndices>;
+
+/** What tokens have along any leading axes, [..., size], as a matrix with a row for each of T tokens. */
+export type TokenRows = {rows: Tensor2D; shape: number[]};
+
+/** A tensor [..., size] of rank 2 or more, size >= 1; `axis` names the last axis. */
+export function convertTokenRows(
+  x: Given,
+  argName: string,
+  axis: 'H' | 'E' | 'K',
+  dtype: 'float32' | 'int32',
+  opName: string,
+): TokenRows {
+  const $x = convertToTensor(x, argName, opName, [dtype]);
+  const {rank, shape} = $x;
+  assert(
+    rank >= 2,
+    opName,
+    () => `${argName} must be rank 2 [T, ${axis}] or more, but got rank ${rank} [${shape}]. Reshape it to [-1, ${axis}].`,
+  );
+  const size = shape[rank - 1];
+  assert(size >= 1, opName, () => `${argName} must have at least 1 column (${axis}), but has 0.`);
+  const numTokens = util.sizeFromShape(shape.slice(0, -1));
+  return {rows: rank === 2 ? ($x as Tensor2D) : reshape($x, [numTokens, size]), shape};
+}
+
+export function assertSameTokens(
+  {shape}: TokenRows,
+  argName: string,
+  of: TokenRows,
+  nameOf: string,
+  opName: string,
+): void {
+  assert(
+    util.arraysEqual(shape.slice(0, -1), of.shape.slice(0, -1)),
+    opName,
+    () => `${argName} must be like ${nameOf} [${of.shape}] but for the last axis, but is [${shape}].`,
+  );
+}
+
+/** A row for each token, along the leading axes that tokens were given with. */
+export function alongTokens<R extends Rank>(rows: Tensor2D, {shape}: TokenRows): Tensor<R> {
+  const alongAxes = [...shape.slice(0, -1), rows.shape[1]] as ShapeMap[R];
+  return shape.length === 2 ? (rows as Tensor as Tensor<R>) : reshape(rows, alongAxes);
+}
+
+/** hiddenStates of ops that only move them: float32 or int32 [T, H], H >= 1. */
+export function convertHiddenStates(x: Given, opName: string): Tensor2D {
+  const $x = convertToTensor(x, 'hiddenStates', opName, ['float32', 'int32']) as Tensor2D;
   assertRank($x, 'hiddenStates', opName, '[T, H]', 'Reshape it to [-1, H] first.');
   assert($x.shape[1] >= 1, opName, () => `hiddenStates must have at least 1 column (H), but has 0.`);
   return $x;

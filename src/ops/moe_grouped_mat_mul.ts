@@ -11,18 +11,21 @@ import {
   type MoeExpertWeights,
   namedParts,
 } from './expert_arguments';
+import type {MoeIndices} from './moe_arguments';
 
 export type {MoeExpertWeights} from './expert_arguments';
 
 export type MoeGroupedMatMulOptions = ActivationOptions & {
+  /** `'outIn'`, the default, or `'inOut'` for weights [L, C, D]. Neither is copied. */
   weightFormat?: MoeWeightFormat | null;
+  /** float32 [L, D], added before the activation. Default: none. */
   bias?: Tensor | TensorLike | null;
 };
 
 function moeGroupedMatMul_(
   x: Tensor | TensorLike,
   weights: MoeExpertWeights,
-  expertFirstTokenOffset: Tensor | TensorLike,
+  expertFirstTokenOffset: MoeIndices,
   options?: MoeGroupedMatMulOptions | null,
 ): Tensor2D {
   const opName = 'moeGroupedMatMul';
@@ -80,19 +83,9 @@ function moeGroupedMatMul_(
  * @param expertFirstTokenOffset  int32 [L+1], of the same moePermute: rows offset[e] to offset[e+1] - 1 are of expert
  *     e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; the values of others are
  *     unspecified.
- * @param options.weightFormat  `'outIn'` (default), or `'inOut'` for weights [L, C, D]. Neither is copied.
- * @param options.bias  float32 [L, D], added before the activation.
- * @param options.activation  `'linear'` (default), `'relu'`, `'relu2'` (its square), `'silu'` (`'swish'`), `'gelu'` (by
- *     erf), `'geluTanh'` (`'geluNew'`), or `'swigluOai'`, which is gated: min(g, limit) *
- *     sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). NaN and infinities go where core ops of tfjs
- *     would take them, on every backend: NaN of NaN, also through a clamp, and NaN where 0 meets Infinity.
- * @param options.gated  Whether the D columns are gates g and ups u; the result is activation(g) * u. Default
- *     false.
- * @param options.gateUp  `'concatenated'`: D/2 gates, then D/2 ups. `'interleaved'`: gate 2i, up 2i+1, the
- *     default of 'swigluOai', as gpt-oss is published. Else the default is `'concatenated'`.
- * @param options.swigluAlpha  Default 1.702.
- * @param options.swigluLimit  Default 7.
- * @returns float32 [R, D], or [R, D/2] if gated.
+ * @param options  {@link MoeGroupedMatMulOptions}.
+ * @returns float32 [R, D], or [R, D/2] if gated. NaN and infinities go where core ops of tfjs would take them, on every
+ *     backend: NaN of NaN, also through a clamp, and NaN where 0 meets Infinity.
  *
  * Gradient: to x, weights and bias, of any order; the product before the activation is computed again rather than kept.
  * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored.

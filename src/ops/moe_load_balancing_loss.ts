@@ -25,7 +25,7 @@ import {
 import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
 import {atMost, exp, select, softmax, softplus} from '../smooth_ops';
 import {assert, checkOptions} from './checks';
-import {checkScoring, convertRouterLogits, convertTokenMask, convertTopkIds} from './moe_arguments';
+import {checkScoring, convertRouterLogits, convertTokenMask, convertTopkIds, type MoeIndices} from './moe_arguments';
 import {countedRows} from './router_losses';
 
 export type MoeLoadBalancingLossOptions = {
@@ -35,7 +35,7 @@ export type MoeLoadBalancingLossOptions = {
 
 function moeLoadBalancingLoss_(
   routerLogits: Tensor | TensorLike,
-  topkIds: Tensor | TensorLike,
+  topkIds: MoeIndices,
   options?: MoeLoadBalancingLossOptions | null,
 ): Scalar {
   const opName = 'moeLoadBalancingLoss';

@@ -17,12 +17,12 @@ import {
   assertPositiveInteger,
   checkOptions,
 } from './checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds} from './moe_arguments';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoePermuteOptions = {
   a1qScale?: Tensor | TensorLike | null;
   numLocalExperts?: number | null;
-  expertMap?: Tensor | TensorLike | null;
+  expertMap?: MoeIndices | null;
   alignBlockSize?: number | null;
   fillInvalidExpert?: number | null;
   out?: Variable | null;
@@ -39,7 +39,7 @@ export type MoePermuteResult = {
 
 function moePermute_(
   hiddenStates: Tensor | TensorLike,
-  topkIds: Tensor | TensorLike,
+  topkIds: MoeIndices,
   numExperts: number,
   options?: MoePermuteOptions | null,
 ): MoePermuteResult {

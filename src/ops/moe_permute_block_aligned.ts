@@ -2,11 +2,11 @@ import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} f
 import {MoePermute, runMoeKernel} from '../kernel_names';
 import {permuteSizes} from '../kernel_shapes';
 import {assertFitsInt32, assertPositiveInteger, checkOptions} from './checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds} from './moe_arguments';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoePermuteBlockAlignedOptions = {
   a1qScale?: Tensor | TensorLike | null;
-  expertMap?: Tensor | TensorLike | null;
+  expertMap?: MoeIndices | null;
 };
 
 export type MoePermuteBlockAlignedResult = {
@@ -19,7 +19,7 @@ export type MoePermuteBlockAlignedResult = {
 
 function moePermuteBlockAligned_(
   hiddenStates: Tensor | TensorLike,
-  topkIds: Tensor | TensorLike,
+  topkIds: MoeIndices,
   numExperts: number,
   blockSize: number,
   options?: MoePermuteBlockAlignedOptions | null,

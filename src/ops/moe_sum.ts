@@ -3,6 +3,10 @@ import {MoeSum, runMoeKernel} from '../kernel_names';
 import {assert, assertOut, assertRank, checkOptions, convertToTensor} from './checks';
 
 export type MoeSumOptions = {
+  /**
+   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
+   * none.
+   */
   out?: Variable | null;
 };
 
@@ -33,8 +37,7 @@ function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor
  * ```
  *
  * @param x  float32 [T, K, H].
- * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
- *     result's data.
+ * @param options  {@link MoeSumOptions}.
  * @returns float32 [T, H]: the sum over k, in slot order in float32.
  *
  * Gradient: to x.

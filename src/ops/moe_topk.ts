@@ -1,4 +1,4 @@
-import {op, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
+import {op, type Rank, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
 import {MoeTopK, type MoeTopKAttrs, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
 import {
   assert,
@@ -10,22 +10,47 @@ import {
   convertToOptionalTensor,
   describeValue,
 } from './checks';
-import {checkScoring, convertRouterLogits} from './moe_arguments';
+import {alongTokens, checkScoring, convertTokenRows} from './moe_arguments';
 
 export type {MoeTopkScoring} from '../kernel_names';
 
 export type MoeTopkOptions = {
+  /**
+   * How logits become scores. `'softmax'`, the default: over all E. `'softmaxAfterTopk'`: over the K chosen, as in
+   * gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
+   */
   scoring?: MoeTopkScoring | null;
+  /**
+   * Divide the K weights by their sum; it is exact also where the scores are too small for float32. Default: true where
+   * topk > 1.
+   */
   renormalize?: boolean | null;
+  /**
+   * float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not with `'softmaxAfterTopk'`. Default:
+   * none.
+   */
   scoreCorrectionBias?: Tensor | TensorLike | null;
+  /**
+   * Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best groups stay, ties to the lower.
+   * A group's value is its largest logit, or with the bias the sum of its two largest of score + bias. Default: no
+   * groups.
+   */
   numExpertGroups?: number | null;
+  /** How many groups stay; it comes with numExpertGroups. */
   topkGroups?: number | null;
+  /** What weights are multiplied by, last. Default 1. */
   routedScalingFactor?: number | null;
 };
 
-export type MoeTopkResult = {
-  topkWeights: Tensor2D;
-  topkIds: Tensor2D;
+export type MoeTopkResult<R extends Rank = Rank> = {
+  /** float32 [T, K], or of the rank of the logits. */
+  topkWeights: Tensor<R>;
+  /**
+   * int32 [T, K]: K different experts, in descending order of what was compared, ties to the lower id. That are the
+   * logits, so that ids are the same on every backend to the bit; with the bias it is score + bias, whose last bits
+   * differ between devices.
+   */
+  topkIds: Tensor<R>;
 };
 
 export const moeTopkOptionNames = [
@@ -37,14 +62,16 @@ export const moeTopkOptionNames = [
   'routedScalingFactor',
 ] as const;
 
-function moeTopk_(
-  routerLogits: Tensor | TensorLike,
+function moeTopk_<R extends Rank>(
+  routerLogits: Tensor<R> | TensorLike,
   topk: number,
   options?: MoeTopkOptions | null,
-): MoeTopkResult {
+): MoeTopkResult<R> {
   const opName = 'moeTopk';
   const given = checkOptions(options, moeTopkOptionNames, opName);
-  return chooseExperts(convertRouterLogits(routerLogits, opName), topk, given, opName);
+  const $logits = convertTokenRows(routerLogits, 'routerLogits', 'E', 'float32', opName);
+  const {topkWeights, topkIds} = chooseExperts($logits.rows, topk, given, opName);
+  return {topkWeights: alongTokens(topkWeights, $logits), topkIds: alongTokens(topkIds, $logits)};
 }
 
 /** moeTopk in the name of the op that was called. */
@@ -53,7 +80,7 @@ export function chooseExperts(
   topk: number,
   given: Partial<MoeTopkOptions>,
   opName: string,
-): MoeTopkResult {
+): MoeTopkResult<Rank.R2> {
   const [numTokens, numExperts] = $logits.shape;
   const attrs = checkRouting(numExperts, topk, given, opName);
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
@@ -164,25 +191,12 @@ function checkGroups(
  * await grouped.topkIds.array(); // => [[1], [0]]
  * ```
  *
- * @param routerLogits  float32 [T, E].
+ * @param routerLogits  float32 [T, E]; or [..., E] of any rank, such as [B, T, E].
  * @param topk  K, 1..E.
- * @param options.scoring  How logits become scores. `'softmax'` (default): over all E. `'softmaxAfterTopk'`: over the
- *     K chosen, as in gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
- * @param options.renormalize  Divide the K weights by their sum. Default: topk > 1. It is exact also where the scores
- *     are too small for float32.
- * @param options.scoreCorrectionBias  float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not
- *     with `'softmaxAfterTopk'`.
- * @param options.numExpertGroups  Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best
- *     groups stay, ties to the lower. A group's value is its largest logit, or with the bias the sum of its two
- *     largest of score + bias.
- * @param options.topkGroups  How many groups stay; comes with numExpertGroups.
- * @param options.routedScalingFactor  What weights are multiplied by, last. Default 1.
- * @returns
- *     `topkWeights` float32 [T, K].
- *     `topkIds` int32 [T, K]: K different experts, in descending order of what was compared, ties to the lower id. That
- *     are the logits, so that ids are the same on every backend to the bit; with the bias it is score + bias, whose
- *     last bits differ between devices. A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row
- *     of nothing else has the ids 0..K-1. A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
+ * @param options  {@link MoeTopkOptions}.
+ * @returns {@link MoeTopkResult}: topkWeights float32 [T, K] and topkIds int32 [T, K], or of the rank of routerLogits.
+ *     A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row of nothing else has the ids 0..K-1.
+ *     A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
  *
  * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; a second gradient is for
  * rows that are not all -Infinity. Zeros to scoreCorrectionBias.

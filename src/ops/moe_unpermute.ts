@@ -1,28 +1,41 @@
 import {op, reshape, type Tensor, tensor1d, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
 import {MoeUnpermute, runMoeKernel} from '../kernel_names';
-import {assert, assertOut, assertRank, checkOptions, convertToOptionalTensor, convertToTensor} from './checks';
-import {convertInvPermutedIdx, convertTopkWeights} from './moe_arguments';
+import {assert, assertOut, assertRank, convertToOptionalTensor, convertToTensor, mergeIntoOptions} from './checks';
+import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from './moe_arguments';
 
 export type MoeUnpermuteOptions = {
+  /** int32 [L+1], from the same moePermute, in place of the argument of that name. */
+  expertFirstTokenOffset?: MoeIndices | null;
+  /**
+   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
+   * none.
+   */
   out?: Variable | null;
 };
 
 function moeUnpermute_(
   permutedHiddenStates: Tensor | TensorLike,
   topkWeights: Tensor | TensorLike,
-  invPermutedIdx: Tensor | TensorLike,
-  expertFirstTokenOffset?: Tensor | TensorLike | null,
+  invPermutedIdx: MoeIndices,
+  expertFirstTokenOffset?: MoeIndices | MoeUnpermuteOptions | null,
   options?: MoeUnpermuteOptions | null,
 ): Tensor2D {
   const opName = 'moeUnpermute';
-  const given = checkOptions(options, ['out'], opName);
+  const optionNames = ['expertFirstTokenOffset', 'out'] as const;
+  const given = mergeIntoOptions<MoeUnpermuteOptions, 'expertFirstTokenOffset'>(
+    expertFirstTokenOffset, 'expertFirstTokenOffset', options, optionNames, opName);
   const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
   assertRank($rows, 'permutedHiddenStates', opName, '[R, H]', 'Reshape it to [-1, H] first.');
   const [numRows, hiddenSize] = $rows.shape;
   assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');
   const $weights = convertTopkWeights(topkWeights, opName);
   const $inverse = convertInvPermutedIdx(invPermutedIdx, $weights, opName);
-  const $offset = convertToOptionalTensor(expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']);
+  const $offset = convertToOptionalTensor(
+    given.expertFirstTokenOffset,
+    'expertFirstTokenOffset',
+    opName,
+    ['int32'],
+  );
   if ($offset != null) {
     assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
     assert($offset.size >= 1, opName, () => 'expertFirstTokenOffset must have at least 1 value, but is empty.');
@@ -64,8 +77,7 @@ function moeUnpermute_(
  *     whose index is below 0, at least R or at least V is skipped: neither its row nor its weight is read, so
  *     NaN in a row of no assignment cannot reach the result. Without it every slot within R is read, those of
  *     experts that are not here too.
- * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
- *     result's data.
+ * @param options  {@link MoeUnpermuteOptions}; expertFirstTokenOffset may be left out before them, or be among them.
  * @returns float32 [T, H]: the sum over k of topkWeights[t,k] * row, in slot order in float32; 0 where all
  *     slots are skipped.
  *

@@ -9,22 +9,31 @@ import {
   type Variable,
 } from '@tensorflow/tfjs-core';
 import {MoeUnpermute, runMoeKernel} from '../kernel_names';
-import {assert, assertOut, checkBoolean, checkOptions, convertToTensor} from './checks';
-import {convertInvPermutedIdx, convertTopkWeights} from './moe_arguments';
+import {assert, assertOut, checkBoolean, convertToTensor, mergeIntoOptions} from './checks';
+import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from './moe_arguments';
 
 export type MoeUnpermuteAndReduceOptions = {
+  /** int32 [N] or [T, K], in place of the argument of that name. */
+  invPermutedIdx?: MoeIndices | null;
+  /** The rows carry their weights already: sum them as they are. Default false. */
   applyRouterWeightOnInput?: boolean | null;
+  /**
+   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
+   * none.
+   */
   out?: Variable | null;
 };
 
 function moeUnpermuteAndReduce_(
   permutedHiddenStates: Tensor | TensorLike,
   topkWeights: Tensor | TensorLike,
-  invPermutedIdx?: Tensor | TensorLike | null,
+  inverse?: MoeIndices | MoeUnpermuteAndReduceOptions | null,
   options?: MoeUnpermuteAndReduceOptions | null,
 ): Tensor2D {
   const opName = 'moeUnpermuteAndReduce';
-  const given = checkOptions(options, ['applyRouterWeightOnInput', 'out'], opName);
+  const optionNames = ['invPermutedIdx', 'applyRouterWeightOnInput', 'out'] as const;
+  const {invPermutedIdx, ...given} = mergeIntoOptions<MoeUnpermuteAndReduceOptions, 'invPermutedIdx'>(
+    inverse, 'invPermutedIdx', options, optionNames, opName);
   const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
   const $weights = convertTopkWeights(topkWeights, opName);
   const [numTokens, topk] = $weights.shape;
@@ -83,10 +92,7 @@ function moeUnpermuteAndReduce_(
  *     assignment in their own order. It is never written to.
  * @param topkWeights  float32 [T, K].
  * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment; an index outside 0..S-1 is skipped.
- * @param options.applyRouterWeightOnInput  The rows carry their weights already: sum them as they are.
- *     Default false.
- * @param options.out  A variable float32 [T, H], assigned the result once the op has succeeded; it shares the
- *     result's data.
+ * @param options  {@link MoeUnpermuteAndReduceOptions}; invPermutedIdx may be left out before them, or be among them.
  * @returns float32 [T, H]: the weighted sum in slot order in float32.
  *
  * Gradient: to permutedHiddenStates and topkWeights (zeros under applyRouterWeightOnInput).

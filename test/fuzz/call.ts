@@ -5,7 +5,8 @@ import {checkCoreOp, type CoreOp} from './core_ops';
 import {type Input, makeInput} from './inputs';
 import {assertWanted, type Wanted} from './wanted';
 
-export type Args = Record<string, tf.Tensor | tf.TensorLike>;
+/** Tensors, by their type; some are arrays, which every argument takes as well. */
+export type Args = Record<string, tf.Tensor>;
 export type Values = Record<string, ArrayLike<number>>;
 
 export type Call = {
@@ -34,7 +35,7 @@ export async function checkCall(call: Call, coreOp: CoreOp): Promise<void> {
   try {
     const args: Args = {};
     for (const [name, input] of Object.entries(call.inputs)) {
-      args[name] = await makeInput(input, call.gradient == null);
+      args[name] = (await makeInput(input, call.gradient == null)) as tf.Tensor;
       made.push(args[name]);
     }
     const {shape = [], dtype} = call.out ?? {};

@@ -34,6 +34,7 @@ const permuteOutputs = (r: tf.MoePermuteResult): tf.Tensor[] => [
   r.permutedHiddenStates, r.expertFirstTokenOffset, r.invPermutedIdx, r.mIndices, r.permutedIdx, ...(r.a1qScale == null ? [] : [r.a1qScale]),
 ];
 const topkOutputs = ({topkWeights, topkIds}: tf.MoeTopkResult) => [topkWeights, topkIds];
+const moeOutputs = ({output, topkWeights, topkIds}: tf.FusedMoeResult) => [output, topkWeights, topkIds];
 const alignOutputs = (r: tf.MoeAlignBlockSizeResult) => [r.sortedTokenIds, r.expertIds, r.numTokensPostPad];
 
 const tokens = () => ({hidden_states: random(T, H), topk_ids: ids()});
@@ -184,16 +185,15 @@ const cases: Case[] = [
     op: 'FusedMoe',
     inputs: () => ({...experts(), router_logits: random(T, E)}),
     attr: {topk: int(K)},
-    wanted: ({hidden_states, w1, w2, router_logits}) => [tf.fusedMoe(hidden_states, w1, w2, router_logits, K)],
+    wanted: ({hidden_states, w1, w2, router_logits}) => moeOutputs(tf.fusedMoe(hidden_states, w1, w2, router_logits, K, {returnRouting: true})),
   },
   {
     name: 'FusedMoe with some of the optional inputs',
     op: 'FusedMoe',
     inputs: () => ({...experts(), router_logits: random(T, E), w2_bias: random(E, H)}),
     attr: {topk: int(K), has_w1_bias: bool(false), has_w2_bias: bool(true)},
-    wanted: ({hidden_states, w1, w2, router_logits, w2_bias}) => [
-      tf.fusedMoe(hidden_states, w1, w2, router_logits, K, {w2Bias: w2_bias}),
-    ],
+    wanted: ({hidden_states, w1, w2, router_logits, w2_bias}) =>
+      moeOutputs(tf.fusedMoe(hidden_states, w1, w2, router_logits, K, {w2Bias: w2_bias, returnRouting: true})),
   },
   {
     name: 'FusedMoe with everything',
@@ -210,15 +210,21 @@ const cases: Case[] = [
       has_w1_bias: bool(true), has_w2_bias: bool(true), has_expert_map: bool(true),
       has_shared_w1: bool(true), has_shared_w2: bool(true), has_shared_gate: bool(true),
     },
-    wanted: ({hidden_states, w1, w2, router_logits, score_correction_bias, w1_bias, w2_bias, expert_map, ...shared}) => [
-      tf.fusedMoe(hidden_states, w1, w2, router_logits, 1, {
+    wanted: ({hidden_states, w1, w2, router_logits, score_correction_bias, w1_bias, w2_bias, expert_map, ...shared}) =>
+      moeOutputs(tf.fusedMoe(hidden_states, w1, w2, router_logits, 1, {
         scoring: 'sigmoid', renormalize: false, numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 2.5,
         scoreCorrectionBias: score_correction_bias, weightFormat: 'inOut', activation: 'swigluOai', gated: true,
         gateUp: 'interleaved', swigluAlpha: 1.5, swigluLimit: 1, applyRouterWeightOnInput: true, w1Bias: w1_bias,
         w2Bias: w2_bias, expertMap: expert_map,
-        sharedExperts: {w1: shared.shared_w1, w2: shared.shared_w2, gate: shared.shared_gate},
-      }),
-    ],
+        sharedExperts: {w1: shared.shared_w1, w2: shared.shared_w2, gate: shared.shared_gate}, returnRouting: true,
+      })),
+  },
+  {
+    name: 'FusedMoe of sequences',
+    op: 'FusedMoe',
+    inputs: () => ({...experts(), hidden_states: random(2, T, H), router_logits: random(2, T, E)}),
+    attr: {topk: int(K)},
+    wanted: ({hidden_states, w1, w2, router_logits}) => moeOutputs(tf.fusedMoe(hidden_states, w1, w2, router_logits, K, {returnRouting: true})),
   },
   {
     name: 'MoeSum',

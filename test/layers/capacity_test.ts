@@ -67,7 +67,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     const input = randomTensor([2, 3, 5], 9);
     const {router_kernel: router, w1, w2} = weightsOf(layer);
     const x: tf.Tensor2D = input.reshape([6, 5]);
-    const {topkIds, topkWeights} = tf.moeTopk(tf.matMul(x, router as tf.Tensor2D), 2);
+    const {topkIds, topkWeights} = tf.moeTopk(tf.matMul<tf.Tensor2D>(x, router as tf.Tensor2D), 2);
     const [chosen, weightsOfChosen] = await Promise.all([topkIds.array(), topkWeights.array()]);
     const kept = naiveKept(chosen, weightsOfChosen, 4, 2, 'position');
     const numKept = kept.flat().filter((id) => id >= 0).length;

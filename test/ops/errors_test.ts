@@ -32,8 +32,8 @@ const permuteErrors: ErrorCase[] = [
   ['hiddenStates ragged in depth', () => tf.moePermute(untyped([[1, 2], 3]), ids(), 4), 'Error in moePermute: hiddenStates must be rectangular, but has 3 in place of a row.'],
   ['topkIds null', () => tf.moePermute(x(), untyped(undefined), 4), "Argument 'topkIds' passed to 'moePermute' must be a Tensor or TensorLike, but got 'null'"],
   ['topkIds float32', () => tf.moePermute(x(), tf.zeros([3, 2]), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
-  ['topkIds a Float32Array', () => tf.moePermute(x(), new Float32Array(3), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
-  ['topkIds booleans', () => tf.moePermute(x(), [[true], [false], [true]], 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got bool tensor"],
+  ['topkIds a Float32Array', () => tf.moePermute(x(), untyped(new Float32Array(3)), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
+  ['topkIds booleans', () => tf.moePermute(x(), untyped([[true], [false], [true]]), 4), "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got bool tensor"],
   ['topkIds with a boolean inside', () => tf.moePermute(x(), untyped([[0, 1], [0, true], [0, 1]]), 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has true.'],
   ['topkIds not integers', () => tf.moePermute(x(), [[0, 1.7], [0, 1], [0, 1]], 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has 1.7.'],
   ['topkIds past int32', () => tf.moePermute(x(), [[2 ** 31], [0], [0]], 4), 'Error in moePermute: topkIds must hold integers that fit int32, but has 2147483648.'],
@@ -102,16 +102,21 @@ const unpermuteErrors: ErrorCase[] = [
   ['offset empty', () => tf.moeUnpermute(rows(), weights(), inverse(), []), 'Error in moeUnpermute: expertFirstTokenOffset must have at least 1 value, but is empty.'],
   ['offset float', () => tf.moeUnpermute(rows(), weights(), inverse(), [0.5]), 'Error in moeUnpermute: expertFirstTokenOffset must hold integers that fit int32, but has 0.5.'],
   ['out shape', () => tf.moeUnpermute(rows(), weights(), inverse(), null, {out: tf.variable(tf.zeros([6, 5]))}), 'Error in moeUnpermute: out must be float32 [3,5] like the result, but is float32 [6,5].'],
-  ['an unknown option', () => tf.moeUnpermute(rows(), weights(), inverse(), null, untyped({weights: 1})), "Error in moeUnpermute: unknown option 'weights'. The options are out."],
+  ['an unknown option', () => tf.moeUnpermute(rows(), weights(), inverse(), null, untyped({weights: 1})), "Error in moeUnpermute: unknown option 'weights'. The options are expertFirstTokenOffset, out."],
+  ['offset twice', () => tf.moeUnpermute(rows(), weights(), inverse(), [6], {expertFirstTokenOffset: [6]}), 'Error in moeUnpermute: expertFirstTokenOffset must be given once, but is both an argument and among the options.'],
+  ['options twice', () => tf.moeUnpermute(rows(), weights(), inverse(), {}, {}), 'Error in moeUnpermute: options must be the last argument, but stand in the place of expertFirstTokenOffset too.'],
+  ['an unknown option in place of the offset', () => tf.moeUnpermute(rows(), weights(), inverse(), untyped({offset: [6]})), "Error in moeUnpermute: unknown option 'offset'. The options are expertFirstTokenOffset, out."],
+  ['an object in place of the offset', () => tf.moeUnpermute(rows(), weights(), inverse(), untyped(new Map())), "Argument 'expertFirstTokenOffset' passed to 'moeUnpermute' must be a Tensor or TensorLike, but got 'Map'"],
 ];
 
 const reduceErrors: ErrorCase[] = [
+  ['inverse twice', () => tf.moeUnpermuteAndReduce(rows(), weights(), inverse(), {invPermutedIdx: inverse()}), 'Error in moeUnpermuteAndReduce: invPermutedIdx must be given once, but is both an argument and among the options.'],
   ['rows without an inverse', () => tf.moeUnpermuteAndReduce(tf.zeros([5, 4]), weights()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must be [6, H] or [3, 2, H] without invPermutedIdx, but is [5,4].'],
   ['rows with an inverse', () => tf.moeUnpermuteAndReduce(tf.zeros([3, 2, 4]), weights(), inverse()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank 3 [3,2,4]. Reshape it to [-1, H] first.'],
   ['rows no columns', () => tf.moeUnpermuteAndReduce(tf.zeros([6, 0]), weights()), 'Error in moeUnpermuteAndReduce: permutedHiddenStates must have at least 1 column (H), but has 0.'],
   ['inverse length', () => tf.moeUnpermuteAndReduce(rows(), weights(), [0]), 'Error in moeUnpermuteAndReduce: invPermutedIdx must be [6] or [3,2] for topkWeights [3,2], but is [1].'],
   ['applyRouterWeightOnInput a number', () => tf.moeUnpermuteAndReduce(rows(), weights(), null, {applyRouterWeightOnInput: untyped(0)}), 'Error in moeUnpermuteAndReduce: applyRouterWeightOnInput must be a boolean, but is 0.'],
-  ['an unknown option', () => tf.moeUnpermuteAndReduce(rows(), weights(), null, untyped({k: 1})), "Error in moeUnpermuteAndReduce: unknown option 'k'. The options are applyRouterWeightOnInput, out."],
+  ['an unknown option', () => tf.moeUnpermuteAndReduce(rows(), weights(), null, untyped({k: 1})), "Error in moeUnpermuteAndReduce: unknown option 'k'. The options are invPermutedIdx, applyRouterWeightOnInput, out."],
 ];
 
 const sumErrors: ErrorCase[] = [
@@ -126,7 +131,8 @@ const logits = () => tf.zeros<tf.Rank.R2>([3, 8]);
 const topkErrors: ErrorCase[] = [
   ['logits null', () => tf.moeTopk(untyped(null), 2), "Argument 'routerLogits' passed to 'moeTopk' must be a Tensor or TensorLike, but got 'null'"],
   ['logits int32', () => tf.moeTopk(tf.zeros([3, 8], 'int32'), 2), "Argument 'routerLogits' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
-  ['logits rank 3', () => tf.moeTopk(tf.zeros([1, 3, 8]), 2), 'Error in moeTopk: routerLogits must be rank 2 [T, E], but got rank 3 [1,3,8]. Reshape it to [-1, E] first.'],
+  ['logits rank 1', () => tf.moeTopk(tf.zeros<tf.Rank.R1>([8]), 2), 'Error in moeTopk: routerLogits must be rank 2 [T, E] or more, but got rank 1 [8]. Reshape it to [-1, E].'],
+  ['logits rank 0', () => tf.moeTopk(5, 2), 'Error in moeTopk: routerLogits must be rank 2 [T, E] or more, but got rank 0 []. Reshape it to [-1, E].'],
   ['logits no columns', () => tf.moeTopk(tf.zeros([3, 0]), 1), 'Error in moeTopk: routerLogits must have at least 1 column (E), but has 0.'],
   ['topk 0', () => tf.moeTopk(logits(), 0), 'Error in moeTopk: topk must be a positive integer, but is 0.'],
   ['topk 1.5', () => tf.moeTopk(logits(), 1.5), 'Error in moeTopk: topk must be a positive integer, but is 1.5.'],

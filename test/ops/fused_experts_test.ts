@@ -90,7 +90,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
     const sizes = {T: 11, K: 2, E: 4, H: 8, I: 4};
     const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
     const inChunks = (maxRowsBytes: number) => tf.tidy(() =>
-      runExperts(x, topkWeights, ids, convertExperts(x, w1, w2, {}, 'fusedExperts'), 'fusedExperts', maxRowsBytes));
+      runExperts(x, topkWeights, ids, convertExperts(x.shape, w1, w2, {}, 'fusedExperts'), 'fusedExperts', maxRowsBytes));
     const whole = Float32Array.from(await inChunks(2 ** 27).data());
     const bytesPerToken = 4 * sizes.K * sizes.H;
     for (const maxRowsBytes of [1, bytesPerToken, 4 * bytesPerToken + 1]) {
@@ -163,7 +163,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       [() => tf.fusedExperts(x, w1, tf.ones([2, 4, 2]), topkWeights, ids),
         'Error in fusedExperts: w2 must have as many experts as w1 (L = 3), but has 2.'],
       [() => tf.fusedExperts(x, w1, w2, tf.ones([4, 3]), ids),
-        'Error in fusedExperts: topkWeights must be [T, K] = [4,2] like topkIds, but is [4,3].'],
+        'Error in fusedExperts: topkWeights must be like topkIds [4,2], but is [4,3].'],
       [() => tf.fusedExperts(x, w1, w2, topkWeights, ids, {w1Bias: tf.ones([3, 2])}),
         'Error in fusedExperts: w1Bias must be [L, 2I] = [3,4] for these weights, but is [3,2].'],
       [() => tf.fusedExperts(x, w1, w2, topkWeights, ids, {expertMap: [0, 1]}),
@@ -171,13 +171,14 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 4]), 2),
         'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, by w1), but has 4.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([3, 3]), 2),
-        'Error in fusedMoe: routerLogits must have as many rows as hiddenStates (T = 4), but has 3.'],
+        'Error in fusedMoe: routerLogits must be like hiddenStates [4,4] but for the last axis, but is [3,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 4),
         'Error in fusedMoe: topk must be at most the number of experts (E = 3), but is 4.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 1, {topk: 2} as tf.FusedMoeOptions),
         "Error in fusedMoe: unknown option 'topk'. The options are scoring, renormalize, scoreCorrectionBias, " +
         'numExpertGroups, topkGroups, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, ' +
-        'weightFormat, w1Bias, w2Bias, expertMap, applyRouterWeightOnInput, sharedExperts.'],
+        'weightFormat, w1Bias, w2Bias, expertMap, applyRouterWeightOnInput, sharedExperts, ' +
+        'returnRouting.'],
     ];
     for (const [call, message] of calls) {
       expect(() => tf.tidy(() => void call())).toThrowError(message);
@@ -261,7 +262,7 @@ describeWithFlags('fusedExperts, in chunks', cpu, () => {
     const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
     const maxRowsBytes = 4 * sizes.K * sizes.H * 6;
     const loss = (rows: tf.Tensor2D) => {
-      const experts = convertExperts(rows, w1, w2, {}, 'fusedExperts');
+      const experts = convertExperts(rows.shape, w1, w2, {}, 'fusedExperts');
       return tf.sum(runExperts(rows, topkWeights, ids, experts, 'fusedExperts', maxRowsBytes)) as tf.Scalar;
     };
     const largestOf = async (run: () => tf.Tensor) => {

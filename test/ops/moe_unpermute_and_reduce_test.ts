@@ -53,5 +53,9 @@ describeWithFlags('moeUnpermuteAndReduce', ALL_ENVS, () => {
     const out = tf.variable(tf.zeros<tf.Rank.R2>([1, 1]));
     tf.moeUnpermuteAndReduce([[5], [7]], [[1, 2]], null, {out});
     await expectFloats(out, [19], 'out');
+    tf.moeUnpermuteAndReduce([[5], [7]], [[1, 2]], {invPermutedIdx: [1, 0], out});
+    await expectFloats(out, [17], 'out');
+    tf.moeUnpermuteAndReduce([[5], [7]], [[1, 2]], {applyRouterWeightOnInput: true, out});
+    await expectFloats(out, [12], 'out');
   });
 });

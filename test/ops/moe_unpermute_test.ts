@@ -108,6 +108,23 @@ describeWithFlags('moeUnpermute', ALL_ENVS, () => {
     await expectFloats(rows, [6, 4], 'out');
   });
 
+  it('takes the offset as an argument or among the options, which need no null before them', async () => {
+    const rows = tf.tensor2d([[1], [2]]);
+    const out = tf.variable(tf.zeros<tf.Rank.R2>([2, 1]));
+    await expectFloats(tf.moeUnpermute(rows, [[3], [4]], [1, 0], {out}), [6, 4], 'out alone');
+    await expectFloats(out, [6, 4], 'out');
+    for (const result of [
+      tf.moeUnpermute(rows, [[3], [4]], [1, 0], {expertFirstTokenOffset: [0, 1], out}),
+      rows.moeUnpermute([[3], [4]], [1, 0], {expertFirstTokenOffset: [0, 1]}),
+      tf.moeUnpermute(rows, [[3], [4]], [1, 0], null, {expertFirstTokenOffset: [0, 1]}),
+      tf.moeUnpermute(rows, [[3], [4]], [1, 0], [0, 1], {expertFirstTokenOffset: null}),
+      tf.moeUnpermute(rows, [[3], [4]], [1, 0], tf.tensor1d([0, 1], 'int32'), {}),
+    ]) {
+      await expectFloats(result, [0, 4], 'with an offset');
+    }
+    await expectFloats(out, [0, 4], 'out');
+  });
+
   it('is chained', async () => {
     const rows = tf.tensor2d([[1], [2]]);
     await expectFloats(rows.moeUnpermute([[3], [4]], [1, 0]), [6, 4], 'out');

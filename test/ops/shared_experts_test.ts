@@ -72,7 +72,7 @@ describeWithFlags('shared experts', ALL_ENVS, (env) => {
     const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
     const {w1: sharedW1, w2: sharedW2, gate} = sharedCase();
     const inChunks = (maxRowsBytes: number) => tf.tidy(() => {
-      const experts = convertExperts(x, w1, w2, {sharedExperts: {w1: sharedW1, w2: sharedW2, gate}}, 'fusedExperts');
+      const experts = convertExperts(x.shape, w1, w2, {sharedExperts: {w1: sharedW1, w2: sharedW2, gate}}, 'fusedExperts');
       return runExperts(x, topkWeights, ids, experts, 'fusedExperts', maxRowsBytes);
     });
     const whole = Float32Array.from(await inChunks(2 ** 27).data());

@@ -1,7 +1,18 @@
 /** Type-checked, never run: the types as a strict project sees them. Copied to .mts and .cts as well. */
 import * as tf from '@tensorflow/tfjs';
-import {moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
-import type {MoePermuteOptions, MoePermuteResult, MoeTopkOptions, MoeTopkResult, MoeTopkScoring} from 'tfjs-moe';
+import {fusedMoe, moePermute, moeUnpermute, registerMoeKernels} from 'tfjs-moe';
+import type {
+  FusedMoeOptions,
+  FusedMoeResult,
+  MoeExpertWeights,
+  MoeIndices,
+  MoePermuteOptions,
+  MoePermuteResult,
+  MoeSharedExperts,
+  MoeTopkOptions,
+  MoeTopkResult,
+  MoeTopkScoring,
+} from 'tfjs-moe';
 import {moeGraphModel, type MoeGraphModelOptions, registerMoeGraphOps} from 'tfjs-moe/graph';
 import 'tfjs-moe/kernels/cpu';
 import {mixtureOfExperts, MixtureOfExperts, type MixtureOfExpertsArgs, registerMoeLayers} from 'tfjs-moe/layers';
@@ -36,6 +47,22 @@ const topkOptions: MoeTopkOptions = {scoring, scoreCorrectionBias: [0, 1], route
 export const routed: MoeTopkResult = tf.tidy(() => x.moeTopk(1, topkOptions));
 export const balance: tf.Scalar = all.moeLoadBalancingLoss(x, routed.topkIds, {mask: [true, true, false]});
 
+const sequences = tf.zeros<tf.Rank.R3>([2, 3, 4]);
+const expertWeights: MoeExpertWeights[] = [[tf.zeros([1, 4, 4]), tf.zeros([1, 4, 4])], tf.zeros([2, 4, 2])];
+const sharedExperts: MoeSharedExperts = {w1: [[1, 1, 1, 1], [1, 1, 1, 1]], w2: [[1], [1], [1], [1]]};
+const moeOptions: FusedMoeOptions = {scoring, sharedExperts};
+const [w1, w2] = expertWeights;
+const logits = tf.zeros<tf.Rank.R3>([2, 3, 2]);
+export const output: tf.Tensor3D = fusedMoe(sequences, w1, w2, logits, 2, moeOptions);
+export const withRouting: FusedMoeResult<tf.Rank.R3> = fusedMoe(sequences, w1, w2, logits, 2, {...moeOptions, returnRouting: true});
+export const without: tf.Tensor3D = sequences.fusedMoe(w1, w2, logits, 2, {returnRouting: false});
+export const chosen: tf.Tensor3D = sequences.fusedMoe(w1, w2, logits, 2, {returnRouting: true}).topkIds;
+export const either: tf.Tensor | FusedMoeResult = fusedMoe(sequences, w1, w2, logits, 2, {returnRouting: Boolean(1)});
+export const chosenAlone: MoeTopkResult<tf.Rank.R3> = all.moeTopk(logits, 1);
+export const ofUnknownRank: tf.Tensor = all.moeTopk(tf.matMul(logits, sequences), 1).topkIds;
+export const inPlace: tf.Tensor2D = moeUnpermute(rows, [[1]], [0], {out: tf.variable(x)});
+export const indices: MoeIndices[] = [[[0, 1]], Int32Array.of(1), [Int32Array.of(1)], topkIds, new Uint8Array(2)];
+
 const layerArgs: MixtureOfExpertsArgs = {numExperts: 4, intermediateSize: 8, scoring, inputShape: [2]};
 export const experts: MixtureOfExperts = mixtureOfExperts(layerArgs);
 export const asLayer: tf.layers.Layer = new MixtureOfExperts({...layerArgs, kernelInitializer: 'heNormal'});
@@ -52,6 +79,16 @@ moePermute(x, topkIds, '4');
 moePermute(x, topkIds, 4, {alignment: 16});
 // @ts-expect-error an option of the wrong type
 x.moePermute(topkIds, 4, {alignBlockSize: '16'});
+// @ts-expect-error a number is no list of ids
+all.moeLoadBalancingLoss(x, 2);
+// @ts-expect-error nor is a string
+moePermute(x, '2', 4);
+// @ts-expect-error an option of moeUnpermute that does not exist
+moeUnpermute(rows, [[1]], [0], {offset: [0]});
+// @ts-expect-error the output alone
+export const noRouting: FusedMoeResult = fusedMoe(sequences, w1, w2, logits, 2, {returnRouting: false});
+// @ts-expect-error shared experts have both of their weights
+fusedMoe(x, w1, w2, x, 2, {sharedExperts: {w1: x}});
 // @ts-expect-error a scoring that does not exist
 x.moeTopk(2, {scoring: 'relu'});
 // @ts-expect-error the result is a matrix
