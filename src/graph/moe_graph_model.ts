@@ -19,6 +19,7 @@ import {
   convertToOptionalTensor,
   convertToTensor,
   describeValue,
+  shorten,
 } from '../ops/checks';
 import {activationOptionNames} from '../ops/expert_arguments';
 import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
@@ -210,7 +211,7 @@ function assertWeightNames(weights: MoeGraphModelWeights): void {
     assert(
       weightNames.some((weightName) => weightName === name),
       opName,
-      () => `unknown weight '${name}'. The weights are ${known}.`,
+      () => `unknown weight '${shorten(name)}'. The weights are ${known}.`,
     );
   }
   for (const name of ['w1', 'w2'] as const) {

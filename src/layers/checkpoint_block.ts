@@ -1,6 +1,6 @@
 /** The block of one layer in the files of a checkpoint: found, checked, and read into tensors. */
 import {tensor, type Tensor, tensor3d, type Tensor3D, util} from '@tensorflow/tfjs-core';
-import {assert} from '../ops/checks';
+import {assert, describeValue} from '../ops/checks';
 import {
   checkpointLayout,
   type CheckpointLayout,
@@ -16,8 +16,9 @@ import {
   type SafetensorsBytes,
   type SafetensorsTensor,
   type SafetensorsTensors,
+  shortName,
+  shortShape,
 } from './safetensors';
-import {shorten, shortenText} from './shorten';
 
 /** The bytes of one safetensors file, a list of those of several, or tensors as readSafetensors gives them. */
 export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
@@ -60,12 +61,12 @@ export function readBlock(
   assert(
     Number.isSafeInteger(layerIndex) && layerIndex! >= 0,
     opName,
-    () => `layerIndex must be the number of a layer, from 0, but is ${shorten(layerIndex)}.`,
+    () => `layerIndex must be the number of a layer, from 0, but is ${describeValue(layerIndex)}.`,
   );
   assert(
     prefix == null || typeof prefix === 'string',
     opName,
-    () => `prefix must be a string, but is ${shorten(prefix)}.`,
+    () => `prefix must be a string, but is ${describeValue(prefix)}.`,
   );
   const tensors = isTensorMap(files) ? files : parseSafetensors(files, opName);
   const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
@@ -83,7 +84,7 @@ export function readBlock(
         if (problem == null) {
           found.push(source!);
         } else {
-          problems.push(`${shortenText(nameOf(i))}: ${problem}`);
+          problems.push(`${shortName(nameOf(i))}: ${problem}`);
         }
       }
       stored.set(name, {...weight, tensors: found});
@@ -92,7 +93,7 @@ export function readBlock(
   const [example = 'none at all'] = tensors.keys();
   const what =
     `the checkpoint must have the tensors of a ${String(config['model_type'])} block ` +
-    `(it has ${shortenText(String(example))}, …)`;
+    `(it has ${shortName(String(example))}, …)`;
   assertNone(problems, what, opName, whyLayerMayDiffer(config, layerIndex!));
   return {layout, stored};
 }
@@ -105,7 +106,7 @@ function problemOf(found: SafetensorsTensor | undefined, shape: number[]): strin
   if (misfit != null) {
     return `expected ${misfit.expected}, but is ${misfit.given}`;
   }
-  return util.arraysEqual(found.shape, shape) ? undefined : `expected [${shape}], but is ${shorten(found.shape)}`;
+  return util.arraysEqual(found.shape, shape) ? undefined : `expected [${shape}], but is ${shortShape(found.shape)}`;
 }
 
 const MAX_LISTED_PROBLEMS = 10;

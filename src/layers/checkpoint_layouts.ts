@@ -5,11 +5,10 @@
  * become stacked ones.
  */
 import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../kernel_names';
-import {assert} from '../ops/checks';
+import {assert, describeValue, shorten} from '../ops/checks';
 import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
 import {checkRouting} from '../ops/moe_topk';
 import type {WeightName} from './expert_weights';
-import {shorten, shortenText} from './shorten';
 
 /** int32 is the widest index that tfjs has. */
 const MAX_SIZE = 2 ** 31 - 1;
@@ -356,12 +355,12 @@ export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock,
   assert(
     typeof config === 'object' && config != null && !Array.isArray(config),
     opName,
-    () => `config must be the parsed config.json of the checkpoint, but is ${shorten(config)}.`,
+    () => `config must be the parsed config.json of the checkpoint, but is ${describeValue(config)}.`,
   );
   const modelType = config['model_type'];
   const isKnown = typeof modelType === 'string' && Object.prototype.hasOwnProperty.call(layouts, modelType);
   const known = Object.keys(layouts).join(', ');
-  assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${shorten(modelType)}.`);
+  assert(isKnown, opName, () => `config.model_type must be one of ${known}, but is ${describeValue(modelType)}.`);
   const layout = layouts[modelType as string](new ConfigReader(config, opName), block);
   inWordsOfConfig(() => {
     checkRouting(layout.numExperts, layout.topk, layout.routing, opName);
@@ -396,7 +395,7 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   const reasons: string[] = [];
   if (quantization != null) {
     const {quant_method: method} = quantization as {quant_method?: unknown};
-    const how = typeof method === 'string' ? shortenText(method) : 'config.quantization_config';
+    const how = typeof method === 'string' ? shorten(method) : 'config.quantization_config';
     reasons.push(`The checkpoint is quantized (${how}); take one in bfloat16.`);
   }
   if (typeof numLayers === 'number' && layer >= numLayers) {
@@ -480,7 +479,7 @@ class ConfigReader {
 
   /** One of the values that these ops can do; the first is the default. */
   only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
-    const quoted = values.map((value) => JSON.stringify(value)).join(' or ');
+    const quoted = values.map((value) => (typeof value === 'string' ? `'${value}'` : value)).join(' or ');
     const isKnown = (value: unknown): value is Value => values.some((known) => known === value);
     return this.checked(key, quoted, isKnown, values[0]);
   }
@@ -492,7 +491,7 @@ class ConfigReader {
     byDefault?: Value,
   ): Value {
     const value = this.config[key] ?? byDefault;
-    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${shorten(value)}.`);
+    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${describeValue(value)}.`);
     return value as Value;
   }
 }

@@ -1,6 +1,6 @@
 /** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
 import {tensor, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, tidy, util} from '@tensorflow/tfjs-core';
-import {assert, assertPositiveInteger, checkOptions} from '../ops/checks';
+import {assert, assertPositiveInteger, checkOptions, describeValue} from '../ops/checks';
 import {checkActivation} from '../ops/expert_arguments';
 import {checkRouting} from '../ops/moe_topk';
 import {
@@ -18,7 +18,6 @@ import {
   type MoeModelConfig,
 } from './checkpoint_layouts';
 import type {WeightName} from './expert_weights';
-import {shorten} from './shorten';
 
 export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './checkpoint_block';
 export type {MoeModelConfig} from './checkpoint_layouts';
@@ -226,7 +225,7 @@ export function loadMoeCheckpoint(
   assert(
     Array.isArray(layer?.weights) && typeof layer.getConfig === 'function' && typeof layer.setWeights === 'function',
     opName,
-    () => `layer must be a MixtureOfExperts layer, but is ${shorten(layer)}.`,
+    () => `layer must be a MixtureOfExperts layer, but is ${describeValue(layer)}.`,
   );
   assert(
     layer.weights.length > 0,
@@ -274,17 +273,17 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   const given = computedBy(args as MoeLayerConfig, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
-    given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
+    !(name in given) || given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
 }
 
 /** The arguments that decide it, each in one way of writing it. */
 function computedBy(args: MoeLayerConfig, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
-  const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
-  const swiglu = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
-  return {...routing, renormalize: renormalizes, activation, gated, ...swiglu};
+  const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
+  const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
+  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
 }
 
 /** Arguments of mixtureOfExperts. */
@@ -323,8 +322,7 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
  * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
-  const opName = 'moeLayerConfig';
-  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, opName));
+  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, 'moeLayerConfig'));
 }
 
 function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {

@@ -1,6 +1,5 @@
 /** The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes. */
-import {assert} from '../ops/checks';
-import {shorten, shortenText} from './shorten';
+import {assert, describeValue, shorten} from '../ops/checks';
 
 /** Also of shared memory. */
 export type SafetensorsBytes = ArrayBufferLike | Uint8Array;
@@ -33,6 +32,8 @@ const bitsOfDtype: ReadonlyMap<string, number> = /* @__PURE__ */ new Map(
 
 /** The longest header that the reader of the format's authors takes. */
 const MAX_HEADER_BYTES = 100_000_000;
+
+const MAX_SHOWN_DIMENSIONS = 8;
 
 /**
  * The tensors of one safetensors file, or of all shards of a checkpoint, by name. Nothing is copied.
@@ -85,7 +86,9 @@ export function parseSafetensors(
   return tensors;
 }
 
-const nameOf = (name: string): string => `tensor '${shortenText(name)}'`;
+/** A tensor's name in a message: whole, unless it is no name. */
+export const shortName = (name: string): string => shorten(name, 200);
+const nameOf = (name: string): string => `tensor '${shortName(name)}'`;
 
 function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint8Array {
   if (ArrayBuffer.isView(file)) {
@@ -94,7 +97,7 @@ function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint
   assert(
     isArrayBuffer(file),
     opName,
-    () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${shorten(file)}.`,
+    () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${describeValue(file)}.`,
   );
   return new Uint8Array(file);
 }
@@ -213,7 +216,7 @@ function checkTensorHeader(entry: unknown, name: string, fileName: string, opNam
   if (!isDtype(dtype) || !areCounts(shape) || !areOffsets) {
     throw new Error(
       `Error in ${opName}: ${nameOf(name)} of ${fileName} must have a dtype, a shape and two ascending data_offsets, ` +
-        `but is ${shorten(entry)}.`,
+        `but is ${describeValue(entry)}.`,
     );
   }
   const numBytes = offsets[1] - offsets[0];
@@ -222,11 +225,14 @@ function checkTensorHeader(entry: unknown, name: string, fileName: string, opNam
     expected == null || expected === numBytes,
     opName,
     () =>
-      `${nameOf(name)} of ${fileName} must take ${expected} bytes as ${dtype} ${shorten(shape)}, but its data_offsets ` +
+      `${nameOf(name)} of ${fileName} must take ${expected} bytes as ${dtype} ${shortShape(shape)}, but its data_offsets ` +
       `[${offsets}] span ${numBytes}.`,
   );
   return entry as TensorHeader;
 }
+
+export const shortShape = (shape: readonly number[]): string =>
+  `[${shape.slice(0, MAX_SHOWN_DIMENSIONS)}${shape.length > MAX_SHOWN_DIMENSIONS ? ',…' : ''}]`;
 
 /** How many bytes a tensor takes, or undefined for a dtype that is not known here. */
 function numBytesOf(dtype: string, shape: readonly number[]): number | undefined {
@@ -263,15 +269,15 @@ export type Misfit = {expected: string; given: string};
 export function misfitOf(tensor: unknown): Misfit | undefined {
   const {dtype, shape, bytes} = isRecord(tensor) ? tensor : {};
   if (typeof dtype !== 'string' || !areCounts(shape) || !isUint8Array(bytes)) {
-    return {expected: 'a dtype, a shape and bytes in a Uint8Array', given: shorten(tensor)};
+    return {expected: 'a dtype, a shape and bytes in a Uint8Array', given: describeValue(tensor)};
   }
   if (!readableDtypes.includes(dtype)) {
-    return {expected: readableDtypes.join(' or '), given: shortenText(dtype)};
+    return {expected: readableDtypes.join(' or '), given: shorten(dtype)};
   }
   const numBytes = numBytesOf(dtype, shape);
   return bytes.length === numBytes
     ? undefined
-    : {expected: `${numBytes} bytes as ${dtype} ${shorten(shape)}`, given: `${bytes.length} bytes`};
+    : {expected: `${numBytes} bytes as ${dtype} ${shortShape(shape)}`, given: `${bytes.length} bytes`};
 }
 
 /**

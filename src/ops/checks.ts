@@ -35,7 +35,8 @@ export function describeValue(value: unknown): string {
 const MAX_SHOWN_LENGTH = 60;
 const MAX_SHOWN_ELEMENTS = 8;
 
-const shorten = (text: string) => (text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text);
+export const shorten = (text: string, maxLength = MAX_SHOWN_LENGTH): string =>
+  text.length > maxLength ? `${text.slice(0, maxLength)}…` : text;
 const quote = (text: string) => `'${shorten(text)}'`;
 const withArticle = (name: string) => `${/^[aeio]/i.test(name) ? 'an' : 'a'} ${name}`;
 

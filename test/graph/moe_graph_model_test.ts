@@ -100,6 +100,10 @@ describeWithFlags('moeGraphModel, a GraphModel of a whole block', ALL_ENVS, () =
   });
 });
 
+const notWeights = (given: string) =>
+  'Error in moeGraphModel: weights must be an object of routerKernel, routerBias, w1, w2, w1Bias, w2Bias, scoreCorrectionBias, ' +
+  `expertMap, sharedExperts, but is ${given}.`;
+
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
 
 describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
@@ -171,6 +175,12 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
       'Error in moeGraphModel: sharedExperts.gate must be [H, 1] = [8,1], but is [8].'],
     ['half of shared experts', () => ({...few(), sharedExperts: {w1: random(2 * F, H)}}), {topk: 2},
       "Argument 'sharedExperts.w2' passed to 'moeGraphModel' must be a Tensor or TensorLike, but got 'null'"],
+    ['a list for weights', () => [few().w1], {topk: 2}, notWeights('the array [a Tensor]')],
+    ['a tensor for weights', () => random(H, E), {topk: 2}, notWeights('a float32 tensor [8,4]')],
+    ['a number for weights', () => 7 as unknown as object, {topk: 2}, notWeights('7')],
+    ['a weight whose name is megabytes', () => ({...few(), ['w'.repeat(3_000_000)]: 1}), {topk: 2},
+      `Error in moeGraphModel: unknown weight '${'w'.repeat(60)}…'. The weights are routerKernel, routerBias, w1, w2, w1Bias, w2Bias, ` +
+      'scoreCorrectionBias, expertMap, sharedExperts.'],
     ['a topk that is no number', few, {topk: NaN}, 'Error in moeGraphModel: topk must be a positive integer, but is NaN.'],
     ['a scale past float32', few, {topk: 2, routedScalingFactor: 1e300},
       'Error in moeGraphModel: routedScalingFactor must be a number that fits float32, but is 1e+300.'],

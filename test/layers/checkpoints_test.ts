@@ -146,9 +146,9 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
     ['the bytes of another dtype', (whole) => ({...whole, dtype: 'F32'}), 'expected 64 bytes as F32 [4,4], but is 32 bytes'],
     ['a dtype of every object', (whole) => ({...whole, dtype: 'constructor'}), 'expected F32 or F16 or BF16, but is constructor'],
     ['values for bytes', (whole) => ({...whole, bytes: new Float32Array(8)}),
-      'expected a dtype, a shape and bytes in a Uint8Array, but is {"dtype":"BF16","shape":[4,4],"bytes":Float32Array}'],
+      "expected a dtype, a shape and bytes in a Uint8Array, but is the object {dtype: 'BF16', shape: [4, 4], bytes: a Float32Array}"],
     ['no shape', (whole) => ({...whole, shape: undefined}),
-      'expected a dtype, a shape and bytes in a Uint8Array, but is {"dtype":"BF16","shape":undefined,"bytes":Uint8Array}'],
+      "expected a dtype, a shape and bytes in a Uint8Array, but is the object {dtype: 'BF16', shape: undefined, bytes: a Uint8Array}"],
     ['no tensor', () => 7, 'expected a dtype, a shape and bytes in a Uint8Array, but is 7'],
     ['null', () => null, 'expected [4,4], but there is none'],
   ];
@@ -258,7 +258,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
 
   it('is for a layer that draws nothing before, and takes no memory but that of its weights', async () => {
     for (const {config} of [caseOf('qwen2_moe'), caseOf('gpt_oss')]) {
-      const args = moeLayerConfig({...config, swiglu_alpha: 1.702, swiglu_limit: 7});
+      const args = moeLayerConfig(config);
       let model: tf.LayersModel | undefined;
       const built = await tf.profile(() => {
         model = tf.sequential({layers: [tf.layers.mixtureOfExperts({...args, inputShape: [H]})]});
@@ -294,12 +294,23 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       'activation: expected silu, but the layer has gelu');
   });
 
-  it('says where the swiglu of the layer is another', () => {
+  it('says where the layer has another swigluOai than config.json', () => {
     const {config} = caseOf('gpt_oss');
-    const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), swigluLimit: 7, inputShape: [H]});
+    const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), swigluAlpha: 1.702, swigluLimit: null, inputShape: [H]});
+    const withSilu = tf.layers.mixtureOfExperts({...moeLayerConfig(config), activation: 'silu', inputShape: [H]});
     tf.sequential({layers: [layer]});
-    expect(() => loadMoeCheckpoint(layer, bytesOf(caseOf('gpt_oss')), config, {layerIndex: 3})).toThrowError(
-      /\nswigluLimit: expected 1\.5, but the layer has 7$/);
+    tf.sequential({layers: [withSilu]});
+    const problemsOf = (given: typeof layer) => {
+      try {
+        loadMoeCheckpoint(given, bytesOf(caseOf('gpt_oss')), config, {layerIndex: 3});
+        return [];
+      } catch (error) {
+        return (error as Error).message.split('\n').slice(1);
+      }
+    };
+    expect(problemsOf(layer)).toEqual(
+      ['swigluAlpha: expected 1.25, but the layer has 1.702', 'swigluLimit: expected 1.5, but the layer has 7']);
+    expect(problemsOf(withSilu)).toEqual(['activation: expected swigluOai, but the layer has silu']);
   });
 
   it('says all that does not fit, and leaves the layer as it was', async () => {
@@ -313,7 +324,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       'shared_w1 [12,4]: the layer has none\nshared_w2 [4,6]: the layer has none\nshared_gate [4,1]: the layer has none');
     expect(tf.memory().numTensors).toBe(before);
     await expectFloats(layer.getWeights()[0], new Array<number>(H * E).fill(7), 'router_kernel');
-    for (const [given, what] of [[null, 'null'], [{}, '{}'], [{weights: []}, '{"weights":[]}'], ['moe', '"moe"'], [7, '7']] as const) {
+    for (const [given, what] of [[null, 'null'], [{}, 'the object {}'], [{weights: []}, 'the object {weights: []}'], ['moe', "the string 'moe'"], [7, '7']] as const) {
       expect(() => loadMoeCheckpoint(given as unknown as StandInLayer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3})).toThrowError(
         `Error in loadMoeCheckpoint: layer must be a MixtureOfExperts layer, but is ${what}.`);
     }
@@ -333,8 +344,7 @@ describe('moeLayerConfig', () => {
     });
     expect(moeLayerConfig({...caseOf('gpt_oss').config, swiglu_alpha: null})).toEqual({
       numExperts: 4, intermediateSize: 3, topk: 2, scoring: 'softmaxAfterTopk', renormalize: false, activation: 'swigluOai',
-      swigluAlpha: 1.702, swigluLimit: 1.5,
-      gated: true, useBias: true, useRouterBias: true, useScoreCorrectionBias: false, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
+      swigluAlpha: 1.702, swigluLimit: 1.5, gated: true, useBias: true, useRouterBias: true, useScoreCorrectionBias: false, numSharedExperts: 0, sharedIntermediateSize: 0, sharedExpertGate: false,
       kernelInitializer: 'zeros', routerInitializer: 'zeros',
     });
     expect(moeLayerConfig(caseOf('qwen2_moe').config).sharedExpertGate).toBeTrue();
@@ -350,7 +360,7 @@ describe('moeCheckpoint, of what does not fit', () => {
   const file = bytesOf(mixtral);
   const configErrors: Array<[MoeModelConfig | null, string]> = [
     [null, 'config must be the parsed config.json of the checkpoint, but is null.'],
-    [{...mixtral.config, model_type: 'llama'}, unknownModelType('"llama"')],
+    [{...mixtral.config, model_type: 'llama'}, unknownModelType("the string 'llama'")],
     [{}, unknownModelType('undefined')],
     [{...mixtral.config, num_local_experts: undefined}, 'config.num_local_experts must be an integer from 1 to 1048576, but is undefined.'],
     [{...mixtral.config, hidden_size: 0}, 'config.hidden_size must be an integer from 1 to 2147483647, but is 0.'],
@@ -359,13 +369,13 @@ describe('moeCheckpoint, of what does not fit', () => {
     [{...mixtral.config, num_experts_per_tok: 5},
       'config.num_experts_per_tok must be an integer from 1 to the number of experts (4), but is 5.'],
     [{...mixtral.config, hidden_act: 'quick_gelu'},
-      'config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is "quick_gelu".'],
-    [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, 'config.norm_topk_prob must be a boolean, but is "no".'],
+      "config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is the string 'quick_gelu'."],
+    [{...caseOf('olmoe').config, norm_topk_prob: 'no'}, "config.norm_topk_prob must be a boolean, but is the string 'no'."],
     [{...caseOf('deepseek_v2').config, norm_topk_prob: true}, 'config.norm_topk_prob must be false, but is true.'],
-    [{...caseOf('deepseek_v2').config, topk_method: 'random'}, 'config.topk_method must be "greedy" or "group_limited_greedy", but is "random".'],
-    [{...caseOf('deepseek_v3').config, routed_scaling_factor: '2.5'}, 'config.routed_scaling_factor must be a number that fits float32, but is "2.5".'],
-    [{...caseOf('deepseek_v2').config, scoring_func: 'sigmoid'}, 'config.scoring_func must be "softmax", but is "sigmoid".'],
-    [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, 'config.scoring_func must be "sigmoid", but is "softmax".'],
+    [{...caseOf('deepseek_v2').config, topk_method: 'random'}, "config.topk_method must be 'greedy' or 'group_limited_greedy', but is the string 'random'."],
+    [{...caseOf('deepseek_v3').config, routed_scaling_factor: '2.5'}, "config.routed_scaling_factor must be a number that fits float32, but is the string '2.5'."],
+    [{...caseOf('deepseek_v2').config, scoring_func: 'sigmoid'}, "config.scoring_func must be 'softmax', but is the string 'sigmoid'."],
+    [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, "config.scoring_func must be 'sigmoid', but is the string 'softmax'."],
   ];
   configErrors.forEach(([config, message]) => {
     it(`says that ${message}`, () => {
@@ -390,23 +400,23 @@ describe('moeCheckpoint, of what does not fit', () => {
     [{...oss, swiglu_alpha: 1e300}, 'config.swiglu_alpha must be a number that fits float32, but is 1e+300.'],
     [{...mixtral.config, num_local_experts: 1e8}, 'config.num_local_experts must be an integer from 1 to 1048576, but is 100000000.'],
     [{...mixtral.config, num_local_experts: -4}, 'config.num_local_experts must be an integer from 1 to 1048576, but is -4.'],
-    [{...mixtral.config, num_local_experts: '4'}, 'config.num_local_experts must be an integer from 1 to 1048576, but is "4".'],
+    [{...mixtral.config, num_local_experts: '4'}, "config.num_local_experts must be an integer from 1 to 1048576, but is the string '4'."],
     [{...mixtral.config, hidden_size: 1e15}, 'config.hidden_size must be an integer from 1 to 2147483647, but is 1000000000000000.'],
     [{...mixtral.config, intermediate_size: NaN}, 'config.intermediate_size must be an integer from 1 to 2147483647, but is NaN.'],
     [{...mixtral.config, intermediate_size: Infinity}, 'config.intermediate_size must be an integer from 1 to 2147483647, but is Infinity.'],
     [{...mixtral.config, hidden_act: 'constructor'},
-      'config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is "constructor".'],
+      "config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is the string 'constructor'."],
     [{...mixtral.config, hidden_act: long},
-      `config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is "${long.slice(0, 100)}…".`],
+      `config.hidden_act must be one of silu, swish, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, but is the string '${long.slice(0, 60)}…'.`],
     [{...caseOf('qwen2_moe').config, shared_expert_intermediate_size: 2 ** 31},
       'config.shared_expert_intermediate_size must be an integer from 1 to 2147483647, but is 2147483648.'],
-    ['config.json', 'config must be the parsed config.json of the checkpoint, but is "config.json".'],
+    ['config.json', "config must be the parsed config.json of the checkpoint, but is the string 'config.json'."],
     [undefined, 'config must be the parsed config.json of the checkpoint, but is undefined.'],
-    [[mixtral.config], 'config must be the parsed config.json of the checkpoint, but is [{"hidden_size":4,"num_experts_per_tok":2,' +
-      '"hidden_act":"silu","vocab_size":100,"model_type":"mixtral","intermediate_size":3,"num_local_experts":4}].'],
+    [[mixtral.config], 'config must be the parsed config.json of the checkpoint, but is the array [{hidden_size: 4, num_experts_per_tok: 2, ' +
+      "hidden_act: 'silu', vocab_size: 100, model_type: 'mixtral', intermediate_size: 3, num_local_experts: 4}]."],
     [new Map([['model_type', 'mixtral']]), unknownModelType('undefined')],
-    [{model_type: '__proto__'}, unknownModelType('"__proto__"')],
-    [{model_type: [[[[[]]]]]}, unknownModelType('[[[…]]]')],
+    [{model_type: '__proto__'}, unknownModelType("the string '__proto__'")],
+    [{model_type: [[[[[]]]]]}, unknownModelType('the array [[[…]]]')],
   ];
   impossible.forEach(([config, message]) => {
     it(`says at once that ${message.slice(0, 200)}`, () => {
@@ -429,7 +439,7 @@ describe('moeCheckpoint, of what does not fit', () => {
     [undefined, 'layerIndex must be the number of a layer, from 0, but is undefined.'],
     [{layerIndex: -1}, 'layerIndex must be the number of a layer, from 0, but is -1.'],
     [{layerIndex: 1e300}, 'layerIndex must be the number of a layer, from 0, but is 1e+300.'],
-    [{layerIndex: '3'}, 'layerIndex must be the number of a layer, from 0, but is "3".'],
+    [{layerIndex: '3'}, "layerIndex must be the number of a layer, from 0, but is the string '3'."],
     [{layerIndex: 3, prefix: 7}, 'prefix must be a string, but is 7.'],
     [{layerIndex: 3, expertsPerTensor: 0}, 'expertsPerTensor must be a positive integer, but is 0.'],
     [{layerIndex: 3, dtype: 'F32'}, "unknown option 'dtype'. The options are layerIndex, prefix, expertsPerTensor."],
