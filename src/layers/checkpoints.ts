@@ -273,7 +273,9 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   const given = computedBy(args as MoeLayerConfig, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
-    !(name in given) || given[name] === expected[name] ? [] : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
+    !(name in given) || given[name] === expected[name]
+      ? []
+      : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
 }
 
