@@ -49,5 +49,8 @@ module.exports = (config) => {
     autoWatch: false,
     browserNoActivityTimeout: 300_000,
     captureTimeout: 120_000,
+    // A spec that compiles shaders, or one on a busy machine, keeps a browser from answering for a while.
+    pingTimeout: 120_000,
+    browserDisconnectTimeout: 30_000,
   });
 };

@@ -1,20 +1,24 @@
-/**
- * `npm run bench:browser -- [chromium|firefox] ["backend=webgpu&layer=granite&T=16"] [rows.json]`: the benchmarks in a
- * real browser, by default on its software GPU; bench/serve.cjs has the options.
- */
+/** `npm run bench:browser`: the benchmarks in a real browser, by default on its software GPU. */
 import {spawnSync} from 'node:child_process';
 import {join} from 'node:path';
 import {chromiumFlags, softwareGpuEnvironment, withDisplay} from './browser.mjs';
+import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages, root} from './set_up.mjs';
 
+const usage = `npm run bench:browser -- [chromium|firefox] ["backend=webgpu&layer=granite&T=16"] [rows.json]
+
+Of the address: backend=webgpu|webgl|cpu, op=moePermute,…, layer=granite,…, T=16,…, runs=20, baselines=1 (compositions of
+core ops too), gpuTime=0 (no timer queries of WebGL). Rows go to rows.json, build/bench/rows.json by default.`;
+
+const {words} = parseCommandLine(usage, {}, true);
+const [name = 'chromium', query = '', output = join(root, 'build', 'bench', 'rows.json')] = words;
+if (name !== 'chromium' && name !== 'firefox') {
+  fail(`The browser must be chromium or firefox, but is '${name}'.\n\n${usage}`);
+}
 ensureNpmPackages();
-const browsers = ensureBrowsers();
+const browsers = ensureBrowsers([name]);
 await import('./bench_bundle.mjs');
 
-const [name = 'chromium', query = '', output = join(root, 'build', 'bench', 'rows.json')] = process.argv.slice(2);
-if (name !== 'chromium' && name !== 'firefox') {
-  throw new Error(`The browser must be chromium or firefox, but is '${name}'.`);
-}
 const serve = join(root, 'build', 'bench', 'page', 'serve.cjs');
 const flags = name === 'chromium' ? chromiumFlags.join(' ') : '';
 const command = [process.execPath, serve, browsers[name], flags, output, query];

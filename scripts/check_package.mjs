@@ -208,7 +208,7 @@ const runsBundled = (name) => async () => {
  */
 const runsInPage = (file, expectedError) => async () => {
   browser ??= await chromium.launch({
-    executablePath: ensureBrowsers().chromium,
+    executablePath: ensureBrowsers(['chromium']).chromium,
     args: [
       '--no-sandbox', '--disable-quic', '--no-first-run',
       '--disable-background-networking', '--disable-component-update', '--disable-sync',

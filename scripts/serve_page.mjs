@@ -60,7 +60,7 @@ export async function servePage(entryPoint, fileOf) {
 
 /** Opens an address that is served, in the browser of that name, and gives what the page posts when it is through. */
 export async function runPage({done, stop}, address, browserName) {
-  const {closed, close} = openBrowser(ensureBrowsers(), browserName, address);
+  const {closed, close} = openBrowser(ensureBrowsers([browserName]), browserName, address);
   try {
     return await Promise.race([done, closed]);
   } finally {

@@ -80,41 +80,44 @@ function installNpmPackages() {
   execFileSync('npm', args, {cwd: root, stdio: ['ignore', 'ignore', 'inherit']});
 }
 
-const debianPackages = [
-  'chromium', 'firefox-esr', 'xvfb', 'xauth',
-  'libgl1-mesa-dri', 'libgl1', 'libegl1', 'libgles2', 'libvulkan1',
-];
+/** Debian's packages of a program, and of what it loads. */
+const debianPackages = {
+  chromium: ['chromium', 'libgl1', 'libegl1', 'libgles2', 'libvulkan1'],
+  firefox: ['firefox-esr', 'libgl1-mesa-dri', 'libgl1', 'libegl1', 'libgles2'],
+  xvfb: ['xvfb', 'xauth'],
+};
 
 const find = (...names) =>
   names.map((name) => spawnSync('sh', ['-c', `command -v ${name}`], {encoding: 'utf8'}).stdout.trim()).find(Boolean);
 
-const findBrowsers = () => ({
+const findPrograms = () => ({
   chromium: process.env.CHROME_BIN ?? find('chromium', 'chromium-browser', 'google-chrome'),
   firefox: process.env.FIREFOX_BIN ?? find('firefox-esr', 'firefox'),
   xvfb: find('xvfb-run'),
 });
 
 /**
- * Paths of Chromium, Firefox and xvfb-run; on Debian, as root, what is missing is installed.
+ * Paths of the browsers named, and with firefox of xvfb-run; on Debian, as root, what is missing is installed.
  * CHROME_BIN and FIREFOX_BIN name others.
  */
-export function ensureBrowsers() {
-  let browsers = findBrowsers();
-  const missing = () => Object.keys(browsers).filter((name) => !browsers[name]);
+export function ensureBrowsers(names) {
+  const wanted = names.includes('firefox') && !process.env.DISPLAY ? [...names, 'xvfb'] : names;
+  let programs = findPrograms();
+  const missing = () => wanted.filter((name) => !programs[name]);
+  const packages = [...new Set(missing().flatMap((name) => debianPackages[name]))];
   if (missing().length > 0 && find('apt-get') && process.getuid?.() === 0) {
     console.log(`Installing ${missing().join(', ')} from Debian's packages …`);
     const env = {...process.env, DEBIAN_FRONTEND: 'noninteractive'};
     execFileSync('apt-get', ['update', '-qq'], {stdio: ['ignore', 'ignore', 'inherit'], env});
-    execFileSync('apt-get', ['install', '-y', '-qq', ...debianPackages], {stdio: ['ignore', 'ignore', 'inherit'], env});
-    browsers = findBrowsers();
+    execFileSync('apt-get', ['install', '-y', '-qq', ...packages], {stdio: ['ignore', 'ignore', 'inherit'], env});
+    programs = findPrograms();
   }
   if (missing().length > 0) {
-    throw new Error(
-      `The tests need ${missing().join(', ')}. On Debian or Ubuntu: ` +
-        `sudo apt-get install ${debianPackages.join(' ')}. Elsewhere, install Chromium and Firefox and name ` +
-        'them in CHROME_BIN and FIREFOX_BIN.',
+    console.error(
+      `This needs ${missing().join(', ')}. On Debian or Ubuntu: sudo apt-get install ${packages.join(' ')}. ` +
+        'Elsewhere, install the browsers and name them in CHROME_BIN and FIREFOX_BIN.',
     );
+    process.exit(1);
   }
-  return browsers;
+  return programs;
 }
-

@@ -1,20 +1,16 @@
-/**
- * `npm start`: trains a small mixture of experts on handwritten digits, with and without the balancing loss.
- *
- *     npm start [-- --backend cpu|webgpu] [--digits n] [--epochs n]                    in Node.js
- *     npm start -- chromium|firefox [--backend webgpu|webgl|cpu] [--digits n] [--epochs n]    in that browser
- *     npm start -- page                                                                serves the page for yours
- */
-import {parseArgs} from 'node:util';
+/** `npm start`: trains a small mixture of experts on handwritten digits, with and without the balancing loss. */
+import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureNpmPackages} from './set_up.mjs';
 
-const {values: flags, positionals} = parseArgs({
-  allowPositionals: true,
-  options: {backend: {type: 'string'}, digits: {type: 'string'}, epochs: {type: 'string'}},
-});
-const [place = 'node', ...others] = positionals;
+const usage = `npm start [-- --backend cpu|webgpu] [--digits n] [--epochs n]                     in Node.js
+npm start -- chromium|firefox [--backend webgpu|webgl|cpu] [--digits n] [--epochs n]    in that browser
+npm start -- page                                                    serves the page for a browser of yours`;
+
+const options = {backend: {type: 'string'}, digits: {type: 'string'}, epochs: {type: 'string'}};
+const {flags, words} = parseCommandLine(usage, options, true);
+const [place = 'node', ...others] = words;
 if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 0) {
-  throw new Error(`npm start runs in node, chromium or firefox, or serves a page, but was given '${positionals.join(' ')}'.`);
+  fail(`npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`);
 }
 ensureNpmPackages();
 
@@ -25,9 +21,10 @@ if (place === 'node') {
 } else {
   const {serveExample} = await import('./serve_example.mjs');
   const served = await serveExample();
-  const address = `${served.url}?${new URLSearchParams(flags)}`;
+  const {url} = served;
+  const address = Object.keys(flags).length === 0 ? url : `${url}?${new URLSearchParams(flags)}`;
   if (place === 'page') {
-    console.log(`The example is at ${address}; ?backend=webgpu, webgl or cpu chooses. Ctrl+C ends it.`);
+    console.log(`The example is at\n\n  ${address}\n\nbackend=webgpu, webgl or cpu in it chooses. Ctrl+C ends it.`);
   } else {
     const {runPage} = await import('./serve_page.mjs');
     const {error} = await runPage(served, address, place).catch(({message}) => ({error: message}));

@@ -3,7 +3,7 @@ import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
 import {type Digits, mixDigits, NUM_CLASSES} from './digits';
-import {RunView, showHeldOut, showStatus} from './page_views';
+import {RunView, showEnd, showHeldOut, showStatus} from './page_views';
 import {heldOutDigits, runs, trainBoth} from './training';
 
 const parameters = new URLSearchParams(location.search);
@@ -15,8 +15,20 @@ function print(line: string): void {
   lastLine = lastLine.then(() => post('line', line)).catch(() => {});
 }
 
+/** Shows what comes next, in a frame that the browser paints before it. */
+async function announce(text: string): Promise<void> {
+  showStatus(text);
+  await tf.nextFrame();
+  await tf.nextFrame();
+}
+
+async function bestBackend(): Promise<string> {
+  const adapter = 'gpu' in navigator ? await navigator.gpu.requestAdapter() : null;
+  return adapter == null ? 'webgl' : 'webgpu';
+}
+
 async function startBackend(): Promise<void> {
-  const name = parameters.get('backend') ?? ('gpu' in navigator ? 'webgpu' : 'webgl');
+  const name = parameters.get('backend') ?? (await bestBackend());
   if (name === 'webgpu') {
     await registerWebGPUBackend();
   }
@@ -27,9 +39,13 @@ async function startBackend(): Promise<void> {
 }
 
 async function loadDigits(): Promise<Digits> {
+  let numLoaded = 0;
   const pixelsOf = async (digit: number) => {
     const response = await fetch(`digits/${digit}.json`);
-    return ((await response.json()) as {data: number[]}).data;
+    const {data} = (await response.json()) as {data: number[]};
+    numLoaded++;
+    showStatus(`Loading the digits: ${numLoaded} of ${NUM_CLASSES} kinds …`);
+    return data;
   };
   return mixDigits(await Promise.all(Array.from({length: NUM_CLASSES}, (_, digit) => pixelsOf(digit))));
 }
@@ -38,12 +54,17 @@ async function main(): Promise<string | null> {
   const start = performance.now();
   const amounts = amountsOf(parameters.get('digits'), parameters.get('epochs'));
   const views = new Map(runs.map((run) => [run, new RunView(run)]));
+  await announce('Starting the backend …');
   await startBackend();
+  await announce('Loading the digits …');
   const digits = await loadDigits();
-  showStatus('Training …');
+  await announce('Preparing the first step, whose kernels are compiled …');
   const missed = await trainBoth(digits, amounts, {
     print,
-    onBatch: (run, share) => views.get(run)!.showProgress(share),
+    onBatch: (run, share) => {
+      showStatus(`Training ${run.name} the balancing loss …`);
+      views.get(run)!.showProgress(share);
+    },
     onEpoch: (run, epoch) => views.get(run)!.addEpoch(epoch),
     onResult: (run, result) => {
       views.get(run)!.showResult(result);
@@ -54,7 +75,7 @@ async function main(): Promise<string | null> {
   });
   const seconds = `${((performance.now() - start) / 1000).toFixed(0)} s`;
   print(`\nAll of it took ${seconds}.`);
-  showStatus(`Done in ${seconds}.`);
+  showEnd(`Done in ${seconds}.`, 'done');
   return missed.length > 0 ? missed.join('\n') : null;
 }
 
@@ -62,9 +83,9 @@ main()
   .catch((error: unknown) => String(error))
   .then(async (error) => {
     if (error != null) {
-      showStatus(error, 'failed');
+      showEnd(error, 'failed');
     }
     await lastLine;
     await post('done', JSON.stringify({error}));
   })
-  .catch((error: unknown) => showStatus(String(error), 'failed'));
+  .catch((error: unknown) => showEnd(String(error), 'failed'));

@@ -19,28 +19,34 @@ function element<Name extends keyof HTMLElementTagNameMap>(
 
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
 
-export function showStatus(text: string, className = ''): void {
-  const status = document.querySelector('#status')!;
-  status.textContent = text;
-  status.className = className;
+/** What the page is busy with. */
+export function showStatus(text: string): void {
+  document.querySelector('#status')!.textContent = text;
+}
+
+/** How it ended. */
+export function showEnd(text: string, className: 'done' | 'failed'): void {
+  showStatus(text);
+  document.querySelector('#status')!.className = className;
+  document.querySelector('#activity')!.classList.add('over');
 }
 
 /** A run from its first batch to its expert load. */
 export class RunView {
-  private readonly progress = element('progress');
+  private readonly progress = element('div');
   private readonly epochs = element('table', 'epochs', rowOf('th', ['epoch', 'loss', 'accuracy', 'time']));
   private readonly section: HTMLElement;
 
   constructor(run: Run) {
     const title = run.name === 'with' ? 'With the balancing loss' : 'Without the balancing loss';
     const note = element('p', 'note', `loadBalancingLossWeight: ${run.loadBalancingLossWeight}`);
-    this.progress.value = 0;
-    this.section = element('section', `run ${run.name}`, element('h2', '', title), note, this.progress, this.epochs);
+    const track = element('div', 'track', this.progress);
+    this.section = element('section', `run ${run.name}`, element('h2', '', title), note, track, this.epochs);
     document.querySelector('#runs')!.append(this.section);
   }
 
   showProgress(share: number): void {
-    this.progress.value = share;
+    this.progress.style.width = `${100 * share}%`;
   }
 
   addEpoch({epoch, numEpochs, loss, accuracy, seconds}: Epoch): void {
@@ -102,7 +108,7 @@ function figureOf({pixels, labels}: Digits, image: number, prediction: number): 
   context.putImageData(data, 0, 0);
   const isRight = prediction === labels[image];
   const caption = isRight ? String(prediction) : `${labels[image]} → ${prediction}`;
-  return element('figure', isRight ? '' : 'wrong', canvas, element('figcaption', '', caption));
+  return element('figure', isRight ? '' : 'wrong', element('div', 'digit', canvas), element('figcaption', '', caption));
 }
 
 function confusionRows(labels: number[], predictions: number[]): HTMLElement[] {
@@ -123,8 +129,7 @@ function confusionRows(labels: number[], predictions: number[]): HTMLElement[] {
 }
 
 function confusionCell(count: number, share: number, isRight: boolean): HTMLElement {
-  const cell = element('td', '', count > 0 ? String(count) : '');
-  const [color, opacity] = isRight ? ['47 111 222', 0.1 + 0.3 * share] : ['200 55 45', Math.min(0.7, 10 * share)];
-  cell.style.background = `rgb(${color} / ${opacity})`;
+  const cell = element('td', isRight ? 'right' : '', count > 0 ? String(count) : '');
+  cell.style.setProperty('--strength', String(isRight ? 0.1 + 0.3 * share : Math.min(0.7, 10 * share)));
   return cell;
 }

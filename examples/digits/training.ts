@@ -55,7 +55,7 @@ export async function trainBoth(digits: Digits, amounts: Amounts, listener: List
   const training = sliceDigits(digits, 0, numTraining);
   const heldOut = heldOutDigits(digits, amounts);
   listener.print(
-    `Training on ${number(numTraining)} digits for ${numEpochs} epochs on ${tf.getBackend()}: ${NUM_PATCHES} patches ` +
+    `Training on ${number(numTraining)} digits for ${numEpochs} ${numEpochs === 1 ? 'epoch' : 'epochs'} on ${tf.getBackend()}: ${NUM_PATCHES} patches ` +
       `each are the tokens, each to ${TOPK} of ${NUM_EXPERTS} experts; ${number(heldOut.labels.length)} digits held out`,
   );
   const results = [];

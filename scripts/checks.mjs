@@ -1,0 +1,67 @@
+/** Runs the checks of `npm run check` and `npm test`, and counts what passes and what fails. */
+import {spawn} from 'node:child_process';
+import {join} from 'node:path';
+import {softwareGpuEnvironment} from './browser.mjs';
+import {root} from './set_up.mjs';
+
+export const bin = (name) => join(root, 'node_modules', '.bin', name);
+
+const counts = {passed: 0, failed: 0};
+
+/** Runs a command to its end; what it writes is shown at once if `isShown`. */
+function run(command, args, {env = {}, isShown = false} = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd: root,
+      env: {...process.env, ...softwareGpuEnvironment, ...env},
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    let output = '';
+    for (const [from, to] of [[child.stdout, process.stdout], [child.stderr, process.stderr]]) {
+      from.on('data', (data) => {
+        output += data;
+        if (isShown) {
+          to.write(data);
+        }
+      });
+    }
+    child.on('error', (error) => resolve({ok: false, output: String(error)}));
+    child.on('close', (status) => resolve({ok: status === 0, output}));
+  });
+}
+
+/** One check that counts as one test, and is silent where it passes. */
+export async function check(name, command, ...args) {
+  const {ok, output} = await run(command, args);
+  counts[ok ? 'passed' : 'failed']++;
+  console.log(ok ? `ok ${name}` : `FAILED ${name}\n${output}`);
+}
+
+/** A runner that counts its own tests; one that fails without saying so, or runs none, is a failure too. */
+export async function runner(name, command, args, env) {
+  console.log(`\n# ${name}`);
+  const {ok, output} = await run(command, args, {env, isShown: true});
+  const [, passed = 0, failed = 0] = (/(\d+) passed, (\d+) failed\s*$/.exec(output) ?? []).map(Number);
+  counts.passed += passed;
+  counts.failed += failed;
+  if (passed === 0 || (!ok && failed === 0)) {
+    counts.failed++;
+    console.log(`FAILED ${name}: it ended without a result`);
+  }
+}
+
+/** What needs neither a browser nor a GPU. */
+export async function checkSources() {
+  await Promise.all([
+    check('types', bin('tsc'), '-p', '.'),
+    check('lint', bin('eslint'), '.', '--max-warnings', '0'),
+    check('import rules', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs'),
+    check('support table', process.execPath, 'scripts/support_table.mjs', '--check'),
+  ]);
+}
+
+/** Ends with the line `N passed, N failed`, and exit status 1 if any failed. */
+export function printCounts() {
+  console.log(`\n${counts.passed} passed, ${counts.failed} failed`);
+  process.exitCode = counts.failed === 0 ? 0 : 1;
+}
