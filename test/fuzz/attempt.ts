@@ -1,6 +1,5 @@
 /** What the fuzzer draws: an op with its input, or an event, ready to be tried. */
 import * as fc from 'fast-check';
-import * as tf from '../../src/tf';
 import {type Call, checkCall} from './call';
 import {coreOps} from './core_ops';
 import {oneOf} from './numbers';
@@ -28,10 +27,6 @@ export const callsOf = <Draw extends object>(
     name,
     input: {...draw, coreOp, forwardsToHost},
     numAssignments: numAssignments(draw),
-    check: () => {
-      tf.env().set('WEBGL_CPU_FORWARD', forwardsToHost);
-      tf.env().set('WEBGPU_CPU_FORWARD', forwardsToHost);
-      return checkCall(callOf(draw), coreOp);
-    },
+    check: () => checkCall(callOf(draw), {coreOp, forwardsToHost}),
   })),
 });

@@ -64,6 +64,8 @@ export type MemoryInUse = Record<'numTensors' | 'numDataBuffers' | 'numBytes' | 
 
 /** What is in use once the device has done all that it was given. */
 export async function memoryInUse(): Promise<MemoryInUse> {
+  // A read of what the device has computed submits all that is open.
+  tf.env().set('WEBGPU_CPU_FORWARD', false);
   const last = tf.tidy(() => tf.neg(tf.scalar(1)));
   await last.data();
   last.dispose();

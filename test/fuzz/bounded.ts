@@ -20,7 +20,7 @@ export type Tolerance = {relative: number; absolute: number};
 
 const isSubnormal = (x: number) => x !== 0 && x < MIN_NORMAL && x > -MIN_NORMAL;
 
-/** A sum of products. A product that has a subnormal in it may count as 0. */
+/** A sum of products. What is subnormal on the way may count as 0. */
 export class Sum {
   private value = 0;
   private magnitude = 0;
@@ -37,6 +37,9 @@ export class Sum {
     }
     if (isSubnormal(a) || isSubnormal(b) || isSubnormal(term)) {
       this.error += Number.isFinite(term) ? Math.abs(term) : NaN;
+    }
+    if (isSubnormal(this.value)) {
+      this.error += MIN_NORMAL;
     }
     return this;
   }

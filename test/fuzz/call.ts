@@ -29,8 +29,17 @@ export type Gradient = {
   wanted: (given: Values) => Record<string, Wanted>;
 };
 
-export async function checkCall(call: Call, coreOp: CoreOp): Promise<void> {
+export type CallSettings = {
+  /** What its results go into. */
+  coreOp: CoreOp;
+  /** Whether tfjs computes its own ops of small tensors that the host has on the host. */
+  forwardsToHost: boolean;
+};
+
+export async function checkCall(call: Call, {coreOp, forwardsToHost}: CallSettings): Promise<void> {
   const before = await memoryInUse();
+  tf.env().set('WEBGL_CPU_FORWARD', forwardsToHost);
+  tf.env().set('WEBGPU_CPU_FORWARD', forwardsToHost);
   const made: Array<tf.Tensor | tf.TensorLike> = [];
   try {
     const args: Args = {};
