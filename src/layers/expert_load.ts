@@ -25,7 +25,9 @@ import type {Batch} from './batches';
 export type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
 /** int32 [E] each: how many assignments an expert has. */
 type Loads = {chosen: Tensor1D; kept: Tensor1D};
-type Counted = Routing & {batch: Batch; earlierCalls: Loads | undefined};
+/** int32 [E+1] each, where the load of an expert is the difference of two entries: a sum of them is one of loads. */
+type Offsets = {chosen: Tensor1D; kept: Tensor1D};
+type Counted = Routing & {batch: Batch; earlierCalls: Offsets | undefined};
 
 /**
  * The load of all calls of the last batch. Only the ids of the last call are kept. They are counted when another call
@@ -37,7 +39,7 @@ export class BatchLoad {
   constructor(private readonly numExperts: number) {}
 
   add({chosenIds, keptIds}: Routing, batch: Batch): void {
-    const earlierCalls = this.last?.batch === batch ? this.loads() : undefined;
+    const earlierCalls = this.last?.batch === batch ? this.offsetsOf(this.last) : undefined;
     const next = {batch, chosenIds, keptIds, earlierCalls};
     tensorsOf(next).forEach((tensor) => keep(tensor));
     this.dispose();
@@ -49,10 +51,14 @@ export class BatchLoad {
     if (this.last == null) {
       return undefined;
     }
-    const {chosenIds, keptIds, earlierCalls} = this.last;
+    const {chosen, kept} = this.offsetsOf(this.last);
+    return {chosen: differencesOf(chosen), kept: differencesOf(kept)};
+  }
+
+  private offsetsOf({chosenIds, keptIds, earlierCalls}: Counted): Offsets {
     const countedWith = (ids: Tensor2D, earlier: Tensor1D | undefined): Tensor1D => {
-      const load = loadOf(ids, this.numExperts);
-      return earlier == null ? load : add(load, earlier);
+      const offsets = offsetsOf(ids, this.numExperts);
+      return earlier == null ? offsets : add(offsets, earlier);
     };
     const chosen = countedWith(chosenIds, earlierCalls?.chosen);
     const hasDropped = keptIds !== chosenIds || earlierCalls?.kept !== earlierCalls?.chosen;
@@ -76,8 +82,15 @@ const tensorsOf = ({chosenIds, keptIds, earlierCalls}: Counted): Tensor[] => [
 
 /** int32 [E]: how many assignments each expert has. */
 export function loadOf(topkIds: Tensor2D, numExperts: number): Tensor1D {
-  const {expertFirstTokenOffset} = moePermute(zeros([topkIds.shape[0], 1]), topkIds, numExperts);
-  return sub(slice(expertFirstTokenOffset, 1, numExperts), slice(expertFirstTokenOffset, 0, numExperts));
+  return differencesOf(offsetsOf(topkIds, numExperts));
+}
+
+const offsetsOf = (topkIds: Tensor2D, numExperts: number): Tensor1D =>
+  moePermute(zeros([topkIds.shape[0], 1]), topkIds, numExperts).expertFirstTokenOffset;
+
+function differencesOf(offsets: Tensor1D): Tensor1D {
+  const numExperts = offsets.size - 1;
+  return sub(slice(offsets, 1, numExperts), slice(offsets, 0, numExperts));
 }
 
 /** The entropy of the shares of a load, in nats; 0 of nothing. */
