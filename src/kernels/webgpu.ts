@@ -1,11 +1,8 @@
 /** The kernels of the webgpu backend, one for each name. */
 import type {MoeKernelName} from '../kernel_names';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
-import {
-  moeGroupedMatMulBackpropActivationWebGPU,
-  moeGroupedMatMulBackpropWeightsWebGPU,
-  moeGroupedMatMulWebGPU,
-} from './moe_grouped_mat_mul/webgpu';
+import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from './moe_grouped_mat_mul/webgpu';
+import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';

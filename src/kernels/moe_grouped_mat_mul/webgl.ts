@@ -17,6 +17,7 @@ import {
   MoeGroupedMatMulBackpropWeights,
 } from '../../kernel_names';
 import {ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
+import {CHAIN_TERMS, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {
   assertExact,
   assertFits,
@@ -266,17 +267,23 @@ export const moeGroupedMatMulBackpropWeightsWebGL = webglKernel(
     const out = runGlsl(backend, {
       name: 'MoeGroupedMatMulBackpropWeights',
       inputs: {a, b, offset: expertFirstTokenOffset},
-      uniforms: {numRows, numA, firstExpert},
+      uniforms: {numRows, numA, firstExpert, ...LONG_SUM_UNIFORMS},
       output: {shape: [numExperts * numA, numB], dtype: 'float32'},
       code: `
+        ${LONG_SUM_GLSL}
         void main() {
           ivec2 coords = getOutputCoords();
           int expert = coords.x / numA;
           int column = coords.x - expert * numA;
           int end = min(numRows, indexOf(getOffset(firstExpert + expert + 1)));
           float sum = 0.0;
-          for (int row = max(0, indexOf(getOffset(firstExpert + expert))); row < end; row++) {
-            sum += getA(row, column) * getB(row, coords.y);
+          float rest = 0.0;
+          for (int first = max(0, indexOf(getOffset(firstExpert + expert))); first < end; first += ${CHAIN_TERMS}) {
+            float chain = 0.0;
+            for (int row = first; row < min(first + ${CHAIN_TERMS}, end); row++) {
+              chain += getA(row, column) * getB(row, coords.y);
+            }
+            addChain(sum, rest, chain);
           }
           setOutput(sum);
         }`,

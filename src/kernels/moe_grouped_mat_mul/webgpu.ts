@@ -6,7 +6,7 @@
  *   MoeGroupedMatMul, few rows an expert    the same: a workgroup reads 32 columns of an expert's weights once, as fast
  *                                           as memory gives them, for up to 16 rows
  *   MoeGroupedMatMulBackpropActivation      1 launch: a thread an output
- *   MoeGroupedMatMulBackpropWeights         1 launch: tiles of 64 x 128, the rows of an expert being the terms
+ *   MoeGroupedMatMulBackpropWeights         1 launch: tiles of 64 x 64, in webgpu_outer_products.ts
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
@@ -14,7 +14,6 @@ import {
   MoeGroupedMatMul,
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
-  MoeGroupedMatMulBackpropWeights,
 } from '../../kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms, gateColumns} from '../shared/activations';
 import {
@@ -475,83 +474,5 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
           dz[up] = dy[i] * gatedDerivativeByUp(z[gate], z[up]);`)}`,
     });
     return [dz];
-  },
-);
-
-export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
-  MoeGroupedMatMulBackpropWeights,
-  (backend, {a, b, expertFirstTokenOffset}, {firstExpert, numExperts}) => {
-    const [numRows, numA] = a.shape;
-    const numB = b.shape[1];
-    assertBindable(backend, MoeGroupedMatMulBackpropWeights, {
-      'the rows': a.shape,
-      'the other rows': b.shape,
-      'the result': [numExperts, numA, numB],
-    });
-    const out = newTensor(backend, [numExperts, numA, numB], 'float32');
-    const quads: Quads = numA % 4 === 0 && numB % 4 === 0 ? 'vec4<f32>' : 'f32';
-    const numTilesA = Math.ceil(numA / TILE_ROWS);
-    const numTilesB = Math.ceil(numB / TILE_COLUMNS);
-    const reader = (name: string, size: string) => `
-      fn ${name}Quad(row : u32, column : u32, end : u32) -> vec4<f32> {
-        if (row >= end) { return vec4<f32>(); }
-        ${
-          quads === 'f32'
-            ? `let at = row * ${size};
-              let last = ${size} - 1;
-              return vec4(${[0, 1, 2, 3].map((j) => `${name}[at + min(column + ${j}, last)]`).join(', ')});`
-            : `return ${name}[(row * ${size} + min(column, ${size} - 4)) / 4];`
-        }
-      }`;
-    const write = (columnHalf: number) => {
-      const column = `(tileB * ${TILE_COLUMNS} + ${(columnHalf * TILE_COLUMNS) / 2} + 4 * tx)`;
-      return quads === 'f32'
-        ? [0, 1, 2, 3]
-            .map((j) => `
-              if (${column} + ${j} < uniforms.numB) {
-                out[outRow * uniforms.numB + ${column} + ${j}] = z${columnHalf}[${j}];
-              }`)
-            .join('\n')
-        : `if (${column} < uniforms.numB) { out[(outRow * uniforms.numB + ${column}) / 4] = z${columnHalf}; }`;
-    };
-    runWgsl(backend, {
-      name: 'MoeGroupedMatMulBackpropWeights',
-      buffers: [
-        // Of rank 3, which is no rank that runWgsl takes for the first.
-        {name: 'out', type: quads, access: 'read_write', tensor: {...out, shape: [numExperts * numA, numB]}},
-        {name: 'a', type: quads, access: 'read', tensor: a},
-        {name: 'b', type: quads, access: 'read', tensor: b},
-        {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: expertFirstTokenOffset},
-      ],
-      uniforms: {numRows, numA, numB, firstExpert, numExperts, numTilesA, numTilesB},
-      numWorkgroups: numExperts * numTilesA * numTilesB,
-      code: () => `
-        ${TILE_MEMORY}
-        ${reader('a', 'uniforms.numA')}
-        ${reader('b', 'uniforms.numB')}
-        ${entryPoint(`
-          let tileB = group % uniforms.numTilesB;
-          let tileA = group / uniforms.numTilesB % uniforms.numTilesA;
-          let expert = group / uniforms.numTilesB / uniforms.numTilesA;
-          if (expert >= uniforms.numExperts) { return; }
-          let numRows = i32(uniforms.numRows);
-          let offset = uniforms.firstExpert + expert;
-          let first = u32(clamp(expertFirstTokenOffset[offset], 0, numRows));
-          let end = max(first, u32(clamp(expertFirstTokenOffset[offset + 1], 0, numRows)));
-          let numHere = min(${TILE_ROWS}, uniforms.numA - tileA * ${TILE_ROWS});
-          ${tileProduct(
-            {read: 'across', quad: (column, term) => `aQuad(first + ${term}, tileA * ${TILE_ROWS} + ${column}, end)`},
-            {read: 'across', quad: (column, term) => `bQuad(first + ${term}, tileB * ${TILE_COLUMNS} + ${column}, end)`},
-            '(end - first)',
-            'numHere',
-            `
-            if (row < numHere) {
-              let outRow = expert * uniforms.numA + tileA * ${TILE_ROWS} + row;
-              ${write(0)}
-              ${write(1)}
-            }`,
-          )}`, TILE_THREADS)}`,
-    });
-    return [out];
   },
 );

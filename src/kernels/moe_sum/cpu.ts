@@ -1,15 +1,26 @@
-/** MoeSum on the host: out[t] = ((x[t,0] + x[t,1]) + x[t,2]) + … in float32, from +0. */
+/**
+ * MoeSum on the host: out[t] = ((x[t,0] + x[t,1]) + x[t,2]) + … from +0 in float32. More than 64 are summed in double,
+ * lest the error grow with their number.
+ */
 import {MoeSum} from '../../kernel_names';
 import {hostKernel} from '../shared/host_kernel';
+import {ONE_CHAIN_TERMS} from '../shared/long_sums';
 
 export const moeSumCpu = hostKernel(MoeSum, ({x}) => {
   const [numTokens, topk, hiddenSize] = x.shape;
   const out = new Float32Array(numTokens * hiddenSize);
-  for (let slot = 0; slot < numTokens * topk; slot++) {
-    const from = slot * hiddenSize;
-    const to = Math.floor(slot / topk) * hiddenSize;
-    for (let h = 0; h < hiddenSize; h++) {
-      out[to + h] += x.values[from + h];
+  const doubles = topk > ONE_CHAIN_TERMS ? new Float64Array(hiddenSize) : undefined;
+  for (let token = 0; token < numTokens; token++) {
+    const ofToken = out.subarray(token * hiddenSize, (token + 1) * hiddenSize);
+    const sums = doubles?.fill(0) ?? ofToken;
+    for (let k = 0; k < topk; k++) {
+      const from = (token * topk + k) * hiddenSize;
+      for (let h = 0; h < hiddenSize; h++) {
+        sums[h] += x.values[from + h];
+      }
+    }
+    if (doubles != null) {
+      ofToken.set(doubles);
     }
   }
   return [{values: out, shape: [numTokens, hiddenSize]}];

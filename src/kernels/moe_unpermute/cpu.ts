@@ -5,8 +5,9 @@
  *   MoeUnpermuteBackpropRows     dRows[r]   = sum over slots with inv[t,k] = r of w[t,k] * dy[t]
  *   MoeUnpermuteBackpropWeights  dW[t,k]    = rows[inv[t,k]] . dy[t]
  *
- * Sums run in slot order. A float32 product is exact in a double, so storing w*x + acc to a Float32Array
- * rounds once, as a fused multiply-add does.
+ * Sums run in slot order. A float32 product is exact in a double, so storing w*x + acc to a Float32Array rounds once,
+ * as a fused multiply-add does: so up to 64 slots of a token are summed. Of more than that, and for the gradients, sums
+ * are double, lest the error grow with the number of terms.
  */
 import {
   MoeUnpermute,
@@ -14,6 +15,7 @@ import {
   MoeUnpermuteBackpropWeights,
 } from '../../kernel_names';
 import {hostKernel, type HostArray} from '../shared/host_kernel';
+import {ONE_CHAIN_TERMS} from '../shared/long_sums';
 import {numReadableRows} from './slots';
 
 export const moeUnpermuteCpu = hostKernel(
@@ -24,12 +26,19 @@ export const moeUnpermuteCpu = hostKernel(
     const rows = permutedHiddenStates.values;
     const limit = numReadableRows(numRows, expertFirstTokenOffset.values);
     const out = new Float32Array(numTokens * hiddenSize);
-    for (let slot = 0; slot < numTokens * topk; slot++) {
-      const row = invPermutedIdx.values[slot];
-      if (row < 0 || row >= limit) {
-        continue;
+    const doubles = topk > ONE_CHAIN_TERMS ? new Float64Array(hiddenSize) : undefined;
+    for (let token = 0; token < numTokens; token++) {
+      const ofToken = out.subarray(token * hiddenSize, (token + 1) * hiddenSize);
+      const sums = doubles?.fill(0) ?? ofToken;
+      for (let slot = token * topk; slot < (token + 1) * topk; slot++) {
+        const row = invPermutedIdx.values[slot];
+        if (row >= 0 && row < limit) {
+          addScaledRow(sums, topkWeights.values[slot], rows, row);
+        }
       }
-      addScaledRow(out, Math.floor(slot / topk), topkWeights.values[slot], rows, row, hiddenSize);
+      if (doubles != null) {
+        ofToken.set(doubles);
+      }
     }
     return [{values: out, shape: [numTokens, hiddenSize]}];
   },
@@ -38,20 +47,50 @@ export const moeUnpermuteCpu = hostKernel(
 export const moeUnpermuteBackpropRowsCpu = hostKernel(
   MoeUnpermuteBackpropRows,
   ({dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
-    const [numTokens, topk] = topkWeights.shape;
+    const topk = topkWeights.shape[1];
     const hiddenSize = dy.shape[1];
-    const limit = numReadableRows(numRows, expertFirstTokenOffset.values);
     const dRows = new Float32Array(numRows * hiddenSize);
-    for (let slot = 0; slot < numTokens * topk; slot++) {
-      const row = invPermutedIdx.values[slot];
-      if (row < 0 || row >= limit) {
+    const limit = numReadableRows(numRows, expertFirstTokenOffset.values);
+    const {readers, firstReaders} = readersOfRows(invPermutedIdx.values, limit);
+    const sums = new Float64Array(hiddenSize);
+    for (let row = 0; row < limit; row++) {
+      if (firstReaders[row] === firstReaders[row + 1]) {
         continue;
       }
-      addScaledRow(dRows, row, topkWeights.values[slot], dy.values, Math.floor(slot / topk), hiddenSize);
+      sums.fill(0);
+      for (let i = firstReaders[row]; i < firstReaders[row + 1]; i++) {
+        const slot = readers[i];
+        addScaledRow(sums, topkWeights.values[slot], dy.values, Math.floor(slot / topk));
+      }
+      dRows.set(sums, row * hiddenSize);
     }
     return [{values: dRows, shape: [numRows, hiddenSize]}];
   },
 );
+
+/** The slots by the row that they read, in slot order in a row; a row's begin at its entry of firstReaders. */
+function readersOfRows(invPermutedIdx: HostArray, limit: number): {readers: Int32Array; firstReaders: Int32Array} {
+  const numRows = Math.max(0, limit);
+  const isRead = (row: number) => row >= 0 && row < numRows;
+  const firstReaders = new Int32Array(numRows + 1);
+  for (const row of invPermutedIdx) {
+    if (isRead(row)) {
+      firstReaders[row + 1]++;
+    }
+  }
+  for (let row = 0; row < numRows; row++) {
+    firstReaders[row + 1] += firstReaders[row];
+  }
+  const next = firstReaders.slice();
+  const readers = new Int32Array(firstReaders[numRows]);
+  for (let slot = 0; slot < invPermutedIdx.length; slot++) {
+    const row = invPermutedIdx[slot];
+    if (isRead(row)) {
+      readers[next[row]++] = slot;
+    }
+  }
+  return {readers, firstReaders};
+}
 
 export const moeUnpermuteBackpropWeightsCpu = hostKernel(
   MoeUnpermuteBackpropWeights,
@@ -72,18 +111,11 @@ export const moeUnpermuteBackpropWeightsCpu = hostKernel(
   },
 );
 
-function addScaledRow(
-  sums: Float32Array,
-  sumRow: number,
-  scale: number,
-  x: HostArray,
-  xRow: number,
-  rowSize: number,
-): void {
-  const to = sumRow * rowSize;
+function addScaledRow(sums: Float32Array | Float64Array, scale: number, x: HostArray, xRow: number): void {
+  const rowSize = sums.length;
   const from = xRow * rowSize;
   for (let h = 0; h < rowSize; h++) {
-    sums[to + h] += scale * x[from + h];
+    sums[h] += scale * x[from + h];
   }
 }
 

@@ -11,6 +11,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../kernel_names';
+import {CHAIN_TERMS, chainTermsOf, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {assertExact, assertFits, disposeAll, fillTensor, isPacked, runGlsl, webglKernel} from '../shared/webgl';
 import {assertSortFits, keyStarts, sortByKey} from '../shared/webgl_sort';
 
@@ -51,18 +52,26 @@ function unpermuteRows(backend: MathBackendWebGL, rows: TensorInfo, slots: Slots
     inputs: {rows, ...slots},
     uniforms: {
       topk: slots.topkWeights.shape[1],
+      chainTerms: chainTermsOf(slots.topkWeights.shape[1]),
       numRows: rows.shape[0],
       lastOffset: slots.expertFirstTokenOffset.shape[0] - 1,
+      ...LONG_SUM_UNIFORMS,
     },
     output: {shape, dtype: 'float32'},
     code: `
+      ${LONG_SUM_GLSL}
       ${ROW_OF_SLOT}
       void main() {
         ivec2 coords = getOutputCoords();
         float sum = 0.0;
-        for (int k = 0; k < topk; k++) {
-          int row = rowOfSlot(coords.x, k);
-          if (row >= 0) { sum += getTopkWeights(coords.x, k) * getRows(row, coords.y); }
+        float rest = 0.0;
+        for (int first = 0; first < topk; first += chainTerms) {
+          float chain = 0.0;
+          for (int k = first; k < min(first + chainTerms, topk); k++) {
+            int row = rowOfSlot(coords.x, k);
+            if (row >= 0) { chain += getTopkWeights(coords.x, k) * getRows(row, coords.y); }
+          }
+          addChain(sum, rest, chain);
         }
         setOutput(sum);
       }`,
@@ -97,10 +106,11 @@ function unpermutePackedRows(backend: MathBackendWebGL, rows: TensorInfo, slots:
   const sums = runGlsl(backend, {
     name: 'MoeUnpermute_packed',
     inputs: {rows, pairs},
-    uniforms: {topk, hiddenSize: shape[1]},
+    uniforms: {topk, chainTerms: chainTermsOf(topk), hiddenSize: shape[1], ...LONG_SUM_UNIFORMS},
     output: {shape, dtype: 'float32'},
     packed: 'inputs and output',
     code: `
+      ${LONG_SUM_GLSL}
       vec2 columnsOf(float row, int column) {
         int r = indexOf(row);
         vec4 texel = getRows(r, column);
@@ -109,10 +119,15 @@ function unpermutePackedRows(backend: MathBackendWebGL, rows: TensorInfo, slots:
       void main() {
         ivec2 coords = getOutputCoords();
         vec4 sum = vec4(0.0);
-        for (int k = 0; k < topk; k++) {
-          vec4 pair = getPairs(coords.x, 2 * k);
-          if (pair.x >= 0.0) { sum.xy += pair.y * columnsOf(pair.x, coords.y); }
-          if (pair.z >= 0.0) { sum.zw += pair.w * columnsOf(pair.z, coords.y); }
+        vec4 rest = vec4(0.0);
+        for (int first = 0; first < topk; first += chainTerms) {
+          vec4 chain = vec4(0.0);
+          for (int k = first; k < min(first + chainTerms, topk); k++) {
+            vec4 pair = getPairs(coords.x, 2 * k);
+            if (pair.x >= 0.0) { chain.xy += pair.y * columnsOf(pair.x, coords.y); }
+            if (pair.z >= 0.0) { chain.zw += pair.w * columnsOf(pair.z, coords.y); }
+          }
+          addChain(sum, rest, chain);
         }
         // tfjs's programs take what is past the last column for 0.
         if (coords.y + 1 >= hiddenSize) { sum.yw = vec2(0.0); }
@@ -158,17 +173,23 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
     const dRows = runGlsl(backend, {
       name: 'MoeUnpermuteBackpropRows',
       inputs: {dy, topkWeights, readers, firstReaders},
-      uniforms: {topk},
+      uniforms: {topk, ...LONG_SUM_UNIFORMS},
       output: {shape, dtype: 'float32'},
       code: `
+        ${LONG_SUM_GLSL}
         void main() {
           ivec2 coords = getOutputCoords();
           int end = indexOf(getFirstReaders(coords.x + 1));
           float sum = 0.0;
-          for (int reader = indexOf(getFirstReaders(coords.x)); reader < end; reader++) {
-            int slot = indexOf(getReaders(reader));
-            int token = slot / topk;
-            sum += getTopkWeights(token, imod(slot, topk)) * getDy(token, coords.y);
+          float rest = 0.0;
+          for (int first = indexOf(getFirstReaders(coords.x)); first < end; first += ${CHAIN_TERMS}) {
+            float chain = 0.0;
+            for (int reader = first; reader < min(first + ${CHAIN_TERMS}, end); reader++) {
+              int slot = indexOf(getReaders(reader));
+              int token = slot / topk;
+              chain += getTopkWeights(token, imod(slot, topk)) * getDy(token, coords.y);
+            }
+            addChain(sum, rest, chain);
           }
           setOutput(sum);
         }`,
@@ -178,7 +199,7 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
   },
 );
 
-/** Columns of a segment. Sums of sums are closer, too, than one long sum. */
+/** Columns of a segment. */
 const SEGMENT_SIZE = 64;
 /** Up to here a fragment takes a whole row. */
 const ONE_SEGMENT_COLUMNS = 128;
@@ -203,18 +224,30 @@ export const moeUnpermuteBackpropWeightsWebGL = webglKernel(
     const sums = runGlsl(backend, {
       name: 'MoeUnpermuteBackpropWeights',
       inputs: {dy, rows: permutedHiddenStates, invPermutedIdx, expertFirstTokenOffset},
-      uniforms: {topk, numRows, hiddenSize, segmentSize, lastOffset: expertFirstTokenOffset.shape[0] - 1},
+      uniforms: {
+        topk,
+        numRows,
+        hiddenSize,
+        segmentSize,
+        lastOffset: expertFirstTokenOffset.shape[0] - 1,
+        ...LONG_SUM_UNIFORMS,
+      },
       output: {shape: [numSlots, numSegments], dtype: 'float32'},
       code: `
+        ${LONG_SUM_GLSL}
         ${ROW_OF_SLOT}
         void main() {
           ivec2 slotAndSegment = getOutputCoords();
           int token = slotAndSegment.x / topk;
           int row = rowOfSlot(token, imod(slotAndSegment.x, topk));
-          int first = slotAndSegment.y * segmentSize;
+          int start = slotAndSegment.y * segmentSize;
+          int end = row >= 0 ? min(start + segmentSize, hiddenSize) : start;
           float sum = 0.0;
-          if (row >= 0) {
-            for (int h = first; h < min(first + segmentSize, hiddenSize); h++) { sum += getRows(row, h) * getDy(token, h); }
+          float rest = 0.0;
+          for (int first = start; first < end; first += ${CHAIN_TERMS}) {
+            float chain = 0.0;
+            for (int h = first; h < min(first + ${CHAIN_TERMS}, end); h++) { chain += getRows(row, h) * getDy(token, h); }
+            addChain(sum, rest, chain);
           }
           setOutput(sum);
         }`,
@@ -225,13 +258,18 @@ export const moeUnpermuteBackpropWeightsWebGL = webglKernel(
     const dWeights = runGlsl(backend, {
       name: 'MoeUnpermuteSumSegments',
       inputs: {sums},
-      uniforms: {topk, numSegments},
+      uniforms: {topk, numSegments, ...LONG_SUM_UNIFORMS},
       output: {shape: [numTokens, topk], dtype: 'float32'},
       code: `
+        ${LONG_SUM_GLSL}
         void main() {
           ivec2 coords = getOutputCoords();
           float sum = 0.0;
-          for (int segment = 0; segment < numSegments; segment++) { sum += getSums(coords.x * topk + coords.y, segment); }
+          float rest = 0.0;
+          // Each is a chain of sums already.
+          for (int segment = 0; segment < numSegments; segment++) {
+            addChain(sum, rest, getSums(coords.x * topk + coords.y, segment));
+          }
           setOutput(sum);
         }`,
     });

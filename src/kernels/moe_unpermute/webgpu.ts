@@ -4,14 +4,15 @@
  *
  *   MoeUnpermute                 1 launch: a thread takes a few columns of a token, reads them in each slot's row,
  *                                and adds. (T*K + T)*H*4 bytes.
- *   MoeUnpermuteBackpropRows     3 launches: the first and last slot that read each row and how many do, by integer
- *                                atomics; then a workgroup takes rows. A row that more than two slots read is summed
- *                                by looking through all between; moePermute makes no row that two read.
+ *   MoeUnpermuteBackpropRows     4 launches: the slots that read a row become a list, by integer atomics; its order,
+ *                                which varies, becomes that of the slots; then a workgroup takes rows. moePermute
+ *                                makes no row that two slots read.
  *   MoeUnpermuteBackpropWeights  1 launch: a workgroup takes a slot, its threads the columns.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../kernel_names';
+import {CHAIN_TERMS, LONG_SUM_UNIFORMS, longSumWgsl, ONE_CHAIN_TERMS} from '../shared/long_sums';
 import {
   assertBindable,
   chunkOf,
@@ -57,6 +58,34 @@ function addSlots(count: number): string {
         if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`)}`;
 }
 
+/** WGSL: adds all slots of a token to `sum`. */
+function addAllSlots(topk: number): string {
+  if (topk <= ONE_CHAIN_TERMS) {
+    return `
+          var k = 0u;
+          for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
+            ${addSlots(SLOTS_AT_ONCE)}
+          }
+          ${addSlots(topk % SLOTS_AT_ONCE)}`;
+  }
+  return `
+          var total = LongSum();
+          var k = 0u;
+          while (k < TOPK) {
+            sum = Chunk();
+            let end = min(k + ${CHAIN_TERMS}, TOPK);
+            for (; k + ${SLOTS_AT_ONCE} <= end; k += ${SLOTS_AT_ONCE}) {
+              ${addSlots(SLOTS_AT_ONCE)}
+            }
+            if (k < end) {
+              ${addSlots(topk % SLOTS_AT_ONCE)}
+              k = end;
+            }
+            total = addChain(total, sum);
+          }
+          sum = total.value;`;
+}
+
 export const moeUnpermuteWebGPU = webgpuKernel(
   MoeUnpermute,
   (backend, {permutedHiddenStates, topkWeights, invPermutedIdx, expertFirstTokenOffset}) => {
@@ -85,11 +114,13 @@ export const moeUnpermuteWebGPU = webgpuKernel(
         numRows,
         rowChunks,
         lastOffset: expertFirstTokenOffset.shape[0] - 1,
+        ...LONG_SUM_UNIFORMS,
       },
       constants: {TOPK: topk},
       numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
       code: () => `
         alias Chunk = ${type};
+        ${longSumWgsl(type)}
         ${readableRows}
         ${entryPoint(`
           let i = group * ${WORKGROUP_SIZE} + thread;
@@ -99,11 +130,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
           let limit = numReadableRows();
           let firstSlot = token * TOPK;
           var sum = Chunk();
-          var k = 0u;
-          for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
-            ${addSlots(SLOTS_AT_ONCE)}
-          }
-          ${addSlots(topk % SLOTS_AT_ONCE)}
+          ${addAllSlots(topk)}
           out[i] = sum;`)}`,
     });
     return [out];
@@ -111,9 +138,15 @@ export const moeUnpermuteWebGPU = webgpuKernel(
 );
 
 const NO_SLOT = '0x7fffffffi';
+/** Of each row, the first slot that reads it, how many do, and one that begins a list of them. */
 const READER_FIELDS = 3;
 /** WGSL: where the record of `row` begins. */
 const READER = `${READER_FIELDS} * row`;
+
+/** Readers of a row whose tokens are read before the first is added. */
+const READERS_AT_ONCE = 8;
+const forEachReader = (statement: (u: number) => string) =>
+  Array.from({length: READERS_AT_ONCE}, (_, u) => statement(u)).join('');
 
 export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
   MoeUnpermuteBackpropRows,
@@ -130,7 +163,8 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
     if (numRows === 0) {
       return [dRows];
     }
-    const readers = countReaders(backend, invPermutedIdx, expertFirstTokenOffset, numTokens * topk, numRows);
+    const numSlots = numTokens * topk;
+    const {readers, nextReaders} = readersOfRows(backend, invPermutedIdx, expertFirstTokenOffset, numSlots, numRows);
     const {type, rowChunks} = chunkOf(hiddenSize);
     const rowsPerWorkgroup = Math.max(1, Math.floor(WORKGROUP_SIZE / Math.min(WORKGROUP_SIZE, rowChunks)));
     runWgsl(backend, {
@@ -139,49 +173,63 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
         {name: 'dRows', type, access: 'read_write', tensor: dRows},
         {name: 'dy', type, access: 'read', tensor: dy},
         {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
-        {name: 'invPermutedIdx', type: 'i32', access: 'read', tensor: invPermutedIdx},
         {name: 'readers', type: 'i32', access: 'read', tensor: readers},
+        {name: 'nextReaders', type: 'u32', access: 'read', tensor: nextReaders},
       ],
-      uniforms: {topk, numRows, rowChunks, rowsPerWorkgroup},
+      uniforms: {topk, numRows, rowChunks, rowsPerWorkgroup, ...LONG_SUM_UNIFORMS},
       numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
       code: () => `
         alias Chunk = ${type};
-        fn addSlot(sum : Chunk, slot : u32, c : u32) -> Chunk {
+        ${longSumWgsl(type)}
+        fn addReader(sum : Chunk, slot : u32, c : u32) -> Chunk {
           return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
         }
         ${entryPoint(`
           let lanes = ${WORKGROUP_SIZE}u / uniforms.rowsPerWorkgroup;
           let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
           if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
-          let firstSlot = u32(readers[${READER}]);
-          let lastSlot = u32(readers[${READER} + 1]);
-          let numReaders = readers[${READER} + 2];
+          let firstReader = u32(readers[${READER}]);
+          let numReaders = u32(readers[${READER} + 1]);
           for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
-            var sum = Chunk();
-            if (numReaders > 0) { sum = addSlot(sum, firstSlot, c); }
-            if (numReaders > 2) {
-              for (var slot = firstSlot + 1; slot < lastSlot; slot++) {
-                if (invPermutedIdx[slot] == i32(row)) { sum = addSlot(sum, slot, c); }
+            var sum = LongSum();
+            if (numReaders == 1) { sum.value = addReader(Chunk(), firstReader, c); }
+            var reader = firstReader;
+            for (var first = 0u; numReaders > 1 && first < numReaders; first += ${CHAIN_TERMS}) {
+              var chain = Chunk();
+              for (var i = first; i < min(first + ${CHAIN_TERMS}, numReaders); i += ${READERS_AT_ONCE}) {
+                // Those past the last are the last again, which is not used.
+                ${forEachReader((u) => `
+                let reader${u} = reader;
+                reader = select(reader, nextReaders[reader], i + ${u + 1} < numReaders);`)}
+                ${forEachReader((u) => `
+                chain = select(chain, addReader(chain, reader${u}, c), i + ${u} < numReaders);`)}
               }
+              sum = addChain(sum, chain);
             }
-            if (numReaders > 1) { sum = addSlot(sum, lastSlot, c); }
-            dRows[row * uniforms.rowChunks + c] = sum;
+            dRows[row * uniforms.rowChunks + c] = sum.value;
           }`)}`,
     });
-    disposeAll(backend, [readers]);
+    disposeAll(backend, [readers, nextReaders]);
     return [dRows];
   },
 );
 
-/** int32 [R * 3]: of each row, the first slot that reads it, the last, and how many do. */
-function countReaders(
+type Readers = {
+  /** int32 [R * 3]: of each row, the first slot that reads it, how many do, and what no longer counts. */
+  readers: TensorInfo;
+  /** int32 [N]: of each slot, the next one that reads the same row, where there is one. */
+  nextReaders: TensorInfo;
+};
+
+function readersOfRows(
   backend: WebGPUBackend,
   invPermutedIdx: TensorInfo,
   expertFirstTokenOffset: TensorInfo,
   numSlots: number,
   numRows: number,
-): TensorInfo {
+): Readers {
   const readers = newTensor(backend, [numRows * READER_FIELDS], 'int32');
+  const nextReaders = newTensor(backend, [numSlots], 'int32');
   const buffer: StorageBinding = {name: 'readers', type: 'atomic<i32>', access: 'read_write', tensor: readers};
   runWgsl(backend, {
     name: 'MoeUnpermuteClearReaders',
@@ -192,26 +240,62 @@ function countReaders(
       let row = group * ${WORKGROUP_SIZE} + thread;
       if (row >= uniforms.numRows) { return; }
       atomicStore(&readers[${READER}], ${NO_SLOT});
-      atomicStore(&readers[${READER} + 1], 0);
-      atomicStore(&readers[${READER} + 2], 0);`)}`,
+      atomicStore(&readers[${READER} + 1], 0);`)}`,
   });
-  if (numSlots > 0) {
-    runWgsl(backend, {
-      name: 'MoeUnpermuteCountReaders',
-      buffers: [buffer, ...slotBuffers(invPermutedIdx, expertFirstTokenOffset)],
-      uniforms: {numSlots, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1},
-      numWorkgroups: Math.ceil(numSlots / WORKGROUP_SIZE),
-      code: () => `${readableRows} ${entryPoint(`
-        let slot = group * ${WORKGROUP_SIZE} + thread;
-        if (slot >= uniforms.numSlots) { return; }
-        let row = invPermutedIdx[slot];
-        if (row >= numReadableRows()) { return; }
-        atomicMin(&readers[${READER}], i32(slot));
-        atomicMax(&readers[${READER} + 1], i32(slot));
-        atomicAdd(&readers[${READER} + 2], 1);`)}`,
-    });
+  if (numSlots === 0) {
+    return {readers, nextReaders};
   }
-  return readers;
+  const listed = newTensor(backend, [numSlots], 'int32');
+  const uniforms = {numSlots, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1};
+  const slots = slotBuffers(invPermutedIdx, expertFirstTokenOffset);
+  const numWorkgroups = Math.ceil(numSlots / WORKGROUP_SIZE);
+  runWgsl(backend, {
+    name: 'MoeUnpermuteListReaders',
+    buffers: [buffer, {name: 'listed', type: 'i32', access: 'read_write', tensor: listed}, ...slots],
+    uniforms,
+    numWorkgroups,
+    code: () => `${readableRows} ${entryPoint(`
+      let slot = group * ${WORKGROUP_SIZE} + thread;
+      if (slot >= uniforms.numSlots) { return; }
+      let row = invPermutedIdx[slot];
+      if (row >= numReadableRows()) { return; }
+      atomicMin(&readers[${READER}], i32(slot));
+      atomicAdd(&readers[${READER} + 1], 1);
+      listed[slot] = atomicExchange(&readers[${READER} + 2], i32(slot));`)}`,
+  });
+  runWgsl(backend, {
+    name: 'MoeUnpermuteOrderReaders',
+    buffers: [
+      {name: 'nextReaders', type: 'u32', access: 'read_write', tensor: nextReaders},
+      {name: 'readers', type: 'u32', access: 'read', tensor: readers},
+      {name: 'listed', type: 'u32', access: 'read', tensor: listed},
+      ...slots,
+    ],
+    uniforms,
+    numWorkgroups,
+    // Of n readers a list is n long, and from one to the next it is N/n slots on average: the shorter way is taken.
+    code: () => `${readableRows} ${entryPoint(`
+      let slot = group * ${WORKGROUP_SIZE} + thread;
+      if (slot >= uniforms.numSlots) { return; }
+      let row = invPermutedIdx[slot];
+      if (row >= numReadableRows()) { return; }
+      let numReaders = readers[${READER} + 1];
+      if (numReaders == 1) { return; }
+      var next = uniforms.numSlots;
+      if (numReaders <= uniforms.numSlots / numReaders) {
+        var other = readers[${READER} + 2];
+        for (var i = 1u; i <= numReaders; i++) {
+          if (other > slot) { next = min(next, other); }
+          if (i < numReaders) { other = listed[other]; }
+        }
+      } else {
+        next = slot + 1;
+        while (next < uniforms.numSlots && invPermutedIdx[next] != row) { next++; }
+      }
+      nextReaders[slot] = next;`)}`,
+  });
+  disposeAll(backend, [listed]);
+  return {readers, nextReaders};
 }
 
 const DOT_THREADS = 64;
@@ -239,24 +323,38 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
         {name: 'rows', type, access: 'read', tensor: permutedHiddenStates},
         ...slotBuffers(invPermutedIdx, expertFirstTokenOffset),
       ],
-      uniforms: {numSlots: numTokens * topk, topk, numRows, rowChunks, lastOffset: expertFirstTokenOffset.shape[0] - 1},
+      uniforms: {
+        numSlots: numTokens * topk,
+        topk,
+        numRows,
+        rowChunks,
+        lastOffset: expertFirstTokenOffset.shape[0] - 1,
+        ...LONG_SUM_UNIFORMS,
+      },
       numWorkgroups: numTokens * topk,
       code: () => `
         alias Chunk = ${type};
         var<workgroup> sums : array<f32, ${DOT_THREADS}>;
+        ${longSumWgsl(type)}
         ${readableRows}
         ${entryPoint(
           `
           if (group >= uniforms.numSlots) { return; }
           let row = invPermutedIdx[group];
-          var products = Chunk();
+          var products = LongSum();
           if (row < numReadableRows()) {
             let dyRow = group / uniforms.topk;
-            for (var c = thread; c < uniforms.rowChunks; c += ${DOT_THREADS}) {
-              products += rows[row * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
+            var c = thread;
+            while (c < uniforms.rowChunks) {
+              var chain = Chunk();
+              let end = min(uniforms.rowChunks, c + ${CHAIN_TERMS * DOT_THREADS});
+              for (; c < end; c += ${DOT_THREADS}) {
+                chain += rows[row * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
+              }
+              products = addChain(products, chain);
             }
           }
-          sums[thread] = ${type === 'f32' ? 'products' : 'dot(products, Chunk(1))'};
+          sums[thread] = ${type === 'f32' ? 'products.value' : 'dot(products.value, Chunk(1))'};
           for (var width = ${DOT_THREADS / 2}u; width > 0; width /= 2) {
             workgroupBarrier();
             if (thread < width) { sums[thread] += sums[thread + width]; }
