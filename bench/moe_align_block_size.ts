@@ -1,4 +1,5 @@
 /** moeAlignBlockSize beside the counts alone, the first step of any composition of core ops. */
+import {alignSizes} from '../src/kernel_shapes';
 import * as tf from '../src/tf';
 import {randomIds} from './inputs';
 import type {Benchmark} from './harness';
@@ -7,8 +8,9 @@ import {BLOCK_SIZE} from './shapes';
 export const moeAlignBlockSizeBenchmark: Benchmark = {
   // At least: every id read once, every sorted id and label written once.
   numBytes: ({T, K, E}) => {
-    const numSortedIds = T * K + E * (BLOCK_SIZE - 1);
-    return 4 * (T * K + numSortedIds + Math.ceil(numSortedIds / BLOCK_SIZE));
+    const sizes = {blockSize: BLOCK_SIZE, numExperts: E, padSortedIds: false};
+    const {numAssignments, numSortedIds, numBlocks} = alignSizes([T, K], sizes);
+    return 4 * (numAssignments + numSortedIds + numBlocks);
   },
 
   contenders: ({T, K, E}) => {

@@ -5,6 +5,7 @@
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
+import {endedByDeviceErrors} from './device_errors';
 import type {GpuTimer} from './gpu_timer';
 import {
   assertSameOutputs,
@@ -63,7 +64,7 @@ export async function checkOps(
   for (const {shape} of shapes) {
     for (const op of ops) {
       await resetBackend();
-      await checkAgainstCpu(benchmarks[op], shape, backend);
+      await endedByDeviceErrors(() => checkAgainstCpu(benchmarks[op], shape, backend));
       print(`${op} on ${backend}: equal to the cpu backend at ${JSON.stringify(shape)}`);
     }
   }
@@ -90,7 +91,8 @@ export async function runBenchmarks(options: BenchOptions, print: (line: string)
   for (const {layer, shape} of options.shapes) {
     for (const op of options.ops) {
       await options.resetBackend();
-      rows.push(await runBenchmark(op, layer, shape, options, makeGpuTimer(!options.wallTimeOnly), print));
+      const timer = makeGpuTimer(!options.wallTimeOnly);
+      rows.push(await endedByDeviceErrors(() => runBenchmark(op, layer, shape, options, timer, print)));
     }
   }
   return rows;

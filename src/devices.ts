@@ -1,5 +1,5 @@
 /** What the devices of backends are able to do: whether they are lost, and how much of a buffer they bind. */
-import type {KernelBackend} from '@tensorflow/tfjs-core';
+import {type KernelBackend, util} from '@tensorflow/tfjs-core';
 
 /** tfjs's WebGL context, by the members that tell it apart. */
 type Gpgpu = {gl: WebGLRenderingContext; vertexBuffer?: WebGLBuffer};
@@ -46,8 +46,23 @@ export function lostDeviceOf(backend: KernelBackend): 'WebGL context' | 'WebGPU 
   return device?.lost != null && lost.has(device) ? 'WebGPU device' : undefined;
 }
 
-/** Bytes of a buffer that the device of a backend binds, if that has a limit. */
-export function maxBindingBytesOf(backend: KernelBackend): number {
+/**
+ * Asserts that the device of a backend, if it has such a limit, binds each tensor whole: past it a device drops all
+ * work of a batch, and nothing throws. Tensors are given by name, with their shapes.
+ */
+export function assertBindable(backend: KernelBackend, opName: string, tensors: Record<string, number[]>): void {
   const limits = (backend as KernelBackend & Devices).device?.limits;
-  return limits == null ? Infinity : Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  if (limits == null) {
+    return;
+  }
+  const limit = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  for (const [name, shape] of Object.entries(tensors)) {
+    const numBytes = 4 * util.sizeFromShape(shape);
+    util.assert(
+      numBytes <= limit,
+      () =>
+        `Error in ${opName}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} in one ` +
+        'buffer (maxStorageBufferBindingSize).',
+    );
+  }
 }

@@ -9,9 +9,12 @@ export function roundUp(count: number, blockSize: number): number {
   return Math.ceil(count / blockSize) * blockSize;
 }
 
-/** N + E*(B-1): enough rows for any routing when each expert's share is padded to a multiple of B. */
+/**
+ * min(N + E*(B-1), N*B): enough rows for any routing when each expert's share is padded to a multiple of B. Of few
+ * assignments each has at most a block to itself.
+ */
 export function paddedRowsBound(numAssignments: number, numExperts: number, blockSize: number): number {
-  return numAssignments + numExperts * (blockSize - 1);
+  return numAssignments + Math.min(numAssignments, numExperts) * (blockSize - 1);
 }
 
 /** N, S and G of MoeAlignBlockSize. */

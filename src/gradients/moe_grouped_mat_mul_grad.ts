@@ -9,7 +9,7 @@
  * The two matmuls are linear in both of their factors and each other's gradients, and the first has a gradient of its
  * own: there are derivatives of any order. dy of a row of no expert is never read by the last three.
  */
-import {type GradConfig, ones, pad, reshape, type Tensor, type Tensor3D, tidy} from '@tensorflow/tfjs-core';
+import {type GradConfig, ones, reshape, slice, type Tensor, tidy} from '@tensorflow/tfjs-core';
 import {
   type MoeActivationAttrs,
   MoeGroupedMatMul,
@@ -85,15 +85,12 @@ export const moeGroupedMatMulBackpropWeightsGradConfig: GradConfig = {
   gradFunc: (dOut, saved, attrs) => {
     const [a, b, offset] = saved as Tensor[];
     const {firstExpert, numExperts} = attrs as unknown as MoeGroupedMatMulBackpropWeightsAttrs;
-    const after = offset.size - 1 - firstExpert - numExperts;
-    // Of a part of the experts: the others' are 0.
-    const ofAll = () =>
-      firstExpert === 0 && after === 0
-        ? (dOut as Tensor)
-        : pad(dOut as Tensor3D, [[firstExpert, after], [0, 0], [0, 0]]);
+    // Of a part of the experts: rows of the others are rows of no expert.
+    const isPart = numExperts + 1 < offset.size;
+    const ofPart = () => (isPart ? slice(offset, firstExpert, numExperts + 1) : offset);
     return {
-      a: () => product(b, [ofAll()], offset, 'outIn'),
-      b: () => product(a, [ofAll()], offset, 'inOut'),
+      a: () => product(b, [dOut as Tensor], ofPart(), 'outIn'),
+      b: () => product(a, [dOut as Tensor], ofPart(), 'inOut'),
       expertFirstTokenOffset: zerosFor(offset.shape),
     };
   },

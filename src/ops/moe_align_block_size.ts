@@ -62,8 +62,8 @@ function moeAlignBlockSize_(
  * @param options.padSortedIds  Round S up to a multiple of B. Default false.
  * @param options.ignoreInvalidExperts  Apply the map before sorting, drop what it sends outside 0..E-1, and
  *     label unused blocks -1. Default false: unused blocks are labelled as expert 0.
- * @returns `sortedTokenIds` int32 [S], S = N + E*(B-1): assignment ids, expert by expert, ascending within an
- *     expert; N where there is none. `expertIds` int32 [ceil(S/B)]: the expert of each block.
+ * @returns `sortedTokenIds` int32 [S], S = min(N + E*(B-1), N*B): assignment ids, expert by expert, ascending within
+ *     an expert; N where there is none. `expertIds` int32 [ceil(S/B)]: the expert of each block.
  *     `numTokensPostPad` int32 [1]: how many leading entries of `sortedTokenIds` are in blocks of an expert.
  *
  * No gradient: every output is an index. Sizes depend on shapes only; nothing is read back.

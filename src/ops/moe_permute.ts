@@ -130,7 +130,7 @@ function moePermute_(
  * @param options.out  A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op
  *     has succeeded. It shares the result's data, so it saves no memory; gradients flow through the returned
  *     tensor, and the variable read elsewhere is a leaf. It may also be an input.
- * @returns with R = N, or N + E*(B-1) rounded up to a multiple of B:
+ * @returns with R = N, or aligned min(N + E*(B-1), N*B) rounded up to a multiple of B:
  *     `permutedHiddenStates` [R, H]: rows of no assignment are 0.
  *     `expertFirstTokenOffset` int32 [L+1]: the first row of each local expert; the last value is the number
  *     of rows in use.

@@ -85,7 +85,7 @@ function moePermuteBlockAligned_(
  * @param options.expertMap  int32 [E]: translates the labels in `expertIds`; assignments to experts that are
  *     not local keep their rows.
  * @param options.a1qScale  As in moePermute.
- * @returns with S = N + E*(B-1) rounded up to a multiple of B:
+ * @returns with S = min(N + E*(B-1), N*B) rounded up to a multiple of B:
  *     `permutedHiddenStates` [S, H]: padding rows are copies of the last token.
  *     `sortedTokenIds` int32 [S]: the assignment of each row, N-1 for padding.
  *     `expertIds` int32 [S]: the expert of each row; expert 0's label for rows past the last block.

@@ -4,8 +4,8 @@ import {MoePermute, MoeUnpermute} from '../kernel_names';
 
 /**
  * Whether moePermute and moeUnpermute run on a backend: it is running, their kernels are registered for it, and its
- * device has what they need: it is not lost, and on a WebGL backend of any name it has WebGL 2. A WebGL context that was
- * lost and restored is lost to the backend that used it.
+ * device has what they need: it is not lost, and on a WebGL backend of any name it has WebGL 2. A WebGL context that
+ * was lost and restored is lost to the backend that used it.
  *
  * ```js
  * await tf.ready();

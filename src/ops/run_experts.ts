@@ -1,6 +1,7 @@
 /** What fusedExperts and fusedMoe compute, once their arguments are converted. */
 import {
   add,
+  backend,
   concat,
   engine,
   expandDims,
@@ -13,6 +14,7 @@ import {
   type Tensor2D,
   tidy,
 } from '@tensorflow/tfjs-core';
+import {assertBindable} from '../devices';
 import {
   type MoeActivationAttrs,
   MoeGroupedMatMul,
@@ -60,6 +62,8 @@ export function runExperts(
   const [numTokens, topk] = topkIds.shape;
   const {shared} = experts;
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
+  // Core ops cut them into chunks and join the results.
+  assertBindable(backend(), opName, {hiddenStates: x.shape, topkIds: topkIds.shape});
   const chunkSizeOf = (rowsPerToken: number, {intermediateSize}: FeedForward) => {
     // A gradient computes gates and ups once more, from before the activation.
     const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;

@@ -121,10 +121,24 @@ describeWithFlags('edge values', ALL_ENVS, () => {
     });
     expect(result.invPermutedIdx.shape).toEqual([0]);
     await expectInts(result.expertFirstTokenOffset, [0, 0, 0], 'offsets');
-    await expectInts(result.permutedIdx, repeat(0, 8), 'permutedIdx');
-    await expectInts(result.mIndices, repeat(77, 8), 'mIndices');
-    await expectFloats(result.permutedHiddenStates, repeat(0, 24), 'rows');
-    await expectFloats(result.a1qScale!, repeat(0, 40), 'a1qScale');
+    expect(result.permutedHiddenStates.shape).toEqual([0, 3]);
+    expect(result.a1qScale!.shape).toEqual([0, 5]);
+    await expectInts(result.permutedIdx, [], 'permutedIdx');
+    await expectInts(result.mIndices, [], 'mIndices');
+  });
+
+  it('few assignments among many experts take a block each, at most', async () => {
+    const permuted = tf.moePermute(tf.ones([1, 3]), [[5, 200, 5]], 256, {alignBlockSize: 4, fillInvalidExpert: 77});
+    expect(permuted.permutedHiddenStates.shape).toEqual([12, 3]);
+    await expectInts(permuted.permutedIdx, [0, 2, 3, 3, 1, ...repeat(3, 7)], 'permutedIdx');
+    await expectInts(permuted.mIndices, [...repeat(5, 4), ...repeat(200, 4), ...repeat(77, 4)], 'mIndices');
+    await expectAlign(tf.moeAlignBlockSize([[5, 200, 5]], 4, 256, {padSortedIds: true}), {
+      sorted: [0, 2, 3, 3, 1, ...repeat(3, 7)],
+      expertIds: [5, 200, 0],
+      post: 8,
+    });
+    const blocks = tf.moePermuteBlockAligned(tf.ones([1, 3]), [[5, 200, 5]], 256, 4);
+    await expectInts(blocks.sortedTokenIds, [0, 2, 2, 2, 1, ...repeat(2, 7)], 'sortedTokenIds');
   });
 
   it('moeAlignBlockSize with bad ids', async () => {
@@ -161,7 +175,7 @@ describeWithFlags('edge values', ALL_ENVS, () => {
 
   it('moeAlignBlockSize without tokens', async () => {
     const none = tf.zeros<tf.Rank.R2>([0, 2], 'int32');
-    await expectAlign(tf.moeAlignBlockSize(none, 4, 2), {sorted: repeat(0, 6), expertIds: [0, 0], post: 0});
+    await expectAlign(tf.moeAlignBlockSize(none, 4, 2), {sorted: [], expertIds: [], post: 0});
     await expectAlign(tf.moeAlignBlockSize(none, 1, 2), {sorted: [], expertIds: [], post: 0});
   });
 

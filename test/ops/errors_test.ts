@@ -54,7 +54,7 @@ const permuteErrors: ErrorCase[] = [
   ['numLocalExperts 0', () => tf.moePermute(x(), ids(), 2, {numLocalExperts: 0, expertMap: [0, 1]}), 'Error in moePermute: numLocalExperts must be a positive integer, but is 0.'],
   ['alignBlockSize 0', () => tf.moePermute(x(), ids(), 4, {alignBlockSize: 0}), 'Error in moePermute: alignBlockSize must be a positive integer, but is 0.'],
   ['fillInvalidExpert 0.5', () => tf.moePermute(x(), ids(), 4, {fillInvalidExpert: 0.5}), 'Error in moePermute: fillInvalidExpert must be an integer that fits int32, but is 0.5.'],
-  ['too many rows', () => tf.moePermute(x(), ids(), 2 ** 20, {alignBlockSize: 2 ** 12}), 'Error in moePermute: the number of permuted rows must be at most 2147483647, but is 4293922816.'],
+  ['too many rows', () => tf.moePermute(x(), ids(), 4, {alignBlockSize: 2 ** 29}), 'Error in moePermute: the number of permuted rows must be at most 2147483647, but is 2684354560.'],
   ['a1qScale rows', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([2, 1])}), 'Error in moePermute: a1qScale must have as many rows as hiddenStates (T = 3), or 1, but has 2.'],
   ['a1qScale empty', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([3, 0])}), 'Error in moePermute: a1qScale must not be empty, but is [3,0].'],
   ['a1qScale bool', () => tf.moePermute(x(), ids(), 4, {a1qScale: tf.zeros([3, 1], 'bool')}), "Argument 'a1qScale' passed to 'moePermute' must be float32 or int32 tensor, but got bool tensor"],
@@ -73,7 +73,7 @@ const alignErrors: ErrorCase[] = [
   ['padSortedIds a number', () => tf.moeAlignBlockSize(ids(), 4, 4, {padSortedIds: untyped(1)}), 'Error in moeAlignBlockSize: padSortedIds must be a boolean, but is 1.'],
   ['ignoreInvalidExperts a string', () => tf.moeAlignBlockSize(ids(), 4, 4, {ignoreInvalidExperts: untyped('no')}), "Error in moeAlignBlockSize: ignoreInvalidExperts must be a boolean, but is the string 'no'."],
   ['an unknown option', () => tf.moeAlignBlockSize(ids(), 4, 4, untyped({pad: true})), "Error in moeAlignBlockSize: unknown option 'pad'. The options are expertMap, padSortedIds, ignoreInvalidExperts."],
-  ['too many ids', () => tf.moeAlignBlockSize(ids(), 2 ** 20, 2 ** 12), 'Error in moeAlignBlockSize: the length of sortedTokenIds must be at most 2147483647, but is 4294963206.'],
+  ['too many ids', () => tf.moeAlignBlockSize(ids(), 2 ** 29, 4), 'Error in moeAlignBlockSize: the length of sortedTokenIds must be at most 2147483647, but is 2147483650.'],
 ];
 
 const blockAlignedErrors: ErrorCase[] = [
@@ -81,7 +81,7 @@ const blockAlignedErrors: ErrorCase[] = [
   ['topkIds rows', () => tf.moePermuteBlockAligned(x(), [[0]], 4, 4), 'Error in moePermuteBlockAligned: topkIds must have as many rows as hiddenStates (T = 3), but has 1.'],
   ['blockSize absent', () => tf.moePermuteBlockAligned(x(), ids(), 4, untyped(null)), 'Error in moePermuteBlockAligned: blockSize must be a positive integer, but is null.'],
   ['an unknown option', () => tf.moePermuteBlockAligned(x(), ids(), 4, 4, untyped({out: 1})), "Error in moePermuteBlockAligned: unknown option 'out'. The options are a1qScale, expertMap."],
-  ['too many rows', () => tf.moePermuteBlockAligned(x(), ids(), 2 ** 20, 2 ** 12), 'Error in moePermuteBlockAligned: the number of permuted rows must be at most 2147483647, but is 4293922816.'],
+  ['too many rows', () => tf.moePermuteBlockAligned(x(), ids(), 4, 2 ** 29), 'Error in moePermuteBlockAligned: the number of permuted rows must be at most 2147483647, but is 2684354560.'],
 ];
 
 const weights = () => tf.zeros<tf.Rank.R2>([3, 2]);

@@ -13,6 +13,11 @@ const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
 const ceilTo = (count: number, block: number) => Math.ceil(count / block) * block;
 const isExpert = (id: number, numExperts: number) => id >= 0 && id < numExperts;
 
+/** The most rows that any routing takes: all assignments of different experts, or all experts with one row to spare. */
+function maxPaddedRows(numAssignments: number, numExperts: number, block: number): number {
+  return Math.min(numAssignments + numExperts * (block - 1), numAssignments * block);
+}
+
 /** Assignments with their sort keys, in sorted order. */
 function sortedAssignments({ids, numExperts, numLocalExperts, expertMap}: Routing) {
   const numLocal = numLocalExperts ?? numExperts;
@@ -45,7 +50,7 @@ export function naivePermute(
   const {ids, topk, numExperts, alignBlockSize: block, fillInvalidExpert = -1} = routing;
   const numLocal = routing.numLocalExperts ?? numExperts;
   const numAssignments = ids.length * topk;
-  const numRows = block == null ? numAssignments : ceilTo(numAssignments + numExperts * (block - 1), block);
+  const numRows = block == null ? numAssignments : ceilTo(maxPaddedRows(numAssignments, numExperts, block), block);
   const sorted = sortedAssignments(routing);
 
   const offset = [0];
@@ -97,7 +102,7 @@ export function naiveAlign(options: {
 }): NaiveAlign {
   const {ids, topk, blockSize, numExperts, expertMap, padSortedIds, ignoreInvalidExperts} = options;
   const numAssignments = ids.length * topk;
-  const bound = numAssignments + numExperts * (blockSize - 1);
+  const bound = maxPaddedRows(numAssignments, numExperts, blockSize);
   const numSortedIds = padSortedIds ? ceilTo(bound, blockSize) : bound;
   const expertOf = (id: number) => {
     const expert = ignoreInvalidExperts && isExpert(id, numExperts) && expertMap ? expertMap[id] : id;

@@ -194,6 +194,8 @@ describeWithFlags('WebGPU', webgpu, () => {
       [4 * 801 * 4, () => tf.moePermute(x, ids, 800)],
       [4 * 801 * 4, () => tf.moeAlignBlockSize(ids, 1, 800)],
       [4 * 32, () => tf.moeGroupedMatMul(x, tf.zeros([1, 8, 4]), [0, 2])],
+      // Whose core ops would bind them, many tokens being taken in chunks.
+      [4 * 8, () => tf.fusedExperts(x, tf.zeros([1, 2, 4]), tf.zeros([1, 4, 1]), tf.zeros([2, 1]), tf.zeros([2, 1], 'int32'))],
     ];
     tf.tidy(() => {
       for (const [largest, call] of calls) {

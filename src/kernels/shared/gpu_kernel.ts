@@ -1,4 +1,4 @@
-/** What the kernels of both GPU backends have in common: they check their device, and leave nothing where they throw. */
+/** What the kernels of both GPU backends do: they check their device, and leave nothing where they throw. */
 import {type KernelBackend, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import {lostDeviceOf, watchDevice} from '../../devices';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';

@@ -7,7 +7,7 @@
  */
 import {type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
-import {maxBindingBytesOf} from '../../devices';
+import {assertBindable as assertDeviceBinds} from '../../devices';
 import type {MoeKernelName, MoeKernels} from '../../kernel_names';
 import {runningOpName} from '../../op_name';
 import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
@@ -70,7 +70,7 @@ export function webgpuKernel<K extends MoeKernelName>(
   });
 }
 
-/** Of a list of tensors, which kernels have numbered names for, as it is written for the op: weights[1], of one weights. */
+/** Of a list of tensors, which have numbered names in kernels, as the op is given it: weights[1], of one weights. */
 function argumentName(inputName: string, inputs: object): string {
   const [, list, index] = /^(\D+)(\d+)$/.exec(inputName) ?? [];
   return list == null ? inputName : `${list}1` in inputs ? `${list}[${index}]` : list;
@@ -101,7 +101,7 @@ function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorI
 
 export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
   const {name, buffers, uniforms, numWorkgroups} = program;
-  // Of what no kernel has asked for. Past the limit the device drops all work of the batch, and nothing throws.
+  // Of what no kernel has asked for.
   assertBindable(backend, name, Object.fromEntries(buffers.map((buffer) => [buffer.name, buffer.tensor.shape])));
   const key = pipelineKey(program);
   const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, GPUComputePipeline>};
@@ -205,18 +205,9 @@ export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32
 }
 
 /**
- * Asserts that the device can bind every tensor of a kernel whole, in the name of the op that runs it. webgpuKernel asks
- * for inputs; a kernel asks for what it makes, before its first launch.
+ * Asserts that the device can bind every tensor of a kernel whole, in the name of the op that runs it. webgpuKernel
+ * asks for inputs; a kernel asks for what it makes, before its first launch.
  */
 export function assertBindable(backend: WebGPUBackend, kernelName: string, tensors: Record<string, number[]>): void {
-  const limit = maxBindingBytesOf(backend);
-  for (const [name, shape] of Object.entries(tensors)) {
-    const numBytes = 4 * util.sizeFromShape(shape);
-    util.assert(
-      numBytes <= limit,
-      () =>
-        `Error in ${runningOpName(kernelName)}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} ` +
-        'in one buffer (maxStorageBufferBindingSize).',
-    );
-  }
+  assertDeviceBinds(backend, runningOpName(kernelName), tensors);
 }
