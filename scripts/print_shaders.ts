@@ -122,6 +122,7 @@ const calls: KernelCalls = {
     inputs: {dTopkWeights: floats(5, 2), routerLogits: floats(5, 8), topkIds: ints(5, 2)},
     attrs: {...topkAttrs, renormalize},
   })),
+  MoeRouterProbabilities: [{inputs: {routerLogits: floats(5, 8)}, attrs: {scoring: 'sigmoid'}}],
 };
 
 const webgpuStandIn = (): StandIn => {

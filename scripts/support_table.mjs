@@ -31,9 +31,10 @@ const kernelsOfOps = {
   moeGroupedMatMul: ['MoeGroupedMatMul'],
   fusedExperts: ['MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
   fusedMoe: ['MoeTopK', 'MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
-  moeTopk: ['MoeTopK', 'MoeTopKBackprop'],
-  moeLoadBalancingLoss: ['MoePermute'],
-  moeRouterZLoss: [],
+  moeTopk: ['MoeTopK', 'MoeTopKBackprop', 'MoeRouterProbabilities'],
+  moeLoadBalancingLoss: ['MoePermute', 'MoeRouterProbabilities'],
+  moeRouterZLoss: ['MoeRouterProbabilities'],
+  moeAddAuxiliaryLoss: [],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -50,6 +51,7 @@ const gradientTargets = {
   moeTopk: 'routerLogits',
   moeLoadBalancingLoss: 'routerLogits',
   moeRouterZLoss: 'routerLogits',
+  moeAddAuxiliaryLoss: 'y, loss',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 

@@ -220,6 +220,17 @@ export type MoeTopKBackpropInputs = {
 export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
 /** Output: float32 [T, E]. */
 
+/** The score of each expert over the sum of a token's scores, and the logarithm of this sum. */
+export const MoeRouterProbabilities = 'MoeRouterProbabilities';
+export type MoeRouterProbabilitiesInputs = {
+  routerLogits: TensorInfo; //             float32 [T, E]
+};
+export type MoeRouterProbabilitiesAttrs = Pick<MoeTopKAttrs, 'scoring'>;
+/**
+ * Outputs: probabilities float32 [T, E], logSums float32 [T]. Of logits that are nothing but -Infinity all are 0; NaN
+ * among a token's logits makes all of its values NaN, and so does Infinity, but for 'sigmoid'.
+ */
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -245,6 +256,7 @@ export type MoeKernels = {
   };
   [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs};
   [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs};
+  [MoeRouterProbabilities]: {inputs: MoeRouterProbabilitiesInputs; attrs: MoeRouterProbabilitiesAttrs};
 };
 export type MoeKernelName = keyof MoeKernels;
 

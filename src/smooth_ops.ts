@@ -1,5 +1,5 @@
 /**
- * Functions that have derivatives of any order. tfjs computes the gradients of its exp, sigmoid and softmax from
+ * Functions that have derivatives of any order. tfjs computes the gradients of its exp and sigmoid from
  * outputs that it saved, and its tape does not know where these come from: the next derivative misses terms, without
  * an error. Here they are made of the input, by the same functions again.
  */
@@ -7,16 +7,11 @@ import {
   cast,
   customGrad,
   exp as coreExp,
-  expandDims,
-  logSumExp as coreLogSumExp,
   maximum,
   mul,
   neg,
   sigmoid as coreSigmoid,
-  softmax as coreSoftmax,
   softplus as coreSoftplus,
-  sub,
-  sum,
   type Tensor,
   where,
   zerosLike,
@@ -38,20 +33,6 @@ export const sigmoid: (x: Tensor) => Tensor = /* @__PURE__ */ smooth(coreSigmoid
 
 export const softplus = /* @__PURE__ */ smooth(coreSoftplus, (dy, x) => mul(dy, sigmoid(x)));
 
-/** Along axis 1 of [T, E], as logSumExp is. */
-export const softmax: (x: Tensor) => Tensor = /* @__PURE__ */ smooth(
-  (x) => coreSoftmax(x, 1),
-  (dy, x) => {
-    const y = softmax(x);
-    return mul(y, sub(dy, sum(mul(dy, y), 1, true)));
-  },
-);
-
-export const logSumExp = /* @__PURE__ */ smooth(
-  (x) => coreLogSumExp(x, 1),
-  (dy, x) => mul(expandDims(dy, 1), softmax(x)),
-);
-
 /** a where the float32 `mask` is not 0, else b. tfjs's where has no second derivative if its condition is of x, too. */
 export const select: (mask: Tensor, a: Tensor, b: Tensor) => Tensor = /* @__PURE__ */ customGrad((...args) => {
   const [mask, a, b, save] = args as unknown as [Tensor, Tensor, Tensor, (tensors: Tensor[]) => void];
@@ -68,3 +49,8 @@ export const select: (mask: Tensor, a: Tensor, b: Tensor) => Tensor = /* @__PURE
 
 /** tfjs's minimum has a first derivative only, its maximum has all. */
 export const atMost = (x: Tensor, limit: number): Tensor => neg(maximum(neg(x), -limit));
+
+/** What `f` gives, with no gradient: not even zeros are computed for what it is made of. */
+export function fixed(f: () => Tensor): Tensor {
+  return customGrad(() => ({value: f(), gradFunc: () => []}))();
+}

@@ -6,6 +6,7 @@ import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mu
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
 import {moeRankRowsGradConfig} from './moe_rank_rows_grad';
+import {moeRouterProbabilitiesGradConfig} from './moe_router_probabilities_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
 import {moeTopKBackpropGradConfig, moeTopKGradConfig} from './moe_topk_grad';
 import {
@@ -27,4 +28,5 @@ export const gradients = {
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsGradConfig,
   MoeTopK: moeTopKGradConfig,
   MoeTopKBackprop: moeTopKBackpropGradConfig,
+  MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
 } satisfies Record<MoeKernelName, GradConfig>;

@@ -10,21 +10,15 @@
  *   dh/dg = u * (a - A),                                            A = sum of a * u
  *   dh/dz = v * l'' * u * (g - sum of g * u) + l' * u * (q - sum of q * u),    q = a * (g - sum of g * u) - A * g
  *
- * or, where there is no softmax, h = sum of a * score * g.
+ * or, where there is no softmax, h = sum of a * score * g: dh/dg is the kernel of v in place of g, and dh/dz is this
+ * times g and the slope of log(score * l'). u is 0 for -Infinity, and so are its gradients.
  */
 import {
   add,
-  div,
   type GradConfig,
-  log,
-  maximum,
   mul,
-  neg,
   ones,
-  onesLike,
   reshape,
-  square,
-  step,
   sub,
   sum,
   type Tensor,
@@ -32,9 +26,9 @@ import {
   tensor1d,
   tensor2d,
   util,
-  zerosLike,
 } from '@tensorflow/tfjs-core';
 import {
+  MoeRouterProbabilities,
   MoeTopK,
   type MoeTopKAttrs,
   MoeTopKBackprop,
@@ -44,8 +38,8 @@ import {
   MoeUnpermuteBackpropWeights,
   runMoeKernel,
 } from '../kernel_names';
-import {atMost, exp, select, sigmoid, softmax, softplus} from '../smooth_ops';
 import {zerosFor} from './index_gradient';
+import {slopeOf, turnOf} from './score_slopes';
 
 export const moeTopKGradConfig: GradConfig = {
   kernelName: MoeTopK,
@@ -80,15 +74,21 @@ export const moeTopKBackpropGradConfig: GradConfig = {
     }
     const chosen = chosenOf(topkIds, routerLogits);
     const scaled = mul(dTopkWeights, routedScalingFactor);
-    const partials = (): {dG: Tensor; dZ: Tensor} => {
+    const partials = (): Partials => {
       if (scoring === 'softmax' && !renormalize) {
-        const {dG, dZ} = softmaxPartials(dy as Tensor, chosen.scatter(scaled), logScoreOf(routerLogits, scoring));
+        const {dG, dZ} = softmaxPartials(dy as Tensor, chosen.scatter(scaled), routerLogits, scoring);
         return {dG: chosen.gather(dG), dZ};
       }
-      const z = logScoreOf(chosen.gather(routerLogits), scoring);
-      const isSoftmax = renormalize || scoring === 'softmaxAfterTopk';
-      const {dG, dZ} = (isSoftmax ? softmaxPartials : scorePartials)(chosen.gather(dy as Tensor), scaled, z);
-      return {dG, dZ: chosen.scatter(dZ)};
+      const v = chosen.gather(dy as Tensor);
+      const z = chosen.gather(routerLogits);
+      if (renormalize || scoring === 'softmaxAfterTopk') {
+        const {dG, dZ} = softmaxPartials(v, scaled, z, scoring);
+        return {dG, dZ: chosen.scatter(dZ)};
+      }
+      const weightAttrs = {scoring, renormalize, routedScalingFactor: 1};
+      const [first] = runMoeKernel(MoeTopKBackprop, {dTopkWeights: v, routerLogits, topkIds}, weightAttrs);
+      const dG = chosen.gather(first);
+      return {dG, dZ: chosen.scatter(mul(mul(dG, scaled), turnOf(z, slopeOf(z, scoring), scoring)))};
     };
     return {
       ...zeroGradients,
@@ -98,50 +98,19 @@ export const moeTopKBackpropGradConfig: GradConfig = {
   },
 };
 
-/** A function of the logits with its first two derivatives. */
-type LogScore = {value: Tensor; slope: Tensor; curvature: Tensor};
+type Partials = {dG: Tensor; dZ: Tensor};
 
-function softmaxPartials(v: Tensor, g: Tensor, {value, slope, curvature}: LogScore): {dG: Tensor; dZ: Tensor} {
-  const u = softmax(value);
+function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeTopkScoring): Partials {
+  const [u] = runMoeKernel(MoeRouterProbabilities, {routerLogits: z}, {scoring});
+  const slope = slopeOf(z, scoring);
   const mean = (x: Tensor) => sum(mul(x, u), 1, true);
   const a = mul(v, slope);
   const centred = sub(g, mean(g));
   const q = sub(mul(a, centred), mul(mean(a), g));
+  const bent = mul(mul(a, sub(turnOf(z, slope, scoring), slope)), centred);
   return {
     dG: mul(u, sub(a, mean(a))),
-    dZ: mul(u, add(mul(mul(v, curvature), centred), mul(slope, sub(q, mean(q))))),
-  };
-}
-
-function scorePartials(v: Tensor, g: Tensor, {value, slope, curvature}: LogScore): {dG: Tensor; dZ: Tensor} {
-  const weighted = mul(v, exp(value));
-  return {
-    dG: mul(weighted, slope),
-    dZ: mul(mul(weighted, g), add(square(slope), curvature)),
-  };
-}
-
-function logScoreOf(z: Tensor, scoring: MoeTopkScoring): LogScore {
-  if (scoring === 'softmax' || scoring === 'softmaxAfterTopk') {
-    return {value: z, slope: onesLike(z), curvature: zerosLike(z)};
-  }
-  const inverse = sigmoid(neg(z));
-  if (scoring === 'sigmoid') {
-    return {value: neg(softplus(neg(z))), slope: inverse, curvature: neg(mul(sigmoid(z), inverse))};
-  }
-  // softplus(z) for small z by its series in e = exp(z), of which softplus itself loses the digits on GPUs:
-  // softplus(z) = e * ratio, sigmoid(z) = e / (1 + e).
-  const limit = -4;
-  const isLarge = step(sub(z, limit));
-  const e = exp(atMost(z, limit));
-  const ratio = add(sub(1, mul(e, 0.5)), mul(square(e), 1 / 3));
-  const large = maximum(z, limit);
-  const value = select(isLarge, log(softplus(large)), add(z, log(ratio)));
-  const relativeSlope = select(isLarge, div(sigmoid(large), softplus(large)), div(1, mul(add(1, e), ratio)));
-  return {
-    value: mul(value, 0.5),
-    slope: mul(relativeSlope, 0.5),
-    curvature: mul(mul(relativeSlope, sub(inverse, relativeSlope)), 0.5),
+    dZ: mul(u, add(bent, mul(slope, sub(q, mean(q))))),
   };
 }
 

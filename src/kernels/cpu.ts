@@ -8,6 +8,7 @@ import {
 } from './moe_grouped_mat_mul/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
 import {moeRankRowsCpu} from './moe_rank_rows/cpu';
+import {moeRouterProbabilitiesCpu} from './moe_router_probabilities/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
 import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
 import {
@@ -30,4 +31,5 @@ export const cpuKernels = {
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsCpu,
   MoeTopK: moeTopKCpu,
   MoeTopKBackprop: moeTopKBackpropCpu,
+  MoeRouterProbabilities: moeRouterProbabilitiesCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;

@@ -8,6 +8,7 @@ import {
 } from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
 import {moeRankRowsWebGL} from './moe_rank_rows/webgl';
+import {moeRouterProbabilitiesWebGL} from './moe_router_probabilities/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
 import {moeTopKBackpropWebGL, moeTopKWebGL} from './moe_topk/webgl';
 import {
@@ -30,4 +31,5 @@ export const webglKernels = {
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
+  MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;

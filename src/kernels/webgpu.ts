@@ -5,6 +5,7 @@ import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from '
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
+import {moeRouterProbabilitiesWebGPU} from './moe_router_probabilities/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
 import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
 import {
@@ -27,4 +28,5 @@ export const webgpuKernels = {
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
   MoeTopK: moeTopKWebGPU,
   MoeTopKBackprop: moeTopKBackpropWebGPU,
+  MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;

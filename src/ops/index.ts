@@ -1,6 +1,7 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
 export {fusedExperts, type FusedExpertsOptions, type MoeSharedExperts} from './fused_experts';
 export {fusedMoe, type FusedMoeOptions, type FusedMoeResult, type FusedMoeReturn} from './fused_moe';
+export {moeAddAuxiliaryLoss} from './moe_add_auxiliary_loss';
 export type {MoeIndices} from './moe_arguments';
 export {
   moeAlignBlockSize,
@@ -9,7 +10,11 @@ export {
 } from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
 export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeExpertWeights} from './moe_grouped_mat_mul';
-export {moeLoadBalancingLoss, type MoeLoadBalancingLossOptions} from './moe_load_balancing_loss';
+export {
+  moeLoadBalancingLoss,
+  type MoeLoadBalancingLossOptions,
+  type MoeLoadBalancingScope,
+} from './moe_load_balancing_loss';
 export {moePermute, type MoePermuteOptions, type MoePermuteResult} from './moe_permute';
 export {
   moePermuteBlockAligned,

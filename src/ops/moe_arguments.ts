@@ -1,6 +1,5 @@
 /** The arguments that several ops have in common, converted and checked in one way. */
 import {
-  cast,
   type Rank,
   reshape,
   type ShapeMap,
@@ -93,33 +92,6 @@ export function convertTopkWeights(x: Given, opName: string): Tensor2D {
   assertRank($x, 'topkWeights', opName, '[T, K]', 'Reshape it to [-1, K] first.');
   assert($x.shape[1] >= 1, opName, () => `topkWeights must have at least 1 column (K), but has 0.`);
   return $x;
-}
-
-/** routerLogits: float32 [T, E], E >= 1. */
-export function convertRouterLogits(x: Given, opName: string): Tensor2D {
-  const $x = convertToTensor(x, 'routerLogits', opName, ['float32']) as Tensor2D;
-  assertRank($x, 'routerLogits', opName, '[T, E]', 'Reshape it to [-1, E] first.');
-  assert($x.shape[1] >= 1, opName, () => `routerLogits must have at least 1 column (E), but has 0.`);
-  return $x;
-}
-
-/** mask: int32, float32 or bool [T], as a bool tensor, or not given. */
-export function convertTokenMask(
-  x: Given | null | undefined,
-  numTokens: number,
-  opName: string,
-): Tensor1D | undefined {
-  const $x = convertToOptionalTensor(x, 'mask', opName, ['int32', 'float32', 'bool']);
-  if ($x == null) {
-    return undefined;
-  }
-  assertRank($x, 'mask', opName, '[T]');
-  assert(
-    $x.shape[0] === numTokens,
-    opName,
-    () => `mask must have an entry for each token (T = ${numTokens}), but has ${$x.shape[0]}.`,
-  );
-  return cast($x as Tensor1D, 'bool');
 }
 
 /** The scoring, 'softmax' where it is not given. */

@@ -2,14 +2,16 @@ import {
   add,
   cast,
   div,
-  expandDims,
+  divNoNan,
   fill,
-  log,
+  greaterEqual,
+  less,
+  logicalAnd,
   maximum,
   mul,
-  neg,
   op,
   type Rank,
+  reshape,
   type Scalar,
   slice,
   step,
@@ -17,21 +19,38 @@ import {
   sum,
   type Tensor,
   type Tensor1D,
+  tensor2d,
   type Tensor2D,
   type TensorLike,
+  util,
   where,
   zeros,
 } from '@tensorflow/tfjs-core';
 import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
-import {atMost, exp, select, softmax, softplus} from '../smooth_ops';
-import {assert, checkOptions} from './checks';
-import {checkScoring, convertRouterLogits, convertTokenMask, convertTopkIds, type MoeIndices} from './moe_arguments';
-import {countedRows} from './router_losses';
+import {fixed} from '../smooth_ops';
+import {assert, assertRank, checkOneOf, checkOptions, convertToOptionalTensor} from './checks';
+import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type TokenRows} from './moe_arguments';
+import {convertTokenMask, meansOver, routedTokens, sumsOver} from './router_losses';
+
+/** Whose assignments and probabilities are balanced against each other. */
+export type MoeLoadBalancingScope = 'batch' | 'sequence';
 
 export type MoeLoadBalancingLossOptions = {
+  /**
+   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits and ids.
+   * Default: all count.
+   */
   mask?: Tensor | TensorLike | null;
+  /** Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else score / sum of scores. */
   scoring?: MoeTopkScoring | null;
+  /** `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of those of the sequences of [B, S, E]. */
+  per?: MoeLoadBalancingScope | null;
+  /** float32 or int32 [E]: how many assignments each expert has in the global batch, in place of those of topkIds. */
+  expertCounts?: Tensor | TensorLike | null;
 };
+
+/** Sums of int32 tensors are exact up to here on GPUs. */
+const MAX_EXPERTS_OF_SEQUENCES = 2 ** 24;
 
 function moeLoadBalancingLoss_(
   routerLogits: Tensor | TensorLike,
@@ -39,51 +58,117 @@ function moeLoadBalancingLoss_(
   options?: MoeLoadBalancingLossOptions | null,
 ): Scalar {
   const opName = 'moeLoadBalancingLoss';
-  const given = checkOptions(options, ['mask', 'scoring'], opName);
-  const $logits = convertRouterLogits(routerLogits, opName);
-  const [numTokens, numExperts] = $logits.shape;
-  const $ids = convertTopkIds(topkIds, opName);
-  assert(
-    $ids.shape[0] === numTokens,
-    opName,
-    () => `topkIds must have as many rows as routerLogits (T = ${numTokens}), but has ${$ids.shape[0]}.`,
-  );
-  const $mask = convertTokenMask(given.mask, numTokens, opName);
+  const given = checkOptions(options, ['mask', 'scoring', 'per', 'expertCounts'], opName);
+  const $logits = convertTokenRows(routerLogits, 'routerLogits', 'E', 'float32', opName);
+  const numExperts = $logits.rows.shape[1];
+  const $ids = convertIds(topkIds, $logits, opName);
+  const $mask = convertTokenMask(given.mask, $logits, opName);
   const scoring = checkScoring(given.scoring, opName);
+  const numSequences = checkScope(given.per, $logits, opName);
+  const $expertCounts = convertExpertCounts(given.expertCounts, given.per, numExperts, opName);
 
-  const {logits, meanOf} = countedRows($logits, $mask);
-  // An id of -1 is not here, and no count has it.
-  const countedIds = $mask == null ? $ids : where(expandDims($mask, 1), $ids, fill<Rank.R2>($ids.shape, -1, 'int32'));
-  const meanProbability = meanOf(softmax(logScores(logits, scoring)));
-  return mul(numExperts, sum(mul(sharesOf(countedIds, numExperts), meanProbability)));
+  const {probabilities, counts} = routedTokens($logits, $mask, scoring);
+  const meanProbability = meansOver(counts, probabilities, numSequences);
+  const shares = fixed(() => {
+    if ($expertCounts != null) {
+      const floats = reshape(cast($expertCounts, 'float32'), [1, numExperts]);
+      return divNoNan(floats, sum(floats));
+    }
+    return $logits.rows.size === 0 ? zeros([1, numExperts]) : sharesOf($ids, counts, numExperts, numSequences);
+  });
+  const loss = mul(numExperts, sum(mul(shares, meanProbability)));
+  if (numSequences === 1) {
+    return loss as Scalar;
+  }
+  const numCounted = fixed(() => maximum(sum(step(sumsOver(counts, numSequences))), 1));
+  return div(loss, numCounted) as Scalar;
 }
 
-/** float32 [E]: how many of the assignments each expert has, of 1 in all. */
-function sharesOf(topkIds: Tensor2D, numExperts: number): Tensor {
+function convertIds(x: MoeIndices, logits: TokenRows, opName: string): Tensor2D {
+  assert(
+    typeof (x as unknown) !== 'number',
+    opName,
+    () => `topkIds must be int32 [${[...logits.shape.slice(0, -1), 'K']}], but is a number. Pass the topkIds of moeTopk, not its topk.`,
+  );
+  const $ids = convertTokenRows(x, 'topkIds', 'K', 'int32', opName);
+  assertSameTokens($ids, 'topkIds', logits, 'routerLogits', opName);
+  return $ids.rows;
+}
+
+/** The number of sequences that are balanced each by itself: 1 for the whole batch. */
+function checkScope(per: MoeLoadBalancingScope | null | undefined, {shape}: TokenRows, opName: string): number {
+  checkOneOf(per ?? 'batch', ['batch', 'sequence'], 'per', opName);
+  if (per !== 'sequence') {
+    return 1;
+  }
+  assert(
+    shape.length === 3,
+    opName,
+    () =>
+      `routerLogits must be rank 3 [B, S, E] with per 'sequence', but got rank ${shape.length} [${shape}]. ` +
+      'Reshape it to a batch of sequences first.',
+  );
+  const [numSequences, , numExperts] = shape;
+  assert(
+    numSequences * numExperts <= MAX_EXPERTS_OF_SEQUENCES,
+    opName,
+    () =>
+      `the number of sequences times that of experts (B*E) must be at most ${MAX_EXPERTS_OF_SEQUENCES} with per ` +
+      `'sequence', but is ${numSequences * numExperts}.`,
+  );
+  return util.sizeFromShape(shape) === 0 ? 1 : numSequences;
+}
+
+/** expertCounts: float32 or int32 [E], or not given. */
+function convertExpertCounts(
+  x: Tensor | TensorLike | null | undefined,
+  per: MoeLoadBalancingScope | null | undefined,
+  numExperts: number,
+  opName: string,
+): Tensor | undefined {
+  const $x = convertToOptionalTensor(x, 'expertCounts', opName, ['float32', 'int32']);
+  if ($x != null) {
+    assertRank($x, 'expertCounts', opName, '[E]');
+    assert(
+      $x.shape[0] === numExperts,
+      opName,
+      () => `expertCounts must have an entry for each expert (E = ${numExperts}), but has ${$x.shape[0]}.`,
+    );
+    assert(
+      per !== 'sequence',
+      opName,
+      () => "expertCounts must not be given with per 'sequence', where each sequence has counts of its own.",
+    );
+  }
+  return $x;
+}
+
+/**
+ * float32 [B, E]: how many of the assignments of each sequence each expert has, of 1 in all, by one count of B*E
+ * experts. An id that is no expert's, or of a token that does not count, becomes -1, which no count has.
+ */
+function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequences: number): Tensor {
+  const [numTokens] = rows.shape;
+  const isExpert = logicalAnd(greaterEqual(rows, 0), less(rows, numExperts));
+  const firstExperts = Int32Array.from(
+    {length: numTokens},
+    (_, token) => Math.floor((token * numSequences) / numTokens) * numExperts,
+  );
+  const topkIds = where(
+    logicalAnd(isExpert, cast(counts, 'bool')),
+    numSequences === 1 ? rows : add(rows, tensor2d(firstExperts, [numTokens, 1], 'int32')),
+    fill<Rank.R2>(rows.shape, -1, 'int32'),
+  );
+  const numCounted = numSequences * numExperts;
   const [, offset] = runMoeKernel(
     MoePermute,
-    {hiddenStates: zeros([topkIds.shape[0], 1]), topkIds},
-    {numExperts, numLocalExperts: numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
+    {hiddenStates: zeros([numTokens, 1]), topkIds},
+    {numExperts: numCounted, numLocalExperts: numCounted, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
   );
   const starts = cast(offset as Tensor1D, 'float32');
-  const counts = sub(slice(starts, 1, numExperts), slice(starts, 0, numExperts));
-  return div(counts, maximum(slice(starts, numExperts, 1), 1));
-}
-
-/** log(score) but for what a softmax does not see: the softmax of it is score / sum of scores. */
-function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor {
-  if (scoring === 'sigmoid') {
-    return neg(softplus(neg(logits)));
-  }
-  if (scoring === 'sqrtSoftplus') {
-    // Small logits by the series of softplus in exp(x), of which softplus itself loses the digits on GPUs.
-    const limit = -4;
-    const e = exp(atMost(logits, limit));
-    const series = sub(1, mul(e, sub(0.5, mul(e, 1 / 3))));
-    const small = add(logits, log(series));
-    return mul(select(step(sub(logits, limit)), log(softplus(maximum(logits, limit))), small), 0.5);
-  }
-  return logits;
+  const numbers = sub(slice(starts, 1, numCounted), slice(starts, 0, numCounted));
+  const ofSequences = reshape(numbers, [numSequences, numExperts]);
+  return div(ofSequences, maximum(sum(ofSequences, 1, true), 1));
 }
 
 /**
@@ -95,22 +180,38 @@ function logScores(logits: Tensor2D, scoring: MoeTopkScoring): Tensor {
  * const loss = (ids, options) => tf.moeLoadBalancingLoss(routerLogits, ids, options).array();
  * await loss([[0], [1]]); // => 1
  * await loss([[0], [0]], {mask: [true, false]}); // => 1
+ * await loss([[0], [0]], {expertCounts: [30, 10]}); // => 1
+ * const sequences = tf.tensor3d([[[0, 0], [0, 0]], [[1, 1], [1, 1]]]); // 2 sequences of 2 tokens
+ * await tf.moeLoadBalancingLoss(sequences, [[[0], [0]], [[1], [0]]], {per: 'sequence'}).array(); // => 1
  * ```
  *
- * @param routerLogits  float32 [T, E].
- * @param topkIds  int32 [T, K], as from moeTopk. An id outside 0..E-1, such as -1 for one that was dropped, is in no
- *     share.
- * @param options.mask  int32, float32 or bool [T]: a token of 0 or false does not count, whatever its logits and ids.
+ * @param routerLogits  float32 [..., E], of at least rank 2: a token a row.
+ * @param topkIds  int32 [..., K]: the `topkIds` of moeTopk. An id outside 0..E-1, such as -1 for one that was dropped,
+ *     is in no share.
+ * @param options.mask  int32, float32 or bool [...]: a token of 0 or false does not count, whatever its logits and ids.
  *     Default: all count.
  * @param options.scoring  Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else
  *     score / sum of scores.
+ * @param options.per  `'batch'` (default): one loss for all tokens. `'sequence'`: routerLogits are [B, S, E], topkIds
+ *     [B, S, K] and the mask [B, S]; the mean of the losses of the B sequences, each by its own tokens, as DeepSeek-V3
+ *     and Megatron-LM (`seq_aux_loss`) balance. A sequence of which no token counts is not in this mean.
+ * @param options.expertCounts  float32 or int32 [E]: how many assignments each expert has in the global batch, of which
+ *     this one is a part (other devices, accumulated steps). They give the shares, in place of topkIds. All 0: the loss
+ *     is 0. Not with `'sequence'`.
  * @returns a float32 scalar, with share[e] the part of the counted assignments that expert e has, and
- *     meanProbability[e] the mean of its probability over the counted tokens; 0 where none counts.
+ *     meanProbability[e] the sum of its probabilities over the tokens that count, divided by their number; 0 where none
+ *     counts. A token whose logits are nothing but -Infinity has no probabilities and does not count, nor do its ids,
+ *     as if it were masked. NaN in a token that counts makes the loss NaN, and the gradient of this token; so does
+ *     Infinity, but for `'sigmoid'`.
  *
- * Gradient: to routerLogits, through the probabilities, of any order; shares are held fixed.
+ * Gradient: to routerLogits, through the probabilities, of any order; 0 for a token that does not count. Shares are
+ * held fixed: none comes to topkIds, the mask or expertCounts.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ * @throws if a rank, dtype, shape or option does not fit, or B*E is past 2^24 with `'sequence'`, before any work. On
+ *     GPUs also where routerLogits is larger than the device binds, and on webgl where the number of tokens, of
+ *     assignments or of experts is past 2^24, or past 2,048 on devices of half-float textures.
  *
- * Source: Megatron-LM `switch_load_balancing_loss_func`.
+ * Source: Megatron-LM `switch_load_balancing_loss_func`, `_apply_seq_aux_loss` and `_apply_global_aux_loss`; the
+ * sequence-wise balance loss of DeepSeek-V3.
  */
 export const moeLoadBalancingLoss = /* @__PURE__ */ op({moeLoadBalancingLoss_});

@@ -1,21 +1,24 @@
-import {op, type Scalar, square, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
-import {logSumExp} from '../smooth_ops';
+import {op, reshape, type Scalar, square, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {checkOptions} from './checks';
-import {convertRouterLogits, convertTokenMask} from './moe_arguments';
-import {countedRows} from './router_losses';
+import {convertTokenRows} from './moe_arguments';
+import {convertTokenMask, meansOver, routedTokens} from './router_losses';
 
 export type MoeRouterZLossOptions = {
+  /**
+   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits. Default: all
+   * count.
+   */
   mask?: Tensor | TensorLike | null;
 };
 
 function moeRouterZLoss_(routerLogits: Tensor | TensorLike, options?: MoeRouterZLossOptions | null): Scalar {
   const opName = 'moeRouterZLoss';
   const given = checkOptions(options, ['mask'], opName);
-  const $logits = convertRouterLogits(routerLogits, opName);
-  const $mask = convertTokenMask(given.mask, $logits.shape[0], opName);
+  const $logits = convertTokenRows(routerLogits, 'routerLogits', 'E', 'float32', opName);
+  const $mask = convertTokenMask(given.mask, $logits, opName);
 
-  const {logits, meanOf} = countedRows($logits, $mask);
-  return meanOf(square(logSumExp(logits))) as Scalar;
+  const {logSums, counts} = routedTokens($logits, $mask, 'softmax');
+  return reshape(meansOver(counts, square(logSums), 1), []);
 }
 
 /**
@@ -27,14 +30,17 @@ function moeRouterZLoss_(routerLogits: Tensor | TensorLike, options?: MoeRouterZ
  * (await tf.moeRouterZLoss(routerLogits, {mask: [1, 1, 0]}).data())[0].toFixed(3); // => '2.000'
  * ```
  *
- * @param routerLogits  float32 [T, E].
- * @param options.mask  int32, float32 or bool [T]: a token of 0 or false does not count, whatever its logits. Default:
- *     all count.
- * @returns a float32 scalar; 0 where no token counts.
+ * @param routerLogits  float32 [..., E], of at least rank 2: a token a row.
+ * @param options.mask  int32, float32 or bool [...]: a token of 0 or false does not count, whatever its logits.
+ *     Default: all count.
+ * @returns a float32 scalar, the sum over the tokens that count, divided by their number; 0 where none counts. A token
+ *     whose logits are nothing but -Infinity has no logsumexp and does not count, as if it were masked. NaN or Infinity
+ *     in a token that counts makes the loss NaN, and the gradient of this token.
  *
- * Gradient: to routerLogits, of any order.
+ * Gradient: to routerLogits, of any order; 0 for a token that does not count.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where routerLogits is
+ *     larger than the device binds, and on webgl where E is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: the router z-loss of ST-MoE, as in Megatron-LM `z_loss_func`.
  */

@@ -198,8 +198,9 @@ function checkGroups(
  *     A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row of nothing else has the ids 0..K-1.
  *     A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
  *
- * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; a second gradient is for
- * rows that are not all -Infinity. Zeros to scoreCorrectionBias.
+ * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; 0 for a logit of -Infinity. Where a
+ * softmax or a sum of scores makes NaN of weights, NaN to all logits that they are made of. Zeros to
+ * scoreCorrectionBias.
  *
  * Not expressed: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and anything
  * random. Llama-4's way is `scoring: 'sigmoid'` with its weight on the expert's input.

@@ -1,44 +1,78 @@
-/** What the losses of a router have in common: rows that count, and the mean over them. */
+/** What the losses of a router have in common: tokens with their probabilities, which of them count, and means. */
 import {
   cast,
   concat,
   div,
+  equal,
   expandDims,
   maximum,
   mul,
   reshape,
+  sub,
   sum,
   type Tensor,
-  tensor1d,
-  type Tensor1D,
-  type Tensor2D,
-  where,
+  type TensorLike,
+  util,
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
+import {MoeRouterProbabilities, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {fixed, select} from '../smooth_ops';
+import {assert, convertToOptionalTensor} from './checks';
+import type {TokenRows} from './moe_arguments';
 
-export type CountedRows = {
-  /** [T, E], 0 in rows that do not count, so that nothing of what is there gets into a loss or its gradient. */
-  logits: Tensor2D;
-  /** The mean over the rows that count of float32 [T] or [T, E]; 0 where none does. */
-  meanOf: (rows: Tensor) => Tensor;
+/** mask: int32, float32 or bool, an entry for each token, as float32 [T, 1]; or not given. */
+export function convertTokenMask(
+  x: Tensor | TensorLike | null | undefined,
+  {shape}: TokenRows,
+  opName: string,
+): Tensor | undefined {
+  const $x = convertToOptionalTensor(x, 'mask', opName, ['int32', 'float32', 'bool']);
+  const tokenShape = shape.slice(0, -1);
+  assert(
+    $x == null || util.arraysEqual($x.shape, tokenShape),
+    opName,
+    () => `mask must be [${tokenShape}], an entry for each token of routerLogits [${shape}], but is [${$x!.shape}].`,
+  );
+  // By way of bool, where any number but 0 is 1.
+  return $x && reshape(cast(cast($x, 'bool'), 'float32'), [-1, 1]);
+}
+
+export type RoutedTokens = {
+  /** [T, E]: of each token the score of each expert over the sum of its scores. */
+  probabilities: Tensor;
+  /** [T, 1]: the logarithm of that sum. */
+  logSums: Tensor;
+  /** float32 [T, 1]: 1 for a token that counts, 0 for one that is masked or whose logits are nothing but -Infinity. */
+  counts: Tensor;
 };
 
-export function countedRows(logits: Tensor2D, mask: Tensor1D | undefined): CountedRows {
-  const [numTokens, numExperts] = logits.shape;
-  if (numTokens === 0) {
-    // Sums of nothing are not 0 on every backend: one row, which does not count.
-    return countedRows(concat([logits, zeros([1, numExperts])]) as Tensor2D, tensor1d([false], 'bool'));
-  }
-  if (mask == null) {
-    return {logits, meanOf: (rows) => div(sum(rows, 0), numTokens)};
-  }
-  const counts = cast(mask, 'float32');
-  return {
-    logits: where(expandDims(mask, 1), logits, zerosLike(logits)),
-    meanOf: (rows) => {
-      const countedSum = sum(mul(rows, reshape(counts, rows.rank === 1 ? [-1] : [-1, 1])), 0);
-      return div(countedSum, maximum(sum(counts), 1));
-    },
-  };
+/** Nothing of what is in a masked token gets into a loss or its gradient. */
+export function routedTokens(
+  {rows: tokens}: TokenRows,
+  mask: Tensor | undefined,
+  scoring: MoeTopkScoring,
+): RoutedTokens {
+  // Sums of nothing are not 0 on every backend: one row, which does not count.
+  const isEmpty = tokens.size === 0;
+  const rows = isEmpty ? concat([tokens, zeros([1, tokens.shape[1]])]) : tokens;
+  const given = isEmpty ? zeros([1, 1]) : mask;
+  const routerLogits = given == null ? rows : select(given, rows, zerosLike(rows));
+  const [probabilities, logSums] = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
+  const counts = fixed(() => {
+    // Of probabilities that are all 0 the token has none; NaN counts.
+    const has = sub(1, cast(equal(sum(probabilities, 1, true), 0), 'float32'));
+    return given == null ? has : mul(has, given);
+  });
+  return {probabilities, logSums: expandDims(logSums, 1), counts};
+}
+
+/** Of each of B sequences the mean over its tokens that count: [T, n] to [B, n]; 0 where none counts. */
+export function meansOver(counts: Tensor, rows: Tensor, numSequences: number): Tensor {
+  return div(sumsOver(mul(rows, counts), numSequences), maximum(sumsOver(counts, numSequences), 1));
+}
+
+/** The sums over each of B sequences of as many rows: [T, n] to [B, n]. */
+export function sumsOver(rows: Tensor, numSequences: number): Tensor {
+  return sum(reshape(rows, [numSequences, -1, rows.shape[1] as number]), 1);
 }

@@ -91,9 +91,12 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, () => {
   });
 
   it('has a second order, to the logits and to dy', async () => {
-    const logits = [[0.5, -1, 2, 0.25], [-5, -6, 1, -7]];
-    const dy = [[1, -2], [3, 0.5]];
-    const v = [[1, 2, -1, 0.5], [2, -1, 1, 3]];
+    const masked = -Infinity;
+    const logits = [
+      [0.5, -1, 2, 0.25], [-5, -6, 1, -7], [masked, 1, masked, 0.5], [masked, masked, 2, masked], [masked, masked, masked, masked],
+    ];
+    const dy = [[1, -2], [3, 0.5], [1, 2], [3, -1], [2, 1]];
+    const v = [[1, 2, -1, 0.5], [2, -1, 1, 3], [1, 2, 3, -1], [1, 2, 2, -1], [1, -2, 0.5, 1]];
     const step = 1e-3;
     for (const scoring of SCORINGS) {
       for (const renormalize of [true, false]) {

@@ -157,17 +157,30 @@ const topkErrors: ErrorCase[] = [
 ];
 
 const lossErrors: ErrorCase[] = [
-  ['logits rank 1', () => tf.moeRouterZLoss(tf.zeros([3])), 'Error in moeRouterZLoss: routerLogits must be rank 2 [T, E], but got rank 1 [3]. Reshape it to [-1, E] first.'],
-  ['mask length', () => tf.moeRouterZLoss(logits(), {mask: [1, 0]}), 'Error in moeRouterZLoss: mask must have an entry for each token (T = 3), but has 2.'],
-  ['mask rank', () => tf.moeRouterZLoss(logits(), {mask: tf.ones([3, 1])}), 'Error in moeRouterZLoss: mask must be rank 1 [T], but got rank 2 [3,1].'],
+  ['logits rank 1', () => tf.moeRouterZLoss(tf.zeros([3])), 'Error in moeRouterZLoss: routerLogits must be rank 2 [T, E] or more, but got rank 1 [3]. Reshape it to [-1, E].'],
+  ['mask length', () => tf.moeRouterZLoss(logits(), {mask: [1, 0]}), 'Error in moeRouterZLoss: mask must be [3], an entry for each token of routerLogits [3,8], but is [2].'],
+  ['mask rank', () => tf.moeRouterZLoss(logits(), {mask: tf.ones([3, 1])}), 'Error in moeRouterZLoss: mask must be [3], an entry for each token of routerLogits [3,8], but is [3,1].'],
   ['mask of strings', () => tf.moeRouterZLoss(logits(), {mask: ['a', 'b', 'c']}), "Argument 'mask' passed to 'moeRouterZLoss' must be int32 or float32 or bool tensor, but got string tensor"],
   ['mask with a number inside', () => tf.moeRouterZLoss(logits(), {mask: untyped([true, 1, false])}), 'Error in moeRouterZLoss: mask must hold booleans, but has 1.'],
   ['an unknown option', () => tf.moeRouterZLoss(logits(), untyped({weight: 1})), "Error in moeRouterZLoss: unknown option 'weight'. The options are mask."],
   ['balance: logits int32', () => tf.moeLoadBalancingLoss(tf.zeros([3, 8], 'int32'), ids()), "Argument 'routerLogits' passed to 'moeLoadBalancingLoss' must be float32 tensor, but got int32 tensor"],
   ['balance: ids float32', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 2])), "Argument 'topkIds' passed to 'moeLoadBalancingLoss' must be int32 tensor, but got float32 tensor"],
-  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must have as many rows as routerLogits (T = 3), but has 1.'],
+  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must be like routerLogits [3,8] but for the last axis, but is [1,1].'],
+  ['balance: topk in place of ids', () => tf.moeLoadBalancingLoss(logits(), untyped(2)), 'Error in moeLoadBalancingLoss: topkIds must be int32 [3,K], but is a number. Pass the topkIds of moeTopk, not its topk.'],
+  ['balance: ids of another rank', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), ids()), 'Error in moeLoadBalancingLoss: topkIds must be like routerLogits [1,3,8] but for the last axis, but is [3,2].'],
+  ['balance: ids without columns', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 0], 'int32')), 'Error in moeLoadBalancingLoss: topkIds must have at least 1 column (K), but has 0.'],
+  ['balance: an unknown scope', () => tf.moeLoadBalancingLoss(logits(), ids(), {per: untyped('token')}), "Error in moeLoadBalancingLoss: per must be 'batch' or 'sequence', but is 'token'."],
+  ['balance: sequences flattened', () => tf.moeLoadBalancingLoss(logits(), ids(), {per: 'sequence'}), "Error in moeLoadBalancingLoss: routerLogits must be rank 3 [B, S, E] with per 'sequence', but got rank 2 [3,8]. Reshape it to a batch of sequences first."],
+  ['balance: too many experts of sequences', () => tf.moeLoadBalancingLoss(tf.zeros([2, 0, 2 ** 24]), tf.zeros([2, 0, 1], 'int32'), {per: 'sequence'}), "Error in moeLoadBalancingLoss: the number of sequences times that of experts (B*E) must be at most 16777216 with per 'sequence', but is 33554432."],
+  ['balance: counts of other experts', () => tf.moeLoadBalancingLoss(logits(), ids(), {expertCounts: [1, 2]}), 'Error in moeLoadBalancingLoss: expertCounts must have an entry for each expert (E = 8), but has 2.'],
+  ['balance: counts of rank 2', () => tf.moeLoadBalancingLoss(logits(), ids(), {expertCounts: tf.ones([1, 8])}), 'Error in moeLoadBalancingLoss: expertCounts must be rank 1 [E], but got rank 2 [1,8].'],
+  ['balance: counts with sequences', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), tf.zeros([1, 3, 2], 'int32'), {per: 'sequence', expertCounts: tf.ones([8])}), "Error in moeLoadBalancingLoss: expertCounts must not be given with per 'sequence', where each sequence has counts of its own."],
+  ['auxiliary: y int32', () => tf.moeAddAuxiliaryLoss(tf.zeros([3], 'int32'), 1), "Argument 'y' passed to 'moeAddAuxiliaryLoss' must be float32 tensor, but got int32 tensor"],
+  ['auxiliary: loss int32', () => tf.moeAddAuxiliaryLoss([1], tf.scalar(1, 'int32')), "Argument 'loss' passed to 'moeAddAuxiliaryLoss' must be float32 tensor, but got int32 tensor"],
+  ['auxiliary: no scalar', () => tf.moeAddAuxiliaryLoss([1], tf.ones([1])), 'Error in moeAddAuxiliaryLoss: loss must be a scalar, but got rank 1 [1]. Sum it, or take its mean, first.'],
+  ['auxiliary: no loss', () => tf.moeAddAuxiliaryLoss([1], untyped(null)), "Argument 'loss' passed to 'moeAddAuxiliaryLoss' must be a Tensor or TensorLike, but got 'null'"],
   ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), "Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
-  ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring."],
+  ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring, per, expertCounts."],
 ];
 
 const expertMapErrors: ErrorCase[] = [

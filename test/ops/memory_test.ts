@@ -25,7 +25,10 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
   ['moeTopk with every option', () => tf.moeTopk(x, 1, {scoring: 'softmax', renormalize: true, scoreCorrectionBias: [1, 2], numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 2})],
   ['moeTopk of more experts than workgroup memory holds', () => tf.moeTopk([new Float32Array(3700)], 1)],
   ['moeLoadBalancingLoss', () => tf.moeLoadBalancingLoss(x, ids, {mask: [1, 0], scoring: 'sqrtSoftplus'})],
+  ['moeLoadBalancingLoss of sequences', () => tf.moeLoadBalancingLoss([x, x], [ids, ids], {per: 'sequence'})],
+  ['moeLoadBalancingLoss of counts', () => tf.moeLoadBalancingLoss(x, ids, {expertCounts: [1, 2]})],
   ['moeRouterZLoss', () => tf.moeRouterZLoss(x, {mask: [true, false]})],
+  ['moeAddAuxiliaryLoss', () => tf.moeAddAuxiliaryLoss(x, 1)],
   ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [x, x], [0, 1, 2], {bias: x, activation: 'silu', gated: true})],
   ['moeExpertMap', () => tf.moeExpertMap(4, 2, 1)],
   ['gradients', () =>
@@ -40,7 +43,7 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
 const routerLoss = (logits: tf.Tensor) => {
   const {topkIds, topkWeights} = tf.moeTopk(logits, 2);
   const balance = tf.add(tf.moeLoadBalancingLoss(logits, topkIds), tf.moeRouterZLoss(logits));
-  return tf.add(tf.sum(tf.square(topkWeights)), balance) as tf.Scalar;
+  return tf.sum(tf.square(tf.moeAddAuxiliaryLoss(topkWeights, balance as tf.Scalar))) as tf.Scalar;
 };
 calls.push(['gradients of a router', () => tf.grad(routerLoss)(tf.tensor2d(x))]);
 

@@ -48,6 +48,84 @@ describeWithFlags('router losses', ALL_ENVS, () => {
     await expectWithin(tf.moeRouterZLoss(logits, {mask}), [sum(counted) / counted.length], bound, 'masked z-loss');
   });
 
+  it('take tokens of any shape', async () => {
+    const shaped = [tf.reshape(tf.tensor2d(logits.slice(0, 36)), [3, 2, 6, 12]), tf.tensor4d(ids.slice(0, 36).flat(), [3, 2, 6, 3], 'int32')];
+    const shapedMask = tf.reshape(tf.tensor1d(mask.slice(0, 36), 'bool'), [3, 2, 6]);
+    const flat = [logits.slice(0, 36), ids.slice(0, 36)] as const;
+    for (const per of ['batch', undefined] as const) {
+      const loss = tf.moeLoadBalancingLoss(shaped[0], shaped[1], {mask: shapedMask, per});
+      await expectWithin(loss, [naiveBalance(...flat, mask, 'softmax')], bound, 'balance');
+    }
+    const wanted = (await tf.moeRouterZLoss(flat[0], {mask: mask.slice(0, 36)}).data()) as Float32Array;
+    await expectFloats(tf.moeRouterZLoss(shaped[0], {mask: shapedMask}), wanted, 'z-loss');
+  });
+
+  it('balance each sequence by itself', async () => {
+    const [numSequences, length] = [4, 9];
+    const at = <T>(rows: T[], b: number) => rows.slice(b * length, (b + 1) * length);
+    // Of the last sequence none counts.
+    const counts = mask.map((value, t) => value && t < 3 * length);
+    const shaped = tf.tensor3d(logits.slice(0, 36).flat(), [numSequences, length, numExperts]);
+    const shapedIds = tf.tensor3d(ids.slice(0, 36).flat(), [numSequences, length, 3], 'int32');
+    const losses = (given: boolean[], scoring: tf.MoeTopkScoring) => Array.from({length: numSequences}, (_, b) =>
+      at(given, b).some((value) => value) ? naiveBalance(at(logits, b), at(ids, b), at(given, b), scoring) : 0);
+    for (const scoring of ['softmax', 'sigmoid'] as const) {
+      const all = tf.moeLoadBalancingLoss(shaped, shapedIds, {per: 'sequence', scoring});
+      await expectWithin(all, [sum(losses(mask.map(() => true), scoring)) / 4], bound, scoring);
+      const shapedMask = tf.tensor2d(counts.slice(0, 36).map(Number), [numSequences, length], 'bool');
+      const masked = tf.moeLoadBalancingLoss(shaped, shapedIds, {per: 'sequence', scoring, mask: shapedMask});
+      await expectWithin(masked, [sum(losses(counts, scoring)) / 3], bound, `${scoring}, masked`);
+    }
+    // The gradient of a sequence is that of its own loss, over their number.
+    const gradient = tf.grad((x: tf.Tensor) => tf.moeLoadBalancingLoss(x, shapedIds, {per: 'sequence'}))(shaped);
+    const own = tf.grad((x: tf.Tensor) => tf.moeLoadBalancingLoss(x, at(ids, 1)))(tf.tensor2d(at(logits, 1)));
+    const wanted = (await tf.div(own, 4).data()) as Float32Array;
+    await expectWithin(tf.slice(gradient, 1, 1), wanted, (_, value) => 1e-5 * Math.abs(value) + 1e-7, 'gradient');
+    for (const shape of [[0, 3, 4], [2, 0, 4]] as Array<[number, number, number]>) {
+      const none = tf.moeLoadBalancingLoss(tf.zeros(shape), tf.zeros([shape[0], shape[1], 2], 'int32'), {per: 'sequence'});
+      await expectFloats(none, [0], `no tokens: ${shape}`);
+    }
+  });
+
+  it('balance by counts from outside', async () => {
+    const given = Array.from({length: numExperts}, (_, e) => 1000 * e);
+    const total = sum(given);
+    const counted = logits.filter((_, t) => mask[t]).map((row) => naiveSoftmax(row));
+    const wanted = sum(given.map((count, e) => (numExperts * (count / total) * sum(counted.map((row) => row[e]))) / counted.length));
+    for (const expertCounts of [given, tf.tensor1d(given, 'int32'), tf.tensor1d(given.map((count) => count / total))]) {
+      await expectWithin(tf.moeLoadBalancingLoss(logits, ids, {mask, expertCounts}), [wanted], bound, 'counts');
+    }
+    await expectFloats(tf.moeLoadBalancingLoss(logits, ids, {expertCounts: given.map(() => 0)}), [0], 'no counts');
+    const toCounts = tf.grads((x: tf.Tensor, expertCounts: tf.Tensor) =>
+      tf.add(tf.sum(expertCounts), tf.moeLoadBalancingLoss(x, ids, {expertCounts})));
+    await expectFloats(toCounts([tf.tensor2d(logits), tf.tensor1d(given)])[1], given.map(() => 1), 'none to counts');
+  });
+
+  it('leave out a token of nothing but -Infinity, in every order', async () => {
+    const none = -Infinity;
+    const x = tf.tensor2d([[0, 1], [none, none], [2, 0.5], [none, none]]);
+    const rest = tf.tensor2d([[0, 1], [2, 0.5]]);
+    const counted = tf.tensor1d([0, 2], 'int32');
+    const v = tf.tensor2d([[1, -1], [2, 1], [0.5, 2], [1, 1]]);
+    for (const scoring of ['softmax', 'sigmoid', 'sqrtSoftplus'] as const) {
+      const lossesOf = (xIds: number[][]) => (y: tf.Tensor) =>
+        tf.add(tf.moeLoadBalancingLoss(y, xIds, {scoring}), tf.moeRouterZLoss(y)) as tf.Scalar;
+      const [withNone, without] = [lossesOf([[1], [0], [1], [0]]), lossesOf([[1], [1]])];
+      const same = async (given: tf.Tensor, wanted: tf.Tensor, what: string) =>
+        expectWithin(given, (await wanted.data()) as Float32Array, bound, `${scoring}, ${what}`);
+      await same(withNone(x), without(rest), 'loss');
+      const along = (f: (y: tf.Tensor) => tf.Scalar, w: tf.Tensor) => (y: tf.Tensor) => tf.sum(tf.mul(tf.grad(f)(y), w)) as tf.Scalar;
+      for (const [order, f, g] of [
+        ['first', withNone, without],
+        ['second', along(withNone, v), along(without, tf.gather(v, counted))],
+      ] as const) {
+        const gradient = tf.grad(f)(x);
+        await same(tf.gather(gradient, counted), tf.grad(g)(rest), order);
+        await expectFloats(tf.gather(gradient, tf.tensor1d([1, 3], 'int32')), [0, 0, 0, 0], `${scoring}, ${order}, of nothing`);
+      }
+    }
+  });
+
   it('take a mask of booleans, integers or floats, as arrays or tensors', async () => {
     const wanted = await tf.moeRouterZLoss(logits, {mask}).data();
     const ones = mask.map(Number);

@@ -19,9 +19,19 @@ export const naiveScores = {
   sqrtSoftplus: (x: number) => Math.sqrt(softplus(x)),
 };
 /** Where scores underflow in float64 too, their logarithms are these to the last bit. */
-const logScores = {
+export const naiveLogScores: Record<tf.MoeTopkScoring, (x: number) => number> = {
+  softmax: (x) => x,
+  softmaxAfterTopk: (x) => x,
   sigmoid: (x: number) => (x < -600 ? x : Math.log(naiveScores.sigmoid(x))),
   sqrtSoftplus: (x: number) => (x < -600 ? x / 2 : Math.log(naiveScores.sqrtSoftplus(x))),
+};
+
+/** The derivatives of these. */
+export const logSlopes: Record<tf.MoeTopkScoring, (x: number) => number> = {
+  softmax: () => 1,
+  softmaxAfterTopk: () => 1,
+  sigmoid: (x) => 1 / (1 + Math.exp(x)),
+  sqrtSoftplus: (x) => (x < -600 ? 1 : naiveScores.sigmoid(x) / softplus(x)) / 2,
 };
 
 /** 0 where all are -Infinity. */
@@ -66,6 +76,29 @@ export function naiveIds(logits: number[], options: NaiveTopkOptions): number[] 
   return indicesOf(logits).filter((e) => kept.includes(groupOf(e))).sort(inOrder(compared)).slice(0, topk);
 }
 
+/** Of the weights times dy, the choice held fixed, by the logits: as the chain rule gives it, but 0 for -Infinity. */
+export function naiveGradient(logits: number[], ids: number[], dy: number[], options: NaiveTopkOptions): number[] {
+  const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
+  const weights = naiveWeights(logits, ids, {...options, routedScalingFactor: 1});
+  const g = dy.map((value) => value * routedScalingFactor);
+  const isOverAll = scoring === 'softmax' && !renormalize;
+  const isSoftmax = renormalize || scoring === 'softmax' || scoring === 'softmaxAfterTopk';
+  if (isSoftmax && weights.some(Number.isNaN)) {
+    return logits.map((_, e) => (scoring === 'softmax' || ids.includes(e) ? NaN : 0));
+  }
+  const probabilities = isOverAll ? naiveSoftmax(logits) : logits.map(() => 0);
+  const mean = isSoftmax ? sum(weights.map((w, k) => w * g[k])) : 0;
+  return logits.map((x, e) => {
+    const k = ids.indexOf(e);
+    if (x === -Infinity || (k < 0 && !isOverAll)) {
+      return 0;
+    }
+    const weight = k < 0 ? probabilities[e] : weights[k];
+    // The slope of a score of Infinity is 0.
+    return weight === Infinity ? 0 : weight * ((k < 0 ? 0 : g[k]) - mean) * logSlopes[scoring](x);
+  });
+}
+
 export function naiveWeights(logits: number[], ids: number[], options: NaiveTopkOptions): number[] {
   const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
   const chosen = ids.map((e) => logits[e]);
@@ -82,7 +115,7 @@ export function naiveWeights(logits: number[], ids: number[], options: NaiveTopk
     if (!renormalize) {
       return weights;
     }
-    return sum(weights) === Infinity ? weights.map((w) => w / Infinity) : naiveSoftmax(chosen.map(logScores[scoring]));
+    return sum(weights) === Infinity ? weights.map((w) => w / Infinity) : naiveSoftmax(chosen.map(naiveLogScores[scoring]));
   };
   return unscaled().map((weight) => weight * routedScalingFactor);
 }

@@ -12,6 +12,7 @@
  */
 import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../kernel_names';
 import {type HostArray, hostKernel} from '../shared/host_kernel';
+import {scoreFunctions, softmax} from '../shared/scores';
 
 export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBias}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;
@@ -109,57 +110,15 @@ function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, ro
   return Float32Array.from(weights, (weight) => weight * routedScalingFactor);
 }
 
-/** exp(x) / sum of exp(x); 0 where all are -Infinity, NaN where one is NaN or Infinity. */
-function softmax(x: ArrayLike<number>): Float64Array {
-  const max = maxOf(x);
-  const exps = Float64Array.from(x, (value) => (value === -Infinity ? 0 : Math.exp(value - max)));
-  const sum = exps.reduce((a, b) => a + b, 0);
-  return sum === 0 ? exps : exps.map((value) => value / sum);
-}
-
-function maxOf(x: ArrayLike<number>): number {
-  let max = -Infinity;
-  for (let i = 0; i < x.length; i++) {
-    max = Math.max(max, x[i]);
-  }
-  return max;
-}
-
-const softplus = (x: number): number => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
-
-type ScoreFunctions = {
-  score: (x: number) => number;
-  logScore: (x: number) => number;
-  /** d logScore / d x */
-  slope: (x: number) => number;
-};
-
-const sigmoidFunctions: ScoreFunctions = {
-  score: sigmoid,
-  logScore: (x) => -softplus(-x),
-  slope: (x) => sigmoid(-x),
-};
-
-/** From here down softplus is exp(x) to the last bit. */
-const SOFTPLUS_IS_EXP = -40;
-
-const scoreFunctions: Record<Exclude<MoeTopkScoring, 'softmax'>, ScoreFunctions> = {
-  softmaxAfterTopk: {score: Math.exp, logScore: (x) => x, slope: () => 1},
-  sigmoid: sigmoidFunctions,
-  sqrtSoftplus: {
-    score: (x) => Math.sqrt(softplus(x)),
-    logScore: (x) => (x < SOFTPLUS_IS_EXP ? x : Math.log(softplus(x))) / 2,
-    slope: (x) => (x < SOFTPLUS_IS_EXP ? 1 : sigmoid(x) / softplus(x)) / 2,
-  },
-};
-
 /**
  * With g = dTopkWeights * routedScalingFactor and w the weights before it:
  *
  *   softmax over all E           w_e * ((g of e, 0 where it is not chosen) - sum of g * w over the chosen)
  *   renormalized, or over the K  w_k * (g_k - sum of g * w) * (log score)'
  *   neither                      g_k * score * (log score)'
+ *
+ * It is 0 for -Infinity, whatever g. But where a softmax or a sum makes NaN of the weights, so it makes of the
+ * gradient: of the whole row under 'softmax', else of the chosen.
  */
 export const moeTopKBackpropCpu = hostKernel(MoeTopKBackprop, ({dTopkWeights, routerLogits, topkIds}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;
@@ -167,13 +126,23 @@ export const moeTopKBackpropCpu = hostKernel(MoeTopKBackprop, ({dTopkWeights, ro
   const {scoring, renormalize, routedScalingFactor} = attrs;
   const isOverAll = scoring === 'softmax' && !renormalize;
   const isSoftmax = renormalize || scoring === 'softmaxAfterTopk' || isOverAll;
-  const {slope} = scoreFunctions[scoring === 'softmax' ? 'softmaxAfterTopk' : scoring];
+  const {slope} = scoreFunctions[scoring];
   const dLogits = new Float32Array(numTokens * numExperts);
   for (let token = 0; token < numTokens; token++) {
     const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
     const dTokenLogits = dLogits.subarray(token * numExperts, (token + 1) * numExperts);
     const ids = topkIds.values.subarray(token * topk, (token + 1) * topk) as Int32Array;
     const weights = weightsOf(logits, ids, {scoring, renormalize, routedScalingFactor: 1});
+    if (isSoftmax && weights.some(Number.isNaN)) {
+      if (scoring === 'softmax') {
+        dTokenLogits.fill(NaN);
+      } else {
+        ids.forEach((id) => {
+          dTokenLogits[id] = NaN;
+        });
+      }
+      continue;
+    }
     const dWeight = (k: number) => dTopkWeights.values[token * topk + k] * routedScalingFactor;
     let mean = 0;
     for (let k = 0; isSoftmax && k < topk; k++) {
@@ -181,12 +150,13 @@ export const moeTopKBackpropCpu = hostKernel(MoeTopKBackprop, ({dTopkWeights, ro
     }
     if (isOverAll) {
       softmax(logits).forEach((probability, expert) => {
-        dTokenLogits[expert] = -probability * mean;
+        dTokenLogits[expert] = logits[expert] === -Infinity ? 0 : -probability * mean;
       });
     }
     ids.forEach((id, k) => {
-      const logit = logits[id];
-      dTokenLogits[id] = weights[k] === 0 ? 0 : weights[k] * (dWeight(k) - mean) * slope(logit);
+      // A score of Infinity is as flat as the largest of others.
+      const isFlat = logits[id] === -Infinity || weights[k] === Infinity;
+      dTokenLogits[id] = isFlat ? 0 : weights[k] * (dWeight(k) - mean) * slope(logits[id]);
     });
   }
   return [{values: dLogits, shape: [numTokens, numExperts]}];

@@ -4,101 +4,15 @@
  *
  *   MoeTopK           3 draws: the rank of each expert among those of its token, E lookups; the expert of each rank;
  *                     the weights. 1 more for the softmax over all experts, 1 or 2 for a bias, 2 for groups.
- *   MoeTopKBackprop   1 draw, 2 for the softmax over all experts: a fragment takes an element of the result and looks
- *                     through the K chosen.
+ *   MoeTopKBackprop   1 draw, 2 for 'softmax': a fragment takes an element of the result and looks through the K
+ *                     chosen.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {MoeTopK, MoeTopKBackprop} from '../../kernel_names';
+import {bitsOf, KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from '../shared/scores';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
-import {bitsOf, SCORING_CODES} from './codes';
-
-/** GLSL: floats and their order. */
-const KEYS = `
-  const uint NAN_KEY = 1u;
-  const uint NEGATIVE_INFINITY_KEY = 0x007fffffu;
-  const uint FIRST_FINITE_KEY = 0x00800000u;
-  const uint LAST_FINITE_KEY = 0xff7fffffu;
-  const uint INFINITY_KEY = 0xff800000u;
-
-  uint keyOf(float value) {
-    uint bits = floatBitsToUint(value);
-    uint magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) { return NAN_KEY; }
-    if (magnitude == 0u) { return 0x80000000u; }
-    return bits >= 0x80000000u ? ~bits : bits | 0x80000000u;
-  }
-
-  float valueOf(uint key) { return uintBitsToFloat(key >= 0x80000000u ? key & 0x7fffffffu : ~key); }
-
-  float finiteValueOf(uint key) { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
-`;
-
-/** GLSL: the scores that are not a softmax, and the logarithms of all; `scoring` is a uniform. */
-const SCORES = `
-  // 2 * atanh(z / (2 + z)) for z in 0..1, where log(1 + z) would lose the digits of a small z.
-  float log1p(float z) {
-    float s = z / (2.0 + z);
-    float q = s * s;
-    float tail = 1.0 / 7.0 + q * (1.0 / 9.0 + q * (1.0 / 11.0 + q / 13.0));
-    return 2.0 * s * (1.0 + q * (1.0 / 3.0 + q * (1.0 / 5.0 + q * tail)));
-  }
-
-  float softplus(float x) { return max(x, 0.0) + log1p(exp(-abs(x))); }
-
-  float sigmoid(float x) {
-    float z = exp(-abs(x));
-    return (x >= 0.0 ? 1.0 : z) / (1.0 + z);
-  }
-
-  // Below this, log(softplus(x)) is x - exp(x) / 2.
-  const float SMALL = -10.0;
-
-  float score(float x) { return scoring == ${SCORING_CODES.sigmoid} ? sigmoid(x) : sqrt(softplus(x)); }
-
-  float logScore(float x) {
-    if (scoring == ${SCORING_CODES.sigmoid}) { return -softplus(-x); }
-    if (scoring == ${SCORING_CODES.sqrtSoftplus}) {
-      return (x < SMALL ? x - exp(x) / 2.0 : log(softplus(x))) / 2.0;
-    }
-    return x;
-  }
-`;
-
-/**
- * float32 [T, 3]: of each row of logits the largest, the sum of exp(logit - largest), both without NaN, and the number
- * of NaN.
- */
-function statisticsOf(backend: MathBackendWebGL, logits: TensorInfo): TensorInfo {
-  const [numTokens, numExperts] = logits.shape;
-  return runGlsl(backend, {
-    name: 'MoeTopKStatistics',
-    inputs: {logits},
-    uniforms: {numExperts},
-    output: {shape: [numTokens, 3], dtype: 'float32'},
-    code: `
-      ${KEYS}
-      void main() {
-        ivec2 coords = getOutputCoords();
-        uint largest = NAN_KEY;
-        float numNan = 0.0;
-        for (int e = 0; e < numExperts; e++) {
-          uint key = keyOf(getLogits(coords.x, e));
-          largest = max(largest, key);
-          if (key == NAN_KEY) { numNan++; }
-        }
-        float result = coords.y == 0 ? valueOf(largest) : numNan;
-        if (coords.y == 1) {
-          result = 0.0;
-          for (int e = 0; e < numExperts; e++) {
-            uint key = keyOf(getLogits(coords.x, e));
-            if (key > NEGATIVE_INFINITY_KEY) { result += exp(valueOf(key) - valueOf(largest)); }
-          }
-        }
-        setOutput(result);
-      }`,
-  });
-}
+import {scoreStatistics} from '../shared/webgl_scores';
 
 /** float32 [T, E]: score + bias. */
 function biasedScores(
@@ -114,8 +28,8 @@ function biasedScores(
     uniforms: {scoring},
     output: {shape: logits.shape, dtype: 'float32'},
     code: `
-      ${KEYS}
-      ${SCORES}
+      ${KEYS_GLSL}
+      ${SCORES_GLSL}
       void main() {
         ivec2 coords = getOutputCoords();
         float logit = getLogits(coords.x, coords.y);
@@ -155,7 +69,7 @@ function keptGroups(
     uniforms: {groupSize: numExperts / numGroups, sumsTwo: Number(hasBias)},
     output,
     code: `
-      ${KEYS}
+      ${KEYS_GLSL}
       void main() {
         ivec2 coords = getOutputCoords();
         uint largest = 0u;
@@ -179,7 +93,7 @@ function keptGroups(
     uniforms: {numGroups, topkGroups},
     output,
     code: `
-      ${KEYS}
+      ${KEYS_GLSL}
       void main() {
         ivec2 coords = getOutputCoords();
         uint key = keyOf(getValues(coords.x, coords.y));
@@ -205,7 +119,7 @@ function ranksOf(backend: MathBackendWebGL, compared: TensorInfo, kept: TensorIn
     uniforms: {numExperts, numGroups, groupSize: numExperts / numGroups},
     output: {shape: compared.shape, dtype: 'int32'},
     code: `
-      ${KEYS}
+      ${KEYS_GLSL}
       bool isKept(int token, int g) { return ${kept == null ? 'true' : 'getKept(token, g) > 0.5'}; }
       void main() {
         ivec2 coords = getOutputCoords();
@@ -236,7 +150,7 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
     return [fillTensor(backend, shape, 'float32', 0), fillTensor(backend, shape, 'int32', 0)];
   }
   const isSoftmax = attrs.scoring === 'softmax';
-  const statistics = isSoftmax || hasBias ? [statisticsOf(backend, logits)] : [];
+  const statistics = isSoftmax || hasBias ? [scoreStatistics(backend, logits, 'softmax')] : [];
   const biased = hasBias ? [biasedScores(backend, logits, scoreCorrectionBias, statistics[0], scoring)] : [];
   const [compared] = [...biased, logits];
   const kept = numExpertGroups > 1 ? [keptGroups(backend, compared, hasBias, numExpertGroups, topkGroups)] : [];
@@ -267,8 +181,8 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
     },
     output: {shape, dtype: 'float32'},
     code: `
-      ${KEYS}
-      ${SCORES}
+      ${KEYS_GLSL}
+      ${SCORES_GLSL}
       uint keyOfSlot(int token, int k) { return keyOf(getLogits(token, indexOf(getTopkIds(token, k)))); }
       void main() {
         ivec2 coords = getOutputCoords();
@@ -324,10 +238,11 @@ export const moeTopKBackpropWebGL = webglKernel(
       return [fillTensor(backend, logits.shape, 'float32', 0)];
     }
     const isSoftmaxOfAll = scoring === 'softmax' && !renormalize;
-    const statistics = isSoftmaxOfAll ? [statisticsOf(backend, logits)] : [];
+    const isOfRow = scoring === 'softmax';
+    const statistics = isOfRow ? [scoreStatistics(backend, logits, 'softmax')] : [];
     const dLogits = runGlsl(backend, {
-      name: `MoeTopKBackprop_${isSoftmaxOfAll ? 'softmax' : 'chosen'}`,
-      inputs: {dTopkWeights, logits, topkIds, ...(isSoftmaxOfAll ? {statistics: statistics[0]} : {})},
+      name: `MoeTopKBackprop_${isSoftmaxOfAll ? 'all' : 'chosen'}_${isOfRow ? 'row' : 'slots'}`,
+      inputs: {dTopkWeights, logits, topkIds, ...(isOfRow ? {statistics: statistics[0]} : {})},
       uniforms: {
         topk: topkIds.shape[1],
         scoring: SCORING_CODES[scoring],
@@ -336,30 +251,29 @@ export const moeTopKBackpropWebGL = webglKernel(
       },
       output: {shape: logits.shape, dtype: 'float32'},
       code: `
-        ${KEYS}
-      ${SCORES}
-        // d logScore / d x
-        float slope(float x) {
-          if (scoring == ${SCORING_CODES.sigmoid}) { return sigmoid(-x); }
-          if (scoring == ${SCORING_CODES.sqrtSoftplus}) {
-            return (x < SMALL ? 1.0 - exp(x) / 2.0 : sigmoid(x) / softplus(x)) / 2.0;
-          }
-          return 1.0;
-        }
-        // exp(log(score) - largest)
-        float termOf(uint key, float largest) {
-          return key == NEGATIVE_INFINITY_KEY ? 0.0 : exp(logScore(valueOf(key)) - largest);
-        }
+        ${KEYS_GLSL}
+        ${SCORES_GLSL}
         uint keyOfSlot(int token, int k) { return keyOf(getLogits(token, indexOf(getTopkIds(token, k)))); }
         void main() {
           ivec2 coords = getOutputCoords();
           int chosenSlot = -1;
-          ${isSoftmaxOfAll ? 'float largest = getStatistics(coords.x, 0);' : 'uint largestKey = 0u;'}
+          uint largestChosen = 0u;
+          bool hasNan = false;
           for (int k = 0; k < topk; k++) {
-            ${isSoftmaxOfAll ? '' : 'largestKey = max(largestKey, keyOfSlot(coords.x, k));'}
+            uint key = keyOfSlot(coords.x, k);
+            largestChosen = max(largestChosen, key);
+            hasNan = hasNan || key == NAN_KEY;
             if (indexOf(getTopkIds(coords.x, k)) == coords.y) { chosenSlot = k; }
           }
-          ${isSoftmaxOfAll ? '' : 'float largest = logScore(valueOf(largestKey));'}
+          uint largestKey = largestChosen;
+          ${isOfRow
+            ? `largestKey = keyOf(getStatistics(coords.x, 0));
+               hasNan = getStatistics(coords.x, 2) > 0.0;`
+            : ''}
+          // Weights are NaN then, and so is the gradient of all that they are made of.
+          bool isNan = isSoftmax == 1 && ${isOfRow ? 'true' : 'chosenSlot >= 0'} &&
+            (hasNan || (largestKey == INFINITY_KEY && scoring != ${SCORING_CODES.sigmoid}));
+          float largest = logScore(finiteValueOf(${isSoftmaxOfAll ? 'largestKey' : 'largestChosen'}));
           float mean = 0.0;
           float sum = 0.0;
           for (int k = 0; k < topk && isSoftmax == 1; k++) {
@@ -372,12 +286,16 @@ export const moeTopKBackpropWebGL = webglKernel(
           uint key = keyOf(getLogits(coords.x, coords.y));
           float dLogit = 0.0;
           if (key != NEGATIVE_INFINITY_KEY && ${isSoftmaxOfAll ? 'true' : 'chosenSlot >= 0'}) {
-            float x = valueOf(key);
-            float weight = isSoftmax == 1 ? termOf(key, largest) / sum : score(x);
+            float x = finiteValueOf(key);
             float dWeight = chosenSlot >= 0 ? getDTopkWeights(coords.x, chosenSlot) : 0.0;
-            dLogit = weight * (dWeight - mean) * slope(x) * intBitsToFloat(scalingBits);
+            if (isSoftmax == 1) {
+              dLogit = termOf(key, largest) / sum * (dWeight - mean) * slope(x);
+            } else if (key != INFINITY_KEY) {
+              dLogit = dWeight * scoreSlope(x);
+            }
+            dLogit *= intBitsToFloat(scalingBits);
           }
-          setOutput(dLogit);
+          setOutput(isNan || (key == NAN_KEY && chosenSlot >= 0) ? NAN : dLogit);
         }`,
     });
     disposeAll(backend, statistics);

@@ -14,6 +14,7 @@
  * taken out; so none is lost where scores underflow.
  */
 import {MoeTopK, MoeTopKBackprop} from '../../kernel_names';
+import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../shared/scores';
 import {
   assertBindable,
   disposeAll,
@@ -23,113 +24,10 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import {bitsOf, SCORING_CODES} from './codes';
+import {exchangeOf, LANE_THREADS, lanesOf} from '../shared/webgpu_lanes';
 
-const THREADS = 64;
 /** Keys that fit beside what lanes exchange in the 16 KiB of workgroup memory that every device has. */
 const MAX_KEYS_IN_WORKGROUP = 3584;
-
-/** About as many lanes as each has experts: in a step, one looks through its own, and all through all lanes. */
-function lanesOf(numExperts: number): number {
-  let lanes = 4;
-  while (lanes < THREADS && lanes * lanes < numExperts) {
-    lanes *= 2;
-  }
-  return lanes;
-}
-
-/** WGSL: floats and their order. Results are u32 too, so that NaN leaves as it should. */
-const FLOATS = `
-  const NAN_BITS = 0x7fc00000u;
-  // Keys: u32 in the order of the floats. No float has 0; NaN is below -Infinity.
-  const NAN_KEY = 1u;
-  const NEGATIVE_INFINITY_KEY = 0x007fffffu;
-  const FIRST_FINITE_KEY = 0x00800000u;
-  const LAST_FINITE_KEY = 0xff7fffffu;
-  const INFINITY_KEY = 0xff800000u;
-
-  fn keyOf(bits : u32) -> u32 {
-    let magnitude = bits & 0x7fffffffu;
-    if (magnitude > 0x7f800000u) { return NAN_KEY; }
-    if (magnitude == 0) { return 0x80000000u; }
-    return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
-  }
-
-  fn valueOf(key : u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
-
-  fn finiteValueOf(key : u32) -> f32 { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
-
-  // 2 * atanh(z / (2 + z)) for z in 0..1, where log(1 + z) would lose the digits of a small z.
-  fn log1p(z : f32) -> f32 {
-    let s = z / (2 + z);
-    let q = s * s;
-    let tail = 1.0 / 7 + q * (1.0 / 9 + q * (1.0 / 11 + q / 13));
-    return 2 * s * (1 + q * (1.0 / 3 + q * (1.0 / 5 + q * tail)));
-  }
-
-  fn softplus(x : f32) -> f32 { return max(x, 0) + log1p(exp(-abs(x))); }
-
-  fn sigmoid(x : f32) -> f32 {
-    let z = exp(-abs(x));
-    return select(z, 1.0, x >= 0) / (1 + z);
-  }
-
-  // Below this, log(softplus(x)) is x - exp(x) / 2.
-  const SMALL = -10.0;
-
-  fn score(x : f32) -> f32 {
-    if (uniforms.scoring == ${SCORING_CODES.sigmoid}) { return sigmoid(x); }
-    return sqrt(softplus(x));
-  }
-
-  fn logScore(x : f32) -> f32 {
-    switch (uniforms.scoring) {
-      case ${SCORING_CODES.sigmoid}: { return -softplus(-x); }
-      case ${SCORING_CODES.sqrtSoftplus}: {
-        if (x < SMALL) { return (x - exp(x) / 2) / 2; }
-        return log(softplus(x)) / 2;
-      }
-      default: { return x; }
-    }
-  }
-`;
-
-/**
- * WGSL: what the lanes of a token say to each other, each time in the half that none can still be reading, so that one
- * barrier is enough.
- */
-const exchangeOf = (barrier: string) => `
-  const THREADS = ${THREADS}u;
-  const NONE = 0xffffffffu;
-  var<workgroup> said : array<vec2<u32>, 2 * THREADS>;
-  var<private> saidFrom = 0u;
-
-  // The best key and its id, ties to the lower id.
-  fn bestOfLanes(thread : u32, mine : vec2<u32>) -> vec2<u32> {
-    saidFrom = THREADS - saidFrom;
-    said[saidFrom + thread] = mine;
-    ${barrier}
-    let first = saidFrom + thread / LANES * LANES;
-    var best = vec2<u32>(0u, NONE);
-    for (var lane = 0u; lane < LANES; lane++) {
-      let other = said[first + lane];
-      if (isBefore(other, best)) { best = other; }
-    }
-    return best;
-  }
-
-  fn sumOfLanes(thread : u32, mine : vec2<f32>) -> vec2<f32> {
-    saidFrom = THREADS - saidFrom;
-    said[saidFrom + thread] = bitcast<vec2<u32>>(mine);
-    ${barrier}
-    let first = saidFrom + thread / LANES * LANES;
-    var sum = vec2<f32>();
-    for (var lane = 0u; lane < LANES; lane++) { sum += bitcast<vec2<f32>>(said[first + lane]); }
-    return sum;
-  }
-
-  fn isBefore(a : vec2<u32>, b : vec2<u32>) -> bool { return a.x > b.x || (a.x == b.x && a.y < b.y); }
-`;
 
 export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scoreCorrectionBias}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;
@@ -141,7 +39,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     return [topkWeights, topkIds];
   }
   const lanes = lanesOf(numExperts);
-  const tokensPerWorkgroup = THREADS / lanes;
+  const tokensPerWorkgroup = LANE_THREADS / lanes;
   const hasBias = scoreCorrectionBias != null;
   const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
   const keyRows = inWorkgroup ? [] : [newTensor(backend, [numTokens, numExperts], 'int32')];
@@ -168,7 +66,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     // One pipeline for all numbers of experts that have as many lanes.
     constants: {LANES: lanes},
     numWorkgroups: Math.ceil(numTokens / tokensPerWorkgroup),
-    code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * THREADS, MAX_KEYS_IN_WORKGROUP)),
+    code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)),
   });
   disposeAll(backend, keyRows);
   return [topkWeights, topkIds];
@@ -177,9 +75,9 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
 function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): string {
   const barrier = inWorkgroup ? 'workgroupBarrier();' : 'storageBarrier(); workgroupBarrier();';
   return `
-    const TOKENS = ${THREADS}u / LANES;
+    const TOKENS = THREADS / LANES;
     ${inWorkgroup ? `var<workgroup> keys : array<u32, ${numKeys}>;` : ''}
-    ${FLOATS}
+    ${SCORES_WGSL}
     ${exchangeOf(barrier)}
 
     // With a bias a group's value is the sum of its two largest, else its largest.
@@ -343,7 +241,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         topkWeights[firstSlot + k] =
           select(bitcast<u32>(weight * bitcast<f32>(uniforms.scalingBits)), NAN_BITS, isThisNan);
       }`,
-      THREADS,
+      LANE_THREADS,
     )}`;
 }
 
@@ -364,7 +262,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
     runWgsl(backend, {
       name: 'MoeTopKBackprop',
       buffers: [
-        {name: 'dLogits', type: 'f32', access: 'read_write', tensor: dLogits},
+        {name: 'dLogits', type: 'u32', access: 'read_write', tensor: dLogits},
         {name: 'dTopkWeights', type: 'f32', access: 'read', tensor: dTopkWeights},
         {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
         {name: 'topkIds', type: 'u32', access: 'read', tensor: topkIds},
@@ -379,28 +277,10 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
         scalingBits: bitsOf(routedScalingFactor),
       },
       constants: {LANES: lanes},
-      numWorkgroups: Math.ceil((numTokens * lanes) / THREADS),
+      numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
       code: () => `
-        ${FLOATS}
+        ${SCORES_WGSL}
         ${exchangeOf('workgroupBarrier();')}
-
-        // d logScore / d x
-        fn slope(x : f32) -> f32 {
-          switch (uniforms.scoring) {
-            case ${SCORING_CODES.sigmoid}: { return sigmoid(-x); }
-            case ${SCORING_CODES.sqrtSoftplus}: {
-              if (x < SMALL) { return (1 - exp(x) / 2) / 2; }
-              return sigmoid(x) / softplus(x) / 2;
-            }
-            default: { return 1; }
-          }
-        }
-
-        // exp(log(score) - largest)
-        fn termOf(key : u32, largest : f32) -> f32 {
-          if (key == NEGATIVE_INFINITY_KEY) { return 0; }
-          return exp(logScore(valueOf(key)) - largest);
-        }
 
         ${entryPoint(
           `
@@ -416,16 +296,22 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           let scaling = bitcast<f32>(uniforms.scalingBits);
 
           var best = vec2<u32>(0u, NONE);
-          if (isSoftmaxOfAll) {
+          let isOfRow = uniforms.scoring == ${SCORING_CODES.softmax};
+          if (isOfRow) {
             for (var e = lane; e < uniforms.numExperts; e += LANES) {
-              best.x = max(best.x, keyOf(logits[firstLogit + e]));
-            }
-          } else {
-            for (var k = lane; k < uniforms.topk; k += LANES) {
-              best.x = max(best.x, keyOf(logits[firstLogit + topkIds[firstSlot + k]]));
+              let key = badOr(keyOf(logits[firstLogit + e]));
+              if (isSoftmaxOfAll || key == BAD_KEY) { best.x = max(best.x, key); }
             }
           }
-          let largest = logScore(valueOf(bestOfLanes(thread, best).x));
+          if (!isSoftmaxOfAll) {
+            for (var k = lane; k < uniforms.topk; k += LANES) {
+              best.x = max(best.x, badOr(keyOf(logits[firstLogit + topkIds[firstSlot + k]])));
+            }
+          }
+          let largestKey = bestOfLanes(thread, best).x;
+          let largest = logScore(finiteValueOf(largestKey));
+          // Weights are NaN then, and so is the gradient of all that they are made of.
+          let isNan = isSoftmax && largestKey == BAD_KEY;
 
           // Of the terms, and of the terms of the chosen by their dy.
           var sums = vec2<f32>();
@@ -443,11 +329,10 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           let mean = select(0.0, sums.y / sums.x, isSoftmax && sums.x != 0);
 
           for (var e = lane; e < uniforms.numExperts && isToken; e += LANES) {
+            let key = keyOf(logits[firstLogit + e]);
             var dLogit = 0.0;
-            if (isSoftmaxOfAll && sums.x != 0) {
-              dLogit = -(termOf(keyOf(logits[firstLogit + e]), largest) / sums.x) * mean;
-            }
-            dLogits[firstLogit + e] = dLogit;
+            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(termOf(key, largest) / sums.x) * mean; }
+            dLogits[firstLogit + e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan && isOfRow);
           }
           storageBarrier();
           for (var k = lane; k < uniforms.topk && isToken; k += LANES) {
@@ -455,14 +340,17 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
             let key = keyOf(logits[e]);
             var dLogit = 0.0;
             if (key != NEGATIVE_INFINITY_KEY) {
-              let x = valueOf(key);
-              var weight = 0.0;
-              if (isSoftmax) { weight = termOf(key, largest) / sums.x; } else { weight = score(x); }
-              dLogit = weight * (dTopkWeights[firstSlot + k] * scaling - mean) * slope(x);
+              let x = finiteValueOf(key);
+              let dWeight = dTopkWeights[firstSlot + k] * scaling;
+              if (isSoftmax) {
+                dLogit = termOf(key, largest) / sums.x * (dWeight - mean) * slope(x);
+              } else if (key != INFINITY_KEY) {
+                dLogit = dWeight * scoreSlope(x);
+              }
             }
-            dLogits[e] = dLogit;
+            dLogits[e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan || key == NAN_KEY);
           }`,
-          THREADS,
+          LANE_THREADS,
         )}`,
     });
     return [dLogits];

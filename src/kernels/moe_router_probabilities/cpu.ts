@@ -1,0 +1,21 @@
+/** MoeRouterProbabilities on the host, in double. */
+import {MoeRouterProbabilities} from '../../kernel_names';
+import {hostKernel} from '../shared/host_kernel';
+import {logSumExp, scoreFunctions, softmax} from '../shared/scores';
+
+export const moeRouterProbabilitiesCpu = hostKernel(MoeRouterProbabilities, ({routerLogits}, {scoring}) => {
+  const [numTokens, numExperts] = routerLogits.shape;
+  const {logScore} = scoreFunctions[scoring];
+  const probabilities = new Float32Array(numTokens * numExperts);
+  const logSums = new Float32Array(numTokens);
+  for (let token = 0; token < numTokens; token++) {
+    const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
+    const logScores = Float64Array.from(logits, logScore);
+    probabilities.set(softmax(logScores), token * numExperts);
+    logSums[token] = logSumExp(logScores);
+  }
+  return [
+    {values: probabilities, shape: [numTokens, numExperts]},
+    {values: logSums, shape: [numTokens]},
+  ];
+});

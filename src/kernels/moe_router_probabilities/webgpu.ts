@@ -1,0 +1,69 @@
+/**
+ * MoeRouterProbabilities on WebGPU, 1 launch: the lanes of a token find its largest logit by keys, sum the scores over
+ * that of it, and divide.
+ */
+import {MoeRouterProbabilities} from '../../kernel_names';
+import {SCORES_WGSL, SCORING_CODES} from '../shared/scores';
+import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel} from '../shared/webgpu';
+import {exchangeOf, LANE_THREADS, lanesOf} from '../shared/webgpu_lanes';
+
+export const moeRouterProbabilitiesWebGPU = webgpuKernel(
+  MoeRouterProbabilities,
+  (backend, {routerLogits}, {scoring}) => {
+    const [numTokens, numExperts] = routerLogits.shape;
+    assertBindable(backend, MoeRouterProbabilities, {routerLogits: routerLogits.shape});
+    const probabilities = newTensor(backend, [numTokens, numExperts], 'float32');
+    const logSums = newTensor(backend, [numTokens], 'float32');
+    if (numTokens === 0) {
+      return [probabilities, logSums];
+    }
+    const lanes = lanesOf(numExperts);
+    runWgsl(backend, {
+      name: 'MoeRouterProbabilities',
+      buffers: [
+        {name: 'probabilities', type: 'u32', access: 'read_write', tensor: probabilities},
+        {name: 'logSums', type: 'u32', access: 'read_write', tensor: logSums},
+        {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
+      ],
+      uniforms: {numTokens, numExperts, scoring: SCORING_CODES[scoring]},
+      constants: {LANES: lanes},
+      numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
+      code: () => `
+        ${SCORES_WGSL}
+        ${exchangeOf('workgroupBarrier();')}
+        ${entryPoint(
+          `
+          let token = group * (THREADS / LANES) + thread / LANES;
+          if (group * (THREADS / LANES) >= uniforms.numTokens) { return; }
+          let lane = thread % LANES;
+          let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
+          var best = vec2<u32>(0u, NONE);
+          for (var e = lane; e < uniforms.numExperts; e += LANES) {
+            best.x = max(best.x, badOr(keyOf(logits[firstLogit + e])));
+          }
+          let largestKey = bestOfLanes(thread, best).x;
+          let largest = logScore(finiteValueOf(largestKey));
+          var sum = 0.0;
+          for (var e = lane; e < uniforms.numExperts; e += LANES) {
+            sum += termOf(keyOf(logits[firstLogit + e]), largest);
+          }
+          sum = sumOfLanes(thread, vec2<f32>(sum, 0)).x;
+          if (token >= uniforms.numTokens) { return; }
+          let isNan = largestKey == BAD_KEY;
+          let hasSum = largestKey != NEGATIVE_INFINITY_KEY;
+          for (var e = lane; e < uniforms.numExperts; e += LANES) {
+            var probability = 0.0;
+            if (hasSum) { probability = termOf(keyOf(logits[firstLogit + e]), largest) / sum; }
+            probabilities[firstLogit + e] = select(bitcast<u32>(probability), NAN_BITS, isNan);
+          }
+          if (lane == 0) {
+            var logSum = 0.0;
+            if (hasSum) { logSum = largest + log(sum); }
+            logSums[token] = select(bitcast<u32>(logSum), NAN_BITS, isNan);
+          }`,
+          LANE_THREADS,
+        )}`,
+    });
+    return [probabilities, logSums];
+  },
+);

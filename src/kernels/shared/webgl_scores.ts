@@ -1,0 +1,42 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {MoeTopkScoring} from '../../kernel_names';
+import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from './scores';
+import {runGlsl} from './webgl';
+
+/**
+ * float32 [T, 3]: of each row of logits the largest, the sum of score / score of the largest, both without NaN, and the
+ * number of NaN.
+ */
+export function scoreStatistics(backend: MathBackendWebGL, logits: TensorInfo, scoring: MoeTopkScoring): TensorInfo {
+  const [numTokens, numExperts] = logits.shape;
+  return runGlsl(backend, {
+    name: 'MoeScoreStatistics',
+    inputs: {logits},
+    uniforms: {numExperts, scoring: SCORING_CODES[scoring]},
+    output: {shape: [numTokens, 3], dtype: 'float32'},
+    code: `
+      ${KEYS_GLSL}
+      ${SCORES_GLSL}
+      void main() {
+        ivec2 coords = getOutputCoords();
+        uint largestKey = NAN_KEY;
+        float numNan = 0.0;
+        for (int e = 0; e < numExperts; e++) {
+          uint key = keyOf(getLogits(coords.x, e));
+          largestKey = max(largestKey, key);
+          if (key == NAN_KEY) { numNan++; }
+        }
+        float result = coords.y == 0 ? valueOf(largestKey) : numNan;
+        if (coords.y == 1) {
+          result = 0.0;
+          float largest = logScore(finiteValueOf(largestKey));
+          for (int e = 0; e < numExperts; e++) {
+            uint key = keyOf(getLogits(coords.x, e));
+            if (key != NAN_KEY) { result += termOf(key, largest); }
+          }
+        }
+        setOutput(result);
+      }`,
+  });
+}

@@ -1,0 +1,49 @@
+/** Lanes: a few threads of a workgroup that take a row together, for programs of LANE_THREADS threads on WebGPU. */
+
+export const LANE_THREADS = 64;
+
+/** About as many lanes as each has experts: in a step, one looks through its own, and all through all lanes. */
+export function lanesOf(numExperts: number): number {
+  let lanes = 4;
+  while (lanes < LANE_THREADS && lanes * lanes < numExperts) {
+    lanes *= 2;
+  }
+  return lanes;
+}
+
+/**
+ * WGSL: what the LANES lanes of a row say to each other, each time in the half that none can still be reading, so that
+ * one barrier is enough.
+ */
+export const exchangeOf = (barrier: string) => `
+  const THREADS = ${LANE_THREADS}u;
+  const NONE = 0xffffffffu;
+  var<workgroup> said : array<vec2<u32>, 2 * THREADS>;
+  var<private> saidFrom = 0u;
+
+  // The best key and its id, ties to the lower id.
+  fn bestOfLanes(thread : u32, mine : vec2<u32>) -> vec2<u32> {
+    saidFrom = THREADS - saidFrom;
+    said[saidFrom + thread] = mine;
+    ${barrier}
+    let first = saidFrom + thread / LANES * LANES;
+    var best = vec2<u32>(0u, NONE);
+    for (var lane = 0u; lane < LANES; lane++) {
+      let other = said[first + lane];
+      if (isBefore(other, best)) { best = other; }
+    }
+    return best;
+  }
+
+  fn sumOfLanes(thread : u32, mine : vec2<f32>) -> vec2<f32> {
+    saidFrom = THREADS - saidFrom;
+    said[saidFrom + thread] = bitcast<vec2<u32>>(mine);
+    ${barrier}
+    let first = saidFrom + thread / LANES * LANES;
+    var sum = vec2<f32>();
+    for (var lane = 0u; lane < LANES; lane++) { sum += bitcast<vec2<f32>>(said[first + lane]); }
+    return sum;
+  }
+
+  fn isBefore(a : vec2<u32>, b : vec2<u32>) -> bool { return a.x > b.x || (a.x == b.x && a.y < b.y); }
+`;
