@@ -53,8 +53,11 @@ const GPU_WARM_UP_MS = 200;
 const CALLS_PER_PASS = 10;
 /** A replay needs no more memory for more calls, so there are enough that the pass itself, some 4 us, hardly counts. */
 const REPLAY = {microseconds: 2000, minCalls: CALLS_PER_PASS, maxCalls: 100};
-/** A contender that takes longer gets fewer runs: it is a baseline, and only orders of magnitude slower ones do. */
+/** A contender whose call takes longer gets few runs: it is a baseline, and only orders of magnitude slower ones do. */
 const SLOW_MS = 500;
+const MAX_SLOW_RUNS = 5;
+/** All runs of a contender together take about so long at most; one whose call takes longer runs once. */
+const MAX_CONTENDER_MS = 5000;
 
 export async function timeContender(
   {name, kind, run, hasCoreOps}: Contender,
@@ -71,10 +74,16 @@ export async function timeContender(
     const elapsed = performance.now() - start;
     tf.dispose(outputs);
     if (i < 0 && elapsed > SLOW_MS) {
-      wantedRuns = Math.min(numRuns, 5);
+      const numThatFit = Math.max(1, Math.floor(MAX_CONTENDER_MS / elapsed));
+      wantedRuns = Math.min(wantedRuns, MAX_SLOW_RUNS, numThatFit);
     }
-    if (i >= 0) {
+    // On a GPU the first call compiles.
+    const isTooSlowToWarmUp = elapsed > MAX_CONTENDER_MS && timer == null;
+    if (i >= 0 || isTooSlowToWarmUp) {
       wallTimes.push(elapsed);
+    }
+    if (isTooSlowToWarmUp) {
+      break;
     }
   }
   const wallMs = spreadOf(wallTimes);
@@ -204,14 +213,18 @@ export const medianMs = ({wallMs, batchMs, gpuMicroseconds}: Timing): number =>
 export const replayMs = (timing: Timing): number =>
   timing.replayMicroseconds == null ? medianMs(timing) : timing.replayMicroseconds.median / 1000;
 
+/** 1234, 56.7, 0.0891: the digits that say something. */
+export const threeDigits = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
   const onGpu = timings[0].gpuMicroseconds != null;
-  const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map((time) => time.toFixed(2));
+  const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map(threeDigits);
+  const spreadHeader = (what: string) => ['min', 'median', 'max'].map((which) => `${what} ${which}`);
   const inBatches = timings[0].batchMs != null;
-  const gpuHeader = onGpu ? ['gpu min us', 'median', 'max', 'replay', 'launches'] : [];
-  const batchHeader = inBatches ? ['in a row min ms', 'median', 'max'] : [];
-  const header = ['', 'runs', ...gpuHeader, ...batchHeader, 'wall min ms', 'median', 'max', 'GB/s', 'x op'];
+  const gpuHeader = onGpu ? [...spreadHeader('gpu us'), 'replay us', 'launches'] : [];
+  const batchHeader = inBatches ? spreadHeader('in a row ms') : [];
+  const header = ['', 'runs', ...gpuHeader, ...batchHeader, ...spreadHeader('wall ms'), 'GB/s', 'x op'];
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
@@ -219,13 +232,13 @@ export function formatTimings(timings: Timing[]): string {
       ? []
       : [
           ...spread(timing.gpuMicroseconds),
-          timing.replayMicroseconds!.median.toFixed(2),
+          threeDigits(timing.replayMicroseconds!.median),
           String(timing.numLaunches),
         ]),
     ...(timing.batchMs == null ? [] : spread(timing.batchMs)),
     ...spread(timing.wallMs),
-    timing.gigabytesPerSecond.toFixed(timing.gigabytesPerSecond < 10 ? 2 : 0),
-    (medianMs(timing) / medianMs(timings[0])).toFixed(2),
+    threeDigits(timing.gigabytesPerSecond),
+    threeDigits(medianMs(timing) / medianMs(timings[0])),
   ]);
   const table = [header, ...lines];
   const widths = header.map((_, column) => Math.max(...table.map((cells) => cells[column].length)));

@@ -1,11 +1,4 @@
-/**
- * npm run bench -- [--backend cpu|webgpu] [--op moePermute,…] [--layer mixtral,qwen3,gpt-oss,granite,olmoe,small]
- *     [--T 1,16,…] [--H n --K n --E n --I n] [--runs 20] [--no-baselines] [--json FILE] [--check]
- *
- * --check compares the ops with the cpu backend at these very shapes, and times nothing.
- *
- * webgpu in Node.js runs on Dawn, by the npm package `webgpu` or the addon that DAWN_NODE names.
- */
+/** The benchmarks in Node.js, for `npm run bench`. */
 import {writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
@@ -15,8 +8,22 @@ import * as tf from '../src/tf';
 import {checkOps, opNames, runBenchmarks} from './run';
 import {layers, type Shape} from './shapes';
 
-const {values: flags} = parseArgs({
-  options: {
+/** Where no layer and no flag says otherwise: what a CPU is through with in minutes, and what keeps a GPU busy. */
+const defaultSizes = {cpu: {T: 256, H: 256, K: 8, E: 32}, webgpu: {T: 2048, H: 1024, K: 8, E: 32}};
+
+const usage = `npm run bench -- [--backend cpu|webgpu] [--op ${opNames.join(',')}]
+    [--layer ${Object.keys(layers).join(',')}] [--T 1,16,…] [--H n --K n --E n --I n]
+    [--runs 20] [--no-baselines] [--json FILE] [--check]
+
+Times ops beside compositions of core ops that give the same; without --op all of them. Without --layer at T 256, H 256 on
+cpu and T 2048, H 1024 on webgpu, with K 8, E 32, I half of H. A contender whose call takes long gets fewer runs.
+--check compares the ops with the cpu backend at these very shapes, and times nothing.
+webgpu in Node.js runs on Dawn, by the npm package webgpu or the addon that DAWN_NODE names.`;
+
+const {values: flags} = parseCommandLine();
+
+function parseCommandLine() {
+  const options = {
     backend: {type: 'string', default: 'cpu'},
     op: {type: 'string', default: ''},
     layer: {type: 'string', default: ''},
@@ -29,8 +36,15 @@ const {values: flags} = parseArgs({
     'no-baselines': {type: 'boolean', default: false},
     json: {type: 'string'},
     check: {type: 'boolean', default: false},
-  },
-});
+    help: {type: 'boolean', short: 'h', default: false},
+  } as const;
+  try {
+    return parseArgs({options});
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(1);
+  }
+}
 
 const list = (text: string) => text.split(',').filter((word) => word !== '');
 
@@ -43,23 +57,23 @@ function positive(flag: string, text: string): number {
 }
 
 function shapesOfFlags(): Array<{layer: string; shape: Shape}> {
-  const numTokens = (flags.T === '' ? ['2048'] : list(flags.T)).map((text) => positive('T', text));
+  const defaults = defaultSizes[flags.backend === 'webgpu' ? 'webgpu' : 'cpu'];
+  const numTokens = (flags.T === '' ? [String(defaults.T)] : list(flags.T)).map((text) => positive('T', text));
   const names = list(flags.layer);
   const unknown = names.find((name) => !(name in layers));
   if (unknown != null) {
     throw new Error(`--layer must be of ${Object.keys(layers).join(', ')}, but is '${unknown}'.`);
   }
+  const H = positive('H', flags.H ?? String(defaults.H));
   const dims = {
-    H: positive('H', flags.H ?? '1024'),
-    K: positive('K', flags.K ?? '8'),
-    E: positive('E', flags.E ?? '32'),
+    H,
+    K: positive('K', flags.K ?? String(defaults.K)),
+    E: positive('E', flags.E ?? String(defaults.E)),
     // Half the hidden size, as the layers that have many experts have it.
-    I: positive('I', flags.I ?? String(Math.ceil(Number(flags.H ?? '1024') / 2))),
+    I: positive('I', flags.I ?? String(Math.ceil(H / 2))),
   };
   const chosen = names.length > 0 ? names.map((name) => ({name, ...layers[name]})) : [{name: 'flags', ...dims}];
-  return chosen.flatMap(({name, H, K, E, I}) =>
-    numTokens.map((T) => ({layer: name, shape: {T, H, K, E, I}})),
-  );
+  return chosen.flatMap(({name, ...sizes}) => numTokens.map((T) => ({layer: name, shape: {T, ...sizes}})));
 }
 
 async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void>}> {
@@ -85,10 +99,17 @@ async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void
 }
 
 async function main(): Promise<void> {
+  if (flags.help) {
+    console.log(usage);
+    return;
+  }
   const ops = flags.op === '' ? opNames : list(flags.op);
   const unknown = ops.find((op) => !opNames.includes(op));
   if (unknown != null) {
     throw new Error(`--op must be of ${opNames.join(', ')}, but is '${unknown}'.`);
+  }
+  if (!(flags.backend in defaultSizes)) {
+    throw new Error(`--backend must be of ${Object.keys(defaultSizes).join(', ')}, but is '${flags.backend}'.`);
   }
   const isWebGPU = flags.backend === 'webgpu';
   const {device, reset} = isWebGPU ? await setUpWebGPU() : {device: 'host', reset: async () => {}};

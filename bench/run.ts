@@ -14,6 +14,7 @@ import {
   formatTimings,
   medianMs,
   replayMs,
+  threeDigits,
   timeContender,
   type Timing,
   valuesOf,
@@ -167,29 +168,36 @@ async function runBenchmark(
     const [fastest] = timings.filter(({kind}) => kinds.includes(kind)).sort((a, b) => unit(a) - unit(b));
     if (fastest != null) {
       ratios[key] = {name: fastest.name, ratio: unit(fastest) / unit(timings[0])};
-      print(`${ratios[key].ratio.toFixed(2)}x as fast as ${what} (${fastest.name})`);
+      print(`${threeDigits(ratios[key].ratio)}x as fast as ${what} (${fastest.name})`);
     }
   };
   addRatio('plain', ['plain'], 'the faster plain composition', medianMs);
-  addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
-  addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
+  if (timings.some(({kind}) => kind === 'tuned')) {
+    addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
+  }
+  if (timer != null) {
+    addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
+  }
   // The copy may move more bytes, so it is the bandwidths that are compared.
   addRatio('copy', ['copy'], 'a copy of as many bytes', ({gigabytesPerSecond}) => 1 / gigabytesPerSecond);
   if (numFlops != null) {
     addRatio('part', ['part'], 'tf.matMul', replayMs);
     const rates = timings
       .filter(({kind}) => kind !== 'copy')
-      .map((timing) => `${(numFlops / replayMs(timing) / 1e9).toFixed(2)} TFLOP/s (${timing.name})`);
+      .map((timing) => `${formatRate(numFlops / replayMs(timing) / 1e6)} (${timing.name})`);
     print(`${(numFlops / 1e9).toPrecision(3)} GFLOP of result: ${rates.join(', ')}`);
   }
   const vllm = vllmMicroseconds[layer]?.[op]?.[T];
   if (backend === 'webgpu' && vllm != null) {
     const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
     ratios.vllm = {name, ratio: vllm / 1000 / replayMs(timings[0])};
-    print(`${ratios.vllm.ratio.toFixed(2)}x as fast as ${name}`);
+    print(`${threeDigits(ratios.vllm.ratio)}x as fast as ${name}`);
   }
   return {op, backend, layer, shape, numFlops, timings, ratios};
 }
+
+const formatRate = (gigaflops: number): string =>
+  gigaflops < 1000 ? `${threeDigits(gigaflops)} GFLOP/s` : `${threeDigits(gigaflops / 1000)} TFLOP/s`;
 
 async function checkAgainstCpu(benchmark: Benchmark, shape: Shape, backend: string): Promise<void> {
   const outputsOn = async (name: string) => {

@@ -1,4 +1,4 @@
-/** `npm run bench -- [flags]`: times an op beside compositions of core ops; bench/node.ts has the flags. */
+/** `npm run bench -- [flags]`: times ops beside compositions of core ops; `--help` tells the flags. */
 import {ensureNpmPackages} from './set_up.mjs';
 
 ensureNpmPackages();
