@@ -190,16 +190,18 @@ function shaderFunctions({define, uniform, floatUniform, toBits, fromBits}: Shad
       .concat(' return x;');
   const isClamped = isOneOf((name) => name === 'swigluOai');
   const isNan = (x: string) => `(${toBits(x)} & 0x7fffffffu) > 0x7f800000u`;
-  const isInfiniteProduct =
-    `(${isOneOf((name) => activations[name].isProduct)}) && (${toBits('x')} & 0x7fffffffu) == 0x7f800000u`;
+  const isFinite = (x: string) => `(${toBits(x)} & 0x7fffffffu) < 0x7f800000u`;
+  const isProduct = isOneOf((name) => activations[name].isProduct);
+  const isLinear = isOneOf((name) => name === 'linear');
   const tail = TAIL.reduceRight((sum, coefficient) => `(${coefficient} + t * ${sum})`, '0.0');
   return [
     define('swigluAlpha', [], `return ${floatUniform('swigluAlphaBits')};`),
     define('swigluLimit', [], `return ${floatUniform('swigluLimitBits')};`),
     define('nanOf', ['x'], `return ${fromBits(`${toBits('x')} | 0x7fc00000u`)};`),
-    define('clampTo', ['x', 'limit'], `if (${isNan('x')}) { return x; } return clamp(x, -limit, limit);`),
+    define('clampTo', ['x', 'limit'], 'return clamp(x, -limit, limit);'),
     define('isInside', ['x', 'limit'], `if (${isNan('x')}) { return x; } if (x > limit) { return 0.0; } return 1.0;`),
-    define('sigmoid', ['x'], 'if (x < 0.0) { return exp(x) / (1.0 + exp(x)); } return 1.0 / (1.0 + exp(-x));'),
+    // No exp overflows. Without a branch: where it is inlined, the matmul's sums need the registers.
+    define('sigmoid', ['x'], 'return exp(min(x, 0.0)) / (1.0 + exp(-abs(x)));'),
     define('timesSigmoid', ['a', 'b'], 'return a * (1.0 + b * (1.0 - a));'),
     // The largest that alpha times does not overflow.
     define('timesAlpha', ['x'], 'return swigluAlpha() * clampTo(x, 1e38 / max(abs(swigluAlpha()), 1.0));'),
@@ -213,21 +215,37 @@ function shaderFunctions({define, uniform, floatUniform, toBits, fromBits}: Shad
       'if (x < 0.0) { return normalTail(-geluInside(x)); } return 1.0 - normalTail(geluInside(x));',
     ),
     define(
-      'activate',
+      'valueOfNonFinite',
+      ['x'],
+      `if (${isNan('x')} || x > 0.0) { return x; }
+       if (${isProduct}) { return nanOf(x); }
+       if (${isLinear}) { return x; }
+       return 0.0;`,
+    ),
+    define(
+      'derivativeOfNonFinite',
       ['x'],
       `if (${isNan('x')}) { return x; }
-       if (${isInfiniteProduct}) { if (x < 0.0) { return nanOf(x); } return x; }
-       ${selected(({shaderValue}) => shaderValue)}`,
+       if (${isProduct}) { return nanOf(x); }
+       ${selected(({shaderDerivative, isProduct: isSkipped}) => (isSkipped ? 'x' : shaderDerivative))}`,
+    ),
+    define(
+      'activate',
+      ['x'],
+      `if (${isFinite('x')}) { ${selected(({shaderValue}) => shaderValue)} } return valueOfNonFinite(x);`,
     ),
     define(
       'activateDerivative',
       ['x'],
-      `if (${isOneOf((name) => name === 'linear')}) { return 1.0; }
-       if (${isNan('x')}) { return x; }
-       if (${isInfiniteProduct}) { return nanOf(x); }
-       ${selected(({shaderDerivative}) => shaderDerivative)}`,
+      `if (${isLinear}) { return 1.0; }
+       if (${isFinite('x')}) { ${selected(({shaderDerivative}) => shaderDerivative)} }
+       return derivativeOfNonFinite(x);`,
     ),
-    define('clampedUp', ['up'], `if (${isClamped}) { return clampTo(up, swigluLimit()) + 1.0; } return up;`),
+    define(
+      'clampedUp',
+      ['up'],
+      `if (${isClamped} && !(${isNan('up')})) { return clampTo(up, swigluLimit()) + 1.0; } return up;`,
+    ),
     define(
       'clampedGate',
       ['gate'],
