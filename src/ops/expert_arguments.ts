@@ -24,8 +24,8 @@ export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
 export type ActivationOptions = {
   /**
    * `'linear'`, the default of moeGroupedMatMul; `'silu'` (or `'swish'`), that of fusedExperts and fusedMoe; `'relu'`;
-   * `'relu2'`, its square; `'gelu'`, by erf; `'geluTanh'` (or `'geluNew'`); or `'swigluOai'`, which is gated: min(g, limit) *
-   * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
+   * `'relu2'`, its square; `'gelu'`, by erf; `'geluTanh'` (or `'geluNew'`); or `'swigluOai'`, which is gated:
+   * min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
    */
   activation?: MoeActivation | null;
   /**

@@ -41,7 +41,7 @@ export type MoeLoadBalancingLossOptions = {
    * Default: all count.
    */
   mask?: Tensor | TensorLike | null;
-  /** Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else score / sum of scores. */
+  /** Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`; else score / sum of them. */
   scoring?: MoeTopkScoring | null;
   /** `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of those of the sequences of [B, S, E]. */
   per?: MoeLoadBalancingScope | null;

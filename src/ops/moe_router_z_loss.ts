@@ -5,8 +5,8 @@ import {convertTokenMask, meansOver, routedTokens} from './router_losses';
 
 export type MoeRouterZLossOptions = {
   /**
-   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits. Default: all
-   * count.
+   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits. Default:
+   * all count.
    */
   mask?: Tensor | TensorLike | null;
 };
