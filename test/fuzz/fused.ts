@@ -29,12 +29,14 @@ import {
 } from './grouped_mat_mul';
 import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
 import {anyIndices, floats, goodIndices, logits, maybe, oneOf, ordinaryFloats, someOf} from './numbers';
-import {anyIds, rowsOf, tokenCounts, topks} from './routing';
-import {decidedIds, naiveOptions, type RouterDraw, routerOptions, routers, topkGradient, weightErrors} from './topk';
-import {type Wanted, wantedBits, wantedNear} from './wanted';
+import {anyIds, rowsOf, tokenAxes, tokenCounts, topks} from './routing';
+import {acceptedIds, decidedIds, naiveOptions, type RouterDraw, routerOptions, routers, topkGradient, weightErrors} from './topk';
+import {type Wanted, wantedBits, wantedInts, wantedNear} from './wanted';
 
 /** Experts with all that says how they compute. */
 export type ExpertsDraw = {
+  /** Whose product is T. */
+  axes: number[];
   size: {numTokens: number; hiddenSize: number; intermediateSize: number; numExperts: number; numLocal: number};
   x: Drawn;
   w1: WeightsDraw;
@@ -53,6 +55,7 @@ export type ExpertsDraw = {
 const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
   .record({
     numTokens: tokenCounts,
+    axes: tokenAxes,
     hiddenSize: oneOf(1, 2, 3, 4, 5, 8, 16, 36),
     intermediateSize: oneOf(1, 2, 3, 4, 8, 18),
     numLocal: oneOf(1, 2, 3, 4, 8),
@@ -70,12 +73,13 @@ const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
       fc.record({width: oneOf(1, 3, 4), w1: drawn(ordinaryFloats), w2: drawn(ordinaryFloats), gate: maybe(drawn(ordinaryFloats))}),
     ),
   })
-  .map(({numTokens, hiddenSize, intermediateSize, numLocal, map, shared, ...draw}) => {
+  .map(({numTokens, axes, hiddenSize, intermediateSize, numLocal, map, shared, ...draw}) => {
     const gates = draw.activation.gated ? 2 : 1;
     const numColumns = gates * intermediateSize;
     const numExperts = numLocal + (map?.[0] ?? 0);
     return {
       ...draw,
+      axes: axes(numTokens),
       size: {numTokens, hiddenSize, intermediateSize, numExperts, numLocal},
       x: draw.x(numTokens * hiddenSize),
       w1: draw.w1(numLocal * numColumns * hiddenSize),
@@ -93,12 +97,12 @@ const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
   });
 
 function expertInputs(
-  {size, x, w1, w2, w1Bias, w2Bias, expertMap, activation, weightFormat, shared}: ExpertsDraw,
+  {axes, size, x, w1, w2, w1Bias, w2Bias, expertMap, activation, weightFormat, shared}: ExpertsDraw,
 ): Record<string, Input> {
-  const {numTokens, hiddenSize, intermediateSize, numExperts, numLocal} = size;
+  const {hiddenSize, intermediateSize, numExperts, numLocal} = size;
   const numColumns = activation.gated ? 2 * intermediateSize : intermediateSize;
   return {
-    x: asFloats(x, [numTokens, hiddenSize]),
+    x: asFloats(x, [...axes, hiddenSize]),
     ...weightInputs('w1_', w1, weightsShape(numLocal, hiddenSize, numColumns, weightFormat)),
     ...weightInputs('w2_', w2, weightsShape(numLocal, intermediateSize, hiddenSize, weightFormat)),
     ...(w1Bias && {w1Bias: asFloats(w1Bias, [numLocal, numColumns])}),
@@ -310,12 +314,12 @@ export const fusedExpertsCalls = callsOf(
   fusedExpertsDraws,
   ({ids}) => ids.values.length,
   ({experts, topk, ids, weights, dy}) => {
-    const {numTokens, hiddenSize} = experts.size;
+    const {axes, size: {hiddenSize}} = experts;
     const naive = naiveExperts(experts, ids.values, exact(weights.values));
     const inputs = {
       ...expertInputs(experts),
-      ids: asInts(ids, [numTokens, topk]),
-      weights: asFloats(weights, [numTokens, topk]),
+      ids: asInts(ids, [...axes, topk]),
+      weights: asFloats(weights, [...axes, topk]),
     };
     return {
       inputs,
@@ -325,15 +329,15 @@ export const fusedExpertsCalls = callsOf(
           expertOptions(experts, args),
         ),
       }),
-      wanted: () => ({out: wantedNear(naive.forward(), [numTokens, hiddenSize])}),
+      wanted: () => ({out: wantedNear(naive.forward(), [...axes, hiddenSize])}),
       gradient: dy && {
         of: 'out',
-        dy: asFloats(dy, [numTokens, hiddenSize]),
+        dy: asFloats(dy, [...axes, hiddenSize]),
         wanted: () => {
           const gradients = naive.backward(dy.values);
           return {
             ...wantedOfExperts(experts, inputs, gradients),
-            weights: wantedNear(gradients.dWeights, [numTokens, topk]),
+            weights: wantedNear(gradients.dWeights, [...axes, topk]),
           };
         },
       },
@@ -342,12 +346,19 @@ export const fusedExpertsCalls = callsOf(
 );
 
 const fusedMoeDraws = fc
-  .record({experts: expertsDraws, router: routers, logits: drawn(logits), dy: maybe(drawn(ordinaryFloats))})
+  .record({
+    experts: expertsDraws,
+    router: routers,
+    logits: drawn(logits),
+    returnRouting: oneOf(undefined, false, true),
+    dy: maybe(drawn(ordinaryFloats)),
+  })
   .map(({experts, ...draw}) => {
     const {numTokens, hiddenSize, numExperts} = experts.size;
     return {
       experts,
       router: draw.router(numExperts),
+      returnRouting: draw.returnRouting,
       logits: draw.logits(numTokens * numExperts),
       dy: draw.dy?.(numTokens * hiddenSize),
     };
@@ -371,8 +382,8 @@ export const fusedMoeCalls = callsOf(
   'fusedMoe',
   fusedMoeDraws,
   ({experts, router}) => experts.size.numTokens * router.topk,
-  ({experts, router, dy, ...draw}) => {
-    const {numTokens, hiddenSize, numExperts} = experts.size;
+  ({experts, router, returnRouting, dy, ...draw}) => {
+    const {axes, size: {numTokens, hiddenSize, numExperts}} = experts;
     const {topk, bias} = router;
     const rows = rowsOf(draw.logits.values.map((value) => (Math.abs(value) < 2 ** -126 ? 0 : value)), numTokens);
     const {ids, weights} = route(rows, router);
@@ -380,18 +391,19 @@ export const fusedMoeCalls = callsOf(
     const naive = naiveExperts(experts, ids, weights);
     const inputs = {
       ...expertInputs(experts),
-      logits: asFloats({...draw.logits, values: rows.flat()}, [numTokens, numExperts]),
+      logits: asFloats({...draw.logits, values: rows.flat()}, [...axes, numExperts]),
       ...(bias && {bias: asFloats(bias, [numExperts])}),
     };
     return {
       inputs,
-      run: (args) => ({
-        out: tf.fusedMoe(
+      run: (args) => {
+        const result = tf.fusedMoe<tf.Rank, boolean>(
           args.x, weightArgument('w1_', args, experts.w1), weightArgument('w2_', args, experts.w2), args.logits, topk,
-          {...expertOptions(experts, args), ...routerOptions(router), scoreCorrectionBias: args.bias},
-        ),
-      }),
-      wanted: () => {
+          {...expertOptions(experts, args), ...routerOptions(router), scoreCorrectionBias: args.bias, returnRouting},
+        );
+        return result instanceof tf.Tensor ? {output: result} : result;
+      },
+      wanted: (given) => {
         const out = naive.forward();
         for (let at = 0; at < out.errors.length; at++) {
           const t = Math.floor(at / hiddenSize);
@@ -399,11 +411,17 @@ export const fusedMoeCalls = callsOf(
             out.errors[at] = Infinity;
           }
         }
-        return {out: wantedNear(out, [numTokens, hiddenSize])};
+        return {
+          output: wantedNear(out, [...axes, hiddenSize]),
+          ...(returnRouting && {
+            topkIds: wantedInts(acceptedIds(rows, given.topkIds, naiveOptions(router)).flat(), [...axes, topk]),
+            topkWeights: wantedNear(weights, [...axes, topk]),
+          }),
+        };
       },
       gradient: dy && !isUndecided ? {
-        of: 'out',
-        dy: asFloats(dy, [numTokens, hiddenSize]),
+        of: 'output',
+        dy: asFloats(dy, [...axes, hiddenSize]),
         wanted: () => {
           const gradients = naive.backward(dy.values);
           const dLogits = zeros(numTokens * numExperts);
@@ -416,7 +434,7 @@ export const fusedMoeCalls = callsOf(
           });
           return {
             ...wantedOfExperts(experts, inputs, gradients),
-            logits: wantedNear(dLogits, [numTokens, numExperts]),
+            logits: wantedNear(dLogits, [...axes, numExperts]),
             ...(bias && {bias: wantedBits(bias.values.map(() => 0), [numExperts])}),
           };
         },

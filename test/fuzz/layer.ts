@@ -50,6 +50,7 @@ async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: 
   });
   const given = (values: number[] | undefined) => values && {values, source: 'host' as const};
   const experts: ExpertsDraw = {
+    axes: [numTokens],
     size: {numTokens, hiddenSize, intermediateSize, numExperts, numLocal: numExperts},
     x: {values: x, source: 'host'},
     w1: {drawn: given(weights.w1)!, isInParts: false},

@@ -47,6 +47,12 @@ export const routings: fc.Arbitrary<RoutingDraw> = fc
   .tuple(sizes, anyIds)
   .map(([size, ids]) => ({...size, ids: ids(size.numTokens * size.topk, size.numExperts)}));
 
+/** The axes along which T tokens lie: one, or two. */
+export type TokenAxes = (numTokens: number) => number[];
+export const tokenAxes = oneOf<TokenAxes>(
+  (T) => [T], (T) => [T], (T) => [1, T], (T) => [T, 1], (T) => (T % 2 === 0 ? [2, T / 2] : [T]),
+);
+
 /** The values in rows. */
 export const rowsOf = <Value>(values: Value[], numRows: number): Value[][] => {
   const size = values.length / Math.max(1, numRows);

@@ -39,8 +39,8 @@ const LOSS_EVERY = 1000;
 
 const SHRINKING_MS = 60_000;
 const PROGRESS_MS = 5_000;
-/** Longer than any draw takes, on software GPUs too. */
-const TIMEOUT_MS = 300_000;
+/** Longer than any draw takes, on a software GPU of a busy machine too. */
+const TIMEOUT_MS = 600_000;
 const MAX_PRINTED = 3_000;
 
 export async function runFuzz(
@@ -64,6 +64,9 @@ export async function runFuzz(
     if (failure != null) {
       failures.set(failure.kind, (failures.get(failure.kind) ?? 0) + 1);
       print(failure.message);
+      if (failure.isStuck) {
+        break;
+      }
     }
     if (performance.now() >= nextReport) {
       print(`… ${numAssignments} assignments in ${numDraws} draws, ${numFailures()} failures`);
@@ -74,13 +77,20 @@ export async function runFuzz(
   return {numFailures: numFailures()};
 }
 
+type Failure = {
+  kind: string;
+  message: string;
+  /** Whether it is running still: nothing that follows could be told from it. */
+  isStuck: boolean;
+};
+
 /** Tries the draw of a seed. One that fails is shrunk, unless its kind has failed before. */
 async function failureOf(
   seed: number,
   backend: BackendName,
   onDraw: (attempt: Attempt) => void,
   known: Map<string, number>,
-): Promise<{kind: string; message: string} | undefined> {
+): Promise<Failure | undefined> {
   let isFirst = true;
   let deadline = Infinity;
   const property = fc.asyncProperty(seed % LOSS_EVERY === 0 ? lostDevice : anyAttempt, async (attempt) => {
@@ -106,12 +116,13 @@ async function failureOf(
     return undefined;
   }
   const kind = kindOf(first);
+  const isStuck = first.errorInstance instanceof StuckError;
   const again = `seed ${seed}, --seed ${seed} --count 1 runs it again`;
   if (known.has(kind)) {
-    return {kind, message: `FAILED once more, ${again}: ${kind}`};
+    return {kind, isStuck, message: `FAILED once more, ${again}: ${kind}`};
   }
   deadline = performance.now() + SHRINKING_MS;
-  const shrunk = await fc.check(property, {seed, numRuns: 1});
+  const shrunk = isStuck ? first : await fc.check(property, {seed, numRuns: 1});
   const [attempt] = (shrunk.counterexample ?? first.counterexample)!;
   const input = fc.stringify(attempt.input).replaceAll('__proto__:null,', '');
   const lines = [
@@ -119,7 +130,7 @@ async function failureOf(
     `  ${again}; after ${shrunk.numShrinks} shrinks:`,
     `  ${input.length > MAX_PRINTED ? `${input.slice(0, MAX_PRINTED)} …` : input}`,
   ];
-  return {kind, message: lines.join('\n')};
+  return {kind, isStuck, message: lines.join('\n')};
 }
 
 type Failed = fc.RunDetails<[Attempt]>;
@@ -129,10 +140,12 @@ const messageOf = ({errorInstance}: Failed) =>
 const kindOf = (details: Failed) =>
   `${details.counterexample?.[0].name}: ${messageOf(details).replace(/-?\b\d[\d.e+-]*|NaN|-?Infinity/g, '#').slice(0, 100)}`;
 
+class StuckError extends Error {}
+
 async function withinTime(work: Promise<void>): Promise<void> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`did not end in ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
+    timer = setTimeout(() => reject(new StuckError(`did not end in ${TIMEOUT_MS / 1000} s`)), TIMEOUT_MS);
   });
   try {
     await Promise.race([work, late]);

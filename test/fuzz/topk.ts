@@ -7,7 +7,7 @@ import {type Bounded, Sum, zeros} from './bounded';
 import type {Values} from './call';
 import {asFloats, type Drawn, drawn} from './inputs';
 import {floats, logits, maybe, oneOf, someOf} from './numbers';
-import {rowsOf, tokenCounts} from './routing';
+import {rowsOf, tokenAxes, tokenCounts} from './routing';
 import {type Wanted, wantedBits, wantedNear} from './wanted';
 
 export const scorings: fc.Arbitrary<tf.MoeTopkScoring> = oneOf('softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus');
@@ -95,6 +95,15 @@ export function decidedIds(row: number[], options: NaiveTopkOptions): number[] |
   return isOpen ? undefined : naiveIds(row, options);
 }
 
+/** The ids of all tokens: the given ones where rounding decides, if they may be. */
+export const acceptedIds = (rows: number[][], given: ArrayLike<number>, options: NaiveTopkOptions): number[][] =>
+  rows.map((row, t) => {
+    const {topk} = options;
+    const ids = decidedIds(row, options) ?? Array.from(given).slice(t * topk, (t + 1) * topk);
+    const areExperts = ids.every((id) => id >= 0 && id < row.length);
+    return areExperts && new Set(ids).size === topk ? ids : naiveIds(row, options);
+  });
+
 export const weightErrors = (weights: number[], {routedScalingFactor = 1}: NaiveTopkOptions): number[] =>
   weights.map((weight) => 1e-5 * Math.abs(weight) + 1e-6 * Math.max(1, Math.abs(routedScalingFactor)));
 
@@ -158,15 +167,20 @@ const topkDraws = fc
       // More than workgroup memory holds.
       [1, fc.constant(3700)],
     ),
+    axes: tokenAxes,
     router: routers,
     logits: drawn(logits),
     dy: maybe(drawn(floats)),
   })
-  .map(({numExperts, ...draw}) => {
+  .map(({numExperts, axes, ...draw}) => {
     const router = draw.router(numExperts);
     const numTokens = numExperts > 1000 ? Math.min(2, draw.numTokens) : draw.numTokens;
     return {
-      numTokens, router, logits: draw.logits(numTokens * numExperts), dy: draw.dy?.(numTokens * router.topk),
+      numTokens,
+      axes: axes(numTokens),
+      router,
+      logits: draw.logits(numTokens * numExperts),
+      dy: draw.dy?.(numTokens * router.topk),
     };
   });
 
@@ -175,21 +189,15 @@ export const topkCalls = callsOf(
   'moeTopk',
   topkDraws,
   ({numTokens, router}) => numTokens * router.topk,
-  ({numTokens, router, dy, ...draw}) => {
+  ({numTokens, axes, router, dy, ...draw}) => {
     const {topk, numExperts, bias} = router;
     const values = tf.getBackend() === 'webgl' ? draw.logits.values.map(withoutSubnormals) : draw.logits.values;
     const options = naiveOptions(router);
     const rows = rowsOf(values, numTokens);
-    const idsOf = ({topkIds}: Values): number[][] =>
-      rows.map((row, t) => {
-        const given = Array.from(topkIds).slice(t * topk, (t + 1) * topk);
-        const wanted = decidedIds(row, options) ?? given;
-        const areExperts = wanted.every((id) => id >= 0 && id < numExperts);
-        return areExperts && new Set(wanted).size === topk ? wanted : naiveIds(row, options);
-      });
+    const idsOf = ({topkIds}: Values) => acceptedIds(rows, topkIds, options);
     return {
       inputs: {
-        logits: asFloats({...draw.logits, values}, [numTokens, numExperts]),
+        logits: asFloats({...draw.logits, values}, [...axes, numExperts]),
         ...(bias && {bias: asFloats(bias, [numExperts])}),
       },
       run: (args) => tf.moeTopk(args.logits, topk, {...routerOptions(router), scoreCorrectionBias: args.bias}),
@@ -197,15 +205,15 @@ export const topkCalls = callsOf(
         const ids = idsOf(given);
         const weights = rows.flatMap((row, t) => naiveWeights(row, ids[t], options));
         return {
-          topkIds: {values: ids.flat(), shape: [numTokens, topk], dtype: 'int32'},
+          topkIds: {values: ids.flat(), shape: [...axes, topk], dtype: 'int32'},
           topkWeights: {
-            values: weights, errors: weightErrors(weights, options), shape: [numTokens, topk], dtype: 'float32',
+            values: weights, errors: weightErrors(weights, options), shape: [...axes, topk], dtype: 'float32',
           },
         };
       },
       gradient: dy && {
         of: 'topkWeights',
-        dy: asFloats(dy, [numTokens, topk]),
+        dy: asFloats(dy, [...axes, topk]),
         wanted: (given) => {
           const ids = idsOf(given);
           const dLogits = zeros(numTokens * numExperts);
@@ -219,7 +227,7 @@ export const topkCalls = callsOf(
             dLogits.errors.set(ofToken.errors, t * numExperts);
           });
           return {
-            logits: wantedNear(dLogits, [numTokens, numExperts]),
+            logits: wantedNear(dLogits, [...axes, numExperts]),
             ...(bias && {bias: wantedBits(bias.values.map(() => 0), [numExperts])}),
           };
         },

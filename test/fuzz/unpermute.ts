@@ -94,6 +94,7 @@ const unpermuteDraws = fc
     weights: drawn(floats),
     inverse: anyInverse,
     isInverseFlat: fc.boolean(),
+    isOptionGiven: fc.boolean(),
     offset: maybe(fc.tuple(drawn(anyIndices), oneOf(1, 2, 5))),
     withOut: fc.boolean(),
     isPoisoned: fc.boolean(),
@@ -115,7 +116,7 @@ export const unpermuteCalls = callsOf(
   'moeUnpermute',
   unpermuteDraws,
   ({inverse}) => inverse.values.length,
-  ({size: {numTokens, topk, hiddenSize, numRows}, inverse, offset, isInverseFlat, withOut, isPoisoned, ...draw}) => {
+  ({size: {numTokens, topk, hiddenSize, numRows}, inverse, offset, isInverseFlat, isOptionGiven, withOut, isPoisoned, ...draw}) => {
     const limit = Math.min(numRows, offset?.values[offset.values.length - 1] ?? numRows);
     const asDrawn: Slots = {
       numTokens,
@@ -136,8 +137,10 @@ export const unpermuteCalls = callsOf(
         ...(offset && {offset: asInts(offset, [offset.values.length])}),
       },
       out: withOut ? {shape: [numTokens, hiddenSize], dtype: 'float32'} : undefined,
-      run: (args, out) => ({
-        merged: tf.moeUnpermute(args.rows, args.weights, args.inverse, args.offset, {out}),
+      run: ({rows, weights, inverse: rowOfSlot, offset: expertFirstTokenOffset}, out) => ({
+        merged: isOptionGiven
+          ? tf.moeUnpermute(rows, weights, rowOfSlot, {expertFirstTokenOffset, out})
+          : tf.moeUnpermute(rows, weights, rowOfSlot, expertFirstTokenOffset, {out}),
       }),
       wanted: () => ({merged, ...(withOut && {out: merged})}),
       gradient: draw.dy && {
@@ -158,6 +161,7 @@ const reduceDraws = fc
     rows: drawn(floats),
     weights: drawn(floats),
     inverse: maybe(anyInverse),
+    isOptionGiven: fc.boolean(),
     isRank3: fc.boolean(),
     applyRouterWeightOnInput: fc.boolean(),
     withOut: fc.boolean(),
@@ -182,7 +186,7 @@ export const unpermuteAndReduceCalls = callsOf(
   'moeUnpermuteAndReduce',
   reduceDraws,
   ({weights}) => weights.values.length,
-  ({size: {numTokens, topk, hiddenSize, numRows}, inverse, applyRouterWeightOnInput, withOut, isPoisoned, ...draw}) => {
+  ({size: {numTokens, topk, hiddenSize, numRows}, inverse, applyRouterWeightOnInput, isOptionGiven, withOut, isPoisoned, ...draw}) => {
     const asDrawn: Slots = {
       numTokens,
       topk,
@@ -216,8 +220,10 @@ export const unpermuteAndReduceCalls = callsOf(
         ...(inverse && {inverse: asInts(inverse, [numTokens, topk])}),
       },
       out: withOut ? {shape: [numTokens, hiddenSize], dtype: 'float32'} : undefined,
-      run: (args, out) => ({
-        merged: tf.moeUnpermuteAndReduce(args.rows, args.weights, args.inverse, {applyRouterWeightOnInput, out}),
+      run: ({rows, weights, inverse: invPermutedIdx}, out) => ({
+        merged: isOptionGiven
+          ? tf.moeUnpermuteAndReduce(rows, weights, {invPermutedIdx, applyRouterWeightOnInput, out})
+          : tf.moeUnpermuteAndReduce(rows, weights, invPermutedIdx, {applyRouterWeightOnInput, out}),
       }),
       wanted: () => ({merged, ...(withOut && {out: merged})}),
       gradient,
