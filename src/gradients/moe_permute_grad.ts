@@ -1,6 +1,6 @@
 /**
  * The adjoint of copying token t to rows inv[t,0..K-1] is summing those rows: MoeUnpermute with weights 1.
- * Rows of no assignment have no slot, so their dy is never read.
+ * Rows of no assignment have no slot, so their dy is never read. K may be as large as there are rows.
  */
 import {type GradConfig, ones, reshape, type Tensor, zeros} from '@tensorflow/tfjs-core';
 import {MoePermute, type MoePermuteAttrs, MoeUnpermute, runMoeKernel} from '../kernel_names';

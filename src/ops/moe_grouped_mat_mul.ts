@@ -88,7 +88,8 @@ function moeGroupedMatMul_(
  *     backend: NaN of NaN, also through a clamp, and NaN where 0 meets Infinity.
  *
  * Gradient: to x, weights and bias, of any order; the product before the activation is computed again rather than kept.
- * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored.
+ * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored. Sums over
+ * the rows of an expert are within 64 * 2^-24 of the sum of their terms' sizes, however many rows there are.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
  *     the device binds, and on webgl where R is past 2^24, or past 2,048 on devices of half-float textures.

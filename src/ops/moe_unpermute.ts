@@ -79,9 +79,10 @@ function moeUnpermute_(
  *     experts that are not here too.
  * @param options  {@link MoeUnpermuteOptions}; expertFirstTokenOffset may be left out before them, or be among them.
  * @returns float32 [T, H]: the sum over k of topkWeights[t,k] * row, in slot order in float32; 0 where all
- *     slots are skipped.
+ *     slots are skipped. The error is at most min(K + 1, 64) * 2^-24 of the sum of the terms' sizes.
  *
- * Gradient: to permutedHiddenStates and topkWeights, of any order.
+ * Gradient: to permutedHiddenStates and topkWeights, of any order, within 64 * 2^-24 of the sum of the terms' sizes,
+ * however many slots read a row.
  *
  * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where a tensor is larger
  *     than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float

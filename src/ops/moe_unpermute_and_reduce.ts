@@ -93,7 +93,7 @@ function moeUnpermuteAndReduce_(
  * @param topkWeights  float32 [T, K].
  * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment; an index outside 0..S-1 is skipped.
  * @param options  {@link MoeUnpermuteAndReduceOptions}; invPermutedIdx may be left out before them, or be among them.
- * @returns float32 [T, H]: the weighted sum in slot order in float32.
+ * @returns float32 [T, H]: the weighted sum in slot order in float32, as close as that of moeUnpermute.
  *
  * Gradient: to permutedHiddenStates and topkWeights (zeros under applyRouterWeightOnInput).
  *
