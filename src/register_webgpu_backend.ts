@@ -6,6 +6,7 @@ import {watchDevice} from './devices';
 export type WebGPUBackendOptions = {
   /** Where devices come from. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */
   gpu?: GPU | null;
+  /** Which adapter to prefer, as navigator.gpu.requestAdapter takes it. Default: none. */
   powerPreference?: GPUPowerPreference | null;
 };
 

@@ -146,6 +146,7 @@ export const graphOps = {
 
 /** What of tfjs takes ops for its GraphModels: all of @tensorflow/tfjs does, and @tensorflow/tfjs-converter. */
 export type MoeGraphOpRegistry = {
+  /** Makes an op known that nodes of that name execute. */
   registerOp(name: string, execute: (node: GraphNode) => Tensor | Tensor[]): void;
 };
 

@@ -32,18 +32,28 @@ import {hasAttr} from './graph_node';
 import {graphOps} from './graph_ops';
 
 export type MoeGraphModelWeights = {
+  /** float32 [H, E]: routerLogits = hiddenStates . routerKernel + routerBias. */
   routerKernel: Tensor | TensorLike;
+  /** float32 [E]. Default: none. */
   routerBias?: Tensor | TensorLike | null;
+  /** float32 [L, 2I, H], as in fusedExperts, but one tensor: a node of a graph has one input for it. */
   w1: Tensor | TensorLike;
+  /** float32 [L, H, I], one tensor as well. */
   w2: Tensor | TensorLike;
+  /** float32 [L, 2I]; [L, I] with `gated: false`. Default: none. */
   w1Bias?: Tensor | TensorLike | null;
+  /** float32 [L, H]. Default: none. */
   w2Bias?: Tensor | TensorLike | null;
+  /** float32 [E], as in moeTopk. Default: none. */
   scoreCorrectionBias?: Tensor | TensorLike | null;
+  /** int32 [E], as in fusedExperts. Default: none, E = L. */
   expertMap?: MoeIndices | null;
+  /** As in fusedExperts; in the graph shared_w1, shared_w2 and shared_gate. Default: none. */
   sharedExperts?: MoeSharedExperts | null;
 };
 
 export type MoeGraphModelOptions = Omit<FusedMoeOptions, keyof MoeGraphModelWeights | 'returnRouting'> & {
+  /** K, experts per token. */
   topk: number;
 };
 
@@ -84,27 +94,18 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
  *   w1: tf.tensor3d([[[1, 0]], [[0, 1]]]), // [E, I, H]
  *   w2: tf.tensor3d([[[1], [1]], [[10], [10]]]), // [E, H, I]
  * };
- * const options = {topk: 1, renormalize: true, activation: 'relu', gated: false};
- * const artifacts = await tf.moeGraphModel(weights, options);
+ * const artifacts = await tf.moeGraphModel(weights, {topk: 1, renormalize: true, activation: 'relu', gated: false});
  * tf.registerMoeGraphOps();
  * const model = await tf.loadGraphModel(tf.io.fromMemory(artifacts)); // then, say, model.save('indexeddb://moe')
- * await model.predict(tf.tensor2d([[1, 2], [4, 3]])).array(); // => [[1, 1], [30, 30]]
+ * const output = model.predict(tf.tensor2d([[1, 2], [4, 3]]));
+ * output instanceof tf.Tensor && await output.array(); // => [[1, 1], [30, 30]]
  * ```
  *
  * What comes back are the artifacts, not a loaded model: they can be stored or sent without a second copy of the
  * weights on the device, nodes can be added to them, and the caller's own tfjs loads them.
  *
- * @param weights.routerKernel  float32 [H, E]: routerLogits = hiddenStates . routerKernel + routerBias.
- * @param weights.routerBias  float32 [E].
- * @param weights.w1  float32 [L, 2I, H], as in fusedExperts, but one tensor: a node of a graph has one input for it.
- * @param weights.w2  float32 [L, H, I].
- * @param weights.w1Bias  float32 [L, 2I]; [L, I] with `gated: false`.
- * @param weights.w2Bias  float32 [L, H].
- * @param weights.scoreCorrectionBias  float32 [E], as in moeTopk.
- * @param weights.expertMap  int32 [E], as in fusedExperts; without it E = L.
- * @param weights.sharedExperts  `{w1, w2, gate}`, as in fusedExperts.
- * @param options.topk  K, experts per token.
- * @param options  The other options of fusedMoe that are not tensors.
+ * @param weights  {@link MoeGraphModelWeights}.
+ * @param options  {@link MoeGraphModelOptions}: topk, and the other options of fusedMoe that are not tensors.
  * @returns a promise of tf.io.ModelArtifacts. Input `hidden_states` float32 [-1, H], output `output` float32 [-1, H].
  *     The nodes are these, a Const for each weight by its name in snake_case, those of sharedExperts by `shared_w1`,
  *     `shared_w2` and `shared_gate`, and `router_logits`. They are to be loaded after registerMoeGraphOps.

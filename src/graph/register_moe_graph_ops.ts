@@ -7,15 +7,18 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  *
  * ```js
  * tf.registerMoeGraphOps();
- * const dims = (...sizes) => ({dim: sizes.map((size) => ({size: String(size)}))});
- * const placeholder = (name, dtype, ...sizes) =>
- *     ({name, op: 'Placeholder', attr: {dtype: {type: dtype}, shape: {shape: dims(...sizes)}}});
  * const model = await tf.loadGraphModel(tf.io.fromMemory({
  *   modelTopology: {
  *     versions: {producer: 1},
  *     node: [
- *       placeholder('x', 'DT_FLOAT', -1, 2),
- *       placeholder('ids', 'DT_INT32', -1, 1),
+ *       {
+ *         name: 'x', op: 'Placeholder',
+ *         attr: {dtype: {type: 'DT_FLOAT'}, shape: {shape: {dim: [{size: '-1'}, {size: '2'}]}}},
+ *       },
+ *       {
+ *         name: 'ids', op: 'Placeholder',
+ *         attr: {dtype: {type: 'DT_INT32'}, shape: {shape: {dim: [{size: '-1'}, {size: '1'}]}}},
+ *       },
  *       {name: 'permuted', op: 'MoePermute', input: ['x', 'ids'], attr: {num_experts: {i: '3'}}},
  *     ],
  *   },
@@ -23,7 +26,7 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  *   weightData: new ArrayBuffer(0),
  * }));
  * const inputs = {x: tf.tensor2d([[1, 2], [3, 4]]), ids: tf.tensor2d([[2], [0]], [2, 1], 'int32')};
- * const [rows, offsets] = model.execute(inputs, ['permuted:0', 'permuted:1']);
+ * const [rows, offsets] = [model.execute(inputs, ['permuted:0', 'permuted:1'])].flat();
  * await rows.array(); // => [[3, 4], [1, 2]]
  * await offsets.array(); // => [0, 1, 1, 2]
  * ```

@@ -43,15 +43,23 @@ export type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
 
 /** Those options of fusedMoe that config.json decides. */
 export type MoeCheckpointRouting = {
+  /** How logits become scores, as in moeTopk. */
   scoring: MoeTopkScoring;
+  /** Whether the K weights are divided by their sum. */
   renormalize: boolean;
+  /** Into how many groups the choice divides experts, where it does. */
   numExpertGroups?: number;
+  /** How many groups stay; it comes with numExpertGroups. */
   topkGroups?: number;
+  /** What weights are multiplied by, where it is not 1. */
   routedScalingFactor?: number;
+  /** As in moeGroupedMatMul. */
   activation: MoeActivation;
   /** Of w1 as it is given here, where it is not what the activation has by default. */
   gateUp?: MoeGateUp;
+  /** Of `'swigluOai'`. */
   swigluAlpha?: number;
+  /** Of `'swigluOai'`. */
   swigluLimit?: number;
 };
 

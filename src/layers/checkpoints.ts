@@ -23,15 +23,25 @@ export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './checkpoint_bl
 export type {MoeModelConfig} from './checkpoint_layouts';
 
 export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
+  /**
+   * Give w1 and w2 as lists of tensors of at most so many experts: the way past the size that a device binds. Default:
+   * one tensor each.
+   */
   expertsPerTensor?: number | null;
 };
 
 export type MoeCheckpoint<Experts = Tensor3D> = {
+  /** float32 [H, E]: routerLogits = x . routerKernel. */
   routerKernel: Tensor2D;
+  /** float32 [E], added to the logits, where the family has one. */
   routerBias?: Tensor1D;
+  /** float32 [E, 2I, H], of each expert the gates, then the ups. */
   w1: Experts;
+  /** float32 [E, H, I]. */
   w2: Experts;
+  /** K, experts per token. */
   topk: number;
+  /** Those of fusedMoe that are not its defaults, tensors where the family has them. */
   options: MoeCheckpointRouting & {
     w1Bias?: Tensor2D;
     w2Bias?: Tensor2D;
@@ -51,14 +61,14 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *   model_type: 'mixtral', hidden_size: 1, intermediate_size: 1, num_local_experts: 2, num_experts_per_tok: 1,
  *   hidden_act: 'relu',
  * };
- * const header = {};
- * const values = [];
  * const block = {gate: [5, -5], 'experts.0.w1': [2], 'experts.0.w3': [3], 'experts.0.w2': [1],
  *   'experts.1.w1': [-1], 'experts.1.w3': [-1], 'experts.1.w2': [10]};
- * for (const [name, rows] of Object.entries(block)) {
- *   const data_offsets = [4 * values.length, 4 * values.push(...rows)];
- *   header[`model.layers.7.block_sparse_moe.${name}.weight`] = {dtype: 'F32', shape: [rows.length, 1], data_offsets};
- * }
+ * const values = Object.values(block).flat();
+ * let end = 0;
+ * const header = Object.fromEntries(Object.entries(block).map(([name, rows]) => [
+ *   `model.layers.7.block_sparse_moe.${name}.weight`,
+ *   {dtype: 'F32', shape: [rows.length, 1], data_offsets: [end, (end += 4 * rows.length)]},
+ * ]));
  * const json = new TextEncoder().encode(JSON.stringify(header));
  * const length = new Uint8Array(new Float64Array(1).buffer);
  * new DataView(length.buffer).setUint32(0, json.length, true);
@@ -175,9 +185,13 @@ export function moeCheckpoint(
 
 /** What loadMoeCheckpoint needs of a layer: MixtureOfExperts has it. */
 export type MoeWeightsLayer = {
+  /** It is in messages. */
   name: string;
+  /** The arguments that decide what it computes; those of config.json are compared to them. */
   getConfig(): {[key: string]: unknown};
+  /** Names and shapes of its weights, in the order of setWeights; a name may have the layer's own before it. */
   readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
+  /** Called once, with all weights. */
   setWeights(weights: Tensor[]): void;
 };
 
@@ -199,7 +213,8 @@ export type MoeWeightsLayer = {
  *   {dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)},
  * ]));
  * loadMoeCheckpoint(layer, shards, config, {layerIndex: 5});
- * await model.predict(tf.ones([1, 1])).array(); // => [[24]]
+ * const output = model.predict(tf.ones([1, 1]));
+ * output instanceof tf.Tensor && await output.array(); // => [[24]]
  * ```
  *
  * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
@@ -290,17 +305,29 @@ function computedBy(args: MoeLayerConfig, opName: string) {
 
 /** Arguments of mixtureOfExperts. */
 export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
+  /** E, the number of experts. */
   numExperts: number;
+  /** I, the width of one expert. */
   intermediateSize: number;
+  /** K, how many experts each token goes to. */
   topk: number;
+  /** True: every family's experts are activation(gate) * up. */
   gated: boolean;
+  /** Whether experts have biases. */
   useBias: boolean;
+  /** Whether the router has a bias. */
   useRouterBias: boolean;
+  /** Whether there is a bias for the choice alone. */
   useScoreCorrectionBias: boolean;
+  /** 1 where there are shared experts, however many the checkpoint counts: they are one of their width together. */
   numSharedExperts: number;
+  /** F, the width of the shared experts together. */
   sharedIntermediateSize: number;
+  /** Whether the shared experts' output is multiplied by sigmoid(x . shared_gate). */
   sharedExpertGate: boolean;
+  /** Zeros, which cost nothing: the layer is there to be filled. */
   kernelInitializer: 'zeros';
+  /** Zeros as well. */
   routerInitializer: 'zeros';
 };
 

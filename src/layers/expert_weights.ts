@@ -21,7 +21,9 @@ import {seedOf} from './seeds';
 
 /** What the layer takes of a copy of tfjs, whose classes and registry of layers are its own. */
 export type TfjsLayers = {
+  /** Its Layer, which the layer extends, and its dense, which reads the layer's initializers and the like. */
   layers: Pick<typeof layers, 'Layer' | 'dense'>;
+  /** Its registry, which names of classes in saved models are looked up in. */
   serialization: Pick<typeof serialization, 'registerClass' | 'SerializationMap'>;
 };
 

@@ -55,7 +55,8 @@ const opName = 'mixtureOfExperts';
  * const model = tf.sequential({layers: [experts, tf.layers.globalAveragePooling1d({})]});
  * model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
  * await model.fit(tf.ones([5, 3, 6]), tf.ones([5, 6]), {epochs: 2, verbose: 0});
- * model.predict(tf.ones([5, 3, 6])).shape; // => [5, 6]
+ * const output = model.predict(tf.ones([5, 3, 6]));
+ * output instanceof tf.Tensor && output.shape; // => [5, 6]
  * experts.weights.map(({shape}) => shape); // => [[6, 4], [4, 16, 6], [4, 6, 8]]
  * (await experts.expertLoad().array()).reduce((sum, count) => sum + count); // => 30
  * ```
@@ -125,8 +126,11 @@ export interface MixtureOfExperts extends layers.Layer {
 /** The class MixtureOfExperts, made for one copy of tfjs. */
 export type MixtureOfExpertsClass = {
   new (args: MixtureOfExpertsArgs): MixtureOfExperts;
+  /** What every layer of the class has. */
   readonly prototype: MixtureOfExperts;
+  /** 'MixtureOfExperts', its name in saved models. */
   className: string;
+  /** A layer of the arguments that getConfig gives, as a saved model has them. */
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 

@@ -6,6 +6,7 @@ import type {MixtureOfExpertsArgs} from './mixture_of_experts_options';
 export type MoeLayers = {
   /** A mixture-of-experts layer for tf.layers, input [..., H] to output of the same shape: {@link MixtureOfExperts}. */
   mixtureOfExperts: (args: MixtureOfExpertsArgs) => MixtureOfExperts;
+  /** The class of that layer, for `instanceof` and `new`. */
   MixtureOfExperts: MixtureOfExpertsClass;
 };
 

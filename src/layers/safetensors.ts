@@ -6,8 +6,11 @@ export type SafetensorsBytes = ArrayBufferLike | Uint8Array;
 
 /** One tensor as the file has it; `bytes` is a view of the file, not a copy. */
 export type SafetensorsTensor = {
+  /** As the format names it, such as 'BF16'. */
   dtype: string;
+  /** The sizes of its axes; none for a scalar. */
   shape: number[];
+  /** Its values, little-endian, in row-major order. */
   bytes: Uint8Array;
 };
 
@@ -44,8 +47,8 @@ const MAX_SHOWN_DIMENSIONS = 8;
  * const header = new TextEncoder().encode('{"scale":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}');
  * const file = Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0, ...header, 0x80, 0x3f, 0, 0xc0);
  * const scale = readSafetensors(file).get('scale');
- * scale.shape; // => [1, 2]
- * [...safetensorsValues(scale)]; // => [1, -2]
+ * scale?.shape; // => [1, 2]
+ * scale && [...safetensorsValues(scale)]; // => [1, -2]
  * ```
  *
  * @param files  The bytes of one file, or a list of those of several; shared memory, too.

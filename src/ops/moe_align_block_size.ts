@@ -5,14 +5,26 @@ import {assertFitsInt32, assertPositiveInteger, checkBoolean, checkOptions} from
 import {convertExpertMap, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoeAlignBlockSizeOptions = {
+  /**
+   * int32 [E]: global expert id to local index. Without `ignoreInvalidExperts` every expert keeps its blocks and the
+   * map only translates their labels, whatever its entries. Default: none.
+   */
   expertMap?: MoeIndices | null;
+  /** Round S up to a multiple of B. Default false. */
   padSortedIds?: boolean | null;
+  /**
+   * Apply the map before sorting, drop what it sends outside 0..E-1, and label unused blocks -1. Default false: unused
+   * blocks are labelled as expert 0.
+   */
   ignoreInvalidExperts?: boolean | null;
 };
 
 export type MoeAlignBlockSizeResult = {
+  /** int32 [S]: assignment ids, expert by expert, ascending within an expert; N where there is none. */
   sortedTokenIds: Tensor1D;
+  /** int32 [ceil(S/B)]: the expert of each block. */
   expertIds: Tensor1D;
+  /** int32 [1]: how many leading entries of `sortedTokenIds` are in blocks of an expert. */
   numTokensPostPad: Tensor1D;
 };
 
@@ -57,14 +69,8 @@ function moeAlignBlockSize_(
  * @param topkIds  int32 [T, K]: the experts of each token. An id outside 0..E-1 gets no slot.
  * @param blockSize  B, rows a block, at least 1; any integer.
  * @param numExperts  E, at least 1.
- * @param options.expertMap  int32 [E]: global expert id to local index. Without `ignoreInvalidExperts` every
- *     expert keeps its blocks and the map only translates their labels, whatever its entries.
- * @param options.padSortedIds  Round S up to a multiple of B. Default false.
- * @param options.ignoreInvalidExperts  Apply the map before sorting, drop what it sends outside 0..E-1, and
- *     label unused blocks -1. Default false: unused blocks are labelled as expert 0.
- * @returns `sortedTokenIds` int32 [S], S = min(N + E*(B-1), N*B): assignment ids, expert by expert, ascending within
- *     an expert; N where there is none. `expertIds` int32 [ceil(S/B)]: the expert of each block.
- *     `numTokensPostPad` int32 [1]: how many leading entries of `sortedTokenIds` are in blocks of an expert.
+ * @param options  {@link MoeAlignBlockSizeOptions}.
+ * @returns {@link MoeAlignBlockSizeResult}, with S = min(N + E*(B-1), N*B).
  *
  * No gradient: every output is an index. Sizes depend on shapes only; nothing is read back.
  *

@@ -4,7 +4,9 @@ import {assert, assertPositiveInteger, checkOneOf, describeValue} from './checks
 export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
 
 export type MoeExpertMapResult = {
+  /** L, how many experts the shard has: the option of that name of moePermute. */
   numLocalExperts: number;
+  /** int32 [E]: the local index of each expert, -1 where it is not in this shard; an option of that name, too. */
   expertMap: Tensor1D;
 };
 
@@ -56,8 +58,7 @@ function moeExpertMap_(
  * @param shard  This shard, 0..numShards-1.
  * @param strategy  `'linear'` (default): consecutive experts; `'roundRobin'`: every numShards-th. The first
  *     E % numShards shards get one expert more.
- * @returns `numLocalExperts`, and `expertMap` int32 [E]: the local index of each expert, -1 where it is not
- *     in this shard. They are the options of the same names of moePermute.
+ * @returns {@link MoeExpertMapResult}.
  *
  * @throws if a number does not fit or the strategy is unknown.
  *

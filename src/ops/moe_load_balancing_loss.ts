@@ -177,10 +177,9 @@ function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequenc
  *
  * ```js
  * const routerLogits = tf.tensor2d([[1, 1], [1, 1]]);
- * const loss = (ids, options) => tf.moeLoadBalancingLoss(routerLogits, ids, options).array();
- * await loss([[0], [1]]); // => 1
- * await loss([[0], [0]], {mask: [true, false]}); // => 1
- * await loss([[0], [0]], {expertCounts: [30, 10]}); // => 1
+ * await tf.moeLoadBalancingLoss(routerLogits, [[0], [1]]).array(); // => 1
+ * await tf.moeLoadBalancingLoss(routerLogits, [[0], [0]], {mask: [true, false]}).array(); // => 1
+ * await tf.moeLoadBalancingLoss(routerLogits, [[0], [0]], {expertCounts: [30, 10]}).array(); // => 1
  * const sequences = tf.tensor3d([[[0, 0], [0, 0]], [[1, 1], [1, 1]]]); // 2 sequences of 2 tokens
  * await tf.moeLoadBalancingLoss(sequences, [[[0], [0]], [[1], [0]]], {per: 'sequence'}).array(); // => 1
  * ```

@@ -20,20 +20,45 @@ import {
 import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoePermuteOptions = {
+  /**
+   * float32 or int32 scales of the rows: [T, ...] is gathered along with them, rows of no assignment carrying the last
+   * token's; rank 0, rank 1 or [1, ...] is the scale of the whole tensor and comes back as a clone. Default: none.
+   */
   a1qScale?: Tensor | TensorLike | null;
+  /** L, 1..E. Default E. Without a map it must be absent or E. */
   numLocalExperts?: number | null;
+  /**
+   * int32 [E]: global expert id to local index. An entry outside 0..L-1 is an expert that is not local: its assignments
+   * have no row. Equal entries merge. Default: all are local.
+   */
   expertMap?: MoeIndices | null;
+  /** B: pad each expert's rows to a multiple of B; an expert without tokens gets none. Default: no padding. */
   alignBlockSize?: number | null;
+  /** What `mIndices` holds for rows past the last expert's. Default -1. */
   fillInvalidExpert?: number | null;
+  /**
+   * A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op has succeeded. It shares
+   * the result's data, so it saves no memory; gradients flow through the returned tensor, and the variable read
+   * elsewhere is a leaf. It may also be an input. Default: none.
+   */
   out?: Variable | null;
 };
 
 export type MoePermuteResult = {
+  /** [R, H]: rows of no assignment are 0. */
   permutedHiddenStates: Tensor2D;
+  /** int32 [L+1]: the first row of each local expert; the last value is the number of rows in use. */
   expertFirstTokenOffset: Tensor1D;
+  /** int32 [N]: the row of each assignment; at or past the last offset where it has none. */
   invPermutedIdx: Tensor1D;
+  /**
+   * int32 [R]: the local expert of each row, padding included; constant without alignBlockSize (`alignBlockSize: 1`
+   * gives real ones without padding).
+   */
   mIndices: Tensor1D;
+  /** int32 [R]: the assignment that was copied to the row, else N. */
   permutedIdx: Tensor1D;
+  /** [R, ...] or as given; absent where it is not given. */
   a1qScale?: Tensor;
 };
 
@@ -119,26 +144,8 @@ function moePermute_(
  * @param topkIds  int32 [T, K]: the experts of each token; repeats are separate assignments. An id outside
  *     0..E-1, such as -1 for a padding token, is not here: it has no row and no offset counts it.
  * @param numExperts  E, the number of experts in all (global).
- * @param options.expertMap  int32 [E]: global expert id to local index. An entry outside 0..L-1 is an expert
- *     that is not local: its assignments have no row. Equal entries merge.
- * @param options.numLocalExperts  L, 1..E; E when absent. Without a map it must be absent or E.
- * @param options.alignBlockSize  B: pad each expert's rows to a multiple of B; an expert without tokens gets none.
- * @param options.fillInvalidExpert  What `mIndices` holds for rows past the last expert's. Default -1.
- * @param options.a1qScale  float32 or int32 scales of the rows: [T, ...] is gathered along with them, rows of
- *     no assignment carrying the last token's; rank 0, rank 1 or [1, ...] is the scale of the whole tensor
- *     and comes back as a clone.
- * @param options.out  A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op
- *     has succeeded. It shares the result's data, so it saves no memory; gradients flow through the returned
- *     tensor, and the variable read elsewhere is a leaf. It may also be an input.
- * @returns with R = N, or aligned min(N + E*(B-1), N*B) rounded up to a multiple of B:
- *     `permutedHiddenStates` [R, H]: rows of no assignment are 0.
- *     `expertFirstTokenOffset` int32 [L+1]: the first row of each local expert; the last value is the number
- *     of rows in use.
- *     `invPermutedIdx` int32 [N]: the row of each assignment; at or past the last offset where it has none.
- *     `mIndices` int32 [R]: the local expert of each row, padding included; constant without alignBlockSize
- *     (`alignBlockSize: 1` gives real ones without padding).
- *     `permutedIdx` int32 [R]: the assignment that was copied to the row, else N.
- *     `a1qScale` [R, ...] or as given; absent when not given.
+ * @param options  {@link MoePermuteOptions}.
+ * @returns {@link MoePermuteResult}, with R = N, or aligned min(N + E*(B-1), N*B) rounded up to a multiple of B.
  *
  * Gradient: to hiddenStates and to a gathered a1qScale where they are float32. The dy of rows of no assignment
  * is ignored. Sizes depend on shapes only; nothing is read back.

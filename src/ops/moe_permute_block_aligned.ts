@@ -5,15 +5,25 @@ import {assertFitsInt32, assertPositiveInteger, checkOptions} from './checks';
 import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoePermuteBlockAlignedOptions = {
+  /** As in moePermute. Default: none. */
   a1qScale?: Tensor | TensorLike | null;
+  /**
+   * int32 [E]: translates the labels in `expertIds`; assignments to experts that are not local keep their rows.
+   * Default: none.
+   */
   expertMap?: MoeIndices | null;
 };
 
 export type MoePermuteBlockAlignedResult = {
+  /** [S, H]: padding rows are copies of the last token. */
   permutedHiddenStates: Tensor2D;
+  /** int32 [S]: the assignment of each row, N-1 for padding. */
   sortedTokenIds: Tensor1D;
+  /** int32 [S]: the expert of each row; expert 0's label for rows past the last block. */
   expertIds: Tensor1D;
+  /** int32 [N]: the row of each assignment, S for an id that is not an expert. */
   invPermutedIdx: Tensor1D;
+  /** [S, ...] or as given; absent where it is not given. */
   a1qScale?: Tensor;
 };
 
@@ -82,15 +92,8 @@ function moePermuteBlockAligned_(
  * @param topkIds  int32 [T, K]. An id outside 0..E-1 gets no row.
  * @param numExperts  E.
  * @param blockSize  B, rows a block.
- * @param options.expertMap  int32 [E]: translates the labels in `expertIds`; assignments to experts that are
- *     not local keep their rows.
- * @param options.a1qScale  As in moePermute.
- * @returns with S = min(N + E*(B-1), N*B) rounded up to a multiple of B:
- *     `permutedHiddenStates` [S, H]: padding rows are copies of the last token.
- *     `sortedTokenIds` int32 [S]: the assignment of each row, N-1 for padding.
- *     `expertIds` int32 [S]: the expert of each row; expert 0's label for rows past the last block.
- *     `invPermutedIdx` int32 [N]: the row of each assignment, S for an id that is not an expert.
- *     `a1qScale` [S, ...] or as given; absent when not given.
+ * @param options  {@link MoePermuteBlockAlignedOptions}.
+ * @returns {@link MoePermuteBlockAlignedResult}, with S = min(N + E*(B-1), N*B) rounded up to a multiple of B.
  *
  * Gradient: to hiddenStates and a gathered a1qScale, through rows of assignments only.
  *

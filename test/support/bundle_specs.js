@@ -31,24 +31,30 @@ const specFilesOfPart = (part) => {
 
 const importSpecs = (files) => files.map((file) => `import './${relative('.', file)}';`).join('\n');
 
+/** The ```js blocks of all docstrings: their code, and where it is, `line` counted from 0. */
+const docstringBlocks = () =>
+  exampleFolders.flatMap((folder) =>
+    readdirSync(join(sourceFolder, folder)).sort().flatMap((file) => {
+      const source = readFileSync(join(sourceFolder, folder, file), 'utf8');
+      return [...source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)].map(({1: block, index}) => ({
+        file,
+        path: `src/${folder}/${file}`,
+        line: source.slice(0, index).split('\n').length,
+        code: block.replace(/^ \* ?/gm, ''),
+      }));
+    }));
+
 /**
- * Each ```js block in a docstring, as a function of (tf, expectValue, layers): a statement `expression; // => value`
- * becomes `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' takes from `layers`.
+ * Each block as a function of (tf, expectValue, layers): a statement `expression; // => value` becomes
+ * `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' takes from `layers`.
  */
 const docstringExamples = () => {
-  const examples = [];
-  for (const folder of exampleFolders) {
-    for (const file of readdirSync(join(sourceFolder, folder)).sort()) {
-      const source = readFileSync(join(sourceFolder, folder, file), 'utf8');
-      for (const [, block] of source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)) {
-        const code = block
-          .replace(/^ \* ?/gm, '')
-          .replace(/^import (\{.*\}) from 'tfjs-moe\/layers';$/gm, 'const $1 = layers;')
-          .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
-        examples.push(`{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${code}}}`);
-      }
-    }
-  }
+  const examples = docstringBlocks().map(({file, code}) => {
+    const runnable = code
+      .replace(/^import (\{.*\}) from 'tfjs-moe\/layers';$/gm, 'const $1 = layers;')
+      .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
+    return `{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${runnable}}}`;
+  });
   return `export const docstringExamples = [${examples.join(',\n')}];`;
 };
 
@@ -85,4 +91,4 @@ function bundleSpecs(part = '1/1') {
 }
 bundleSpecs.$inject = ['config.part'];
 
-module.exports = {bundleSpecs, specFiles, specPlugins};
+module.exports = {bundleSpecs, docstringBlocks, specFiles, specPlugins};

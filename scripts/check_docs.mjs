@@ -1,0 +1,79 @@
+/**
+ * What editors show of the package: every example in a docstring compiles under strict TypeScript, as it would where
+ * somebody pastes it, and every property of an exported type has a description. Exit code 1 with a line for each fault.
+ */
+import {createRequire} from 'node:module';
+import {join, relative} from 'node:path';
+import ts from 'typescript';
+import {root} from './set_up.mjs';
+
+const {docstringBlocks} = createRequire(import.meta.url)('../test/support/bundle_specs.js');
+
+const entries = ['index', 'graph/index', 'layers/index', 'register_webgpu_backend'].map((name) =>
+  join(root, 'src', `${name}.ts`));
+/** Of kernels: who writes one reads kernel_names.ts, which has its shapes beside the names. */
+const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);
+
+const header = "import * as tf from 'tfjs-moe/tf';\n";
+const examples = new Map(docstringBlocks().map((block, i) => [
+  join(root, 'build', 'docstring_examples', `${i}.ts`),
+  {...block, text: `${header}${block.code}`},
+]));
+
+const {config} = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
+const {options} = ts.parseJsonConfigFileContent({...config, include: [], files: entries}, ts.sys, root);
+const compilerOptions = {
+  ...options,
+  // An example may leave `tf` alone, or name what it only shows.
+  noUnusedLocals: false,
+  paths: {'tfjs-moe': ['./src/index.ts'], 'tfjs-moe/tf': ['./src/tf.ts'], 'tfjs-moe/*': ['./src/*/index.ts']},
+};
+const host = ts.createCompilerHost(compilerOptions);
+const {fileExists, readFile} = host;
+host.fileExists = (path) => examples.has(path) || fileExists(path);
+host.readFile = (path) => examples.get(path)?.text ?? readFile(path);
+const program = ts.createProgram([...entries, ...examples.keys()], compilerOptions, host);
+
+function* faultsOfExamples() {
+  const headerLines = header.split('\n').length - 1;
+  for (const [path, {path: sourcePath, line}] of examples) {
+    const file = program.getSourceFile(path);
+    const diagnostics = [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)];
+    for (const {start, messageText} of diagnostics) {
+      const at = line + file.getLineAndCharacterOfPosition(start).line - headerLines + 1;
+      yield `${sourcePath}:${at}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`;
+    }
+  }
+}
+
+const isInSource = (declaration) => declaration.getSourceFile().fileName.startsWith(join(root, 'src'));
+
+function* faultsOfProperties() {
+  const checker = program.getTypeChecker();
+  const seen = new Set();
+  for (const entry of entries) {
+    const module = checker.getSymbolAtLocation(program.getSourceFile(entry));
+    for (const exported of checker.getExportsOfModule(module)) {
+      const symbol = exported.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(exported) : exported;
+      const isObjectType = symbol.flags & (ts.SymbolFlags.TypeAlias | ts.SymbolFlags.Interface);
+      if (!isObjectType || isOfKernels(symbol.name)) {
+        continue;
+      }
+      for (const property of checker.getPropertiesOfType(checker.getDeclaredTypeOfSymbol(symbol))) {
+        const [declaration] = property.declarations ?? [];
+        const isUndocumented = property.getDocumentationComment(checker).length === 0;
+        if (declaration == null || !isInSource(declaration) || seen.has(declaration) || !isUndocumented) {
+          continue;
+        }
+        seen.add(declaration);
+        const file = declaration.getSourceFile();
+        const {line} = file.getLineAndCharacterOfPosition(declaration.getStart());
+        yield `${relative(root, file.fileName)}:${line + 1}: ${symbol.name}.${property.name} has no description.`;
+      }
+    }
+  }
+}
+
+const faults = [...faultsOfExamples(), ...faultsOfProperties()];
+console.log(faults.length === 0 ? `${examples.size} examples compile` : faults.join('\n'));
+process.exitCode = faults.length === 0 ? 0 : 1;
