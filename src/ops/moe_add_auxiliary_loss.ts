@@ -1,7 +1,7 @@
-import {clone, customGrad, onesLike, op, type Scalar, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {clone, customGrad, onesLike, op, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, convertToTensor} from './checks';
 
-function moeAddAuxiliaryLoss_<T extends Tensor>(y: T | TensorLike, loss: Scalar | TensorLike): T {
+function moeAddAuxiliaryLoss_<T extends Tensor>(y: T | TensorLike, loss: Tensor | TensorLike): T {
   const opName = 'moeAddAuxiliaryLoss';
   const $y = convertToTensor(y, 'y', opName, ['float32']) as T;
   const $loss = convertToTensor(loss, 'loss', opName, ['float32']);
@@ -25,13 +25,12 @@ const withGradientOf = /* @__PURE__ */ customGrad((...args) => {
  * to balance experts inside of a model whose training loop is not one's own.
  *
  * ```js
- * const balanced = (logits) => {
- *   const {topkWeights, topkIds} = tf.moeTopk(logits, 1, {renormalize: true});
- *   return tf.moeAddAuxiliaryLoss(topkWeights, tf.mul(tf.moeLoadBalancingLoss(logits, topkIds), 0.01));
- * };
  * const routerLogits = tf.tensor2d([[1, 0], [1, 0]]);
- * await balanced(routerLogits).array(); // => [[1], [1]]
- * const gradient = await tf.grad(balanced)(routerLogits).data(); // of the loss alone: a weight of 1 has none
+ * const gradientOf = tf.grad((logits) => {
+ *   const {topkWeights, topkIds} = tf.moeTopk(logits, 1, {renormalize: true}); // weights of 1, without a gradient
+ *   return tf.moeAddAuxiliaryLoss(topkWeights, tf.mul(tf.moeLoadBalancingLoss(logits, topkIds), 0.01));
+ * });
+ * const gradient = await gradientOf(routerLogits).data(); // of the loss alone
  * gradient[0] > 0 && gradient[1] < 0; // => true
  * ```
  *
