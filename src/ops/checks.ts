@@ -202,6 +202,15 @@ export function assertPositiveInteger(value: number, argName: string, opName: st
   );
 }
 
+/** A million, past any model. Ops take time and memory by the number of experts alone, also for few tokens. */
+export const MAX_EXPERTS = 2 ** 20;
+
+/** Asserts that a number is one of experts that ops take; `argName` is what it is the number of. */
+export function assertNumExperts(value: number, argName: string, opName: string): void {
+  assertPositiveInteger(value, argName, opName);
+  assert(value <= MAX_EXPERTS, opName, () => `${argName} must be at most ${MAX_EXPERTS}, but is ${value}.`);
+}
+
 export function assertInt32(value: number, argName: string, opName: string): void {
   assert(
     Number.isInteger(value) && value >= MIN_INT32 && value <= MAX_INT32,

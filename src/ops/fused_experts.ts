@@ -1,6 +1,6 @@
 import {op, type Rank, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, util} from '@tensorflow/tfjs-core';
 import type {MoeWeightFormat} from '../kernel_names';
-import {assert, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
+import {assert, assertNumExperts, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
 import {
   activationOptionNames,
   type ActivationOptions,
@@ -111,11 +111,13 @@ export function convertExperts(
         `${expertMap.shape[0]}.`,
     );
   }
+  const numExperts = expertMap?.shape[0] ?? numLocalExperts;
+  assertNumExperts(numExperts, 'the number of experts (E)', opName);
   return {
     ...experts,
     w1Bias: convertExpertBias(given.w1Bias, 'w1Bias', activation.gated ? '[L, 2I]' : '[L, I]', experts.w1, opName),
     w2Bias: convertExpertBias(given.w2Bias, 'w2Bias', '[L, H]', experts.w2, opName),
-    numExperts: expertMap?.shape[0] ?? numLocalExperts,
+    numExperts,
     expertMap,
     weightFormat: common.weightFormat,
     activation,

@@ -1,7 +1,7 @@
 import {op, type Tensor1D} from '@tensorflow/tfjs-core';
 import {MoeAlignBlockSize, runMoeKernel} from '../kernel_names';
 import {alignSizes} from '../kernel_shapes';
-import {assertFitsInt32, assertPositiveInteger, checkBoolean, checkOptions} from './checks';
+import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkBoolean, checkOptions} from './checks';
 import {convertExpertMap, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoeAlignBlockSizeOptions = {
@@ -38,7 +38,7 @@ function moeAlignBlockSize_(
   const given = checkOptions(options, ['expertMap', 'padSortedIds', 'ignoreInvalidExperts'], opName);
   const $topkIds = convertTopkIds(topkIds, opName);
   assertPositiveInteger(blockSize, 'blockSize', opName);
-  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertNumExperts(numExperts, 'numExperts', opName);
   const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
   const padSortedIds = checkBoolean(given.padSortedIds, 'padSortedIds', opName);
   const ignoreInvalidExperts = checkBoolean(given.ignoreInvalidExperts, 'ignoreInvalidExperts', opName);
@@ -68,7 +68,7 @@ function moeAlignBlockSize_(
  *
  * @param topkIds  int32 [T, K]: the experts of each token. An id outside 0..E-1 gets no slot.
  * @param blockSize  B, rows a block, at least 1; any integer.
- * @param numExperts  E, at least 1.
+ * @param numExperts  E, from 1 to 2^20.
  * @param options  {@link MoeAlignBlockSizeOptions}.
  * @returns {@link MoeAlignBlockSizeResult}, with S = min(N + E*(B-1), N*B).
  *

@@ -10,7 +10,7 @@ import {
   util,
 } from '@tensorflow/tfjs-core';
 import type {MoeTopkScoring} from '../kernel_names';
-import {assert, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
+import {assert, assertNumExperts, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;
 
@@ -41,6 +41,9 @@ export function convertTokenRows(
   );
   const size = shape[rank - 1];
   assert(size >= 1, opName, () => `${argName} must have at least 1 column (${axis}), but has 0.`);
+  if (axis === 'E') {
+    assertNumExperts(size, `the number of columns (E) of ${argName}`, opName);
+  }
   const numTokens = util.sizeFromShape(shape.slice(0, -1));
   return {rows: rank === 2 ? ($x as Tensor2D) : reshape($x, [numTokens, size]), shape};
 }

@@ -1,5 +1,5 @@
 import {op, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
-import {assert, assertPositiveInteger, checkOneOf, describeValue} from './checks';
+import {assert, assertNumExperts, assertPositiveInteger, checkOneOf, describeValue} from './checks';
 
 export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
 
@@ -17,7 +17,7 @@ function moeExpertMap_(
   strategy?: MoeExpertMapStrategy | null,
 ): MoeExpertMapResult {
   const opName = 'moeExpertMap';
-  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertNumExperts(numExperts, 'numExperts', opName);
   assertPositiveInteger(numShards, 'numShards', opName);
   assert(
     numShards <= numExperts,
@@ -53,7 +53,7 @@ function moeExpertMap_(
  * await tf.moeExpertMap(5, 2, 1, 'roundRobin').expertMap.array(); // => [-1, 0, -1, 1, -1]
  * ```
  *
- * @param numExperts  E, the number of experts in all.
+ * @param numExperts  E, the number of experts in all, at most 2^20.
  * @param numShards  How many shards share them, at most E.
  * @param shard  This shard, 0..numShards-1.
  * @param strategy  `'linear'` (default): consecutive experts; `'roundRobin'`: every numShards-th. The first

@@ -13,6 +13,7 @@ import {
   assert,
   assertFitsInt32,
   assertInt32,
+  assertNumExperts,
   assertOut,
   assertPositiveInteger,
   checkOptions,
@@ -77,7 +78,7 @@ function moePermute_(
   const $hiddenStates = convertHiddenStates(hiddenStates, opName);
   const [numTokens, hiddenSize] = $hiddenStates.shape;
   const $topkIds = convertTopkIds(topkIds, opName, numTokens);
-  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertNumExperts(numExperts, 'numExperts', opName);
   const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
   const numLocalExperts = given.numLocalExperts ?? numExperts;
   assertPositiveInteger(numLocalExperts, 'numLocalExperts', opName);
@@ -143,7 +144,7 @@ function moePermute_(
  *     float32 only, and subnormals may become 0.
  * @param topkIds  int32 [T, K]: the experts of each token; repeats are separate assignments. An id outside
  *     0..E-1, such as -1 for a padding token, is not here: it has no row and no offset counts it.
- * @param numExperts  E, the number of experts in all (global).
+ * @param numExperts  E, the number of experts in all (global), at most 2^20.
  * @param options  {@link MoePermuteOptions}.
  * @returns {@link MoePermuteResult}, with R = N, or aligned min(N + E*(B-1), N*B) rounded up to a multiple of B.
  *

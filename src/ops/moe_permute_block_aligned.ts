@@ -1,7 +1,7 @@
 import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
 import {MoePermute, runMoeKernel} from '../kernel_names';
 import {permuteSizes} from '../kernel_shapes';
-import {assertFitsInt32, assertPositiveInteger, checkOptions} from './checks';
+import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkOptions} from './checks';
 import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
 
 export type MoePermuteBlockAlignedOptions = {
@@ -39,7 +39,7 @@ function moePermuteBlockAligned_(
   const $hiddenStates = convertHiddenStates(hiddenStates, opName);
   const numTokens = $hiddenStates.shape[0];
   const $topkIds = convertTopkIds(topkIds, opName, numTokens);
-  assertPositiveInteger(numExperts, 'numExperts', opName);
+  assertNumExperts(numExperts, 'numExperts', opName);
   assertPositiveInteger(blockSize, 'blockSize', opName);
   const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
   const $scale = convertScale(given.a1qScale, numTokens, opName);
@@ -90,7 +90,7 @@ function moePermuteBlockAligned_(
  *
  * @param hiddenStates  float32 or int32 [T, H]; float32 on webgl.
  * @param topkIds  int32 [T, K]. An id outside 0..E-1 gets no row.
- * @param numExperts  E.
+ * @param numExperts  E, at most 2^20.
  * @param blockSize  B, rows a block.
  * @param options  {@link MoePermuteBlockAlignedOptions}.
  * @returns {@link MoePermuteBlockAlignedResult}, with S = min(N + E*(B-1), N*B) rounded up to a multiple of B.

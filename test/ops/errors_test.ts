@@ -44,6 +44,7 @@ const permuteErrors: ErrorCase[] = [
   ['numExperts 0', () => tf.moePermute(x(), ids(), 0), 'Error in moePermute: numExperts must be a positive integer, but is 0.'],
   ['numExperts 2.5', () => tf.moePermute(x(), ids(), 2.5), 'Error in moePermute: numExperts must be a positive integer, but is 2.5.'],
   ['numExperts absent', () => tf.moePermute(x(), ids(), untyped(undefined)), 'Error in moePermute: numExperts must be a positive integer, but is undefined.'],
+  ['numExperts past a million', () => tf.moePermute(x(), ids(), 2 ** 31 - 1), 'Error in moePermute: numExperts must be at most 1048576, but is 2147483647.'],
   ['an unknown option', () => tf.moePermute(x(), ids(), 4, untyped({alignBlocksize: 4})), "Error in moePermute: unknown option 'alignBlocksize'. The options are a1qScale, numLocalExperts, expertMap, alignBlockSize, fillInvalidExpert, out."],
   ['options a number', () => tf.moePermute(x(), ids(), 4, untyped(16)), 'Error in moePermute: options must be an object with any of a1qScale, numLocalExperts, expertMap, alignBlockSize, fillInvalidExpert, out, but is 16.'],
   ['expertMap length', () => tf.moePermute(x(), ids(), 4, {expertMap: [0, 1, 2]}), 'Error in moePermute: expertMap must have an entry for each expert (numExperts = 4), but has 3.'],
@@ -69,6 +70,7 @@ const alignErrors: ErrorCase[] = [
   ['topkIds float32', () => tf.moeAlignBlockSize(tf.zeros([3, 2]), 4, 4), "Argument 'topkIds' passed to 'moeAlignBlockSize' must be int32 tensor, but got float32 tensor"],
   ['blockSize 0', () => tf.moeAlignBlockSize(ids(), 0, 4), 'Error in moeAlignBlockSize: blockSize must be a positive integer, but is 0.'],
   ['numExperts -1', () => tf.moeAlignBlockSize(ids(), 4, -1), 'Error in moeAlignBlockSize: numExperts must be a positive integer, but is -1.'],
+  ['numExperts past a million', () => tf.moeAlignBlockSize(ids(), 4, 1e9), 'Error in moeAlignBlockSize: numExperts must be at most 1048576, but is 1000000000.'],
   ['expertMap length', () => tf.moeAlignBlockSize(ids(), 4, 4, {expertMap: [1]}), 'Error in moeAlignBlockSize: expertMap must have an entry for each expert (numExperts = 4), but has 1.'],
   ['padSortedIds a number', () => tf.moeAlignBlockSize(ids(), 4, 4, {padSortedIds: untyped(1)}), 'Error in moeAlignBlockSize: padSortedIds must be a boolean, but is 1.'],
   ['ignoreInvalidExperts a string', () => tf.moeAlignBlockSize(ids(), 4, 4, {ignoreInvalidExperts: untyped('no')}), "Error in moeAlignBlockSize: ignoreInvalidExperts must be a boolean, but is the string 'no'."],
@@ -79,6 +81,7 @@ const alignErrors: ErrorCase[] = [
 const blockAlignedErrors: ErrorCase[] = [
   ['hiddenStates rank 1', () => tf.moePermuteBlockAligned([1, 2], ids(), 4, 4), 'Error in moePermuteBlockAligned: hiddenStates must be rank 2 [T, H], but got rank 1 [2]. Reshape it to [-1, H] first.'],
   ['topkIds rows', () => tf.moePermuteBlockAligned(x(), [[0]], 4, 4), 'Error in moePermuteBlockAligned: topkIds must have as many rows as hiddenStates (T = 3), but has 1.'],
+  ['numExperts past a million', () => tf.moePermuteBlockAligned(x(), ids(), 2 ** 20 + 1, 4), 'Error in moePermuteBlockAligned: numExperts must be at most 1048576, but is 1048577.'],
   ['blockSize absent', () => tf.moePermuteBlockAligned(x(), ids(), 4, untyped(null)), 'Error in moePermuteBlockAligned: blockSize must be a positive integer, but is null.'],
   ['an unknown option', () => tf.moePermuteBlockAligned(x(), ids(), 4, 4, untyped({out: 1})), "Error in moePermuteBlockAligned: unknown option 'out'. The options are a1qScale, expertMap."],
   ['too many rows', () => tf.moePermuteBlockAligned(x(), ids(), 4, 2 ** 29), 'Error in moePermuteBlockAligned: the number of permuted rows must be at most 2147483647, but is 2684354560.'],

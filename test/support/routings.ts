@@ -56,6 +56,7 @@ export const nastyRoutings: NastyRouting[] = [
   routing('E = 160', [33, 6, 160, 8]),
   routing('E = 257', [65, 8, 257, 1]),
   routing('E = 1,025', [129, 2, 1025, 4]),
+  routing('E = 1,025, more assignments', [550, 2, 1025, 1]),
   routing('ids -1 and E', [23, 3, 4, 5], (next) => Math.floor(next() * 6) - 1),
   routing('ids far outside', [11, 2, 3, 4], (next) => [-(2 ** 31), -7, 0, 2, 3, 2 ** 24 + 1][Math.floor(next() * 6)]),
   routing('no id is an expert', [6, 2, 3, 4], () => -1),

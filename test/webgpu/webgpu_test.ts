@@ -191,8 +191,9 @@ describeWithFlags('WebGPU', webgpu, () => {
     const ids = tf.zeros<tf.Rank.R2>([2, 2], 'int32');
     const calls: Array<[largest: number, call: () => unknown]> = [
       [4 * 16, () => tf.moePermute(x, ids, 1)],
-      [4 * 801 * 4, () => tf.moePermute(x, ids, 800)],
-      [4 * 801 * 4, () => tf.moeAlignBlockSize(ids, 1, 800)],
+      [4 * 801, () => tf.moePermute(x, ids, 800)],
+      [4 * 5 * 801, () => tf.moePermute(tf.zeros([1100, 1]), tf.zeros([1100, 2], 'int32'), 800)],
+      [4 * 5 * 801, () => tf.moeAlignBlockSize(tf.zeros([1100, 2], 'int32'), 1, 800)],
       [4 * 32, () => tf.moeGroupedMatMul(x, tf.zeros([1, 8, 4]), [0, 2])],
       // Whose core ops would bind them, many tokens being taken in chunks.
       [4 * 8, () => tf.fusedExperts(x, tf.zeros([1, 2, 4]), tf.zeros([1, 4, 1]), tf.zeros([2, 1]), tf.zeros([2, 1], 'int32'))],

@@ -23,7 +23,7 @@ import {
   labelUniforms,
   mapBuffer,
   oneLaunchKeys,
-  sortInTiles,
+  sortAssignments,
   sortScratch,
 } from '../shared/webgpu_sort';
 
@@ -94,7 +94,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
       });
     } else {
       const ranks = newTensor(backend, [numAssignments], 'int32');
-      const {keys, positions, experts, tileSize} = sortInTiles(backend, {
+      const {keys, positions, experts, numKeys, numLocalKeys, tileSize} = sortAssignments(backend, {
         topkIds,
         expertMap,
         mapUse,
@@ -112,7 +112,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
           {name: 'positions', type: 'u32', access: 'read', tensor: positions},
           {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
         ],
-        uniforms: {...uniforms, tileSize},
+        uniforms: {...uniforms, numKeys, numExperts: numLocalKeys, tileSize},
         numWorkgroups,
         code: () => `${fillBlocks} ${alignSorted}`,
       });

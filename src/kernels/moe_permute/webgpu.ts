@@ -28,7 +28,7 @@ import {
   labelUniforms,
   mapBuffer,
   oneLaunchKeys,
-  sortInTiles,
+  sortAssignments,
   sortScratch,
 } from '../shared/webgpu_sort';
 
@@ -55,6 +55,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
   assertBindable(backend, MoePermute, {
     permutedHiddenStates: [numRows, hiddenSize],
+    expertFirstTokenOffset: [numLocalExperts + 1],
     ...(a1qScale == null ? {} : {a1qScale: scaleShape}),
     ...sortScratch(numAssignments, numExperts, mapUse),
   });
@@ -128,7 +129,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
         ${countKeys} ${moveRows} ${permuteInOne}`,
     });
   } else {
-    const {keys, positions, experts, tileSize} = sortInTiles(backend, {
+    const {keys, positions, experts, numKeys, numLocalKeys, tileSize} = sortAssignments(backend, {
       topkIds,
       expertMap,
       mapUse,
@@ -145,7 +146,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
         {name: 'positions', type: 'u32', access: 'read', tensor: positions},
         {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
       ],
-      uniforms: {...rowUniforms, tileSize},
+      uniforms: {...rowUniforms, numKeys, numLocalExperts: numLocalKeys, tileSize},
       numWorkgroups,
       code: () => `alias Chunk = ${chunk.type}; ${moveRows} ${permuteSorted}`,
     });

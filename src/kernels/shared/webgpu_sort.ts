@@ -1,20 +1,22 @@
 /**
  * The stable counting sort of N assignments by key that moePermute and moeAlignBlockSize share, in WGSL.
  *
- * Assignments are cut into at most MAX_TILES tiles of consecutive ids, a workgroup each.
+ * Many assignments are cut into at most MAX_TILES tiles of consecutive ids, a workgroup each.
  *   launch 1, tiles   keys[i]; ranks[i], how many of the same key come before i in its tile;
  *                     counts[tile][key]
  *   launch 2, scan    one workgroup: each count becomes the sum of all of lower keys and of the same key in
  *                     earlier tiles, so that counts[tile][key] + ranks[i] is the sorted position of i;
  *                     experts[e] is the record of local expert e
  *   launch 3          is the op's own: it moves rows, or ids, to where they belong
- * For few assignments one launch does all of it: each workgroup counts all keys for itself.
+ * For few assignments and few keys one launch does all of it: each workgroup counts all keys for itself. Few assignments
+ * of many keys are compared with each other, by one workgroup, in place of launches 1 and 2: time and memory are then
+ * by their number, but for the offsets of all experts, which take a launch more.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {roundUp} from '../../kernel_shapes';
 import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
-import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
+import {disposeAll, entryPoint, newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
 
 const MAX_TILES = 128;
 const MIN_TILES = 16;
@@ -22,6 +24,10 @@ const MIN_TILES = 16;
 const MIN_TILE_SIZE = 512;
 /** More counts than this, over all keys and tiles, make the one workgroup of the second launch slow. */
 const FEW_COUNTS = 20480;
+/** No more counts than this in any case, but for one tile. */
+const MAX_COUNTS = 2 ** 24;
+/** Up to here assignments are compared with each other where one launch does not do all: their keys take 8 KiB. */
+const FEW_ASSIGNMENTS = 1024;
 
 /** WGSL: the sort key of an assignment; the last key is that of an id that is no expert. */
 export function keyOfId(mapUse: MapUse): string {
@@ -118,21 +124,33 @@ export type SortInputs = {
   rowCounts: {offsets: TensorInfo} | {total: TensorInfo};
 };
 
-export type SortedTiles = {
+/** What the last launch moves rows or ids by. Keys are those of experts; of few assignments, those of theirs alone. */
+export type Sorted = {
   /** int32 [N]: the sort key of each assignment. */
   keys: TensorInfo;
   /** int32 [numTiles * numKeys]: the sorted position of the first assignment of each key in each tile. */
   positions: TensorInfo;
-  /** int32 [(L+1) * 4]: of each local expert, first row, row past its last, first row less sorted position, label. */
+  /**
+   * int32 [(numLocalKeys+1) * 4]: of each key of a local expert, in order, first row, row past its last, first row less
+   * sorted position, label; and after the last the number of rows in use, and the label of the rows past them.
+   */
   experts: TensorInfo;
+  /** Uniforms of the last launch. */
+  numKeys: number;
+  numLocalKeys: number;
   tileSize: number;
 };
 
-/** The first two launches. The caller disposes what it returns. */
-export function sortInTiles(backend: WebGPUBackend, inputs: SortInputs): SortedTiles {
+/** The launches before the last. The caller disposes of the tensors that it returns. */
+export function sortAssignments(backend: WebGPUBackend, inputs: SortInputs): Sorted {
+  const {sizes, mapUse} = inputs;
+  if (sizes.numAssignments <= FEW_ASSIGNMENTS) {
+    return compareFew(backend, inputs);
+  }
   const {keys, counts, numTiles, tileSize} = countTiles(backend, inputs);
   const experts = scanTiles(backend, inputs, counts, numTiles);
-  return {keys, positions: counts, experts, tileSize};
+  const numKeys = numKeysOf(sizes.numExperts, mapUse);
+  return {keys, positions: counts, experts, numKeys, numLocalKeys: sizes.numLocalExperts, tileSize};
 }
 
 /** The buffer of the map, for a launch that reads it. */
@@ -141,16 +159,153 @@ export function mapBuffer(expertMap: TensorInfo | undefined, isRead: boolean): S
 }
 
 function tilesOf(numAssignments: number, numKeys: number): {tileSize: number; numTiles: number} {
-  const maxTiles = Math.min(MAX_TILES, Math.max(MIN_TILES, Math.floor(FEW_COUNTS / numKeys)));
+  const fastTiles = Math.min(MAX_TILES, Math.max(MIN_TILES, Math.floor(FEW_COUNTS / numKeys)));
+  const maxTiles = Math.min(fastTiles, Math.max(1, Math.floor(MAX_COUNTS / numKeys)));
   const tileSize = Math.max(MIN_TILE_SIZE, roundUp(Math.ceil(numAssignments / maxTiles), WORKGROUP_SIZE));
   return {tileSize, numTiles: Math.max(1, Math.ceil(numAssignments / tileSize))};
 }
 
 /** Shapes of the intermediates that grow with the number of experts, for assertBindable. */
 export function sortScratch(numAssignments: number, numExperts: number, mapUse: MapUse): Record<string, number[]> {
+  if (numAssignments <= FEW_ASSIGNMENTS) {
+    return {};
+  }
   const numKeys = numKeysOf(numExperts, mapUse);
   const {numTiles} = tilesOf(numAssignments, numKeys);
   return {'the counts of experts in tiles': [numTiles, numKeys], 'the records of experts': [numExperts + 1, 4]};
+}
+
+/**
+ * The keys of few assignments, numbered: those of local experts from 0 in ascending order, the others, in ascending
+ * order too, from as many as there can be of the former.
+ */
+function compareFew(
+  backend: WebGPUBackend,
+  {topkIds, expertMap, mapUse, sizes, labels, ranks, rowCounts}: SortInputs,
+): Sorted {
+  const {numAssignments, numExperts, numLocalExperts, blockSize} = sizes;
+  const numLocalKeys = Math.min(numAssignments, numLocalExperts);
+  const numKeys = numLocalKeys + numAssignments;
+  const keys = newTensor(backend, [numAssignments], 'int32');
+  const positions = newTensor(backend, [numKeys], 'int32');
+  const experts = newTensor(backend, [(numLocalKeys + 1) * 4], 'int32');
+  const hasOffsets = 'offsets' in rowCounts;
+  // Of each sorted position its expert and that one's first row; past the last, the number of rows in use.
+  const rows = hasOffsets ? newTensor(backend, [(numAssignments + 1) * 2], 'int32') : rowCounts.total;
+  runWgsl(backend, {
+    name: `MoeCompareFew_${mapUse}_${hasOffsets ? 'offsets' : 'total'}`,
+    buffers: [
+      {name: 'keys', type: 'u32', access: 'read_write', tensor: keys},
+      {name: 'ranks', type: 'u32', access: 'read_write', tensor: ranks},
+      {name: 'positions', type: 'u32', access: 'read_write', tensor: positions},
+      {name: 'experts', type: 'vec4<i32>', access: 'read_write', tensor: experts},
+      {name: 'rows', type: hasOffsets ? 'vec2<u32>' : 'u32', access: 'read_write', tensor: rows},
+      {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
+      ...mapBuffer(expertMap, mapUse !== 'none'),
+    ],
+    uniforms: {
+      numAssignments,
+      numExperts,
+      numLocalExperts,
+      numLocalKeys,
+      blockSize: Math.max(1, blockSize),
+      ...labelUniforms(labels),
+    },
+    numWorkgroups: 1,
+    code: () => `
+      ${keyOfId(mapUse)}
+      ${labelFunctions(mapUse)}
+      var<workgroup> expertOf : array<u32, ${FEW_ASSIGNMENTS}>;
+      // Of the first assignment of each expert, how many it has; of the others 0.
+      var<workgroup> counts : array<u32, ${FEW_ASSIGNMENTS}>;
+
+      fn isLocal(expert : u32) -> bool { return expert < uniforms.numLocalExperts; }
+      fn paddedRows(expert : u32, count : u32) -> u32 {
+        return select(0, (count + uniforms.blockSize - 1) / uniforms.blockSize * uniforms.blockSize, isLocal(expert));
+      }
+
+      @compute @workgroup_size(${WORKGROUP_SIZE})
+      fn main(@builtin(local_invocation_index) thread : u32) {
+        for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) { expertOf[i] = keyOf(topkIds[i]); }
+        workgroupBarrier();
+        for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) {
+          var rank = 0u;
+          var count = 0u;
+          for (var j = 0u; j < uniforms.numAssignments; j++) {
+            let isSame = expertOf[j] == expertOf[i];
+            count += u32(isSame);
+            rank += u32(isSame && j < i);
+          }
+          ranks[i] = rank;
+          counts[i] = select(0, count, rank == 0);
+        }
+        workgroupBarrier();
+        for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) {
+          let expert = expertOf[i];
+          var numBefore = 0u;
+          var numLocalBefore = 0u;
+          var position = 0u;
+          var row = 0u;
+          for (var j = 0u; j < uniforms.numAssignments; j++) {
+            if (counts[j] > 0 && expertOf[j] < expert) {
+              numBefore++;
+              numLocalBefore += u32(isLocal(expertOf[j]));
+              position += counts[j];
+              row += paddedRows(expertOf[j], counts[j]);
+            }
+          }
+          let key = select(uniforms.numLocalKeys + numBefore - numLocalBefore, numLocalBefore, isLocal(expert));
+          keys[i] = key;
+          ${hasOffsets ? 'rows[position + ranks[i]] = vec2<u32>(expert, row);' : ''}
+          if (counts[i] > 0) {
+            positions[key] = position;
+            if (isLocal(expert)) {
+              experts[key] = vec4<i32>(i32(row), i32(row + counts[i]), i32(row) - i32(position), labelOf(expert));
+            }
+          }
+        }
+        var numLocal = 0u;
+        var total = 0u;
+        for (var j = 0u; j < uniforms.numAssignments; j++) {
+          numLocal += u32(counts[j] > 0 && isLocal(expertOf[j]));
+          total += paddedRows(expertOf[j], counts[j]);
+        }
+        for (var key = numLocal + thread; key <= uniforms.numLocalKeys; key += ${WORKGROUP_SIZE}) {
+          experts[key] = vec4<i32>(i32(total), i32(total), 0, tailLabel());
+        }
+        if (thread == 0) { rows[${hasOffsets ? 'uniforms.numAssignments' : '0'}] = ${hasOffsets ? 'vec2<u32>(0xffffffffu, total)' : 'total'}; }
+      }`,
+  });
+  if (hasOffsets) {
+    findOffsets(backend, rows, rowCounts.offsets, numAssignments);
+    disposeAll(backend, [rows]);
+  }
+  return {keys, positions, experts, numKeys, numLocalKeys, tileSize: Math.max(1, numAssignments)};
+}
+
+/** The first row of each expert: that of the first assignment of it or of a later one. */
+function findOffsets(backend: WebGPUBackend, rows: TensorInfo, offsets: TensorInfo, numAssignments: number): void {
+  const [numOffsets] = offsets.shape;
+  runWgsl(backend, {
+    name: 'MoeOffsetsOfFew',
+    buffers: [
+      {name: 'offsets', type: 'u32', access: 'read_write', tensor: offsets},
+      {name: 'rows', type: 'vec2<u32>', access: 'read', tensor: rows},
+    ],
+    uniforms: {numOffsets, numAssignments},
+    numWorkgroups: Math.ceil(numOffsets / WORKGROUP_SIZE),
+    code: () =>
+      entryPoint(`
+        let expert = group * ${WORKGROUP_SIZE} + thread;
+        if (expert >= uniforms.numOffsets) { return; }
+        var low = 0u;
+        var high = uniforms.numAssignments;
+        while (low < high) {
+          let middle = (low + high) / 2;
+          if (rows[middle].x < expert) { low = middle + 1; } else { high = middle; }
+        }
+        offsets[expert] = rows[low].y;`),
+  });
 }
 
 /**
