@@ -8,9 +8,9 @@
  *                     earlier tiles, so that counts[tile][key] + ranks[i] is the sorted position of i;
  *                     experts[e] is the record of local expert e
  *   launch 3          is the op's own: it moves rows, or ids, to where they belong
- * For few assignments and few keys one launch does all of it: each workgroup counts all keys for itself. Few assignments
- * of many keys are compared with each other, by one workgroup, in place of launches 1 and 2: time and memory are then
- * by their number, but for the offsets of all experts, which take a launch more.
+ * For few assignments and few keys one launch does all of it: each workgroup counts all keys for itself. Few
+ * assignments of many keys are compared with each other, by one workgroup, in place of launches 1 and 2: time and
+ * memory are then by their number, but for the offsets of all experts, which take a launch more.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
