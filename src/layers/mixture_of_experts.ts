@@ -68,7 +68,8 @@ const opName = 'mixtureOfExperts';
  * **Router.** Logits are x . router_kernel (+ router_bias); moeTopk chooses.
  *
  * **Balance.** The layer adds to the loss of fit and trainOnBatch: `loadBalancingLossWeight` times moeLoadBalancingLoss
- * and `routerZLossWeight` times moeRouterZLoss. evaluate and predict leave them out. A training loop of one's own calls
+ * and `routerZLossWeight` times moeRouterZLoss. With `loadBalancingLossPer: 'sequence'` each sequence of [B, S, H] is
+ * balanced by itself. evaluate and predict leave them out. A training loop of one's own calls
  * `model.apply(x, {training: true})` and adds `model.calculateLosses()`, once for each gradient, after all of its
  * calls. Without such a loss, `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves
  * the bias of an expert by the rate, up where its load is less than the mean, down where it is more.
@@ -155,7 +156,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       this.weightParts = weightParts;
       this.batchLoad = new BatchLoad(options.numExperts);
       this.supportsMasking = true;
-      this.inputSpec = [{minNDim: 2}];
+      this.inputSpec = [{minNDim: this.minRank()}];
       if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
         this.addLoss(() => this.auxiliaryLoss());
       }
@@ -182,7 +183,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         );
       }
       this.disposeKeptWith(this.variables.router_kernel!);
-      this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
+      this.inputSpec = [{minNDim: this.minRank(), axes: {[-1]: hiddenSize}}];
       super.build(inputShape);
     }
 
@@ -222,7 +223,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
         const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
         if (isLearning) {
-          this.addAuxiliaryLosses(logits, chosenIds, mask, batch);
+          const numSequences = input.size > 0 ? input.shape[0] : 1;
+          this.addAuxiliaryLosses(logits, chosenIds, mask, numSequences, batch);
           this.updateScoreCorrectionBias(chosenIds, batch);
         }
         this.batchLoad.add({chosenIds, keptIds}, batch);
@@ -256,6 +258,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         this.batchLoad.dispose();
         dispose();
       };
+    }
+
+    private minRank(): number {
+      return this.options.loadBalancingLossPer === 'sequence' ? 3 : 2;
     }
 
     private read(name: WeightName): Variable | undefined {
@@ -300,11 +306,26 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return dropOverCapacity(ids, weights, numExperts, capacity, dropPolicy);
     }
 
-    private addAuxiliaryLosses(logits: Tensor2D, topkIds: Tensor2D, mask: Tensor1D | undefined, batch: Batch): void {
-      const {loadBalancingLossWeight, routerZLossWeight, scoring} = this.options;
+    private addAuxiliaryLosses(
+      logits: Tensor2D,
+      topkIds: Tensor2D,
+      mask: Tensor1D | undefined,
+      numSequences: number,
+      batch: Batch,
+    ): void {
+      const {loadBalancingLossWeight, loadBalancingLossPer: per, routerZLossWeight, scoring} = this.options;
       const losses: Scalar[] = [];
       if (loadBalancingLossWeight > 0) {
-        losses.push(mul(moeLoadBalancingLoss(logits, topkIds, {mask, scoring}), loadBalancingLossWeight));
+        const sequencesOf = (rows: Tensor2D): Tensor => reshape(rows, [numSequences, -1, rows.shape[1]]);
+        const loss =
+          per === 'batch'
+            ? moeLoadBalancingLoss(logits, topkIds, {mask, scoring})
+            : moeLoadBalancingLoss(sequencesOf(logits), sequencesOf(topkIds), {
+                mask: mask && reshape(mask, [numSequences, -1]),
+                scoring,
+                per,
+              });
+        losses.push(mul(loss, loadBalancingLossWeight));
       }
       if (routerZLossWeight > 0) {
         losses.push(mul(moeRouterZLoss(logits, {mask}), routerZLossWeight));

@@ -11,6 +11,7 @@ import {
   describeValue,
 } from '../ops/checks';
 import {checkActivation} from '../ops/expert_arguments';
+import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {checkRouting, type MoeTopkScoring} from '../ops/moe_topk';
 
 type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
@@ -81,6 +82,11 @@ export type MixtureOfExpertsArgs = LayerArgs &
     sharedExpertGate?: boolean | null;
     /** How much of moeLoadBalancingLoss the layer adds to the loss in training. Default 0.01. */
     loadBalancingLossWeight?: number | null;
+    /**
+     * What moeLoadBalancingLoss balances: `'batch'` (default), all tokens of a call; `'sequence'`, each sequence by
+     * itself, for inputs [B, ..., H] of rank 3 or more, whose B are the sequences.
+     */
+    loadBalancingLossPer?: MoeLoadBalancingScope | null;
     /** How much of moeRouterZLoss. Default 0. */
     routerZLossWeight?: number | null;
     /**
@@ -141,6 +147,7 @@ const argNames = [
   'sharedIntermediateSize',
   'sharedExpertGate',
   'loadBalancingLossWeight',
+  'loadBalancingLossPer',
   'routerZLossWeight',
   'useScoreCorrectionBias',
   'scoreCorrectionBiasUpdateRate',
@@ -161,12 +168,23 @@ const argNames = [
   'customObjects',
 ] as const;
 
+/** The first is the default. */
 const dropPolicies: MoeDropPolicy[] = ['probability', 'position'];
+const lossScopes: MoeLoadBalancingScope[] = ['batch', 'sequence'];
 
 /** tf.layers saves the strings of a config in snake_case. */
 export function toCamelCase<Value>(value: Value): Value {
   const isSnakeCase = typeof value === 'string' && /^[a-z]\w*$/.test(value);
   return isSnakeCase ? (value.replace(/_+(\w)/g, (_, letter: string) => letter.toUpperCase()) as Value) : value;
+}
+
+function oneOf<Word extends string>(
+  given: Word | null | undefined,
+  words: Word[],
+  argName: string,
+  opName: string,
+): Word {
+  return checkOneOf(toCamelCase(given) ?? words[0], words, argName, opName);
 }
 
 export type MixtureOfExpertsOptions = ReturnType<typeof checkArgs>;
@@ -209,6 +227,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
     useRouterBias: boolean('useRouterBias'),
     ...checkSharedExperts(given, opName),
     loadBalancingLossWeight: amount('loadBalancingLossWeight', 0.01),
+    loadBalancingLossPer: oneOf(given.loadBalancingLossPer, lossScopes, 'loadBalancingLossPer', opName),
     routerZLossWeight: amount('routerZLossWeight', 0),
     ...checkScoreCorrection(given, scoring, opName),
     ...checkJitter(given, opName),
@@ -309,6 +328,6 @@ function checkCapacity(given: MixtureOfExpertsArgs, opName: string) {
     opName,
     () => `capacityFactor must be a positive number, but is ${describeValue(capacityFactor)}.`,
   );
-  const dropPolicy = checkOneOf(toCamelCase(given.dropPolicy) ?? 'probability', dropPolicies, 'dropPolicy', opName);
+  const dropPolicy = oneOf(given.dropPolicy, dropPolicies, 'dropPolicy', opName);
   return {capacityFactor, dropPolicy};
 }

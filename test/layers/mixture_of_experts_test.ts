@@ -211,6 +211,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{routerZLossWeight: 1e300}, 'routerZLossWeight must be a number of at least 0 that fits float32, but is 1e+300.'],
     [{activation: 'swigluOai', swigluLimit: 0}, 'swigluLimit must be a positive number, but is 0.'],
     [{activation: 'swigluOai', swigluAlpha: NaN}, 'swigluAlpha must be a finite number, but is NaN.'],
+    [{loadBalancingLossPer: 'token'}, "loadBalancingLossPer must be 'batch' or 'sequence', but is 'token'."],
     [{dropPolicy: 'random'}, "dropPolicy must be 'probability' or 'position', but is 'random'."],
   ];
   for (const [args, message] of refused) {
@@ -244,7 +245,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     ['swigluLimit loadBalancingLossWeight routerZLossWeight scoreCorrectionBiasUpdateRate capacityFactor', (value) => isNumber(value) && Number(value) > 0],
     ['routerJitter', (value) => isNumber(value) && Number(value) > 0 && Number(value) < 1],
     ['seed', isNumber],
-    ['scoring activation dropPolicy kernelInitializer routerInitializer biasInitializer kernelRegularizer biasRegularizer kernelConstraint biasConstraint', () => false],
+    ['scoring activation dropPolicy loadBalancingLossPer kernelInitializer routerInitializer biasInitializer kernelRegularizer biasRegularizer kernelConstraint biasConstraint', () => false],
     ['name', (value) => typeof value === 'string'],
     ['inputShape batchInputShape', (value) => Array.isArray(value) && value.every(isInteger)],
   ];

@@ -29,6 +29,7 @@ const everyOption: Omit<Required<LayerArgs>, 'batchInputShape' | 'batchSize' | '
   sharedIntermediateSize: 7,
   sharedExpertGate: true,
   loadBalancingLossWeight: 0.5,
+  loadBalancingLossPer: 'sequence',
   routerZLossWeight: 0.25,
   useScoreCorrectionBias: true,
   scoreCorrectionBiasUpdateRate: 0.125,

@@ -207,6 +207,29 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(await valueOf(layer.calculateLosses()[0])).toBeCloseTo(wanted, 5);
   });
 
+  it('balances each sequence by itself, its masked tokens left out', async () => {
+    const args = {...sizes, loadBalancingLossWeight: 1, loadBalancingLossPer: 'sequence'} as const;
+    const layer = layerOf(args, H);
+    const input = randomTensor([2, 2, 2, H], 9);
+    const mask = tf.tensor3d([[[1, 1], [1, 0]], [[1, 0], [1, 1]]], [2, 2, 2], 'bool');
+    const lossOfInput = (x: tf.Tensor, tokens: tf.Tensor) => {
+      layer.apply(x, {training: true, mask: tokens});
+      return layer.calculateLosses()[0];
+    };
+    const [all, ...ofEach] = await Promise.all([
+      lossOfInput(input, mask),
+      ...[0, 1].map((b) => lossOfInput(tf.slice(input, b, 1), tf.slice(mask, b, 1))),
+    ].map(valueOf));
+    expect(all).toBeCloseTo((ofEach[0] + ofEach[1]) / 2, 5);
+    const together = layerOf({...args, loadBalancingLossPer: 'batch'}, H);
+    together.apply(input, {training: true, mask});
+    expect(Math.abs((await valueOf(together.calculateLosses()[0])) - all)).toBeGreaterThan(1e-3);
+    expect(() => layer.apply(tf.ones([2, H]))).toThrowError(/expected min_ndim=3, found ndim=2/);
+
+    const empty = layer.apply(tf.zeros([2, 0, H]), {training: true}) as tf.Tensor;
+    expect([empty.shape, await valueOf(layer.calculateLosses()[0])]).toEqual([[2, 0, H], 0]);
+  });
+
   it('joins a loop of its own, where the model ends a scope before the losses are asked for', async () => {
     const {layer, model} = randomizedModel({loadBalancingLossWeight: 1});
     const input = randomTensor(shape, 9);
