@@ -34,7 +34,7 @@ if (isWhole) {
 
 // Firefox loses its connection to Karma after 300 s, and then begins again; no part takes that long. Most of it is
 // compiling shaders.
-const numParts = 1 + Math.ceil(4.5 * backends.filter((name) => gpuBackends.includes(name)).length);
+const numParts = 1 + Math.ceil(7.5 * backends.filter((name) => gpuBackends.includes(name)).length);
 for (let part = 1; part <= numParts; part++) {
   const names = browserNames.map((name) => karmaNames[name]);
   const karma = [
