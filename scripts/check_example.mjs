@@ -28,7 +28,7 @@ try {
   page.on('pageerror', ({message}) => failures.push(message));
   page.on('crash', () => failures.push('The page crashed.'));
   await page.goto(`${url}?backend=cpu&digits=50&epochs=1`);
-  const error = await done;
+  const {error} = await done;
   expect(error == null, error);
   const hasImages = await page.locator('#gallery canvas').count();
   expect(hasImages > 0, 'No held-out digit is shown.');
