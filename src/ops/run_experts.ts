@@ -4,7 +4,6 @@ import {
   backend,
   concat,
   engine,
-  expandDims,
   mul,
   onesLike,
   reshape,
@@ -13,6 +12,7 @@ import {
   tensor1d,
   type Tensor2D,
   tidy,
+  zeros,
 } from '@tensorflow/tfjs-core';
 import {assertBindable} from '../devices';
 import {
@@ -20,6 +20,7 @@ import {
   MoeGroupedMatMul,
   MoePermute,
   MoeUnpermute,
+  MoeUnpermuteBackpropRows,
   type MoeWeightFormat,
   runMoeKernel,
 } from '../kernel_names';
@@ -97,39 +98,57 @@ function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
 }
 
 function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
-  const [numTokens, topk] = topkIds.shape;
-  // With the weight in them already, the copies of a row differ: each is a token of one expert.
-  const scaled = experts.applyRouterWeightOnInput;
-  const numAssignments = numTokens * topk;
-  const [rows, expertFirstTokenOffset, inverse] = runMoeKernel(
-    MoePermute,
-    {
-      hiddenStates: scaled
-        ? reshape(mul(expandDims(x, 1), expandDims(topkWeights, 2)), [numAssignments, x.shape[1]])
-        : x,
-      topkIds: scaled ? reshape(topkIds, [numAssignments, 1]) : topkIds,
-      expertMap: experts.expertMap,
-    },
-    {
-      numExperts: experts.numExperts,
-      numLocalExperts: experts.w1.numExperts,
-      alignBlockSize: 0,
-      fillInvalidExpert: -1,
-      padding: 'zero',
-    },
-  );
-  const outputs = feedForward(rows as Tensor2D, expertFirstTokenOffset as Tensor1D, experts, experts);
+  const {rows, weights, invPermutedIdx, expertFirstTokenOffset} = experts.applyRouterWeightOnInput
+    ? permuteWeighted(x, topkWeights, topkIds, experts)
+    : permute(x, topkWeights, topkIds, experts);
   const [out] = runMoeKernel(
     MoeUnpermute,
     {
-      permutedHiddenStates: outputs,
-      topkWeights: scaled ? onesLike(topkWeights) : topkWeights,
-      invPermutedIdx: reshape(inverse, [numTokens, topk]),
+      permutedHiddenStates: feedForward(rows, expertFirstTokenOffset, experts, experts),
+      topkWeights: weights,
+      invPermutedIdx,
       expertFirstTokenOffset,
     },
     {},
   );
   return out as Tensor2D;
+}
+
+type Permuted = {
+  rows: Tensor2D;
+  /** float32 [T, K]: the weights by which the outputs of experts are added. */
+  weights: Tensor2D;
+  invPermutedIdx: Tensor2D;
+  expertFirstTokenOffset: Tensor1D;
+};
+
+function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts, expertMap, w1}: Experts): Permuted {
+  const [rows, expertFirstTokenOffset, inverse] = runMoeKernel(
+    MoePermute,
+    {hiddenStates: x, topkIds, expertMap},
+    {numExperts, numLocalExperts: w1.numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
+  );
+  return {
+    rows: rows as Tensor2D,
+    weights,
+    invPermutedIdx: reshape(inverse, topkIds.shape),
+    expertFirstTokenOffset: expertFirstTokenOffset as Tensor1D,
+  };
+}
+
+/**
+ * The same, with the weights in the rows already. A row is read by one slot, so that the gradient of moeUnpermute to it
+ * is w[t,k] * x[t]. NaN of a slot whose expert is not here gets neither into a row nor into a gradient.
+ */
+function permuteWeighted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
+  // Rows of no columns: only the indices are of use.
+  const {rows, invPermutedIdx, expertFirstTokenOffset} = permute(zeros([x.shape[0], 0]), topkWeights, topkIds, experts);
+  const [weighted] = runMoeKernel(
+    MoeUnpermuteBackpropRows,
+    {dy: x, topkWeights, invPermutedIdx, expertFirstTokenOffset},
+    {numRows: rows.shape[0]},
+  );
+  return {rows: weighted as Tensor2D, weights: onesLike(topkWeights), invPermutedIdx, expertFirstTokenOffset};
 }
 
 function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']>, experts: Experts): Tensor2D {

@@ -37,9 +37,9 @@ const hasNone = (row: number[]) => row.every((logit) => logit === -Infinity);
 const TOLERANCE = {relative: 2e-5, absolute: 1e-6};
 const unknown = (length: number): Bounded => ({values: new Float64Array(length), errors: new Float64Array(length).fill(Infinity)});
 
-/** The tokens that count, each with its logits. */
+/** The tokens that count, each with its logits: neither masked nor of nothing but -Infinity. */
 function countedOf(rows: number[][], mask: MaskDraw): Array<{t: number; row: number[]}> {
-  return rows.map((row, t) => ({t, row})).filter(({t}) => mask == null || mask.given.values[t] !== 0);
+  return rows.map((row, t) => ({t, row})).filter(({t, row}) => (mask == null || mask.given.values[t] !== 0) && !hasNone(row));
 }
 
 /** log(sum of exp), NaN where it is not a number or not of ordinary size. */
@@ -59,7 +59,7 @@ export const zLossCalls = callsOf(
     const loss = zeros(1);
     const sum = new Sum();
     const dLogits = zeros(numTokens * numExperts);
-    for (const {t, row} of counted.filter(({row}) => !hasNone(row))) {
+    for (const {t, row} of counted) {
       const z = logSumExp(row);
       sum.add(z, z / counted.length);
       naiveSoftmax(row).forEach((p, e) => {
@@ -104,7 +104,7 @@ export const loadBalancingLossCalls = callsOf(
     const loss = zeros(1);
     const sum = new Sum();
     const dLogits = zeros(numTokens * numExperts);
-    for (const {t, row} of counted.filter(({row}) => !hasNone(row))) {
+    for (const {t, row} of counted) {
       const probabilities = probabilitiesOf(row, scoring);
       const slopes = shares.map((share) => (numExperts * share) / counted.length);
       probabilities.forEach((p, e) => sum.add(p, slopes[e]));

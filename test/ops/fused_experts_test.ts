@@ -72,6 +72,24 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
     expect(out[2]).toEqual([0, 0, 0, 0]);
   });
 
+  for (const applyRouterWeightOnInput of [false, true]) {
+    it(`lets no NaN of a slot whose expert is not here into gradients, applyRouterWeightOnInput: ${applyRouterWeightOnInput}`, async () => {
+      const [w1, w2] = [tf.ones([1, 4, 2]), tf.ones([1, 2, 2])];
+      // Slots that are not here: ids of no expert, and expert 0 by its map.
+      const topkIds = tf.tensor2d([[1, 0], [0, -1], [2, 1]], [3, 2], 'int32');
+      const f = (rows: tf.Tensor, weights: tf.Tensor) =>
+        tf.sum(tf.fusedExperts(rows, w1, w2, weights, topkIds, {expertMap: [-1, 0], activation: 'linear', applyRouterWeightOnInput}));
+      const {value, grads} = tf.valueAndGrads((rows: tf.Tensor, weights: tf.Tensor) => f(rows, weights) as tf.Scalar)([
+        tf.tensor2d([[1, 2], [NaN, Infinity], [1, 0]]),
+        tf.tensor2d([[1, NaN], [NaN, Infinity], [NaN, 1]]),
+      ]);
+      // Gate and up are both the sum of x (times w): 2 columns of 2 (gate * up), of tokens 0 and 2.
+      await expectFloats(value, [4 * 9 + 4 * 1], 'value');
+      await expectFloats(grads[0], [24, 24, 0, 0, 8, 8], 'gradient to hiddenStates');
+      await expectFloats(grads[1], applyRouterWeightOnInput ? [72, 0, 0, 0, 0, 8] : [36, 0, 0, 0, 0, 4], 'gradient to topkWeights');
+    });
+  }
+
   it('of all shards adds up to the whole', async () => {
     const sizes = {T: 9, K: 3, E: 7, H: 8, I: 4};
     const fused = caseOf(sizes);

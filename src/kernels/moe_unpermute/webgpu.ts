@@ -60,30 +60,28 @@ function addSlots(count: number): string {
 
 /** WGSL: adds all slots of a token to `sum`. */
 function addAllSlots(topk: number): string {
+  const addFromK = `
+    for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
+      ${addSlots(SLOTS_AT_ONCE)}
+    }
+    ${addSlots(topk % SLOTS_AT_ONCE)}`;
   if (topk <= ONE_CHAIN_TERMS) {
-    return `
-          var k = 0u;
-          for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
-            ${addSlots(SLOTS_AT_ONCE)}
-          }
-          ${addSlots(topk % SLOTS_AT_ONCE)}`;
+    return `var k = 0u; ${addFromK}`;
   }
   return `
-          var total = LongSum();
-          var k = 0u;
-          while (k < TOPK) {
-            sum = Chunk();
-            let end = min(k + ${CHAIN_TERMS}, TOPK);
-            for (; k + ${SLOTS_AT_ONCE} <= end; k += ${SLOTS_AT_ONCE}) {
-              ${addSlots(SLOTS_AT_ONCE)}
-            }
-            if (k < end) {
-              ${addSlots(topk % SLOTS_AT_ONCE)}
-              k = end;
-            }
-            total = addChain(total, sum);
-          }
-          sum = total.value;`;
+    var total = LongSum();
+    var k = 0u;
+    while (k + ${CHAIN_TERMS} <= TOPK) {
+      sum = Chunk();
+      let end = k + ${CHAIN_TERMS};
+      for (; k < end; k += ${SLOTS_AT_ONCE}) {
+        ${addSlots(SLOTS_AT_ONCE)}
+      }
+      total = addChain(total, sum);
+    }
+    sum = Chunk();
+    ${addFromK}
+    sum = addChain(total, sum).value;`;
 }
 
 export const moeUnpermuteWebGPU = webgpuKernel(
