@@ -60,6 +60,22 @@ export async function isLost(): Promise<boolean> {
   }
 }
 
+/**
+ * The values of a tensor. With shapes as uniforms tfjs 4.22 reads one with more rows than a texture by the program of a
+ * smaller one, and gives other values: such a tensor gets a program of its own.
+ */
+export function valuesOf(tensor: tf.Tensor): Promise<Float32Array | Int32Array | Uint8Array> {
+  if (tf.getBackend() !== 'webgl' || tensor.size / (tensor.shape.at(-1) || 1) <= tf.env().getNumber('WEBGL_MAX_TEXTURE_SIZE')) {
+    return tensor.data();
+  }
+  tf.env().set('WEBGL_USE_SHAPES_UNIFORMS', false);
+  try {
+    return tensor.data();
+  } finally {
+    tf.env().set('WEBGL_USE_SHAPES_UNIFORMS', true);
+  }
+}
+
 export type MemoryInUse = Record<'numTensors' | 'numDataBuffers' | 'numBytes' | 'numBytesInGPU', number>;
 
 /** What is in use once the device has done all that it was given. */

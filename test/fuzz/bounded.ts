@@ -18,7 +18,7 @@ export const zeros = (length: number): Bounded => exact(new Float64Array(length)
 /** What rounding is allowed to be: a part of the sum of |terms|, and a number. */
 export type Tolerance = {relative: number; absolute: number};
 
-const isSubnormal = (x: number) => x !== 0 && x < MIN_NORMAL && x > -MIN_NORMAL;
+export const isSubnormal = (x: number) => x !== 0 && x < MIN_NORMAL && x > -MIN_NORMAL;
 
 /** A sum of products. What is subnormal on the way may count as 0. */
 export class Sum {

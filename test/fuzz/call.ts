@@ -1,6 +1,6 @@
 /** One call of an op, and all that is looked at: outputs, what core ops make of them, gradients, memory, device errors. */
 import * as tf from '../../src/tf';
-import {assertNoDeviceErrors, assertSameMemory, memoryInUse} from './backend';
+import {assertNoDeviceErrors, assertSameMemory, memoryInUse, valuesOf} from './backend';
 import {checkCoreOp, type CoreOp} from './core_ops';
 import {type Input, makeInput} from './inputs';
 import {assertWanted, type Wanted} from './wanted';
@@ -71,7 +71,7 @@ export async function checkCall(call: Call, {coreOp, forwardsToHost}: CallSettin
 
 async function checkOutputs(call: Call, outputs: tf.NamedTensorMap): Promise<Values> {
   const names = Object.keys(outputs);
-  const values = await Promise.all(names.map((name) => outputs[name].data()));
+  const values = await Promise.all(names.map((name) => valuesOf(outputs[name])));
   const given: Values = Object.fromEntries(names.map((name, i) => [name, values[i]]));
   const wanted = call.wanted(given);
   for (const name of new Set([...names, ...Object.keys(wanted)])) {
@@ -95,7 +95,7 @@ async function checkGradient({run, gradient}: Call, args: Args, out: tf.Variable
   const gradients = tf.grads(f)(names.map((name) => args[name] as tf.Tensor), dy);
   dy.dispose();
   try {
-    const read = await Promise.all(gradients.map((tensor) => tensor.data()));
+    const read = await Promise.all(gradients.map(valuesOf));
     names.forEach((name, i) => assertWanted(`d ${name}`, gradients[i], read[i], wanted[name]));
   } finally {
     tf.dispose(gradients);

@@ -1,5 +1,6 @@
 /** Results as tfjs's own ops take them: a result may look right when it is read, and be something else on its device. */
 import * as tf from '../../src/tf';
+import {valuesOf} from './backend';
 import {type Bounded, exact, Sum, zeros} from './bounded';
 import {assertWanted, type Wanted} from './wanted';
 
@@ -21,7 +22,7 @@ export async function checkCoreOp(op: CoreOp, name: string, tensor: tf.Tensor, g
     return;
   }
   try {
-    assertWanted(`${op} of ${name}`, result, await result.data(), {...wanted, shape: result.shape, dtype: tensor.dtype as Wanted['dtype']});
+    assertWanted(`${op} of ${name}`, result, await valuesOf(result), {...wanted, shape: result.shape, dtype: tensor.dtype as Wanted['dtype']});
   } finally {
     result.dispose();
   }

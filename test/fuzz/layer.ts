@@ -4,7 +4,7 @@ import * as tf from '../../src/tf';
 import {randomizeWeights, randomTensor, weightsOf} from '../support/layers';
 import {naiveIds, naiveWeights} from '../support/naive_topk';
 import type {Attempts} from './attempt';
-import {assertNoDeviceErrors, assertSameMemory, memoryInUse} from './backend';
+import {assertNoDeviceErrors, assertSameMemory, memoryInUse, valuesOf} from './backend';
 import {type Bounded, exact, zeros} from './bounded';
 import {matMul} from './experts';
 import {type ExpertsDraw, naiveExperts} from './fused';
@@ -77,10 +77,10 @@ async function checkLayer(draw: LayerDraw): Promise<void> {
   const y = model.predict(xs) as tf.Tensor;
   try {
     const names = Object.keys(weightsOf(layer));
-    const read = await Promise.all(names.map((name) => weightsOf(layer)[name].data()));
+    const read = await Promise.all(names.map((name) => valuesOf(weightsOf(layer)[name])));
     const weights = Object.fromEntries(names.map((name, i) => [name, Array.from(read[i])]));
-    const wanted = await predicted({...draw, activation: {...draw.activation, activation, gateUp: 'concatenated'}}, weights, Array.from(await xs.data()));
-    assertWanted('y', y, await y.data(), wantedNear(wanted, [numTokens, hiddenSize]));
+    const wanted = await predicted({...draw, activation: {...draw.activation, activation, gateUp: 'concatenated'}}, weights, Array.from(await valuesOf(xs)));
+    assertWanted('y', y, await valuesOf(y), wantedNear(wanted, [numTokens, hiddenSize]));
     model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
     const loss = (await model.trainOnBatch(xs, xs)) as number;
     if (!Number.isFinite(loss)) {

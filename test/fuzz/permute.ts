@@ -92,16 +92,16 @@ function wantedScale(scale: ScaleDraw | undefined, numTokens: number, tokens: nu
   };
 }
 
-/** What webgl refuses, whose textures hold floats. */
+/** What webgl refuses first, whose textures hold floats. */
 function webglRefuses(rows: MovedDraw, scale: ScaleDraw | undefined, numTokens: number, fill = 0): string | undefined {
   if (tf.getBackend() !== 'webgl') {
     return undefined;
   }
-  const isGatheredInt = scale?.moved.dtype === 'int32' && isPerToken(scale, numTokens);
-  if (rows.dtype === 'int32' || isGatheredInt) {
-    return 'must be float32 on the webgl backend';
+  if (rows.dtype !== 'int32' && Math.abs(fill) > 2 ** 24) {
+    return 'must be at most 16777216 in magnitude';
   }
-  return Math.abs(fill) > 2 ** 24 ? 'must be at most 16777216 in magnitude' : undefined;
+  const isGatheredInt = scale?.moved.dtype === 'int32' && isPerToken(scale, numTokens);
+  return rows.dtype === 'int32' || isGatheredInt ? 'must be float32 on the webgl backend' : undefined;
 }
 
 /** The input that a gradient of this output goes to, if it is one of float32. */

@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
 import {callsOf} from './attempt';
-import {type Bounded, Sum, zeros} from './bounded';
+import {type Bounded, isSubnormal, Sum, zeros} from './bounded';
 import type {Values} from './call';
 import {asFloats, type Drawn, drawn} from './inputs';
 import {floats, logits, maybe, oneOf, someOf} from './numbers';
@@ -124,7 +124,9 @@ export function topkGradient(
   const isSoftmaxOfAll = scoring === 'softmax' && !renormalize;
   const isSoftmax = scoring === 'softmaxAfterTopk' || renormalize || scoring === 'softmax';
   const g = (k: number) => dWeights.values[k] * routedScalingFactor;
-  const gError = (k: number) => dWeights.errors[k] * Math.abs(routedScalingFactor);
+  // What is subnormal before it is scaled may count as 0.
+  const gError = (k: number, weight: number) =>
+    dWeights.errors[k] * Math.abs(routedScalingFactor) + (isSubnormal(weight * dWeights.values[k]) ? Math.abs(g(k)) : 0);
   const probabilities = isSoftmaxOfAll ? naiveWeights(row, row.map((_, e) => e), {...options, topk: row.length, renormalize: false, routedScalingFactor: 1}) : unscaled;
   const among = isSoftmaxOfAll ? row.map((_, e) => e) : ids;
   among.forEach((e, i) => {
@@ -133,10 +135,10 @@ export function topkGradient(
     const weight = probabilities[i] * slope;
     const sum = new Sum();
     if (k >= 0) {
-      sum.add(weight, g(k), 0, gError(k));
+      sum.add(weight, g(k), 0, gError(k, weight));
     }
     if (isSoftmax) {
-      unscaled.forEach((w, j) => sum.add(weight * w, -g(j), 0, gError(j)));
+      unscaled.forEach((w, j) => sum.add(weight * w, -g(j), 0, gError(j, weight * w)));
     }
     sum.to(gradient, e, {relative: 2e-5, absolute: 1e-7 * Math.max(...ids.map((_, j) => Math.abs(g(j))))});
   });

@@ -16,7 +16,7 @@ import {
   MoeGroupedMatMulBackpropActivation,
   MoeGroupedMatMulBackpropWeights,
 } from '../../kernel_names';
-import {ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
+import {ACTIVATION_DERIVATIVES_GLSL, ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
 import {CHAIN_TERMS, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {
   assertExact,
@@ -119,7 +119,8 @@ function multiply(
         float value = ${inputs.previous == null ? '0.0' : 'getPrevious(coords.x, coords.y)'};
         if (expert >= 0 && isGated == 1) {
           int gate = coords.y * gateStep;
-          value = gatedActivate(product(coords.x, expert, gate), product(coords.x, expert, gate + upStep));
+          float up = clampedUp(product(coords.x, expert, gate + upStep));
+          value = activate(clampedGate(product(coords.x, expert, gate))) * up;
         } else if (expert >= 0) {
           value = activate(product(coords.x, expert, coords.y));
         }
@@ -234,6 +235,7 @@ export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
       output: {shape: z.shape, dtype: 'float32'},
       code: `
         ${ACTIVATIONS_GLSL}
+        ${ACTIVATION_DERIVATIVES_GLSL}
         void main() {
           ivec2 coords = getOutputCoords();
           float value = 0.0;

@@ -15,7 +15,7 @@ import {
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
 } from '../../kernel_names';
-import {ACTIVATIONS_WGSL, activationUniforms, gateColumns} from '../shared/activations';
+import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from '../shared/activations';
 import {
   assertBindable,
   entryPoint,
@@ -313,7 +313,7 @@ function runTiles(launch: Launch, part: Part<TensorInfo>, numExperts: number): v
               let z = select(z0, z1, pair > 1);
               let zPair = select(z.xy, z.zw, pair % 2 == 1);
               let o = tile * ${TILE_COLUMNS / 2} + ${TILE_COLUMNS / 4} * (pair / 2) + 2 * tx + pair % 2;
-              writeOutput(outRow, o, gatedActivate(zPair.x, zPair.y));
+              writeOutput(outRow, o, activate(clampedGate(zPair.x)) * clampedUp(zPair.y));
             }`
           : `
             // The columns of the second half are those of the first one's ups, or are more outputs.
@@ -461,6 +461,7 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
       numWorkgroups: Math.ceil((numRows * numOutputs) / WORKGROUP_SIZE),
       code: () => `
         ${ACTIVATIONS_WGSL}
+        ${ACTIVATION_DERIVATIVES_WGSL}
         ${entryPoint(`
           let i = group * ${WORKGROUP_SIZE} + thread;
           if (i >= uniforms.size) { return; }

@@ -317,7 +317,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           var sums = vec2<f32>();
           for (var k = lane; k < uniforms.topk; k += LANES) {
             let term = termOf(keyOf(logits[firstLogit + topkIds[firstSlot + k]]), largest);
-            sums += vec2<f32>(term, term * dTopkWeights[firstSlot + k] * scaling);
+            sums += vec2<f32>(term, term * dTopkWeights[firstSlot + k]);
           }
           if (isSoftmaxOfAll) {
             sums.x = 0;
@@ -331,7 +331,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           for (var e = lane; e < uniforms.numExperts && isToken; e += LANES) {
             let key = keyOf(logits[firstLogit + e]);
             var dLogit = 0.0;
-            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(termOf(key, largest) / sums.x) * mean; }
+            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(termOf(key, largest) / sums.x) * mean * scaling; }
             dLogits[firstLogit + e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan && isOfRow);
           }
           storageBarrier();
@@ -341,12 +341,14 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
             var dLogit = 0.0;
             if (key != NEGATIVE_INFINITY_KEY) {
               let x = finiteValueOf(key);
-              let dWeight = dTopkWeights[firstSlot + k] * scaling;
+              let dWeight = dTopkWeights[firstSlot + k];
               if (isSoftmax) {
                 dLogit = termOf(key, largest) / sums.x * (dWeight - mean) * slope(x);
               } else if (key != INFINITY_KEY) {
                 dLogit = dWeight * scoreSlope(x);
               }
+              // Last: scaled before, what is added could overflow where the result does not.
+              dLogit *= scaling;
             }
             dLogits[e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan || key == NAN_KEY);
           }`,

@@ -158,6 +158,8 @@ type ShaderLanguage = {
   floatUniform: (name: string) => string;
   toBits: (value: string) => string;
   fromBits: (bits: string) => string;
+  /** Without a branch: where these functions are inlined, the matmul's sums need the registers. */
+  select: (condition: string, ifTrue: string, ifFalse: string) => string;
 };
 const wgsl: ShaderLanguage = {
   define: (name, parameters, body) =>
@@ -166,6 +168,7 @@ const wgsl: ShaderLanguage = {
   floatUniform: (name) => `bitcast<f32>(uniforms.${name})`,
   toBits: (value) => `bitcast<u32>(${value})`,
   fromBits: (bits) => `bitcast<f32>(${bits})`,
+  select: (condition, ifTrue, ifFalse) => `select(${ifFalse}, ${ifTrue}, ${condition})`,
 };
 const glsl: ShaderLanguage = {
   define: (name, parameters, body) =>
@@ -174,34 +177,33 @@ const glsl: ShaderLanguage = {
   floatUniform: (name) => `intBitsToFloat(${name})`,
   toBits: (value) => `floatBitsToUint(${value})`,
   fromBits: (bits) => `uintBitsToFloat(${bits})`,
+  select: (condition, ifTrue, ifFalse) => `(${condition} ? ${ifTrue} : ${ifFalse})`,
 };
 
-/**
- * Shader functions, which read activationUniforms:
- *   activate(x), activateDerivative(x), gatedActivate(gate, up), and gatedDerivativeByGate, gatedDerivativeByUp.
- */
-function shaderFunctions({define, uniform, floatUniform, toBits, fromBits}: ShaderLanguage): string {
-  const isOneOf = (isWanted: (name: MoeKernelActivation) => boolean) =>
-    names.flatMap((name, i) => (isWanted(name) ? [`${uniform('activation')} == ${i}`] : [])).join(' || ');
-  const selected = (expression: (activation: Activation) => string) =>
-    names
-      .map((name) => `if (${isOneOf((other) => other === name)}) { return ${expression(activations[name])}; }`)
-      .join(' ')
-      .concat(' return x;');
-  const isClamped = isOneOf((name) => name === 'swigluOai');
-  const isNan = (x: string) => `(${toBits(x)} & 0x7fffffffu) > 0x7f800000u`;
-  const isFinite = (x: string) => `(${toBits(x)} & 0x7fffffffu) < 0x7f800000u`;
-  const isProduct = isOneOf((name) => activations[name].isProduct);
-  const isLinear = isOneOf((name) => name === 'linear');
+const isNan = ({toBits}: ShaderLanguage, x: string) => `(${toBits(x)} & 0x7fffffffu) > 0x7f800000u`;
+const isFinite = ({toBits}: ShaderLanguage, x: string) => `(${toBits(x)} & 0x7fffffffu) < 0x7f800000u`;
+const isActivation = ({uniform}: ShaderLanguage, name: MoeKernelActivation) =>
+  `${uniform('activation')} == ${names.indexOf(name)}`;
+/** A function's body: the expression of the activation that is selected. */
+const selected = (language: ShaderLanguage, expression: (name: MoeKernelActivation) => string): string =>
+  names.map((name) => `if (${isActivation(language, name)}) { return ${expression(name)}; }`).join('\n').concat(' return x;');
+
+/** The functions that the expressions of `activations` call. */
+function shaderTerms({define, floatUniform, toBits, fromBits, select}: ShaderLanguage): string[] {
   const tail = TAIL.reduceRight((sum, coefficient) => `(${coefficient} + t * ${sum})`, '0.0');
   return [
     define('swigluAlpha', [], `return ${floatUniform('swigluAlphaBits')};`),
     define('swigluLimit', [], `return ${floatUniform('swigluLimitBits')};`),
     define('nanOf', ['x'], `return ${fromBits(`${toBits('x')} | 0x7fc00000u`)};`),
+    // NaN of NaN and of -Infinity, Infinity of Infinity.
+    define(
+      'productOfNonFinite',
+      ['x'],
+      `return ${fromBits(`${toBits('x')} | ${select(`${toBits('x')} == 0xff800000u`, '0x7fc00000u', '0u')}`)};`,
+    ),
     define('clampTo', ['x', 'limit'], 'return clamp(x, -limit, limit);'),
-    define('isInside', ['x', 'limit'], `if (${isNan('x')}) { return x; } if (x > limit) { return 0.0; } return 1.0;`),
-    // No exp overflows. Without a branch: where it is inlined, the matmul's sums need the registers.
-    define('sigmoid', ['x'], 'return exp(min(x, 0.0)) / (1.0 + exp(-abs(x)));'),
+    // exp does not overflow.
+    define('sigmoid', ['x'], `return ${select('x < 0.0', 'exp(-abs(x))', '1.0')} / (1.0 + exp(-abs(x)));`),
     define('timesSigmoid', ['a', 'b'], 'return a * (1.0 + b * (1.0 - a));'),
     // The largest that alpha times does not overflow.
     define('timesAlpha', ['x'], 'return swigluAlpha() * clampTo(x, 1e38 / max(abs(swigluAlpha()), 1.0));'),
@@ -209,65 +211,75 @@ function shaderFunctions({define, uniform, floatUniform, toBits, fromBits}: Shad
     define('withCube', ['x', 'coefficient'], 'return x + coefficient * x * x * x;'),
     define('tailPolynomial', ['t'], `return t * ${tail};`),
     define('normalTail', ['a'], `return exp(-0.5 * a * a) * tailPolynomial(1.0 / (1.0 + ${TAIL_SCALE} * a));`),
-    define(
-      'normalCdf',
-      ['x'],
-      'if (x < 0.0) { return normalTail(-geluInside(x)); } return 1.0 - normalTail(geluInside(x));',
-    ),
-    define(
-      'valueOfNonFinite',
-      ['x'],
-      `if (${isNan('x')} || x > 0.0) { return x; }
-       if (${isProduct}) { return nanOf(x); }
-       if (${isLinear}) { return x; }
-       return 0.0;`,
-    ),
-    define(
-      'derivativeOfNonFinite',
-      ['x'],
-      `if (${isNan('x')}) { return x; }
-       if (${isProduct}) { return nanOf(x); }
-       ${selected(({shaderDerivative, isProduct: isSkipped}) => (isSkipped ? 'x' : shaderDerivative))}`,
-    ),
+    define('cdfOf', ['x', 'tail'], `return ${select('x < 0.0', 'tail', '1.0 - tail')};`),
+    define('normalCdf', ['x'], 'return cdfOf(x, normalTail(abs(geluInside(x))));'),
+  ];
+}
+
+/** activate(x), and clampedGate(gate) and clampedUp(up), for activate(clampedGate(gate)) * clampedUp(up). */
+function shaderValue(language: ShaderLanguage): string[] {
+  const {define, select} = language;
+  const orNan = (x: string, otherwise: string) => select(isNan(language, x), x, otherwise);
+  const clamped = (x: string, value: string) =>
+    `if (${isActivation(language, 'swigluOai')}) { return ${orNan(x, value)}; } return ${x};`;
+  return [
     define(
       'activate',
       ['x'],
-      `if (${isFinite('x')}) { ${selected(({shaderValue}) => shaderValue)} } return valueOfNonFinite(x);`,
+      selected(language, (name) => {
+        const {shaderValue: value, isProduct} = activations[name];
+        if (name === 'linear') {
+          return value;
+        }
+        return isProduct ? select(isFinite(language, 'x'), value, 'productOfNonFinite(x)') : orNan('x', value);
+      }),
     ),
+    define('clampedGate', ['gate'], clamped('gate', 'min(gate, swigluLimit())')),
+    define('clampedUp', ['up'], clamped('up', 'clampTo(up, swigluLimit()) + 1.0')),
+  ];
+}
+
+/** activateDerivative(x), gatedDerivativeByGate(gate, up) and gatedDerivativeByUp(gate, up). */
+function shaderDerivatives(language: ShaderLanguage): string[] {
+  const {define, select} = language;
+  const isClamped = isActivation(language, 'swigluOai');
+  return [
     define(
       'activateDerivative',
       ['x'],
-      `if (${isLinear}) { return 1.0; }
-       if (${isFinite('x')}) { ${selected(({shaderDerivative}) => shaderDerivative)} }
-       return derivativeOfNonFinite(x);`,
+      selected(language, (name) => {
+        const {shaderDerivative: derivative, isProduct} = activations[name];
+        if (name === 'linear') {
+          return derivative;
+        }
+        return isProduct
+          ? select(isFinite(language, 'x'), derivative, 'nanOf(x)')
+          : select(isNan(language, 'x'), 'x', derivative);
+      }),
     ),
-    define(
-      'clampedUp',
-      ['up'],
-      `if (${isClamped} && !(${isNan('up')})) { return clampTo(up, swigluLimit()) + 1.0; } return up;`,
-    ),
-    define(
-      'clampedGate',
-      ['gate'],
-      `if (${isClamped} && !(${isNan('gate')})) { return min(gate, swigluLimit()); } return gate;`,
-    ),
-    define('gatedActivate', ['gate', 'up'], 'return activate(clampedGate(gate)) * clampedUp(up);'),
+    define('isInside', ['x'], `return ${select(isNan(language, 'x'), 'x', select('x > swigluLimit()', '0.0', '1.0'))};`),
     define(
       'gatedDerivativeByGate',
       ['gate', 'up'],
-      `if (${isClamped}) {
-         return isInside(gate, swigluLimit()) * activateDerivative(clampedGate(gate)) * clampedUp(up);
-       }
+      `if (${isClamped}) { return isInside(gate) * activateDerivative(clampedGate(gate)) * clampedUp(up); }
        return activateDerivative(gate) * up;`,
     ),
     define(
       'gatedDerivativeByUp',
       ['gate', 'up'],
-      `if (${isClamped}) { return isInside(abs(up), swigluLimit()) * activate(clampedGate(gate)); }
+      `if (${isClamped}) { return isInside(abs(up)) * activate(clampedGate(gate)); }
        return activate(gate);`,
     ),
-  ].join('\n');
+  ];
 }
 
-export const ACTIVATIONS_WGSL = shaderFunctions(wgsl);
-export const ACTIVATIONS_GLSL = shaderFunctions(glsl);
+/**
+ * Shader functions, which read activationUniforms. The activation is selected as they run: a program for each took a
+ * software GPU three times as long to compile, and a real GPU as long to run.
+ */
+const activationFunctions = (language: ShaderLanguage) =>
+  [...shaderTerms(language), ...shaderValue(language)].join('\n');
+export const ACTIVATIONS_WGSL = activationFunctions(wgsl);
+export const ACTIVATIONS_GLSL = activationFunctions(glsl);
+export const ACTIVATION_DERIVATIVES_WGSL = shaderDerivatives(wgsl).join('\n');
+export const ACTIVATION_DERIVATIVES_GLSL = shaderDerivatives(glsl).join('\n');
