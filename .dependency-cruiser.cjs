@@ -1,11 +1,10 @@
 /**
- * Which way imports may point in src/. Ops and kernels meet only in kernel_names: each can be read, replaced and
- * dropped from a bundle without the other. Imports of types count, unless a rule says otherwise.
+ * Which way imports may point in src/. Ops and kernels meet only in contract/: each can be read, replaced and dropped
+ * from a bundle without the other. Imports of types count, unless a rule says otherwise.
  */
-const entries = '^src/(index|tf|script|ops/index|(graph|layers)/index|register_[^/]*)\\.ts$';
-const registering = '^src/(register_[^/]*|registration)\\.ts$';
-// The contract between ops and kernels, and what both sides need besides.
-const kernelNames = '^src/(kernel_names|kernel_shapes|op_name|host_values|devices)\\.ts$';
+const entries = '^src/(index|tf|script|webgpu|(ops|graph|layers)/index|kernels/(index|cpu|webgl|webgpu)|register_[^/]*)\\.ts$';
+const registering = '^src/(register_[^/]*|kernels/(index|register))\\.ts$';
+const contract = '^src/contract/';
 const smoothOps = '^src/smooth_ops\\.ts$';
 // What `main` of each tfjs package names.
 const packageRoot = '^node_modules/@tensorflow/[^/]+/dist/tf[^/]*\\.node\\.js$';
@@ -37,28 +36,47 @@ module.exports = {
     {
       name: 'kernels-know-no-ops',
       severity: 'error',
-      from: {path: '^src/kernels/'},
-      to: {path: ['^src/ops/', '^src/gradients/', registering]},
+      from: {path: '^src/kernels/', pathNot: registering},
+      to: {path: ['^src/ops/', '^src/arguments/', '^src/gradients/', registering]},
     },
     {
       name: 'a-kernel-folder-stands-alone',
-      comment: 'It imports the names and shapes of kernels, what kernels share, tfjs, and itself.',
+      comment: 'It imports the contract, what kernels share, tfjs, and itself.',
       severity: 'error',
-      from: {path: '^src/kernels/([^/]+)/', pathNot: '^src/kernels/shared/'},
-      to: {path: '^src/', pathNot: [kernelNames, '^src/kernels/shared/', '^src/kernels/$1/']},
+      from: {path: '^src/kernels/(moe_[^/]+)/'},
+      to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
     },
     {
       name: 'shared-kernel-code-knows-no-kernel',
       severity: 'error',
       from: {path: '^src/kernels/shared/'},
-      to: {path: '^src/', pathNot: [kernelNames, '^src/kernels/shared/']},
+      to: {path: '^src/', pathNot: [contract, '^src/kernels/shared/']},
+    },
+    {
+      name: 'what-kernels-have-in-common-knows-no-kernel',
+      severity: 'error',
+      from: {path: '^src/kernels/(expert_sort|router_scores)/'},
+      to: {path: '^src/', pathNot: [contract, '^src/kernels/shared/', '^src/kernels/$1/']},
+    },
+    {
+      name: 'arguments-know-the-contract-alone',
+      severity: 'error',
+      from: {path: '^src/arguments/'},
+      to: {path: '^src/', pathNot: [contract, '^src/arguments/']},
+    },
+    {
+      name: 'checkpoints-know-no-layers',
+      comment: 'They are read for fusedMoe as well as for the layer.',
+      severity: 'error',
+      from: {path: '^src/checkpoints/'},
+      to: {path: '^src/', pathNot: [contract, '^src/arguments/', '^src/checkpoints/']},
     },
     {
       name: 'gradients-are-made-of-kernels-by-name',
       comment: 'So that they run on every backend, and are differentiable themselves.',
       severity: 'error',
       from: {path: '^src/gradients/'},
-      to: {pathNot: [kernelNames, smoothOps, '^src/gradients/', core]},
+      to: {pathNot: [contract, smoothOps, '^src/gradients/', core]},
     },
     {
       name: 'graph-ops-are-made-of-ops',
@@ -80,10 +98,10 @@ module.exports = {
       to: {path: '^node_modules/@tensorflow/tfjs-layers/', dependencyTypesNot: ['type-only']},
     },
     {
-      name: 'kernel-names-are-the-bottom',
+      name: 'the-contract-is-the-bottom',
       severity: 'error',
-      from: {path: kernelNames},
-      to: {path: '^src/', pathNot: kernelNames},
+      from: {path: contract},
+      to: {path: '^src/', pathNot: contract},
     },
     {
       name: 'smooth-ops-are-made-of-tfjs',
@@ -109,7 +127,7 @@ module.exports = {
       comment: 'A kernel gets its backend as an argument; an import would load it for those who do not use it.',
       severity: 'error',
       // The entry whose purpose is that backend.
-      from: {pathNot: '^src/register_webgpu_backend\\.ts$'},
+      from: {pathNot: '^src/webgpu\\.ts$'},
       to: {path: '@tensorflow/tfjs-backend-', dependencyTypesNot: ['type-only']},
     },
     {

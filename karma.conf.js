@@ -2,8 +2,8 @@
  * The specs of test/ in real browsers: `karma start [--browsers Chromium,Firefox] [--backends cpu,wasm] [--part 2/5]`.
  * `npm test` finds or installs the browsers first and gives Firefox a display.
  */
-const {bundleSpecs} = require('./test/support/bundle_specs.js');
-const {countReporter} = require('./test/support/count_reporter.js');
+const {bundleSpecs} = require('./test/runner/bundle_specs.js');
+const {countReporter} = require('./test/runner/count_reporter.js');
 
 const chromiumFlags = [
   '--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync',

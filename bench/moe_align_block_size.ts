@@ -1,5 +1,5 @@
 /** moeAlignBlockSize beside the counts alone, the first step of any composition of core ops. */
-import {alignSizes} from '../src/kernel_shapes';
+import {alignSizes} from '../src/contract/output_sizes';
 import * as tf from '../src/tf';
 import {randomIds} from './inputs';
 import type {Benchmark} from './harness';

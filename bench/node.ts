@@ -3,7 +3,7 @@ import {writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {registerWebGPUBackend} from '../src/register_webgpu_backend';
+import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
 import {checkOps, opNames, runBenchmarks} from './run';
 import {layers, type Shape} from './shapes';

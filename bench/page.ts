@@ -2,7 +2,7 @@
 import '@tensorflow/tfjs-backend-webgpu';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {registerWebGPUBackend} from '../src/register_webgpu_backend';
+import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
 import {opNames, runBenchmarks} from './run';
 import {layers} from './shapes';

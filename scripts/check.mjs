@@ -21,7 +21,7 @@ ensureNpmPackages();
 const {context} = await import('esbuild');
 const {temporaryBundle} = await import('./bundle.mjs');
 const {checkSources, printCounts, runner} = await import('./checks.mjs');
-const {specFiles, specPlugins} = createRequire(import.meta.url)('../test/support/bundle_specs.js');
+const {specFiles, specPlugins} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
 /** Specs of test/browser need one. */
 const isChosen = (file) =>

@@ -7,11 +7,11 @@ import {join, relative} from 'node:path';
 import ts from 'typescript';
 import {root} from './set_up.mjs';
 
-const {docstringBlocks} = createRequire(import.meta.url)('../test/support/bundle_specs.js');
+const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
-const entries = ['index', 'graph/index', 'layers/index', 'register_webgpu_backend'].map((name) =>
+const entries = ['index', 'graph/index', 'layers/index', 'webgpu'].map((name) =>
   join(root, 'src', `${name}.ts`));
-/** Of kernels: who writes one reads kernel_names.ts, which has its shapes beside the names. */
+/** Of kernels: who writes one reads contract/kernel_names.ts, which has its shapes beside the names. */
 const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);
 
 const header = "import * as tf from 'tfjs-moe/tf';\n";

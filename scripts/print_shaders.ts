@@ -7,7 +7,7 @@
 import {parseArgs} from 'node:util';
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
-import type {MoeKernelName, MoeKernels} from '../src/kernel_names';
+import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
 

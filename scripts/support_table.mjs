@@ -13,7 +13,7 @@ const [begin, end] = ['<!-- support table: begin -->', '<!-- support table: end 
 
 const bundle = await bundleForNode('support_table', {
   stdin: {
-    contents: `export * from './src/index'; export {testedBackends} from './test/support/tested_backends';`,
+    contents: `export * from './src/index'; export {testedBackends} from './test/runner/tested_backends';`,
     resolveDir: root,
   },
 });

@@ -1,8 +1,8 @@
 /** Everything public, with all kernels and gradients registered and the chained methods added: `tfjs-moe`. */
-import './register_all_kernels';
+import './kernels/index';
 import './chained_ops';
 
-export * from './kernel_types';
+export * from './contract/index';
 export * from './ops/index';
-export {type MoeBackendName, registerMoeKernels} from './register_all_kernels';
+export {type MoeBackendName, registerMoeKernels} from './kernels/index';
 export {version_moe} from './version';

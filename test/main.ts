@@ -1,3 +1,3 @@
 /** The Karma entry. The backends come first: specs read them while they load. */
-import './support/backends';
+import './runner/backends';
 import 'all-specs';

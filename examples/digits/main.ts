@@ -2,7 +2,7 @@
 import {readFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
-import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
 import {mixDigits, NUM_CLASSES} from './digits';

@@ -1,5 +1,5 @@
 /** The example in a page: `?backend=webgpu|webgl|cpu&digits=n&epochs=n`. Its lines go to the server that gave it. */
-import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
 import {type Digits, mixDigits, NUM_CLASSES} from './digits';

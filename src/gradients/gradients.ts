@@ -1,6 +1,6 @@
 /** The gradient of every kernel, the same on all backends. */
 import type {GradConfig} from '@tensorflow/tfjs-core';
-import type {MoeKernelName} from '../kernel_names';
+import type {MoeKernelName} from '../contract/kernel_names';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
 import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';

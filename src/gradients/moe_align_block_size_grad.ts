@@ -1,7 +1,7 @@
 /** Every output is an index; the entry lets a gradient pass by this kernel on the tape of a router. */
 import type {GradConfig, Tensor} from '@tensorflow/tfjs-core';
-import {MoeAlignBlockSize, type MoeAlignBlockSizeAttrs} from '../kernel_names';
-import {zerosFor} from './index_gradient';
+import {MoeAlignBlockSize, type MoeAlignBlockSizeAttrs} from '../contract/kernel_names';
+import {zerosFor} from './zero_gradient';
 
 export const moeAlignBlockSizeGradConfig: GradConfig = {
   kernelName: MoeAlignBlockSize,

@@ -29,9 +29,9 @@ import {
   unstack,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation, runMoeKernel} from '../kernel_names';
+import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation, runMoeKernel} from '../contract/kernel_names';
 import {atMost} from '../smooth_ops';
-import {zerosFor} from './index_gradient';
+import {zerosFor} from './zero_gradient';
 
 export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
   kernelName: MoeGroupedMatMulBackpropActivation,

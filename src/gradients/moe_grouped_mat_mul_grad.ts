@@ -20,8 +20,8 @@ import {
   type MoeWeightFormat,
   type MoeWeightParts,
   runMoeKernel,
-} from '../kernel_names';
-import {zerosFor} from './index_gradient';
+} from '../contract/kernel_names';
+import {zerosFor} from './zero_gradient';
 
 const linear: MoeActivationAttrs = {
   activation: 'linear',

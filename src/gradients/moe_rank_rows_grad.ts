@@ -1,7 +1,7 @@
 /** Ranks are indices; the entry lets a gradient pass by this kernel on the tape of a router. */
 import type {GradConfig, Tensor} from '@tensorflow/tfjs-core';
-import {MoeRankRows} from '../kernel_names';
-import {zerosFor} from './index_gradient';
+import {MoeRankRows} from '../contract/kernel_names';
+import {zerosFor} from './zero_gradient';
 
 export const moeRankRowsGradConfig: GradConfig = {
   kernelName: MoeRankRows,

@@ -1,6 +1,6 @@
 /** The adjoint of summing K rows into one is copying that one to each of the K. */
 import {expandDims, type GradConfig, type Tensor, type Tensor3D, tile} from '@tensorflow/tfjs-core';
-import {MoeSum} from '../kernel_names';
+import {MoeSum} from '../contract/kernel_names';
 
 export const moeSumGradConfig: GradConfig = {
   kernelName: MoeSum,

@@ -37,8 +37,8 @@ import {
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
   runMoeKernel,
-} from '../kernel_names';
-import {zerosFor} from './index_gradient';
+} from '../contract/kernel_names';
+import {zerosFor} from './zero_gradient';
 import {slopeOf, turnOf} from './score_slopes';
 
 export const moeTopKGradConfig: GradConfig = {

@@ -12,8 +12,8 @@ import {
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
   runMoeKernel,
-} from '../kernel_names';
-import {zerosFor} from './index_gradient';
+} from '../contract/kernel_names';
+import {zerosFor} from './zero_gradient';
 
 type Slots = {invPermutedIdx: Tensor; expertFirstTokenOffset: Tensor};
 

@@ -11,7 +11,7 @@ import {
   sub,
   type Tensor,
 } from '@tensorflow/tfjs-core';
-import type {MoeTopkScoring} from '../kernel_names';
+import type {MoeTopkScoring} from '../contract/kernel_names';
 import {atMost, exp, select, sigmoid, softplus} from '../smooth_ops';
 
 /** d log(score) / d z */

@@ -1,6 +1,6 @@
 /** What an op takes and gives as a node of a GraphModel, and how such a node is read. */
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {assert, describeValue} from '../ops/checks';
+import {assert, describeValue} from '../arguments/checks';
 import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';
 
 /** A node as tfjs gives it to whoever executes it. */

@@ -1,6 +1,6 @@
 /** Every op that a GraphModel can have, by its name in the graph. */
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {moeActivations} from '../ops/expert_arguments';
+import {moeActivations} from '../arguments/experts';
 import {
   fusedExperts,
   fusedMoe,
@@ -11,7 +11,7 @@ import {
   moeTopk,
   moeUnpermute,
 } from '../ops/index';
-import {moeScorings} from '../ops/moe_arguments';
+import {moeScorings} from '../arguments/routing';
 import {boolean, integer, number, oneOf} from './attr_types';
 import {type GraphNode, type GraphOp, graphOp} from './graph_node';
 

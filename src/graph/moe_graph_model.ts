@@ -11,7 +11,7 @@ import {
   tidy,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {hostValuesOf} from '../host_values';
+import {hostValuesOf} from '../contract/host_values';
 import {
   assert,
   assertRank,
@@ -20,11 +20,11 @@ import {
   convertToTensor,
   describeValue,
   shorten,
-} from '../ops/checks';
-import {activationOptionNames} from '../ops/expert_arguments';
+} from '../arguments/checks';
+import {activationOptionNames} from '../arguments/experts';
 import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
-import type {MoeIndices} from '../ops/moe_arguments';
+import type {MoeIndices} from '../arguments/routing';
 import {chooseExperts} from '../ops/moe_topk';
 import {version_moe} from '../version';
 import {type AttrJson, boolean, toSnakeCase} from './attr_types';

@@ -1,5 +1,5 @@
 /** The kernels that run on the host, one for each name. */
-import type {MoeKernelName} from '../kernel_names';
+import type {MoeKernelName} from '../contract/kernel_names';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
 import {
   moeGroupedMatMulBackpropActivationCpu,

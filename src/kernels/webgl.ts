@@ -1,5 +1,5 @@
 /** The kernels of the webgl backend, one for each name. */
-import type {MoeKernelName} from '../kernel_names';
+import type {MoeKernelName} from '../contract/kernel_names';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
 import {
   moeGroupedMatMulBackpropActivationWebGL,

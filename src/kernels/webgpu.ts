@@ -1,5 +1,5 @@
 /** The kernels of the webgpu backend, one for each name. */
-import type {MoeKernelName} from '../kernel_names';
+import type {MoeKernelName} from '../contract/kernel_names';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';

@@ -10,7 +10,7 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
-import {assert, describeValue} from '../ops/checks';
+import {assert, describeValue} from '../arguments/checks';
 import {
   type MixtureOfExpertsOptions,
   type MixtureOfExpertsWeightArgs,

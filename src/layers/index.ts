@@ -18,14 +18,14 @@ export {
   moeLayerConfig,
   type MoeModelConfig,
   type MoeWeightsLayer,
-} from './checkpoints';
+} from '../checkpoints/moe_checkpoint';
 export {
   readSafetensors,
   type SafetensorsBytes,
   type SafetensorsTensor,
   type SafetensorsTensors,
   safetensorsValues,
-} from './safetensors';
+} from '../checkpoints/safetensors';
 export type {TfjsLayers} from './expert_weights';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
 

@@ -25,7 +25,7 @@ import {
   zerosLike,
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable, SymbolicTensor} from '@tensorflow/tfjs-layers';
-import {assert, describeValue} from '../ops/checks';
+import {assert, describeValue} from '../arguments/checks';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';

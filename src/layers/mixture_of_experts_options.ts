@@ -1,6 +1,6 @@
 /** The arguments of the layer: their types, and what becomes of them once checked, defaults filled in. */
 import type {layers} from '@tensorflow/tfjs-layers';
-import type {MoeActivation} from '../kernel_names';
+import type {MoeActivation} from '../contract/kernel_names';
 import {
   assert,
   assertFitsInt32,
@@ -9,8 +9,8 @@ import {
   checkOneOf,
   checkOptions,
   describeValue,
-} from '../ops/checks';
-import {checkActivation} from '../ops/expert_arguments';
+} from '../arguments/checks';
+import {checkActivation} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {checkRouting, type MoeTopkScoring} from '../ops/moe_topk';
 

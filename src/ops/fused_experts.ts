@@ -1,6 +1,6 @@
 import {op, type Rank, type Tensor, type Tensor1D, type Tensor2D, type TensorLike, util} from '@tensorflow/tfjs-core';
-import type {MoeWeightFormat} from '../kernel_names';
-import {assert, assertNumExperts, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from './checks';
+import type {MoeWeightFormat} from '../contract/kernel_names';
+import {assert, assertNumExperts, assertRank, checkBoolean, checkOptions, convertToOptionalTensor} from '../arguments/checks';
 import {
   activationOptionNames,
   type ActivationOptions,
@@ -12,8 +12,8 @@ import {
   type ExpertWeights,
   type MoeExpertWeights,
   type WeightArgument,
-} from './expert_arguments';
-import {alongTokens, assertSameTokens, convertTokenRows, type MoeIndices} from './moe_arguments';
+} from '../arguments/experts';
+import {alongTokens, assertSameTokens, convertTokenRows, type MoeIndices} from '../arguments/routing';
 import {type Experts, runExperts} from './run_experts';
 
 /** The experts that every token takes, as one expert of their width together. */

@@ -1,8 +1,8 @@
 import {op, type Rank, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
-import {assert, checkBoolean, checkOptions} from './checks';
-import type {MoeExpertWeights} from './expert_arguments';
+import {assert, checkBoolean, checkOptions} from '../arguments/checks';
+import type {MoeExpertWeights} from '../arguments/experts';
 import {convertExperts, type FusedExpertsOptions, fusedExpertsOptionNames} from './fused_experts';
-import {alongTokens, assertSameTokens, convertTokenRows} from './moe_arguments';
+import {alongTokens, assertSameTokens, convertTokenRows} from '../arguments/routing';
 import {chooseExperts, type MoeTopkOptions, moeTopkOptionNames} from './moe_topk';
 import {runExperts} from './run_experts';
 

@@ -2,7 +2,7 @@
 export {fusedExperts, type FusedExpertsOptions, type MoeSharedExperts} from './fused_experts';
 export {fusedMoe, type FusedMoeOptions, type FusedMoeResult, type FusedMoeReturn} from './fused_moe';
 export {moeAddAuxiliaryLoss} from './moe_add_auxiliary_loss';
-export type {MoeIndices} from './moe_arguments';
+export type {MoeIndices} from '../arguments/routing';
 export {
   moeAlignBlockSize,
   type MoeAlignBlockSizeOptions,

@@ -1,5 +1,5 @@
 import {clone, customGrad, onesLike, op, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
-import {assert, convertToTensor} from './checks';
+import {assert, convertToTensor} from '../arguments/checks';
 
 function moeAddAuxiliaryLoss_<T extends Tensor>(y: T | TensorLike, loss: Tensor | TensorLike): T {
   const opName = 'moeAddAuxiliaryLoss';

@@ -1,8 +1,8 @@
 import {op, type Tensor1D} from '@tensorflow/tfjs-core';
-import {MoeAlignBlockSize, runMoeKernel} from '../kernel_names';
-import {alignSizes} from '../kernel_shapes';
-import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkBoolean, checkOptions} from './checks';
-import {convertExpertMap, convertTopkIds, type MoeIndices} from './moe_arguments';
+import {MoeAlignBlockSize, runMoeKernel} from '../contract/kernel_names';
+import {alignSizes} from '../contract/output_sizes';
+import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkBoolean, checkOptions} from '../arguments/checks';
+import {convertExpertMap, convertTopkIds, type MoeIndices} from '../arguments/routing';
 
 export type MoeAlignBlockSizeOptions = {
   /**

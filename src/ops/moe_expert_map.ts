@@ -1,5 +1,5 @@
 import {op, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
-import {assert, assertNumExperts, assertPositiveInteger, checkOneOf, describeValue} from './checks';
+import {assert, assertNumExperts, assertPositiveInteger, checkOneOf, describeValue} from '../arguments/checks';
 
 export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
 

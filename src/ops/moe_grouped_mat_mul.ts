@@ -1,6 +1,6 @@
 import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoeGroupedMatMul, type MoeWeightFormat, runMoeKernel} from '../kernel_names';
-import {assert, assertRank, checkOptions, convertToTensor} from './checks';
+import {MoeGroupedMatMul, type MoeWeightFormat, runMoeKernel} from '../contract/kernel_names';
+import {assert, assertRank, checkOptions, convertToTensor} from '../arguments/checks';
 import {
   activationOptionNames,
   type ActivationOptions,
@@ -10,10 +10,10 @@ import {
   convertExpertWeights,
   type MoeExpertWeights,
   namedParts,
-} from './expert_arguments';
-import type {MoeIndices} from './moe_arguments';
+} from '../arguments/experts';
+import type {MoeIndices} from '../arguments/routing';
 
-export type {MoeExpertWeights} from './expert_arguments';
+export type {MoeExpertWeights} from '../arguments/experts';
 
 export type MoeGroupedMatMulOptions = ActivationOptions & {
   /** `'outIn'`, the default, or `'inOut'` for weights [L, C, D]. Neither is copied. */

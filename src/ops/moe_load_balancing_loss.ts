@@ -26,10 +26,10 @@ import {
   where,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
 import {fixed} from '../smooth_ops';
-import {assert, assertRank, checkOneOf, checkOptions, convertToOptionalTensor} from './checks';
-import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type TokenRows} from './moe_arguments';
+import {assert, assertRank, checkOneOf, checkOptions, convertToOptionalTensor} from '../arguments/checks';
+import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type TokenRows} from '../arguments/routing';
 import {convertTokenMask, meansOver, routedTokens, sumsOver} from './router_losses';
 
 /** Whose assignments and probabilities are balanced against each other. */

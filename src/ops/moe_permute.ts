@@ -7,8 +7,8 @@ import {
   type TensorLike,
   type Variable,
 } from '@tensorflow/tfjs-core';
-import {MoePermute, runMoeKernel} from '../kernel_names';
-import {permuteSizes} from '../kernel_shapes';
+import {MoePermute, runMoeKernel} from '../contract/kernel_names';
+import {permuteSizes} from '../contract/output_sizes';
 import {
   assert,
   assertFitsInt32,
@@ -17,8 +17,8 @@ import {
   assertOut,
   assertPositiveInteger,
   checkOptions,
-} from './checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
+} from '../arguments/checks';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from '../arguments/routing';
 
 export type MoePermuteOptions = {
   /**

@@ -1,8 +1,8 @@
 import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoePermute, runMoeKernel} from '../kernel_names';
-import {permuteSizes} from '../kernel_shapes';
-import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkOptions} from './checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from './moe_arguments';
+import {MoePermute, runMoeKernel} from '../contract/kernel_names';
+import {permuteSizes} from '../contract/output_sizes';
+import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkOptions} from '../arguments/checks';
+import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from '../arguments/routing';
 
 export type MoePermuteBlockAlignedOptions = {
   /** As in moePermute. Default: none. */

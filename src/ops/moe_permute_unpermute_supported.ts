@@ -1,6 +1,6 @@
 import {engine, env, getBackend, getKernel, type KernelBackend} from '@tensorflow/tfjs-core';
-import {lostDeviceOf} from '../devices';
-import {MoePermute, MoeUnpermute} from '../kernel_names';
+import {lostDeviceOf} from '../contract/devices';
+import {MoePermute, MoeUnpermute} from '../contract/kernel_names';
 
 /**
  * Whether moePermute and moeUnpermute run on a backend: it is running, their kernels are registered for it, and its

@@ -1,6 +1,6 @@
 import {op, reshape, type Scalar, square, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
-import {checkOptions} from './checks';
-import {convertTokenRows} from './moe_arguments';
+import {checkOptions} from '../arguments/checks';
+import {convertTokenRows} from '../arguments/routing';
 import {convertTokenMask, meansOver, routedTokens} from './router_losses';
 
 export type MoeRouterZLossOptions = {

@@ -1,6 +1,6 @@
 import {op, type Tensor, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
-import {MoeSum, runMoeKernel} from '../kernel_names';
-import {assert, assertOut, assertRank, checkOptions, convertToTensor} from './checks';
+import {MoeSum, runMoeKernel} from '../contract/kernel_names';
+import {assert, assertOut, assertRank, checkOptions, convertToTensor} from '../arguments/checks';
 
 export type MoeSumOptions = {
   /**

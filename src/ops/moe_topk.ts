@@ -1,5 +1,5 @@
 import {op, type Rank, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoeTopK, type MoeTopKAttrs, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {MoeTopK, type MoeTopKAttrs, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
 import {
   assert,
   assertFitsInt32,
@@ -9,10 +9,10 @@ import {
   checkOptions,
   convertToOptionalTensor,
   describeValue,
-} from './checks';
-import {alongTokens, checkScoring, convertTokenRows} from './moe_arguments';
+} from '../arguments/checks';
+import {alongTokens, checkScoring, convertTokenRows} from '../arguments/routing';
 
-export type {MoeTopkScoring} from '../kernel_names';
+export type {MoeTopkScoring} from '../contract/kernel_names';
 
 export type MoeTopkOptions = {
   /**

@@ -1,7 +1,7 @@
 import {op, reshape, type Tensor, tensor1d, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
-import {MoeUnpermute, runMoeKernel} from '../kernel_names';
-import {assert, assertOut, assertRank, convertToOptionalTensor, convertToTensor, mergeIntoOptions} from './checks';
-import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from './moe_arguments';
+import {MoeUnpermute, runMoeKernel} from '../contract/kernel_names';
+import {assert, assertOut, assertRank, convertToOptionalTensor, convertToTensor, mergeIntoOptions} from '../arguments/checks';
+import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 
 export type MoeUnpermuteOptions = {
   /** int32 [L+1], from the same moePermute, in place of the argument of that name. */

@@ -8,9 +8,9 @@ import {
   type TensorLike,
   type Variable,
 } from '@tensorflow/tfjs-core';
-import {MoeUnpermute, runMoeKernel} from '../kernel_names';
-import {assert, assertOut, checkBoolean, convertToTensor, mergeIntoOptions} from './checks';
-import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from './moe_arguments';
+import {MoeUnpermute, runMoeKernel} from '../contract/kernel_names';
+import {assert, assertOut, checkBoolean, convertToTensor, mergeIntoOptions} from '../arguments/checks';
+import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 
 export type MoeUnpermuteAndReduceOptions = {
   /** int32 [N] or [T, K], in place of the argument of that name. */

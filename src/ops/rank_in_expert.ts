@@ -9,7 +9,7 @@ import {
   type Tensor2D,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {MoeRankRows, runMoeKernel} from '../kernel_names';
+import {MoeRankRows, runMoeKernel} from '../contract/kernel_names';
 import {moePermute} from './moe_permute';
 
 /**

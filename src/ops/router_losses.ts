@@ -16,10 +16,10 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {MoeRouterProbabilities, type MoeTopkScoring, runMoeKernel} from '../kernel_names';
+import {MoeRouterProbabilities, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
 import {fixed, select} from '../smooth_ops';
-import {assert, convertToOptionalTensor} from './checks';
-import type {TokenRows} from './moe_arguments';
+import {assert, convertToOptionalTensor} from '../arguments/checks';
+import type {TokenRows} from '../arguments/routing';
 
 /** mask: int32, float32 or bool, an entry for each token, as float32 [T, 1]; or not given. */
 export function convertTokenMask(

@@ -14,7 +14,7 @@ import {
   tidy,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {assertBindable} from '../devices';
+import {assertBindable} from '../contract/devices';
 import {
   type MoeActivationAttrs,
   MoeGroupedMatMul,
@@ -23,10 +23,10 @@ import {
   MoeUnpermuteBackpropRows,
   type MoeWeightFormat,
   runMoeKernel,
-} from '../kernel_names';
+} from '../contract/kernel_names';
 import {sigmoid} from '../smooth_ops';
-import {assertFitsInt32} from './checks';
-import {type ExpertWeights, namedParts} from './expert_arguments';
+import {assertFitsInt32} from '../arguments/checks';
+import {type ExpertWeights, namedParts} from '../arguments/experts';
 
 /** w2 . act(w1 . x + b1) + b2, of one expert or several. */
 export type FeedForward = {

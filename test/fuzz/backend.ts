@@ -1,7 +1,7 @@
 /** The backend that is tried: its start, its start anew, its memory and its errors. */
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 
 export const backendNames = ['cpu', 'webgl', 'webgpu'] as const;

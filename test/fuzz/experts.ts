@@ -3,7 +3,7 @@
  * expert, -1 for none.
  */
 import type {MoeActivation, MoeGateUp, MoeWeightFormat} from '../../src/tf';
-import {erf} from '../support/naive_grouped_mat_mul';
+import {erf} from '../naive/grouped_mat_mul';
 import {type Bounded, MAX_FLOAT32, Sum, type Tolerance, zeros} from './bounded';
 
 export type MatMul = {

@@ -1,7 +1,7 @@
 /** fusedExperts and fusedMoe. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {naiveIds, naiveWeights} from '../support/naive_topk';
+import {naiveIds, naiveWeights} from '../naive/topk';
 import {callsOf} from './attempt';
 import {type Bounded, exact, Sum, type Tolerance, zeros} from './bounded';
 import type {Args} from './call';

@@ -2,7 +2,7 @@
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {randomizeWeights, randomTensor, weightsOf} from '../support/layers';
-import {naiveIds, naiveWeights} from '../support/naive_topk';
+import {naiveIds, naiveWeights} from '../naive/topk';
 import type {Attempts} from './attempt';
 import {assertNoDeviceErrors, assertSameMemory, memoryInUse, valuesOf} from './backend';
 import {type Bounded, exact, zeros} from './bounded';

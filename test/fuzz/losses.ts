@@ -1,7 +1,7 @@
 /** moeLoadBalancingLoss and moeRouterZLoss. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {naiveScores, naiveSoftmax} from '../support/naive_topk';
+import {naiveScores, naiveSoftmax} from '../naive/topk';
 import {callsOf} from './attempt';
 import {type Bounded, Sum, zeros} from './bounded';
 import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';

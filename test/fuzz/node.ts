@@ -1,6 +1,6 @@
 /** The fuzzer in Node.js, for scripts/fuzz.mjs. */
 import {parseArgs} from 'node:util';
-import '../support/webgpu_globals';
+import '../runner/webgpu_globals';
 import {fuzzOptions, runFuzz} from './run';
 
 const string = {type: 'string'} as const;

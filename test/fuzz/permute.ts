@@ -1,7 +1,7 @@
 /** moePermute, moePermuteBlockAligned and moeAlignBlockSize. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {naiveAlign, naivePermute, naivePermuteBlockAligned} from '../support/naive';
+import {naiveAlign, naivePermute, naivePermuteBlockAligned} from '../naive/routing';
 import {callsOf} from './attempt';
 import {type Bounded, Sum, zeros} from './bounded';
 import type {Gradient} from './call';

@@ -1,6 +1,6 @@
 /** Which experts tokens go to: sizes, ids, and maps of experts that are here. */
 import * as fc from 'fast-check';
-import type {Routing} from '../support/naive';
+import type {Routing} from '../naive/routing';
 import {type Drawn, drawn} from './inputs';
 import {anyIndices, goodIndices, oneOf, someOf} from './numbers';
 

@@ -1,7 +1,7 @@
 /** moeTopk. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
+import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../naive/topk';
 import {callsOf} from './attempt';
 import {type Bounded, isSubnormal, Sum, zeros} from './bounded';
 import type {Values} from './call';

@@ -7,7 +7,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {expectWithin} from '../support/expect';
 import {caseOf, tensors} from '../support/fused_cases';
-import {naiveFusedMoe} from '../support/naive_fused_moe';
+import {naiveFusedMoe} from '../naive/fused_moe';
 import {lcg} from '../support/routings';
 import models from './model_shapes.json';
 

@@ -5,7 +5,7 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts, expectWithin} from '../support/expect';
-import {naiveWeights} from '../support/naive_topk';
+import {naiveWeights} from '../naive/topk';
 import losses from './router_losses.json';
 import routers from './routers.json';
 

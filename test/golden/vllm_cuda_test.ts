@@ -5,7 +5,7 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts, expectWithin} from '../support/expect';
-import {naiveAlign, naiveUnpermute} from '../support/naive';
+import {naiveAlign, naiveUnpermute} from '../naive/routing';
 import {countingRows, countingRowsOf, idsTensor} from '../support/tensors';
 import golden from './vllm_cuda.json';
 

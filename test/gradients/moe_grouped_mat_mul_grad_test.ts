@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
 import {expectAdjoint, smallIntegers} from '../support/gradient_checks';
-import {naiveGroupedMatMul, type NaiveOptions} from '../support/naive_grouped_mat_mul';
+import {naiveGroupedMatMul, type NaiveOptions} from '../naive/grouped_mat_mul';
 import {lcg} from '../support/routings';
 
 const formats: tf.MoeWeightFormat[] = ['outIn', 'inOut'];

@@ -1,11 +1,11 @@
 /** Gradients of gradients of the experts' ops, with every activation. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {coreExperts, coreSoftmax} from '../support/core_experts';
+import {coreExperts, coreSoftmax} from '../naive/core_experts';
 import {expectFloats, expectWithin} from '../support/expect';
 import {derivative} from '../support/gradient_checks';
-import {naiveFusedExperts} from '../support/naive_fused_experts';
-import {naiveGroupedMatMul} from '../support/naive_grouped_mat_mul';
+import {naiveFusedExperts} from '../naive/fused_experts';
+import {naiveGroupedMatMul} from '../naive/grouped_mat_mul';
 import {lcg} from '../support/routings';
 
 const ACTIVATIONS = ['linear', 'relu', 'relu2', 'silu', 'gelu', 'geluTanh', 'swigluOai'] as const;

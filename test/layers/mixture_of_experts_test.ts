@@ -1,6 +1,6 @@
 /** What the layer computes, and what it refuses. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {describeValue} from '../../src/ops/checks';
+import {describeValue} from '../../src/arguments/checks';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts, expectWithin} from '../support/expect';
 import {type LayerArgs, layerOf, randomTensor, valueOf, weightsOf} from '../support/layers';

@@ -6,7 +6,7 @@ import {convertExperts} from '../../src/ops/fused_experts';
 import {runExperts} from '../../src/ops/run_experts';
 import {expectFloats, expectWithin} from '../support/expect';
 import {caseOf, type Sizes, tensors} from '../support/fused_cases';
-import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from '../support/naive_fused_experts';
+import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from '../naive/fused_experts';
 
 async function expectRight(sizes: Sizes, options: NaiveFusedOptions & {withBias?: boolean} = {}): Promise<void> {
   const {withBias, ...given} = options;

@@ -4,8 +4,8 @@ import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {expectWithin} from '../support/expect';
 import {caseOf, type Sizes, tensors} from '../support/fused_cases';
-import {naiveFusedExperts} from '../support/naive_fused_experts';
-import {naiveFusedMoe} from '../support/naive_fused_moe';
+import {naiveFusedExperts} from '../naive/fused_experts';
+import {naiveFusedMoe} from '../naive/fused_moe';
 import {lcg} from '../support/routings';
 
 const anySizes = fc

@@ -1,7 +1,7 @@
 /** The most experts that ops take, and few tokens: time and memory are by the number of experts, and not much. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {MAX_EXPERTS} from '../../src/ops/checks';
+import {MAX_EXPERTS} from '../../src/arguments/checks';
 import {expectFloats, expectInts} from '../support/expect';
 
 const last = MAX_EXPERTS - 1;

@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {expectInts} from '../support/expect';
-import {naiveAlign} from '../support/naive';
+import {naiveAlign} from '../naive/routing';
 import {anyRouting, nastyMaps, nastyRoutings} from '../support/routings';
 import {idsTensor} from '../support/tensors';
 

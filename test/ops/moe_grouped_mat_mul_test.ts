@@ -7,7 +7,7 @@ import {
   type GroupedValues,
   naiveGroupedMatMul,
   type NaiveOptions,
-} from '../support/naive_grouped_mat_mul';
+} from '../naive/grouped_mat_mul';
 import {lcg} from '../support/routings';
 
 const activations: tf.MoeActivation[] = ['linear', 'relu', 'relu2', 'silu', 'swish', 'gelu', 'geluTanh', 'geluNew'];

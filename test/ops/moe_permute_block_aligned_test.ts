@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts} from '../support/expect';
-import {naivePermuteBlockAligned} from '../support/naive';
+import {naivePermuteBlockAligned} from '../naive/routing';
 import {anyRouting, nastyMaps, nastyRoutings} from '../support/routings';
 import {countingRows, countingRowsOf, idsTensor} from '../support/tensors';
 

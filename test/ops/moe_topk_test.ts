@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts} from '../support/expect';
-import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
+import {comparedOf, naiveIds, type NaiveTopkOptions, naiveWeights} from '../naive/topk';
 import {lcg} from '../support/routings';
 
 const SCORINGS = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const;

@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
-import {naivePermute, naiveUnpermute} from '../support/naive';
+import {naivePermute, naiveUnpermute} from '../naive/routing';
 import {anyRouting, lcg, nastyRoutings} from '../support/routings';
 import {idsTensor} from '../support/tensors';
 

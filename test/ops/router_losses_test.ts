@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
 import {derivative, derivativesAlong} from '../support/gradient_checks';
-import {naiveScores, naiveSoftmax} from '../support/naive_topk';
+import {naiveScores, naiveSoftmax} from '../naive/topk';
 import {distinctIds, lcg} from '../support/routings';
 
 const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-6;

@@ -3,12 +3,12 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {convertExperts} from '../../src/ops/fused_experts';
 import {runExperts} from '../../src/ops/run_experts';
-import {coreExperts} from '../support/core_experts';
+import {coreExperts} from '../naive/core_experts';
 import {expectFloats, expectWithin} from '../support/expect';
 import {caseOf, type Sizes, tensors} from '../support/fused_cases';
 import {derivativesAlong} from '../support/gradient_checks';
 import {randomTensor} from '../support/layers';
-import {naiveFusedExperts, type NaiveFusedOptions} from '../support/naive_fused_experts';
+import {naiveFusedExperts, type NaiveFusedOptions} from '../naive/fused_experts';
 
 const F = 5;
 const sizes: Sizes = {T: 6, K: 2, E: 3, H: 4, I: 2};

@@ -5,7 +5,7 @@ import {
   MoeGroupedMatMulBackpropActivation,
   type MoeKernelActivation,
   runMoeKernel,
-} from '../../src/kernel_names';
+} from '../../src/contract/kernel_names';
 import * as tf from '../../src/tf';
 import {activationForms, expectSpecial, gatedForms, SPECIAL_VALUES} from '../support/special_values';
 

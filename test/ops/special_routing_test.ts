@@ -1,7 +1,7 @@
 /** Where scorings and router losses take NaN, infinities and the largest and smallest numbers, on every backend. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {logSlopes, naiveGradient, naiveIds, naiveLogScores, naiveSoftmax, naiveWeights} from '../support/naive_topk';
+import {logSlopes, naiveGradient, naiveIds, naiveLogScores, naiveSoftmax, naiveWeights} from '../naive/topk';
 import {expectSpecial, SPECIAL_LOGITS} from '../support/special_values';
 
 const SCORINGS = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const;

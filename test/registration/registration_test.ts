@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {cpuKernels} from '../../src/kernels/cpu';
 import {gradients} from '../../src/gradients/gradients';
-import {registerGradients, registerKernels} from '../../src/registration';
+import {registerGradients, registerKernels} from '../../src/kernels/register';
 import {expectFloats} from '../support/expect';
 
 const kernelNames = Object.keys(cpuKernels);

@@ -1,8 +1,8 @@
 /** One block of experts, and the tensors that each model family's checkpoints have it as. */
-import type {MoeModelConfig} from '../../src/layers/checkpoints';
+import type {MoeModelConfig} from '../../src/checkpoints/moe_checkpoint';
 import {lcg} from './routings';
-import type {NaiveTopkOptions} from './naive_topk';
-import type {NaiveFusedOptions} from './naive_fused_experts';
+import type {NaiveTopkOptions} from '../naive/topk';
+import type {NaiveFusedOptions} from '../naive/fused_experts';
 import type {WrittenTensor} from './safetensors';
 
 type Matrix = number[][];

@@ -1,6 +1,6 @@
 /** Random tokens and experts for fusedExperts and fusedMoe, as numbers and as tensors. */
 import * as tf from '../../src/tf';
-import type {FusedCase, NaiveFusedOptions} from './naive_fused_experts';
+import type {FusedCase, NaiveFusedOptions} from '../naive/fused_experts';
 import {lcg} from './routings';
 
 export type Sizes = {T: number; K: number; E: number; H: number; I: number};

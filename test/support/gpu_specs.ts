@@ -9,9 +9,9 @@ import {
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
   runMoeKernel,
-} from '../../src/kernel_names';
+} from '../../src/contract/kernel_names';
 import {expectFloats, expectInts} from './expect';
-import {naivePermute} from './naive';
+import {naivePermute} from '../naive/routing';
 import {distinctIds} from './routings';
 import {countingRows, countingRowsOf, idsTensor} from './tensors';
 

@@ -2,9 +2,9 @@
  * Where NaN, infinities and the largest and smallest numbers go: each activation and its first two derivatives by
  * formulas in float64, whose special values are those of core ops of tfjs on the host.
  */
-import type {MoeKernelActivation} from '../../src/kernel_names';
+import type {MoeKernelActivation} from '../../src/contract/kernel_names';
 import type {Tensor} from '../../src/tf';
-import {erf} from './naive_grouped_mat_mul';
+import {erf} from '../naive/grouped_mat_mul';
 
 export const SPECIAL_VALUES = [
   NaN, Infinity, -Infinity, 1e20, -1e20, 1e38, -1e38, 3.4028234663852886e38, -3.4028234663852886e38, 88, -88, 100, -100,

@@ -2,7 +2,7 @@
 import {type GPGPUProgram, MathBackendWebGL, setWebGLContext} from '@tensorflow/tfjs-backend-webgl';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {exclusivePrefixSum, sortByKey} from '../../src/kernels/shared/webgl_sort';
+import {exclusivePrefixSum, sortByKey} from '../../src/kernels/expert_sort/webgl';
 import {expectFloats, expectInts} from '../support/expect';
 import {
   expectAllOptions,
@@ -11,7 +11,7 @@ import {
   expectNothingOfPoison,
   expectRightBetweenOtherOps,
 } from '../support/gpu_specs';
-import {naiveAlign, naivePermute} from '../support/naive';
+import {naiveAlign, naivePermute} from '../naive/routing';
 import {distinctIds, lcg} from '../support/routings';
 import {countingRows, countingRowsOf, idsTensor, webglTakesFloats} from '../support/tensors';
 

@@ -2,8 +2,8 @@
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights, runMoeKernel} from '../../src/kernel_names';
-import {registerWebGPUBackend} from '../../src/register_webgpu_backend';
+import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights, runMoeKernel} from '../../src/contract/kernel_names';
+import {registerWebGPUBackend} from '../../src/webgpu';
 import {expectFloats} from '../support/expect';
 import {
   callsOfAllKernels,
@@ -14,7 +14,7 @@ import {
   expectRightBetweenOtherOps,
 } from '../support/gpu_specs';
 import {countingRows} from '../support/tensors';
-import {registerSharedDevice} from '../support/webgpu_device';
+import {registerSharedDevice} from '../runner/webgpu_device';
 
 const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgpu'};
 const backend = () => tf.backend() as WebGPUBackend;

@@ -5,8 +5,8 @@
  *   the next multiple of B; N again after the last block.
  * expertIds[b]: the label of block b. Time O(N + E + S).
  */
-import {MoeAlignBlockSize} from '../../kernel_names';
-import {alignSizes, roundUp} from '../../kernel_shapes';
+import {MoeAlignBlockSize} from '../../contract/kernel_names';
+import {alignSizes, roundUp} from '../../contract/output_sizes';
 import {hostKernel} from '../shared/host_kernel';
 
 export const moeAlignBlockSizeCpu = hostKernel(MoeAlignBlockSize, ({topkIds, expertMap}, attrs) => {

@@ -1,12 +1,12 @@
 /**
- * MoeAlignBlockSize on WebGL: the sort of shared/webgl_sort.ts, then a draw an output, whose fragments look up what
+ * MoeAlignBlockSize on WebGL: the sort of expert_sort/webgl.ts, then a draw an output, whose fragments look up what
  * belongs in their place.
  */
-import {MoeAlignBlockSize} from '../../kernel_names';
-import {alignSizes} from '../../kernel_shapes';
-import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {MoeAlignBlockSize} from '../../contract/kernel_names';
+import {alignSizes} from '../../contract/output_sizes';
+import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
-import {assertSortFits, assignmentsOfRows, disposeSorted, labelsOfRows, sortExperts} from '../shared/webgl_sort';
+import {assertSortFits, assignmentsOfRows, disposeSorted, labelsOfRows, sortExperts} from '../expert_sort/webgl';
 
 export const moeAlignBlockSizeWebGL = webglKernel(
   MoeAlignBlockSize,

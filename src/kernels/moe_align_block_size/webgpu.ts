@@ -1,11 +1,11 @@
 /**
- * MoeAlignBlockSize on WebGPU: the stable counting sort of shared/webgpu_sort.ts, then every id is scattered to its
+ * MoeAlignBlockSize on WebGPU: the stable counting sort of expert_sort/webgpu.ts, then every id is scattered to its
  * place. 1 launch for few assignments, else 3. In the last of them a thread takes an assignment; further workgroups
  * fill the places and blocks of none.
  */
-import {MoeAlignBlockSize} from '../../kernel_names';
-import {alignSizes} from '../../kernel_shapes';
-import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {MoeAlignBlockSize} from '../../contract/kernel_names';
+import {alignSizes} from '../../contract/output_sizes';
+import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
 import {
   assertBindable,
   disposeAll,
@@ -25,7 +25,7 @@ import {
   oneLaunchKeys,
   sortAssignments,
   sortScratch,
-} from '../shared/webgpu_sort';
+} from '../expert_sort/webgpu';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
 const ONE_LAUNCH_ASSIGNMENTS = 8192;

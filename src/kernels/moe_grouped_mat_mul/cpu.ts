@@ -11,10 +11,10 @@ import {
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
   MoeGroupedMatMulBackpropWeights,
-} from '../../kernel_names';
-import {gateColumns, hostActivation} from '../shared/activations';
+} from '../../contract/kernel_names';
+import {gateColumns, hostActivation} from './activations';
 import {type HostArray, hostKernel, type HostTensor} from '../shared/host_kernel';
-import {columnsOf, type Part, partsOf} from './parts';
+import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
 
 const ROWS_AT_ONCE = 4;
 

@@ -15,8 +15,8 @@ import {
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
   MoeGroupedMatMulBackpropWeights,
-} from '../../kernel_names';
-import {ACTIVATION_DERIVATIVES_GLSL, ACTIVATIONS_GLSL, activationUniforms, gateColumns} from '../shared/activations';
+} from '../../contract/kernel_names';
+import {ACTIVATION_DERIVATIVES_GLSL, ACTIVATIONS_GLSL, activationUniforms, gateColumns} from './activations';
 import {CHAIN_TERMS, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {
   assertExact,
@@ -27,7 +27,7 @@ import {
   runGlsl,
   webglKernel,
 } from '../shared/webgl';
-import {columnsOf, type Part, partsOf} from './parts';
+import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
 
 export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
   const {x, expertFirstTokenOffset: offset, bias} = inputs;

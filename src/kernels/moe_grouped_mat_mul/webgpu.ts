@@ -14,8 +14,8 @@ import {
   MoeGroupedMatMul,
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
-} from '../../kernel_names';
-import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from '../shared/activations';
+} from '../../contract/kernel_names';
+import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from './activations';
 import {
   assertBindable,
   entryPoint,
@@ -25,7 +25,7 @@ import {
   type WgslProgram,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-import {columnsOf, type Part, partsOf} from './parts';
+import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
 import {TILE_COLUMNS, TILE_MEMORY, TILE_ROWS, TILE_TERMS, TILE_THREADS, tileProduct} from './webgpu_tile';
 
 /** Mean rows an expert up to which weights are streamed. Past it their reads are no longer what takes the time. */

@@ -18,7 +18,7 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {MoeGroupedMatMulBackpropWeights} from '../../kernel_names';
+import {MoeGroupedMatMulBackpropWeights} from '../../contract/kernel_names';
 import {LONG_SUM_UNIFORMS, longSumWgsl} from '../shared/long_sums';
 import {
   assertBindable,

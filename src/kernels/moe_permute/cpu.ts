@@ -5,8 +5,8 @@
  * id is no expert at all, 2E. Ties keep ascending assignment id. Only local assignments get their row copied.
  * Time O(N + E + R*H).
  */
-import {MoePermute, type MoePermuteAttrs} from '../../kernel_names';
-import {permuteSizes, roundUp} from '../../kernel_shapes';
+import {MoePermute, type MoePermuteAttrs} from '../../contract/kernel_names';
+import {permuteSizes, roundUp} from '../../contract/output_sizes';
 import {hostKernel, type HostArray, type HostTensor} from '../shared/host_kernel';
 
 export const moePermuteCpu = hostKernel(

@@ -1,12 +1,12 @@
 /**
- * MoePermute on WebGL: the sort of shared/webgl_sort.ts, then a draw an output, whose fragments look up what belongs
+ * MoePermute on WebGL: the sort of expert_sort/webgl.ts, then a draw an output, whose fragments look up what belongs
  * in their place.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {MoePermute} from '../../kernel_names';
-import {permuteSizes} from '../../kernel_shapes';
-import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {MoePermute} from '../../contract/kernel_names';
+import {permuteSizes} from '../../contract/output_sizes';
+import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
 import {
   assertExact,
   assertFits,
@@ -23,7 +23,7 @@ import {
   labelsOfRows,
   type SortedExperts,
   sortExperts,
-} from '../shared/webgl_sort';
+} from '../expert_sort/webgl';
 
 /** Whether permuted rows have 2 x 2 elements in a texel: where those of the tokens have, as ops that follow like it. */
 const movesPackedRows = isPacked;

@@ -2,15 +2,15 @@
  * MoePermute on WebGPU: a stable counting sort of the assignments by expert, then every row is pushed: the
  * workgroup of a token reads its row once and writes its K copies. Rows move as u32, so that every bit survives.
  *
- * Launches: 1 for few assignments, else 3 (shared/webgpu_sort.ts); 1 more for a gathered scale.
+ * Launches: 1 for few assignments, else 3 (expert_sort/webgpu.ts); 1 more for a gathered scale.
  * In the last of them the first workgroups take tokens, one or more each; the others fill rows of no assignment.
  * Each element of every output is written by one workgroup, whatever its buffer held.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {MoePermute} from '../../kernel_names';
-import {permuteSizes} from '../../kernel_shapes';
-import {type Labels, type MapUse, numKeysOf} from '../shared/sort_keys';
+import {MoePermute} from '../../contract/kernel_names';
+import {permuteSizes} from '../../contract/output_sizes';
+import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
 import {
   assertBindable,
   disposeAll,
@@ -30,7 +30,7 @@ import {
   oneLaunchKeys,
   sortAssignments,
   sortScratch,
-} from '../shared/webgpu_sort';
+} from '../expert_sort/webgpu';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
 const ONE_LAUNCH_ASSIGNMENTS = 8192;

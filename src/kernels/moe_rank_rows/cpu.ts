@@ -1,5 +1,5 @@
 /** MoeRankRows on the host: the rows of each expert, sorted. */
-import {MoeRankRows} from '../../kernel_names';
+import {MoeRankRows} from '../../contract/kernel_names';
 import {hostKernel} from '../shared/host_kernel';
 
 export const moeRankRowsCpu = hostKernel(MoeRankRows, ({values: {values}, expertFirstTokenOffset: offset}) => {

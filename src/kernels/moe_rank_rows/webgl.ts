@@ -1,5 +1,5 @@
 /** MoeRankRows on WebGL: 1 draw, a fragment counts the rows of its row's expert that come before. */
-import {MoeRankRows} from '../../kernel_names';
+import {MoeRankRows} from '../../contract/kernel_names';
 import {assertExact, assertFits, EXPERT_OF_ROW, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 
 export const moeRankRowsWebGL = webglKernel(MoeRankRows, (backend, {values, expertFirstTokenOffset}) => {

@@ -1,5 +1,5 @@
 /** MoeRankRows on WebGPU: 1 launch, a thread counts the rows of its row's expert that come before. */
-import {MoeRankRows} from '../../kernel_names';
+import {MoeRankRows} from '../../contract/kernel_names';
 import {entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 
 export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, expertFirstTokenOffset}) => {

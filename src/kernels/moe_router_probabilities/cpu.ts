@@ -1,7 +1,7 @@
 /** MoeRouterProbabilities on the host, in double. */
-import {MoeRouterProbabilities} from '../../kernel_names';
+import {MoeRouterProbabilities} from '../../contract/kernel_names';
 import {hostKernel} from '../shared/host_kernel';
-import {logSumExp, scoreFunctions, softmax} from '../shared/scores';
+import {logSumExp, scoreFunctions, softmax} from '../router_scores/scorings';
 
 export const moeRouterProbabilitiesCpu = hostKernel(MoeRouterProbabilities, ({routerLogits}, {scoring}) => {
   const [numTokens, numExperts] = routerLogits.shape;

@@ -1,8 +1,8 @@
 /** MoeRouterProbabilities on WebGL, 3 draws: the statistics of each token, its probabilities, and its sum. */
-import {MoeRouterProbabilities} from '../../kernel_names';
-import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from '../shared/scores';
+import {MoeRouterProbabilities} from '../../contract/kernel_names';
+import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from '../router_scores/scorings';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
-import {scoreStatistics} from '../shared/webgl_scores';
+import {scoreStatistics} from '../router_scores/webgl';
 
 /** GLSL: what a token's statistics say of it. */
 const STATISTICS = `

@@ -2,10 +2,10 @@
  * MoeRouterProbabilities on WebGPU, 1 launch: the lanes of a token find its largest logit by keys, sum the scores over
  * that of it, and divide.
  */
-import {MoeRouterProbabilities} from '../../kernel_names';
-import {SCORES_WGSL, SCORING_CODES} from '../shared/scores';
+import {MoeRouterProbabilities} from '../../contract/kernel_names';
+import {SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
 import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel} from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, lanesOf} from '../shared/webgpu_lanes';
+import {exchangeOf, LANE_THREADS, lanesOf} from '../router_scores/webgpu';
 
 export const moeRouterProbabilitiesWebGPU = webgpuKernel(
   MoeRouterProbabilities,

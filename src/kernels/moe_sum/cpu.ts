@@ -2,7 +2,7 @@
  * MoeSum on the host: out[t] = ((x[t,0] + x[t,1]) + x[t,2]) + … from +0 in float32. More than 64 are summed in double,
  * lest the error grow with their number.
  */
-import {MoeSum} from '../../kernel_names';
+import {MoeSum} from '../../contract/kernel_names';
 import {hostKernel} from '../shared/host_kernel';
 import {ONE_CHAIN_TERMS} from '../shared/long_sums';
 

@@ -1,5 +1,5 @@
 /** MoeSum on WebGL: 1 draw, a fragment sums the K values of one element of the result, in slot order. */
-import {MoeSum} from '../../kernel_names';
+import {MoeSum} from '../../contract/kernel_names';
 import {chainTermsOf, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {assertFits, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 

@@ -1,5 +1,5 @@
 /** MoeSum on WebGPU: 1 launch, a thread sums the K values of one element of the result, in slot order. */
-import {MoeSum} from '../../kernel_names';
+import {MoeSum} from '../../contract/kernel_names';
 import {chainTermsOf, LONG_SUM_UNIFORMS, longSumWgsl} from '../shared/long_sums';
 import {assertBindable, chunkOf, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 

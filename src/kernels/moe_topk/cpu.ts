@@ -10,9 +10,9 @@
  * With l = log(score), renormalized weights are the softmax of l over the chosen; so none is lost where scores
  * underflow. Time O(T * (E + K * what gets into the first K)).
  */
-import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../kernel_names';
+import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../contract/kernel_names';
 import {type HostArray, hostKernel} from '../shared/host_kernel';
-import {scoreFunctions, softmax} from '../shared/scores';
+import {scoreFunctions, softmax} from '../router_scores/scorings';
 
 export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBias}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;

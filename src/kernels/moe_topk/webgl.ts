@@ -9,10 +9,10 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {MoeTopK, MoeTopKBackprop} from '../../kernel_names';
-import {bitsOf, KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from '../shared/scores';
+import {MoeTopK, MoeTopKBackprop} from '../../contract/kernel_names';
+import {bitsOf, KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from '../router_scores/scorings';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
-import {scoreStatistics} from '../shared/webgl_scores';
+import {scoreStatistics} from '../router_scores/webgl';
 
 /** float32 [T, E]: score + bias. */
 function biasedScores(

@@ -13,8 +13,8 @@
  * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
  * taken out; so none is lost where scores underflow.
  */
-import {MoeTopK, MoeTopKBackprop} from '../../kernel_names';
-import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../shared/scores';
+import {MoeTopK, MoeTopKBackprop} from '../../contract/kernel_names';
+import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
 import {
   assertBindable,
   disposeAll,
@@ -24,7 +24,7 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, lanesOf} from '../shared/webgpu_lanes';
+import {exchangeOf, LANE_THREADS, lanesOf} from '../router_scores/webgpu';
 
 /** Keys that fit beside what lanes exchange in the 16 KiB of workgroup memory that every device has. */
 const MAX_KEYS_IN_WORKGROUP = 3584;

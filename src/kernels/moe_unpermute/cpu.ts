@@ -13,7 +13,7 @@ import {
   MoeUnpermute,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
-} from '../../kernel_names';
+} from '../../contract/kernel_names';
 import {hostKernel, type HostArray} from '../shared/host_kernel';
 import {ONE_CHAIN_TERMS} from '../shared/long_sums';
 import {numReadableRows} from './slots';

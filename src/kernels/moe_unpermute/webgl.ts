@@ -10,10 +10,10 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../kernel_names';
+import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../contract/kernel_names';
 import {CHAIN_TERMS, chainTermsOf, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {assertExact, assertFits, disposeAll, fillTensor, isPacked, runGlsl, webglKernel} from '../shared/webgl';
-import {assertSortFits, keyStarts, sortByKey} from '../shared/webgl_sort';
+import {assertSortFits, keyStarts, sortByKey} from '../expert_sort/webgl';
 
 /** Whether rows are read 2 x 2 elements at a time: as they come, so that tfjs converts nothing. */
 const readsPackedRows = isPacked;

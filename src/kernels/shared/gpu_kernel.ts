@@ -1,8 +1,8 @@
 /** What the kernels of both GPU backends do: they check their device, and leave nothing where they throw. */
 import {type KernelBackend, type TensorInfo, util} from '@tensorflow/tfjs-core';
-import {lostDeviceOf, watchDevice} from '../../devices';
-import type {MoeKernelName, MoeKernels} from '../../kernel_names';
-import {runningOpName} from '../../op_name';
+import {lostDeviceOf, watchDevice} from '../../contract/devices';
+import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
+import {runningOpName} from '../../contract/op_name';
 import type {MoeKernel} from './moe_kernel';
 
 type DataId = TensorInfo['dataId'];

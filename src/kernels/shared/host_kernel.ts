@@ -4,11 +4,11 @@
  * a read waits for the device.
  */
 import type {KernelBackend, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
-import {type HostArray, hostValuesOf} from '../../host_values';
-import type {MoeKernelName, MoeKernels} from '../../kernel_names';
+import {type HostArray, hostValuesOf} from '../../contract/host_values';
+import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import type {MoeKernel} from './moe_kernel';
 
-export type {HostArray} from '../../host_values';
+export type {HostArray} from '../../contract/host_values';
 /** float32 in a Float32Array, else int32 in an Int32Array. */
 export type HostTensor = {values: HostArray; shape: number[]};
 type HostInputs<Inputs> = {[Name in keyof Inputs]: HostTensor};

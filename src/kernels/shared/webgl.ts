@@ -7,8 +7,8 @@
  */
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import type {MoeKernelName, MoeKernels} from '../../kernel_names';
-import {runningOpName} from '../../op_name';
+import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
+import {runningOpName} from '../../contract/op_name';
 import {gpuKernel, noteMade} from './gpu_kernel';
 import type {MoeKernel} from './moe_kernel';
 

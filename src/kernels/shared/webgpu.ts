@@ -7,9 +7,9 @@
  */
 import {type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
-import {assertBindable as assertDeviceBinds} from '../../devices';
-import type {MoeKernelName, MoeKernels} from '../../kernel_names';
-import {runningOpName} from '../../op_name';
+import {assertBindable as assertDeviceBinds} from '../../contract/devices';
+import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
+import {runningOpName} from '../../contract/op_name';
 import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
 import type {MoeKernel} from './moe_kernel';
 

@@ -1,7 +1,7 @@
 /** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
 import {tensor, type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, tidy, util} from '@tensorflow/tfjs-core';
-import {assert, assertPositiveInteger, checkOptions, describeValue} from '../ops/checks';
-import {checkActivation} from '../ops/expert_arguments';
+import {assert, assertPositiveInteger, checkOptions, describeValue} from '../arguments/checks';
+import {checkActivation} from '../arguments/experts';
 import {checkRouting} from '../ops/moe_topk';
 import {
   assertNone,
@@ -10,17 +10,17 @@ import {
   readBlock,
   toTensor,
   toTensors,
-} from './checkpoint_block';
+} from './block';
 import {
   checkpointLayout,
   type CheckpointLayout,
   type MoeCheckpointRouting,
   type MoeModelConfig,
-} from './checkpoint_layouts';
-import type {WeightName} from './expert_weights';
+} from './layouts';
+import type {WeightName} from '../layers/expert_weights';
 
-export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './checkpoint_block';
-export type {MoeModelConfig} from './checkpoint_layouts';
+export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './block';
+export type {MoeModelConfig} from './layouts';
 
 export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
   /**

@@ -1,12 +1,12 @@
 /** Registers, on import, the kernels of every backend and the gradients. */
-import './register_cpu_kernels';
-import './register_webgl_kernels';
-import './register_webgpu_kernels';
-import {cpuKernels} from './kernels/cpu';
-import type {MoeKernel} from './kernels/shared/moe_kernel';
-import {webglKernels} from './kernels/webgl';
-import {webgpuKernels} from './kernels/webgpu';
-import {registerKernels} from './registration';
+import '../register_cpu_kernels';
+import '../register_webgl_kernels';
+import '../register_webgpu_kernels';
+import {cpuKernels} from './cpu';
+import type {MoeKernel} from './shared/moe_kernel';
+import {webglKernels} from './webgl';
+import {webgpuKernels} from './webgpu';
+import {registerKernels} from './register';
 
 const kernelTables = {cpu: cpuKernels, webgl: webglKernels, webgpu: webgpuKernels} satisfies Record<
   string,

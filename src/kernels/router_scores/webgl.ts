@@ -1,8 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import type {MoeTopkScoring} from '../../kernel_names';
-import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from './scores';
-import {runGlsl} from './webgl';
+import type {MoeTopkScoring} from '../../contract/kernel_names';
+import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from './scorings';
+import {runGlsl} from '../shared/webgl';
 
 /**
  * float32 [T, 3]: of each row of logits the largest, the sum of score / score of the largest, both without NaN, and the

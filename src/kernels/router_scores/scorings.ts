@@ -3,7 +3,7 @@
  * infinities did not exist and know them by keys, unsigned integers in the order of the floats. With l = log(score),
  * score / sum of scores is the softmax of l; so none is lost where scores underflow.
  */
-import type {MoeTopkScoring} from '../../kernel_names';
+import type {MoeTopkScoring} from '../../contract/kernel_names';
 
 /** What shaders get as the uniform `scoring`. */
 export const SCORING_CODES: Record<MoeTopkScoring, number> = {

@@ -1,6 +1,6 @@
 /** fusedMoe as plain loops in double: each token's router, then its slots. */
-import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from './naive_fused_experts';
-import {naiveIds, type NaiveTopkOptions, naiveWeights} from './naive_topk';
+import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from './fused_experts';
+import {naiveIds, type NaiveTopkOptions, naiveWeights} from './topk';
 
 export function naiveFusedMoe(
   experts: Omit<FusedCase, 'ids' | 'topkWeights'>,

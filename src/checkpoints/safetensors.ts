@@ -1,5 +1,5 @@
 /** The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes. */
-import {assert, describeValue, shorten} from '../ops/checks';
+import {assert, describeValue, shorten} from '../arguments/checks';
 
 /** Also of shared memory. */
 export type SafetensorsBytes = ArrayBufferLike | Uint8Array;

@@ -1,12 +1,12 @@
 /** Every layout of checkpoints that moeCheckpoint knows, in files written here, against the naive loops. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/layers/checkpoints';
-import {readSafetensors, type SafetensorsTensor} from '../../src/layers/safetensors';
+import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/checkpoints/moe_checkpoint';
+import {readSafetensors, type SafetensorsTensor} from '../../src/checkpoints/safetensors';
 import * as tf from '../../src/tf';
 import {block, type CheckpointCase, checkpointCases, sharedW1, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
 import {expectFloats, expectWithin} from '../support/expect';
-import {naiveFusedExperts} from '../support/naive_fused_experts';
-import {naiveIds, naiveWeights} from '../support/naive_topk';
+import {naiveFusedExperts} from '../naive/fused_experts';
+import {naiveIds, naiveWeights} from '../naive/topk';
 import {fileOf, safetensorsFile} from '../support/safetensors';
 
 const {H, E, I} = sizes;

@@ -1,4 +1,4 @@
-import {readSafetensors, type SafetensorsTensor, safetensorsValues} from '../../src/layers/safetensors';
+import {readSafetensors, type SafetensorsTensor, safetensorsValues} from '../../src/checkpoints/safetensors';
 import {fileOf, safetensorsFile} from '../support/safetensors';
 
 const long = 'x'.repeat(3_000_000);

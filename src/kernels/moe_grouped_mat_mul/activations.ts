@@ -9,7 +9,7 @@
  * shader language may compile as if they did not exist. So shaders look for them in the bits of what comes in, and
  * compute with finite values that do not overflow on the way.
  */
-import type {MoeActivationAttrs, MoeKernelActivation} from '../../kernel_names';
+import type {MoeActivationAttrs, MoeKernelActivation} from '../../contract/kernel_names';
 
 /**
  * Phi(-a) = exp(-a*a/2) * p(t) for a >= 0, with t = 1 / (1 + TAIL_SCALE*a) and p the sum of TAIL[i] * t^(i+1): fitted

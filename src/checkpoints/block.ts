@@ -1,14 +1,14 @@
 /** The block of one layer in the files of a checkpoint: found, checked, and read into tensors. */
 import {tensor, type Tensor, tensor3d, type Tensor3D, util} from '@tensorflow/tfjs-core';
-import {assert, describeValue} from '../ops/checks';
+import {assert, describeValue} from '../arguments/checks';
 import {
   checkpointLayout,
   type CheckpointLayout,
   type MoeModelConfig,
   type TransposedMatrices,
   whyLayerMayDiffer,
-} from './checkpoint_layouts';
-import {type WeightName, weightNames} from './expert_weights';
+} from './layouts';
+import {type WeightName, weightNames} from '../layers/expert_weights';
 import {
   misfitOf,
   parseSafetensors,

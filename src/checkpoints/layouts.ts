@@ -4,11 +4,11 @@
  * (src/transformers/models/<model_type>/) and its conversion_mapping.py, which says how tensors of one expert each
  * become stacked ones.
  */
-import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../kernel_names';
-import {assert, describeValue, shorten} from '../ops/checks';
-import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../ops/expert_arguments';
+import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../contract/kernel_names';
+import {assert, describeValue, shorten} from '../arguments/checks';
+import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../arguments/experts';
 import {checkRouting} from '../ops/moe_topk';
-import type {WeightName} from './expert_weights';
+import type {WeightName} from '../layers/expert_weights';
 
 /** int32 is the widest index that tfjs has. */
 const MAX_SIZE = 2 ** 31 - 1;

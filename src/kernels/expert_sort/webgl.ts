@@ -16,9 +16,9 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {disposeAll, noteMade} from './gpu_kernel';
-import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
-import {assertFits, runGlsl} from './webgl';
+import {disposeAll, noteMade} from '../shared/gpu_kernel';
+import {type Labels, type MapUse, numKeysOf, type SortSizes} from './plan';
+import {assertFits, runGlsl} from '../shared/webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
 const ONE_CHUNK_ASSIGNMENTS = 256;

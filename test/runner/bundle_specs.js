@@ -8,7 +8,7 @@ const esbuild = require('esbuild');
 
 const testFolder = join(__dirname, '..');
 const sourceFolder = join(testFolder, '..', 'src');
-const exampleFolders = ['ops', 'graph', 'layers'];
+const exampleFolders = ['ops', 'graph', 'layers', 'checkpoints'];
 
 const virtualModule = (name, contents) => ({
   name,

@@ -1,7 +1,7 @@
 /** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with all that the adapter offers. */
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {watchDevice} from './devices';
+import {watchDevice} from './contract/devices';
 
 export type WebGPUBackendOptions = {
   /** Where devices come from. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */

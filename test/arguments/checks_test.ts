@@ -1,7 +1,7 @@
 /** How messages show what came: every op has its numbers, booleans and names checked by these. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {describeValue} from '../../src/ops/checks';
+import {describeValue} from '../../src/arguments/checks';
 
 const untyped = (value: unknown) => value as never;
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};

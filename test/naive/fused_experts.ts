@@ -1,6 +1,6 @@
 /** fusedExperts as plain loops in double: every slot of every token by itself. */
 import type {FusedExpertsOptions} from '../../src/tf';
-import {naiveGroupedMatMul} from './naive_grouped_mat_mul';
+import {naiveGroupedMatMul} from './grouped_mat_mul';
 
 export type FusedCase = {
   x: number[][];

@@ -9,7 +9,7 @@ import {
   type TensorLike,
   util,
 } from '@tensorflow/tfjs-core';
-import type {MoeTopkScoring} from '../kernel_names';
+import type {MoeTopkScoring} from '../contract/kernel_names';
 import {assert, assertNumExperts, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
 
 type Given = Tensor | TensorLike;

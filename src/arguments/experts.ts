@@ -7,7 +7,7 @@ import type {
   MoeKernelActivation,
   MoeWeightFormat,
   MoeWeightParts,
-} from '../kernel_names';
+} from '../contract/kernel_names';
 import {
   assert,
   assertRank,

@@ -1,6 +1,6 @@
 /** What the kernels of all backends read off their inputs' shapes. */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {MoeGroupedMatMulAttrs, MoeWeightParts} from '../../kernel_names';
+import type {MoeGroupedMatMulAttrs, MoeWeightParts} from './kernel_names';
 
 /** The weights of experts firstExpert .. firstExpert + numExperts - 1. */
 export type Part<T> = {weights: T; firstExpert: number; numExperts: number};

@@ -1,5 +1,5 @@
 import {getGradient, getKernel, type GradConfig, registerGradient, registerKernel} from '@tensorflow/tfjs-core';
-import type {MoeKernel} from './kernels/shared/moe_kernel';
+import type {MoeKernel} from './shared/moe_kernel';
 
 /**
  * Registers kernels under a backend's name. A kernel that is there already stays: tfjs's registry is one for

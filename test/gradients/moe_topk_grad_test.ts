@@ -2,7 +2,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
 import {derivative, derivativesAlong} from '../support/gradient_checks';
-import {naiveIds, type NaiveTopkOptions, naiveWeights} from '../support/naive_topk';
+import {naiveIds, type NaiveTopkOptions, naiveWeights} from '../naive/topk';
 import {lcg} from '../support/routings';
 
 const SCORINGS = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const;

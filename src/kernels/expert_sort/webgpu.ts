@@ -14,9 +14,9 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {roundUp} from '../../kernel_shapes';
-import {type Labels, type MapUse, numKeysOf, type SortSizes} from './sort_keys';
-import {disposeAll, entryPoint, newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from './webgpu';
+import {roundUp} from '../../contract/output_sizes';
+import {type Labels, type MapUse, numKeysOf, type SortSizes} from './plan';
+import {disposeAll, entryPoint, newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from '../shared/webgpu';
 
 const MAX_TILES = 128;
 const MIN_TILES = 16;
