@@ -1,5 +1,6 @@
-/** The kernels that run on the host, one for each name. */
+/** The kernels that run on the host, one for each name: registered on import, with the gradients, for the backends they serve. */
 import type {MoeKernelName} from '../contract/kernel_names';
+import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
 import {
   moeGroupedMatMulBackpropActivationCpu,
@@ -16,6 +17,7 @@ import {
   moeUnpermuteBackpropWeightsCpu,
   moeUnpermuteCpu,
 } from './moe_unpermute/cpu';
+import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
 
 export const cpuKernels = {
@@ -33,3 +35,8 @@ export const cpuKernels = {
   MoeTopKBackprop: moeTopKBackpropCpu,
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;
+
+for (const backendName of ['cpu', 'wasm', 'tensorflow']) {
+  registerKernels(cpuKernels, backendName);
+}
+registerGradients(gradients);

@@ -1,7 +1,4 @@
 /** Registers, on import, the kernels of every backend and the gradients. */
-import '../register_cpu_kernels';
-import '../register_webgl_kernels';
-import '../register_webgpu_kernels';
 import {cpuKernels} from './cpu';
 import type {MoeKernel} from './shared/moe_kernel';
 import {webglKernels} from './webgl';

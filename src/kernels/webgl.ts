@@ -1,5 +1,6 @@
-/** The kernels of the webgl backend, one for each name. */
+/** The kernels of the webgl backend, one for each name: registered on import, with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
+import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
 import {
   moeGroupedMatMulBackpropActivationWebGL,
@@ -16,6 +17,7 @@ import {
   moeUnpermuteBackpropWeightsWebGL,
   moeUnpermuteWebGL,
 } from './moe_unpermute/webgl';
+import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
 
 export const webglKernels = {
@@ -33,3 +35,6 @@ export const webglKernels = {
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
 } satisfies Record<MoeKernelName, MoeKernel>;
+
+registerKernels(webglKernels, 'webgl');
+registerGradients(gradients);

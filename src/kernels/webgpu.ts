@@ -1,5 +1,6 @@
-/** The kernels of the webgpu backend, one for each name. */
+/** The kernels of the webgpu backend, one for each name: registered on import, with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
+import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
@@ -13,6 +14,7 @@ import {
   moeUnpermuteBackpropWeightsWebGPU,
   moeUnpermuteWebGPU,
 } from './moe_unpermute/webgpu';
+import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
 
 export const webgpuKernels = {
@@ -30,3 +32,6 @@ export const webgpuKernels = {
   MoeTopKBackprop: moeTopKBackpropWebGPU,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
+
+registerKernels(webgpuKernels, 'webgpu');
+registerGradients(gradients);
