@@ -9,7 +9,7 @@ import {root} from './set_up.mjs';
 
 const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
-const entries = ['index', 'graph/index', 'layers/index', 'webgpu'].map((name) =>
+const entries = ['index', 'graph/index', 'layers/index', 'checkpoints/index', 'webgpu'].map((name) =>
   join(root, 'src', `${name}.ts`));
 /** Of kernels: who writes one reads contract/kernel_names.ts, which has its shapes beside the names. */
 const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);

@@ -23,10 +23,10 @@ const bundles = [
   opsWithKernels('webgl'),
   opsWithKernels('webgpu'),
   entry('tfjs-moe', ': ops, kernels of every backend, methods'),
-  ['`mixtureOfExperts` of `tfjs-moe/layers`, with these', `export {mixtureOfExperts} from 'tfjs-moe/layers';`],
-  entry('tfjs-moe/layers', ', with readers of checkpoints, too'),
+  ['`tfjs-moe/layers`, with these', `export * from 'tfjs-moe/layers';`],
+  entry('tfjs-moe/checkpoints', ': readers alone'),
   entry('tfjs-moe/graph', ', with these'),
-  entry('tfjs-moe/tf', ': ops, layer, GraphModels'),
+  entry('tfjs-moe/tf', ': ops, layer, GraphModels, checkpoints'),
 ];
 
 async function bundleOf(contents) {

@@ -6,6 +6,7 @@ import type {TfjsLayers} from './layers/expert_weights';
 import {registerMoeLayers} from './layers/register_layers';
 
 export * from './index';
+export * from './checkpoints/index';
 export {moeGraphModel, registerMoeGraphOps} from './graph/index';
 
 const {tf} = globalThis as unknown as {tf: Partial<TfjsLayers>};

@@ -5,6 +5,7 @@ import {type MoeLayers, registerLayerClasses} from './layers/register_layers';
 
 export * from '@tensorflow/tfjs';
 export * from './index';
+export * from './checkpoints/index';
 export type {MoeGraphOpRegistry} from './graph/graph_ops';
 export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} from './graph/moe_graph_model';
 

@@ -1,6 +1,7 @@
-/** Every example in a docstring of src/ops, src/graph and src/layers runs as it stands, and gives what it states. */
+/** Every example in a docstring of src/ops, src/graph, src/layers and src/checkpoints runs as it stands, and gives what it states. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
+import * as checkpointsEntry from '../src/checkpoints/index';
 import * as layersEntry from '../src/layers/index';
 import * as tf from '../src/tf';
 
@@ -22,7 +23,7 @@ describeWithFlags('docstring examples', ALL_ENVS, () => {
         stated++;
         expect(actual).toEqual(expected);
       };
-      await run(tf, expectValue, layersEntry);
+      await run(tf, expectValue, {...layersEntry, ...checkpointsEntry});
       expect(stated).toBeGreaterThan(0);
     });
   });

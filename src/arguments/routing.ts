@@ -9,8 +9,18 @@ import {
   type TensorLike,
   util,
 } from '@tensorflow/tfjs-core';
-import type {MoeTopkScoring} from '../contract/kernel_names';
-import {assert, assertNumExperts, assertRank, checkOneOf, convertToOptionalTensor, convertToTensor} from './checks';
+import type {MoeTopKAttrs, MoeTopkScoring} from '../contract/kernel_names';
+import {
+  assert,
+  assertNumExperts,
+  assertPositiveInteger,
+  assertRank,
+  checkBoolean,
+  checkOneOf,
+  convertToOptionalTensor,
+  convertToTensor,
+  describeValue,
+} from './checks';
 
 type Given = Tensor | TensorLike;
 
@@ -161,4 +171,99 @@ export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: s
       `[${topkWeights.shape}], but is [${$x.shape}].`,
   );
   return $x;
+}
+export type MoeTopkOptions = {
+  /**
+   * How logits become scores. `'softmax'`, the default: over all E. `'softmaxAfterTopk'`: over the K chosen, as in
+   * gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
+   */
+  scoring?: MoeTopkScoring | null;
+  /**
+   * Divide the K weights by their sum; it is exact also where the scores are too small for float32. Default: true where
+   * topk > 1.
+   */
+  renormalize?: boolean | null;
+  /**
+   * float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not with `'softmaxAfterTopk'`. Default:
+   * none.
+   */
+  scoreCorrectionBias?: Tensor | TensorLike | null;
+  /**
+   * Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best groups stay, ties to the lower.
+   * A group's value is its largest logit, or with the bias the sum of its two largest of score + bias. Default: no
+   * groups.
+   */
+  numExpertGroups?: number | null;
+  /** How many groups stay; it comes with numExpertGroups. */
+  topkGroups?: number | null;
+  /** What weights are multiplied by, last. Default 1. */
+  routedScalingFactor?: number | null;
+};
+export const moeTopkOptionNames = [
+  'scoring',
+  'renormalize',
+  'scoreCorrectionBias',
+  'numExpertGroups',
+  'topkGroups',
+  'routedScalingFactor',
+] as const;
+export function checkGroups(
+  {numExpertGroups, topkGroups}: MoeTopkOptions,
+  numExperts: number,
+  topk: number,
+  opName: string): {numExpertGroups: number; topkGroups: number;} {
+  if (numExpertGroups == null && topkGroups == null) {
+    return {numExpertGroups: 1, topkGroups: 1};
+  }
+  assert(
+    numExpertGroups != null && topkGroups != null,
+    opName,
+    () => `numExpertGroups and topkGroups must come together, but ` +
+      `${numExpertGroups == null ? 'numExpertGroups' : 'topkGroups'} is not given.`
+  );
+  const groups = {numExpertGroups: numExpertGroups as number, topkGroups: topkGroups as number};
+  assertPositiveInteger(groups.numExpertGroups, 'numExpertGroups', opName);
+  assertPositiveInteger(groups.topkGroups, 'topkGroups', opName);
+  assert(
+    numExperts % groups.numExpertGroups === 0,
+    opName,
+    () => `numExpertGroups must divide the number of experts (E = ${numExperts}), but is ${groups.numExpertGroups}.`
+  );
+  assert(
+    groups.topkGroups <= groups.numExpertGroups,
+    opName,
+    () => `topkGroups must be at most numExpertGroups (${groups.numExpertGroups}), but is ${groups.topkGroups}.`
+  );
+  const numKept = (groups.topkGroups * numExperts) / groups.numExpertGroups;
+  assert(
+    topk <= numKept,
+    opName,
+    () => `topk must be at most the number of experts in ${groups.topkGroups} groups (${numKept}), but is ${topk}.`
+  );
+  return groups;
+}
+/** How experts are chosen, checked, defaults filled in: all but the tensors. */
+
+export function checkRouting(
+  numExperts: number,
+  topk: number,
+  given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>,
+  opName: string
+): MoeTopKAttrs {
+  assertPositiveInteger(topk, 'topk', opName);
+  assert(
+    topk <= numExperts,
+    opName,
+    () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`
+  );
+  const scoring = checkScoring(given.scoring, opName);
+  const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
+  const groups = checkGroups(given, numExperts, topk, opName);
+  const routedScalingFactor = given.routedScalingFactor ?? 1;
+  assert(
+    typeof routedScalingFactor === 'number' && Number.isFinite(Math.fround(routedScalingFactor)),
+    opName,
+    () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`
+  );
+  return {topk, scoring, renormalize, ...groups, routedScalingFactor};
 }

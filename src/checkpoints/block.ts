@@ -4,11 +4,12 @@ import {assert, describeValue} from '../arguments/checks';
 import {
   checkpointLayout,
   type CheckpointLayout,
-  type MoeModelConfig,
   type TransposedMatrices,
   whyLayerMayDiffer,
 } from './layouts';
-import {type WeightName, weightNames} from '../layers/expert_weights';
+import {type MoeModelConfig} from './config_reader';
+import {type WeightName} from '../contract/block_weights';
+import {weightNames} from '../contract/block_weights';
 import {
   misfitOf,
   parseSafetensors,

@@ -7,15 +7,9 @@
 import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../contract/kernel_names';
 import {assert, describeValue, shorten} from '../arguments/checks';
 import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../arguments/experts';
-import {checkRouting} from '../ops/moe_topk';
-import type {WeightName} from '../layers/expert_weights';
-
-/** int32 is the widest index that tfjs has. */
-const MAX_SIZE = 2 ** 31 - 1;
-const MAX_EXPERTS = 2 ** 20;
-
-/** The parsed config.json of a checkpoint. */
-export type MoeModelConfig = Readonly<Record<string, unknown>>;
+import {checkRouting} from '../arguments/routing';
+import type {WeightName} from '../contract/block_weights';
+import {ConfigReader, isInteger, MAX_SIZE, type MoeModelConfig, type Sizes} from './config_reader';
 
 /** Tensors of the checkpoint that must have one shape, named when asked for: there may be millions. */
 export type CheckpointTensors = {
@@ -63,10 +57,7 @@ export type MoeCheckpointRouting = {
   swigluLimit?: number;
 };
 
-export type CheckpointLayout = {
-  numExperts: number;
-  hiddenSize: number;
-  intermediateSize: number;
+export type CheckpointLayout = Sizes & {
   /** The shared experts count as one of this size; 0 without any. */
   sharedIntermediateSize: number;
   topk: number;
@@ -74,7 +65,6 @@ export type CheckpointLayout = {
   routing: MoeCheckpointRouting;
 };
 
-type Sizes = Pick<CheckpointLayout, 'numExperts' | 'hiddenSize' | 'intermediateSize'>;
 
 /** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
 export type CheckpointBlock = {
@@ -421,87 +411,3 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   return reasons;
 }
 
-/** Activations of transformers, by the names that these ops know them by. */
-const activations: {[hiddenAct: string]: MoeActivation} = {
-  silu: 'silu',
-  swish: 'silu',
-  relu: 'relu',
-  relu2: 'relu2',
-  gelu: 'gelu',
-  gelu_new: 'geluTanh',
-  gelu_pytorch_tanh: 'geluTanh',
-};
-
-/** Values of config.json, checked. One that is not there is the default of transformers, where that is given. */
-class ConfigReader {
-  constructor(
-    private readonly config: MoeModelConfig,
-    private readonly opName: string,
-  ) {}
-
-  has(key: string): boolean {
-    return this.config[key] != null;
-  }
-
-  /** The one of two keys that is there, or the first. */
-  either(key: string, other: string): string {
-    return !this.has(key) && this.has(other) ? other : key;
-  }
-
-  /** A length of tensors' axes. */
-  size(key: string): number {
-    return this.integer(key, 1, MAX_SIZE);
-  }
-
-  integer(key: string, min: number, max: number, maxIs = String(max)): number {
-    const fits = (value: unknown): value is number => isInteger(value) && value >= min && value <= max;
-    return this.checked(key, `an integer from ${min} to ${maxIs}`, fits);
-  }
-
-  number(key: string, byDefault: number): number {
-    const fits = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
-    return this.checked(key, 'a number that fits float32', fits, byDefault);
-  }
-
-  boolean(key: string, byDefault: boolean): boolean {
-    return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean', byDefault);
-  }
-
-  sizes(numExpertsKey: string, intermediateSizeKey: string): Sizes {
-    return {
-      numExperts: this.integer(numExpertsKey, 1, MAX_EXPERTS),
-      hiddenSize: this.size('hidden_size'),
-      intermediateSize: this.size(intermediateSizeKey),
-    };
-  }
-
-  topk({numExperts}: Sizes): number {
-    return this.integer('num_experts_per_tok', 1, numExperts, `the number of experts (${numExperts})`);
-  }
-
-  activation(): MoeActivation {
-    const known = Object.keys(activations);
-    const isKnown = (value: unknown): value is string => typeof value === 'string' && known.includes(value);
-    return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown, 'silu')];
-  }
-
-  /** One of the values that these ops can do; the first is the default. */
-  only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
-    const quoted = values.map((value) => (typeof value === 'string' ? `'${value}'` : value)).join(' or ');
-    const isKnown = (value: unknown): value is Value => values.some((known) => known === value);
-    return this.checked(key, quoted, isKnown, values[0]);
-  }
-
-  private checked<Value>(
-    key: string,
-    expected: string,
-    fits: (value: unknown) => value is Value,
-    byDefault?: Value,
-  ): Value {
-    const value = this.config[key] ?? byDefault;
-    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${describeValue(value)}.`);
-    return value as Value;
-  }
-}
-
-const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);

@@ -42,7 +42,7 @@ const MAX_SHOWN_DIMENSIONS = 8;
  * The tensors of one safetensors file, or of all shards of a checkpoint, by name. Nothing is copied.
  *
  * ```js
- * import {readSafetensors, safetensorsValues} from 'tfjs-moe/layers';
+ * import {readSafetensors, safetensorsValues} from 'tfjs-moe/checkpoints';
  * // Yours is fetched: new Uint8Array(await (await fetch(url)).arrayBuffer())
  * const header = new TextEncoder().encode('{"scale":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}');
  * const file = Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0, ...header, 0x80, 0x3f, 0, 0xc0);
@@ -249,7 +249,7 @@ export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
  * The values of a tensor of readSafetensors as float32: every F32, F16 and BF16 value exactly.
  *
  * ```js
- * import {safetensorsValues} from 'tfjs-moe/layers';
+ * import {safetensorsValues} from 'tfjs-moe/checkpoints';
  * [...safetensorsValues({dtype: 'F16', shape: [2], bytes: Uint8Array.of(0, 0x3c, 0, 0xb8)})]; // => [1, -0.5]
  * ```
  *

@@ -1,5 +1,5 @@
 /** What the kernels of all backends read off their inputs' shapes. */
-import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MoeGroupedMatMulAttrs, MoeWeightParts} from './kernel_names';
 
 /** The weights of experts firstExpert .. firstExpert + numExperts - 1. */
@@ -25,4 +25,14 @@ export function columnsOf(
 ): {numColumns: number; numOutputs: number} {
   const numColumns = weightFormat === 'outIn' ? shape[1] : shape[2];
   return {numColumns, numOutputs: gated ? numColumns / 2 : numColumns};
+}
+export type ExpertWeights = {
+  parts: Tensor3D[];
+  numExperts: number;
+  numOut: number;
+};
+/** The parts under the names that the kernel has for them. */
+
+export function namedParts({parts}: ExpertWeights): MoeWeightParts {
+  return Object.fromEntries(parts.map((part, p) => [`weights${p}`, part]));
 }

@@ -29,7 +29,8 @@ import {
   unstack,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation, runMoeKernel} from '../contract/kernel_names';
+import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {atMost} from '../smooth_ops';
 import {zerosFor} from './zero_gradient';
 

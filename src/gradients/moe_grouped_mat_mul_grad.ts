@@ -19,8 +19,8 @@ import {
   type MoeGroupedMatMulBackpropWeightsAttrs,
   type MoeWeightFormat,
   type MoeWeightParts,
-  runMoeKernel,
 } from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 
 const linear: MoeActivationAttrs = {

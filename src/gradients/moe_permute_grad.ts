@@ -3,7 +3,8 @@
  * Rows of no assignment have no slot, so their dy is never read. K may be as large as there are rows.
  */
 import {type GradConfig, ones, reshape, type Tensor, zeros} from '@tensorflow/tfjs-core';
-import {MoePermute, type MoePermuteAttrs, MoeUnpermute, runMoeKernel} from '../contract/kernel_names';
+import {MoePermute, type MoePermuteAttrs, MoeUnpermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 
 export const moePermuteGradConfig: GradConfig = {

@@ -6,7 +6,8 @@
  * where p is the kernel itself, so that this has derivatives of any order. It is 0 where p is, and NaN where p is.
  */
 import {add, expandDims, type GradConfig, mul, sub, sum, type Tensor} from '@tensorflow/tfjs-core';
-import {MoeRouterProbabilities, type MoeRouterProbabilitiesAttrs, runMoeKernel} from '../contract/kernel_names';
+import {MoeRouterProbabilities, type MoeRouterProbabilitiesAttrs} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 import {slopeOf} from './score_slopes';
 

@@ -36,8 +36,8 @@ import {
   type MoeTopkScoring,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
-  runMoeKernel,
 } from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 import {slopeOf, turnOf} from './score_slopes';
 

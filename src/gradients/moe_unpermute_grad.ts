@@ -11,8 +11,8 @@ import {
   MoeUnpermute,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
-  runMoeKernel,
 } from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 
 type Slots = {invPermutedIdx: Tensor; expertFirstTokenOffset: Tensor};

@@ -22,7 +22,8 @@ import {
   shorten,
 } from '../arguments/checks';
 import {activationOptionNames} from '../arguments/experts';
-import {convertExperts, type MoeSharedExperts} from '../ops/fused_experts';
+import {convertExperts} from '../arguments/experts';
+import {type MoeSharedExperts} from '../arguments/experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
 import type {MoeIndices} from '../arguments/routing';
 import {chooseExperts} from '../ops/moe_topk';

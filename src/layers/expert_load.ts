@@ -10,16 +10,14 @@ import {
   maximum,
   mul,
   type Scalar,
-  slice,
   sub,
   sum,
   type Tensor,
   type Tensor1D,
   type Tensor2D,
-  zeros,
 } from '@tensorflow/tfjs-core';
-import {moePermute} from '../ops/moe_permute';
 import type {Batch} from './batches';
+import {differencesOf, offsetsOf} from '../ops/expert_counts';
 
 /** The expert ids of a call: as chosen, -1 for masked tokens; and as run, -1 also for dropped ones. */
 export type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
@@ -79,19 +77,6 @@ const tensorsOf = ({chosenIds, keptIds, earlierCalls}: Counted): Tensor[] => [
   keptIds,
   ...Object.values(earlierCalls ?? {}),
 ];
-
-/** int32 [E]: how many assignments each expert has. */
-export function loadOf(topkIds: Tensor2D, numExperts: number): Tensor1D {
-  return differencesOf(offsetsOf(topkIds, numExperts));
-}
-
-const offsetsOf = (topkIds: Tensor2D, numExperts: number): Tensor1D =>
-  moePermute(zeros([topkIds.shape[0], 1]), topkIds, numExperts).expertFirstTokenOffset;
-
-function differencesOf(offsets: Tensor1D): Tensor1D {
-  const numExperts = offsets.size - 1;
-  return sub(slice(offsets, 1, numExperts), slice(offsets, 0, numExperts));
-}
 
 /** The entropy of the shares of a load, in nats; 0 of nothing. */
 export function entropyOf(load: Tensor1D): Scalar {

@@ -18,6 +18,7 @@ import {
   weightArgNames,
 } from './mixture_of_experts_options';
 import {seedOf} from './seeds';
+import type {WeightName} from '../contract/block_weights';
 
 /** What the layer takes of a copy of tfjs, whose classes and registry of layers are its own. */
 export type TfjsLayers = {
@@ -78,21 +79,6 @@ function firstSentence(message: string): string {
   return `${sentence.slice(0, 200).replace(/\.$/, '')}.`;
 }
 
-/** In the order of the layer and of saved files, which must never change; neither must a name. */
-export const weightNames = [
-  'router_kernel',
-  'router_bias',
-  'w1',
-  'w1_bias',
-  'w2',
-  'w2_bias',
-  'shared_w1',
-  'shared_w2',
-  'shared_gate',
-  'score_correction_bias',
-] as const;
-
-export type WeightName = (typeof weightNames)[number];
 export type Weights = Partial<Record<WeightName, LayerVariable>>;
 
 type WeightSpec = {

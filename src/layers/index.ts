@@ -7,25 +7,6 @@ import {type MoeLayers, registerLayerClasses} from './register_layers';
 
 export type {MixtureOfExpertsClass} from './mixture_of_experts';
 export type {MixtureOfExpertsArgs, MixtureOfExpertsWeightArgs, MoeDropPolicy} from './mixture_of_experts_options';
-export {
-  type LoadMoeCheckpointOptions,
-  loadMoeCheckpoint,
-  type MoeCheckpoint,
-  moeCheckpoint,
-  type MoeCheckpointFiles,
-  type MoeCheckpointOptions,
-  type MoeLayerConfig,
-  moeLayerConfig,
-  type MoeModelConfig,
-  type MoeWeightsLayer,
-} from '../checkpoints/moe_checkpoint';
-export {
-  readSafetensors,
-  type SafetensorsBytes,
-  type SafetensorsTensor,
-  type SafetensorsTensors,
-  safetensorsValues,
-} from '../checkpoints/safetensors';
 export type {TfjsLayers} from './expert_weights';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
 

@@ -12,7 +12,8 @@ import {
 } from '../arguments/checks';
 import {checkActivation} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
-import {checkRouting, type MoeTopkScoring} from '../ops/moe_topk';
+import {type MoeTopkScoring} from '../ops/moe_topk';
+import {checkRouting} from '../arguments/routing';
 
 type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
 type DenseArgs = Parameters<typeof layers.dense>[0];

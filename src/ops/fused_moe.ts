@@ -1,9 +1,13 @@
 import {op, type Rank, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, checkBoolean, checkOptions} from '../arguments/checks';
 import type {MoeExpertWeights} from '../arguments/experts';
-import {convertExperts, type FusedExpertsOptions, fusedExpertsOptionNames} from './fused_experts';
+import {convertExperts} from '../arguments/experts';
+import {fusedExpertsOptionNames} from '../arguments/experts';
+import {type FusedExpertsOptions} from '../arguments/experts';
 import {alongTokens, assertSameTokens, convertTokenRows} from '../arguments/routing';
-import {chooseExperts, type MoeTopkOptions, moeTopkOptionNames} from './moe_topk';
+import {chooseExperts} from './moe_topk';
+import {moeTopkOptionNames} from '../arguments/routing';
+import {type MoeTopkOptions} from '../arguments/routing';
 import {runExperts} from './run_experts';
 
 export type FusedMoeOptions<ReturnRouting extends boolean = false> = MoeTopkOptions &

@@ -1,15 +1,16 @@
 /** Every op, without registering any kernel: `tfjs-moe/ops`. */
-export {fusedExperts, type FusedExpertsOptions, type MoeSharedExperts} from './fused_experts';
+export type {FusedExpertsOptions, MoeExpertWeights, MoeSharedExperts} from '../arguments/experts';
+export type {MoeIndices, MoeTopkOptions} from '../arguments/routing';
+export {fusedExperts} from './fused_experts';
 export {fusedMoe, type FusedMoeOptions, type FusedMoeResult, type FusedMoeReturn} from './fused_moe';
 export {moeAddAuxiliaryLoss} from './moe_add_auxiliary_loss';
-export type {MoeIndices} from '../arguments/routing';
 export {
   moeAlignBlockSize,
   type MoeAlignBlockSizeOptions,
   type MoeAlignBlockSizeResult,
 } from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
-export {moeGroupedMatMul, type MoeGroupedMatMulOptions, type MoeExpertWeights} from './moe_grouped_mat_mul';
+export {moeGroupedMatMul, type MoeGroupedMatMulOptions} from './moe_grouped_mat_mul';
 export {
   moeLoadBalancingLoss,
   type MoeLoadBalancingLossOptions,
@@ -24,6 +25,6 @@ export {
 export {moePermuteUnpermuteSupported} from './moe_permute_unpermute_supported';
 export {moeRouterZLoss, type MoeRouterZLossOptions} from './moe_router_z_loss';
 export {moeSum, type MoeSumOptions} from './moe_sum';
-export {moeTopk, type MoeTopkOptions, type MoeTopkResult, type MoeTopkScoring} from './moe_topk';
+export {moeTopk, type MoeTopkResult, type MoeTopkScoring} from './moe_topk';
 export {moeUnpermute, type MoeUnpermuteOptions} from './moe_unpermute';
 export {moeUnpermuteAndReduce, type MoeUnpermuteAndReduceOptions} from './moe_unpermute_and_reduce';

@@ -1,5 +1,6 @@
 import {op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoeGroupedMatMul, type MoeWeightFormat, runMoeKernel} from '../contract/kernel_names';
+import {MoeGroupedMatMul, type MoeWeightFormat} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {assert, assertRank, checkOptions, convertToTensor} from '../arguments/checks';
 import {
   activationOptionNames,
@@ -9,8 +10,8 @@ import {
   convertExpertBias,
   convertExpertWeights,
   type MoeExpertWeights,
-  namedParts,
 } from '../arguments/experts';
+import {namedParts} from '../contract/expert_weights';
 import type {MoeIndices} from '../arguments/routing';
 
 export type {MoeExpertWeights} from '../arguments/experts';

@@ -26,7 +26,8 @@ import {
   where,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {MoePermute, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
+import {MoePermute, type MoeTopkScoring} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {fixed} from '../smooth_ops';
 import {assert, assertRank, checkOneOf, checkOptions, convertToOptionalTensor} from '../arguments/checks';
 import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type TokenRows} from '../arguments/routing';

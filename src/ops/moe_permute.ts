@@ -7,7 +7,8 @@ import {
   type TensorLike,
   type Variable,
 } from '@tensorflow/tfjs-core';
-import {MoePermute, runMoeKernel} from '../contract/kernel_names';
+import {MoePermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {permuteSizes} from '../contract/output_sizes';
 import {
   assert,

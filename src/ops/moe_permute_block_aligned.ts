@@ -1,5 +1,6 @@
 import {clone, op, type Tensor, type Tensor1D, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoePermute, runMoeKernel} from '../contract/kernel_names';
+import {MoePermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {permuteSizes} from '../contract/output_sizes';
 import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkOptions} from '../arguments/checks';
 import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from '../arguments/routing';

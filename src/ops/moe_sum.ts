@@ -1,5 +1,6 @@
 import {op, type Tensor, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
-import {MoeSum, runMoeKernel} from '../contract/kernel_names';
+import {MoeSum} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {assert, assertOut, assertRank, checkOptions, convertToTensor} from '../arguments/checks';
 
 export type MoeSumOptions = {

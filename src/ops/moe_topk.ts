@@ -1,46 +1,10 @@
 import {op, type Rank, type Tensor, type Tensor2D, type TensorLike} from '@tensorflow/tfjs-core';
-import {MoeTopK, type MoeTopKAttrs, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
-import {
-  assert,
-  assertFitsInt32,
-  assertPositiveInteger,
-  assertRank,
-  checkBoolean,
-  checkOptions,
-  convertToOptionalTensor,
-  describeValue,
-} from '../arguments/checks';
-import {alongTokens, checkScoring, convertTokenRows} from '../arguments/routing';
+import {MoeTopK, type MoeTopkScoring} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
+import {assert, assertFitsInt32, assertRank, checkOptions, convertToOptionalTensor} from '../arguments/checks';
+import {alongTokens, checkRouting, convertTokenRows, type MoeTopkOptions, moeTopkOptionNames} from '../arguments/routing';
 
 export type {MoeTopkScoring} from '../contract/kernel_names';
-
-export type MoeTopkOptions = {
-  /**
-   * How logits become scores. `'softmax'`, the default: over all E. `'softmaxAfterTopk'`: over the K chosen, as in
-   * gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
-   */
-  scoring?: MoeTopkScoring | null;
-  /**
-   * Divide the K weights by their sum; it is exact also where the scores are too small for float32. Default: true where
-   * topk > 1.
-   */
-  renormalize?: boolean | null;
-  /**
-   * float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not with `'softmaxAfterTopk'`. Default:
-   * none.
-   */
-  scoreCorrectionBias?: Tensor | TensorLike | null;
-  /**
-   * Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best groups stay, ties to the lower.
-   * A group's value is its largest logit, or with the bias the sum of its two largest of score + bias. Default: no
-   * groups.
-   */
-  numExpertGroups?: number | null;
-  /** How many groups stay; it comes with numExpertGroups. */
-  topkGroups?: number | null;
-  /** What weights are multiplied by, last. Default 1. */
-  routedScalingFactor?: number | null;
-};
 
 export type MoeTopkResult<R extends Rank = Rank> = {
   /** float32 [T, K], or of the rank of the logits. */
@@ -52,15 +16,6 @@ export type MoeTopkResult<R extends Rank = Rank> = {
    */
   topkIds: Tensor<R>;
 };
-
-export const moeTopkOptionNames = [
-  'scoring',
-  'renormalize',
-  'scoreCorrectionBias',
-  'numExpertGroups',
-  'topkGroups',
-  'routedScalingFactor',
-] as const;
 
 function moeTopk_<R extends Rank>(
   routerLogits: Tensor<R> | TensorLike,
@@ -90,31 +45,6 @@ export function chooseExperts(
   return {topkWeights: topkWeights as Tensor2D, topkIds: topkIds as Tensor2D};
 }
 
-/** How experts are chosen, checked, defaults filled in: all but the tensors. */
-export function checkRouting(
-  numExperts: number,
-  topk: number,
-  given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>,
-  opName: string,
-): MoeTopKAttrs {
-  assertPositiveInteger(topk, 'topk', opName);
-  assert(
-    topk <= numExperts,
-    opName,
-    () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`,
-  );
-  const scoring = checkScoring(given.scoring, opName);
-  const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
-  const groups = checkGroups(given, numExperts, topk, opName);
-  const routedScalingFactor = given.routedScalingFactor ?? 1;
-  assert(
-    typeof routedScalingFactor === 'number' && Number.isFinite(Math.fround(routedScalingFactor)),
-    opName,
-    () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`,
-  );
-  return {topk, scoring, renormalize, ...groups, routedScalingFactor};
-}
-
 function convertBias(
   bias: Tensor | TensorLike | null | undefined,
   numExperts: number,
@@ -138,44 +68,6 @@ function convertBias(
     );
   }
   return $bias;
-}
-
-function checkGroups(
-  {numExpertGroups, topkGroups}: MoeTopkOptions,
-  numExperts: number,
-  topk: number,
-  opName: string,
-): {numExpertGroups: number; topkGroups: number} {
-  if (numExpertGroups == null && topkGroups == null) {
-    return {numExpertGroups: 1, topkGroups: 1};
-  }
-  assert(
-    numExpertGroups != null && topkGroups != null,
-    opName,
-    () =>
-      `numExpertGroups and topkGroups must come together, but ` +
-      `${numExpertGroups == null ? 'numExpertGroups' : 'topkGroups'} is not given.`,
-  );
-  const groups = {numExpertGroups: numExpertGroups as number, topkGroups: topkGroups as number};
-  assertPositiveInteger(groups.numExpertGroups, 'numExpertGroups', opName);
-  assertPositiveInteger(groups.topkGroups, 'topkGroups', opName);
-  assert(
-    numExperts % groups.numExpertGroups === 0,
-    opName,
-    () => `numExpertGroups must divide the number of experts (E = ${numExperts}), but is ${groups.numExpertGroups}.`,
-  );
-  assert(
-    groups.topkGroups <= groups.numExpertGroups,
-    opName,
-    () => `topkGroups must be at most numExpertGroups (${groups.numExpertGroups}), but is ${groups.topkGroups}.`,
-  );
-  const numKept = (groups.topkGroups * numExperts) / groups.numExpertGroups;
-  assert(
-    topk <= numKept,
-    opName,
-    () => `topk must be at most the number of experts in ${groups.topkGroups} groups (${numKept}), but is ${topk}.`,
-  );
-  return groups;
 }
 
 /**

@@ -1,5 +1,6 @@
 import {op, reshape, type Tensor, tensor1d, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
-import {MoeUnpermute, runMoeKernel} from '../contract/kernel_names';
+import {MoeUnpermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {assert, assertOut, assertRank, convertToOptionalTensor, convertToTensor, mergeIntoOptions} from '../arguments/checks';
 import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 

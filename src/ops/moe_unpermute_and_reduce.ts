@@ -8,7 +8,8 @@ import {
   type TensorLike,
   type Variable,
 } from '@tensorflow/tfjs-core';
-import {MoeUnpermute, runMoeKernel} from '../contract/kernel_names';
+import {MoeUnpermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {assert, assertOut, checkBoolean, convertToTensor, mergeIntoOptions} from '../arguments/checks';
 import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 

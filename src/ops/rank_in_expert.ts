@@ -9,7 +9,8 @@ import {
   type Tensor2D,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {MoeRankRows, runMoeKernel} from '../contract/kernel_names';
+import {MoeRankRows} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {moePermute} from './moe_permute';
 
 /**

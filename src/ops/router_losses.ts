@@ -16,7 +16,8 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {MoeRouterProbabilities, type MoeTopkScoring, runMoeKernel} from '../contract/kernel_names';
+import {MoeRouterProbabilities, type MoeTopkScoring} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {fixed, select} from '../smooth_ops';
 import {assert, convertToOptionalTensor} from '../arguments/checks';
 import type {TokenRows} from '../arguments/routing';

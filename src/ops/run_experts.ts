@@ -15,38 +15,12 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import {assertBindable} from '../contract/devices';
-import {
-  type MoeActivationAttrs,
-  MoeGroupedMatMul,
-  MoePermute,
-  MoeUnpermute,
-  MoeUnpermuteBackpropRows,
-  type MoeWeightFormat,
-  runMoeKernel,
-} from '../contract/kernel_names';
+import {MoeGroupedMatMul, MoePermute, MoeUnpermute, MoeUnpermuteBackpropRows} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
-import {type ExpertWeights, namedParts} from '../arguments/experts';
-
-/** w2 . act(w1 . x + b1) + b2, of one expert or several. */
-export type FeedForward = {
-  w1: ExpertWeights;
-  w2: ExpertWeights;
-  w1Bias?: Tensor2D;
-  w2Bias?: Tensor2D;
-  intermediateSize: number;
-};
-
-/** The experts of a call, converted and checked. */
-export type Experts = FeedForward & {
-  numExperts: number;
-  expertMap?: Tensor1D;
-  weightFormat: MoeWeightFormat;
-  activation: MoeActivationAttrs;
-  applyRouterWeightOnInput: boolean;
-  /** One expert that every token takes; gate is [H, 1]. */
-  shared?: FeedForward & {gate?: Tensor2D};
-};
+import {namedParts} from '../contract/expert_weights';
+import type {Experts, FeedForward} from '../arguments/experts';
 
 /** Every WebGPU device binds a buffer of this size, so no rows between two launches take more, but for one token's. */
 const MAX_ROWS_BYTES = 2 ** 27;

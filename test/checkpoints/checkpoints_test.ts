@@ -1,6 +1,12 @@
 /** Every layout of checkpoints that moeCheckpoint knows, in files written here, against the naive loops. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, type MoeModelConfig, moeLayerConfig} from '../../src/checkpoints/moe_checkpoint';
+import {
+  loadMoeCheckpoint,
+  type MoeCheckpoint,
+  moeCheckpoint,
+  moeLayerConfig,
+  type MoeModelConfig,
+} from '../../src/checkpoints/index';
 import {readSafetensors, type SafetensorsTensor} from '../../src/checkpoints/safetensors';
 import * as tf from '../../src/tf';
 import {block, type CheckpointCase, checkpointCases, sharedW1, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';

@@ -2,7 +2,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
-import {convertExperts} from '../../src/ops/fused_experts';
+import {convertExperts} from '../../src/arguments/experts';
 import {runExperts} from '../../src/ops/run_experts';
 import {expectFloats, expectWithin} from '../support/expect';
 import {caseOf, type Sizes, tensors} from '../support/fused_cases';

@@ -1,6 +1,7 @@
 /** The ranks that a layer's capacity is made of, against a naive count. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {MoeRankRows, runMoeKernel} from '../../src/contract/kernel_names';
+import {MoeRankRows} from '../../src/contract/kernel_names';
+import {runMoeKernel} from '../../src/contract/run_kernel';
 import * as tf from '../../src/tf';
 import {rankInExpert} from '../../src/ops/rank_in_expert';
 import {expectInts} from '../support/expect';

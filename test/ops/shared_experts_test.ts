@@ -1,7 +1,7 @@
 /** The experts that every token takes, in fusedExperts and fusedMoe. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {convertExperts} from '../../src/ops/fused_experts';
+import {convertExperts} from '../../src/arguments/experts';
 import {runExperts} from '../../src/ops/run_experts';
 import {coreExperts} from '../naive/core_experts';
 import {expectFloats, expectWithin} from '../support/expect';

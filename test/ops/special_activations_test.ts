@@ -4,8 +4,8 @@ import {
   type MoeActivationAttrs,
   MoeGroupedMatMulBackpropActivation,
   type MoeKernelActivation,
-  runMoeKernel,
 } from '../../src/contract/kernel_names';
+import {runMoeKernel} from '../../src/contract/run_kernel';
 import * as tf from '../../src/tf';
 import {activationForms, expectSpecial, gatedForms, SPECIAL_VALUES} from '../support/special_values';
 

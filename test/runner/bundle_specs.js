@@ -46,12 +46,12 @@ const docstringBlocks = () =>
 
 /**
  * Each block as a function of (tf, expectValue, layers): a statement `expression; // => value` becomes
- * `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' takes from `layers`.
+ * `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' or 'tfjs-moe/checkpoints' takes from `layers`.
  */
 const docstringExamples = () => {
   const examples = docstringBlocks().map(({file, code}) => {
     const runnable = code
-      .replace(/^import (\{.*\}) from 'tfjs-moe\/layers';$/gm, 'const $1 = layers;')
+      .replace(/^import (\{.*\}) from 'tfjs-moe\/(?:layers|checkpoints)';$/gm, 'const $1 = layers;')
       .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
     return `{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${runnable}}}`;
   });

@@ -1,5 +1,5 @@
 /** One block of experts, and the tensors that each model family's checkpoints have it as. */
-import type {MoeModelConfig} from '../../src/checkpoints/moe_checkpoint';
+import type {MoeModelConfig} from '../../src/checkpoints/index';
 import {lcg} from './routings';
 import type {NaiveTopkOptions} from '../naive/topk';
 import type {NaiveFusedOptions} from '../naive/fused_experts';

@@ -8,8 +8,8 @@ import {
   MoeUnpermute,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
-  runMoeKernel,
 } from '../../src/contract/kernel_names';
+import {runMoeKernel} from '../../src/contract/run_kernel';
 import {expectFloats, expectInts} from './expect';
 import {naivePermute} from '../naive/routing';
 import {distinctIds} from './routings';

@@ -2,7 +2,8 @@
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights, runMoeKernel} from '../../src/contract/kernel_names';
+import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../src/contract/kernel_names';
+import {runMoeKernel} from '../../src/contract/run_kernel';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import {expectFloats} from '../support/expect';
 import {

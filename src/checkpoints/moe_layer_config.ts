@@ -1,0 +1,79 @@
+/** The arguments of a layer that a checkpoint's config.json asks for. */
+import type {MoeModelConfig} from './config_reader';
+import {type CheckpointLayout, checkpointLayout, type MoeCheckpointRouting} from './layouts';
+
+/** Arguments of mixtureOfExperts. */
+
+export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
+  /** E, the number of experts. */
+  numExperts: number;
+  /** I, the width of one expert. */
+  intermediateSize: number;
+  /** K, how many experts each token goes to. */
+  topk: number;
+  /** True: every family's experts are activation(gate) * up. */
+  gated: boolean;
+  /** Whether experts have biases. */
+  useBias: boolean;
+  /** Whether the router has a bias. */
+  useRouterBias: boolean;
+  /** Whether there is a bias for the choice alone. */
+  useScoreCorrectionBias: boolean;
+  /** 1 where there are shared experts, however many the checkpoint counts: they are one of their width together. */
+  numSharedExperts: number;
+  /** F, the width of the shared experts together. */
+  sharedIntermediateSize: number;
+  /** Whether the shared experts' output is multiplied by sigmoid(x . shared_gate). */
+  sharedExpertGate: boolean;
+  /** Zeros, which cost nothing: the layer is there to be filled. */
+  kernelInitializer: 'zeros';
+  /** Zeros as well. */
+  routerInitializer: 'zeros';
+};
+/** A field that does not apply is absent, rather than undefined. */
+export function withoutAbsent<Fields extends object>(fields: Fields): Fields {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Fields;
+}
+export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
+  const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
+  // The layer's w1 is as it is given here, whatever the activation.
+  const {gateUp: _, ...options} = routing;
+  return {
+    numExperts,
+    intermediateSize,
+    topk,
+    ...options,
+    gated: true,
+    useBias: weights.w1_bias != null,
+    useRouterBias: weights.router_bias != null,
+    useScoreCorrectionBias: weights.score_correction_bias != null,
+    numSharedExperts: sharedIntermediateSize > 0 ? 1 : 0,
+    sharedIntermediateSize,
+    sharedExpertGate: weights.shared_gate != null,
+    kernelInitializer: 'zeros',
+    routerInitializer: 'zeros',
+  };
+}
+/**
+ * The arguments of a mixtureOfExperts layer that takes the blocks of a Hugging Face checkpoint.
+ *
+ * ```js
+ * import {moeLayerConfig} from 'tfjs-moe/checkpoints';
+ * const args = moeLayerConfig({
+ *   model_type: 'qwen3_moe', hidden_size: 2048, moe_intermediate_size: 768, num_experts: 128, num_experts_per_tok: 8,
+ *   norm_topk_prob: true, hidden_act: 'silu',
+ * });
+ * [args.numExperts, args.intermediateSize, args.topk]; // => [128, 768, 8]
+ * [args.scoring, args.renormalize, args.activation]; // => ['softmax', true, 'silu']
+ * ```
+ *
+ * @param config  The checkpoint's config.json, parsed, of a `model_type` that moeCheckpoint knows.
+ * @returns Plain values; add a name, losses and what else training takes. The initializers are zeros, which cost
+ *     nothing: the layer is there to be filled. To train it from the start, give others after these.
+ *
+ * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
+ */
+
+export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
+  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, 'moeLayerConfig'));
+}
