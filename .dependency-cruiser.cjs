@@ -2,7 +2,8 @@
  * Which way imports may point in src/. Ops and kernels meet only in contract/: each can be read, replaced and dropped
  * from a bundle without the other. Imports of types count, unless a rule says otherwise.
  */
-const entries = '^src/(index|tf|script|webgpu|(checkpoints|ops|graph|layers)/index|kernels/(index|cpu|webgl|webgpu))\\.ts$';
+const entries =
+  '^src/(index|tf|script|webgpu|(checkpoints|ops|graph|layers)/index|kernels/(index|cpu|webgl|webgpu))\\.ts$';
 const registering = '^src/kernels/(index|cpu|webgl|webgpu|register)\\.ts$';
 const contract = '^src/contract/';
 const smoothOps = '^src/smooth_ops\\.ts$';

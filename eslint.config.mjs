@@ -12,7 +12,8 @@ const noDefaultExport = {
 };
 /** On webgl and webgpu it stalls or fails; the host kernels' wrapper is the one place that may. */
 const noSyncReads = {
-  selector: 'MemberExpression[property.name=/^(dataSync|readSync|arraySync|bytesSync)$/], ' +
+  selector:
+    'MemberExpression[property.name=/^(dataSync|readSync|arraySync|bytesSync)$/], ' +
     'ObjectPattern > Property[key.name=/^(dataSync|readSync|arraySync|bytesSync)$/]',
   message: 'Kernels never read a device back; only src/kernels/shared/host_kernel.ts reads, from host backends.',
 };
@@ -30,7 +31,7 @@ export default tseslint.config(
       '@typescript-eslint/no-unused-vars': ['error', {argsIgnorePattern: '^_', ignoreRestSiblings: true}],
       '@typescript-eslint/no-explicit-any': 'error',
       '@typescript-eslint/consistent-type-imports': ['error', {fixStyle: 'inline-type-imports'}],
-      'eqeqeq': ['error', 'always', {null: 'ignore'}],
+      eqeqeq: ['error', 'always', {null: 'ignore'}],
       'no-var': 'error',
       'prefer-const': 'error',
     },

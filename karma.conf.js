@@ -6,9 +6,17 @@ const {bundleSpecs} = require('./test/runner/bundle_specs.js');
 const {countReporter} = require('./test/runner/count_reporter.js');
 
 const chromiumFlags = [
-  '--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync',
-  '--disable-quic', '--no-first-run', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
-  '--enable-unsafe-swiftshader', '--use-angle=swiftshader', '--enable-features=Vulkan',
+  '--no-sandbox',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--disable-quic',
+  '--no-first-run',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-unsafe-swiftshader',
+  '--use-angle=swiftshader',
+  '--enable-features=Vulkan',
   '--use-vulkan=swiftshader',
 ];
 const firefoxPreferences = {

@@ -29,8 +29,7 @@ export const mixtureOfExpertsStepBenchmark: Benchmark = {
     layer.build([null, H]);
     const ofLayer = layer.trainableWeights.map((weight) => weight.read() as tf.Variable);
     const [routerKernel, w1, w2] = ofLayer.map((weight) => tf.variable(tf.clone(weight)));
-    const dense = () =>
-      denseMoe(x, w1 as tf.Tensor3D, w2 as tf.Tensor3D, tf.matMul(x, routerKernel as tf.Tensor2D), K);
+    const dense = () => denseMoe(x, w1 as tf.Tensor3D, w2 as tf.Tensor3D, tf.matMul(x, routerKernel as tf.Tensor2D), K);
     const optimizer = tf.train.sgd(0);
     const step = (output: () => tf.Tensor, variables: tf.Variable[]) => () => {
       const loss = () => tf.losses.meanSquaredError(wanted, output()) as tf.Scalar;

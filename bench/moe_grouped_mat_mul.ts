@@ -76,9 +76,8 @@ function benchmarkOf(
   };
 }
 
-export const moeGroupedMatMulW1Benchmark = benchmarkOf(
-  'w1, gated silu',
-  ({H, I}) => ({numIn: H, numColumns: 2 * I}),
-  {activation: 'silu', gated: true},
-);
+export const moeGroupedMatMulW1Benchmark = benchmarkOf('w1, gated silu', ({H, I}) => ({numIn: H, numColumns: 2 * I}), {
+  activation: 'silu',
+  gated: true,
+});
 export const moeGroupedMatMulW2Benchmark = benchmarkOf('w2', ({H, I}) => ({numIn: I, numColumns: H}), {});

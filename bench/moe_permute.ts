@@ -18,7 +18,10 @@ const BLOCK = 128;
 function blockedCumsum(x: tf.Tensor2D, triangle: tf.Tensor, ones: tf.Tensor): tf.Tensor {
   const [numRows, numColumns] = x.shape;
   const numBlocks = Math.ceil(numRows / BLOCK);
-  const padded = tf.pad(tf.cast(x, 'float32'), [[0, numBlocks * BLOCK - numRows], [0, 0]]);
+  const padded = tf.pad(tf.cast(x, 'float32'), [
+    [0, numBlocks * BLOCK - numRows],
+    [0, 0],
+  ]);
   const blocks = tf.reshape(padded, [numBlocks, BLOCK, numColumns]);
   const sumsOfBlocks = tf.reshape(tf.matMul(ones, blocks), [numBlocks, numColumns]);
   const blocksBefore = tf.expandDims(tf.cumsum(sumsOfBlocks, 0, true), 1);

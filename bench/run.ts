@@ -133,9 +133,7 @@ async function runBenchmark(
 
   // The inputs, which outlive every run's own tidy.
   tf.engine().startScope();
-  const contenders = benchmark
-    .contenders(shape, timer != null)
-    .filter(({kind}) => !withoutBaselines || kind === 'op');
+  const contenders = benchmark.contenders(shape, timer != null).filter(({kind}) => !withoutBaselines || kind === 'op');
   const expected = tf.tidy(contenders[0].run);
   for (const {name, kind, run} of contenders) {
     if (kind === 'plain' || kind === 'tuned') {

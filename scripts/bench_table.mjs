@@ -78,8 +78,16 @@ const teraflops = (row, timing = row.timings[0]) => (row.numFlops / timing.repla
 /** fusedMoe in Node.js and in Chromium, beside all experts by tf.matMul. */
 function fusedMoeTable(rows, dense, inChromium) {
   const header = [
-    'layer (H, I, K, E)', 'T', 'launches', 'GPU ms', 'TFLOP/s', 'GB/s', 'dense / ours', 'wall ms',
-    'wall ms, Chromium', 'a copy there',
+    'layer (H, I, K, E)',
+    'T',
+    'launches',
+    'GPU ms',
+    'TFLOP/s',
+    'GB/s',
+    'dense / ours',
+    'wall ms',
+    'wall ms, Chromium',
+    'a copy there',
   ];
   return tableOf(
     header,

@@ -5,9 +5,19 @@ import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 
 export const chromiumFlags = [
-  '--headless', '--no-sandbox', '--no-first-run', '--disable-quic', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader',
-  '--enable-unsafe-swiftshader', '--use-angle=swiftshader', '--enable-features=Vulkan', '--use-vulkan=swiftshader',
+  '--headless',
+  '--no-sandbox',
+  '--no-first-run',
+  '--disable-quic',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-unsafe-swiftshader',
+  '--use-angle=swiftshader',
+  '--enable-features=Vulkan',
+  '--use-vulkan=swiftshader',
 ];
 const firefoxPreferences = ['dom.webgpu.enabled', 'gfx.webgpu.ignore-blocklist', 'webgl.force-enabled'];
 const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';

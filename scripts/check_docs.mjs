@@ -10,15 +10,18 @@ import {root} from './set_up.mjs';
 const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
 const entries = ['index', 'graph/index', 'layers/index', 'checkpoints/index', 'webgpu'].map((name) =>
-  join(root, 'src', `${name}.ts`));
+  join(root, 'src', `${name}.ts`),
+);
 /** Of kernels: who writes one reads contract/kernel_names.ts, which has its shapes beside the names. */
 const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);
 
 const header = "import * as tf from 'tfjs-moe/tf';\n";
-const examples = new Map(docstringBlocks().map((block, i) => [
-  join(root, 'build', 'docstring_examples', `${i}.ts`),
-  {...block, text: `${header}${block.code}`},
-]));
+const examples = new Map(
+  docstringBlocks().map((block, i) => [
+    join(root, 'build', 'docstring_examples', `${i}.ts`),
+    {...block, text: `${header}${block.code}`},
+  ]),
+);
 
 const {config} = ts.readConfigFile(join(root, 'tsconfig.json'), ts.sys.readFile);
 const {options} = ts.parseJsonConfigFileContent({...config, include: [], files: entries}, ts.sys, root);

@@ -99,7 +99,10 @@ function checkFiles() {
 async function checkFolders() {
   for (const entry of entries) {
     const {require, import: imported} = packageJson.exports[entry];
-    for (const [mainFields, wanted] of [[['main'], require], [['module', 'main'], imported]]) {
+    for (const [mainFields, wanted] of [
+      [['main'], require],
+      [['module', 'main'], imported],
+    ]) {
       // As a path, not as a package: `exports` do not count.
       const {metafile} = await bundle({
         stdin: {contents: `import './${relative(consumer, join(installed, entry))}';`, resolveDir: consumer},
@@ -210,8 +213,12 @@ const runsInPage = (file, expectedError) => async () => {
   browser ??= await chromium.launch({
     executablePath: ensureBrowsers(['chromium']).chromium,
     args: [
-      '--no-sandbox', '--disable-quic', '--no-first-run',
-      '--disable-background-networking', '--disable-component-update', '--disable-sync',
+      '--no-sandbox',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync',
     ],
   });
   const page = await browser.newPage();
@@ -221,7 +228,8 @@ const runsInPage = (file, expectedError) => async () => {
   page.on('console', (message) => (printed += `${message.text()}\n`));
   // From disk: no server, and nothing else of this name to be reached.
   await page.route('http://consumer.test/**', (route) =>
-    route.fulfill({path: join(consumer, new URL(route.request().url()).pathname)}));
+    route.fulfill({path: join(consumer, new URL(route.request().url()).pathname)}),
+  );
   try {
     await page.goto(`http://consumer.test/${file}`);
     await page.evaluate(() => globalThis.check());

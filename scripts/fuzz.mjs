@@ -53,7 +53,11 @@ if (browser == null && options.backend !== 'webgl') {
   const {softwareGpuEnvironment} = await import('./browser.mjs');
   const {runBundled} = await import('./bundle.mjs');
   Object.assign(process.env, softwareGpuEnvironment);
-  await runBundled('fuzz', 'test/fuzz/node.ts', args.flatMap(([name, value]) => [`--${name}`, String(value)]));
+  await runBundled(
+    'fuzz',
+    'test/fuzz/node.ts',
+    args.flatMap(([name, value]) => [`--${name}`, String(value)]),
+  );
 } else {
   const {runPage, servePage} = await import('./serve_page.mjs');
   const page = join(folder, 'page.html');

@@ -208,7 +208,9 @@ function main(): void {
   for (const kernelName of positionals.length > 0 ? (positionals as MoeKernelName[]) : known) {
     const programs = programsOf(kernelName, flags.backend);
     programs.forEach(({name, code}, i) => {
-      console.log(`// ${kernelName} on ${flags.backend}, program ${i + 1} of ${programs.length}: ${name}\n${outdent(code)}\n`);
+      console.log(
+        `// ${kernelName} on ${flags.backend}, program ${i + 1} of ${programs.length}: ${name}\n${outdent(code)}\n`,
+      );
     });
   }
 }

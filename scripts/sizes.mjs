@@ -44,7 +44,10 @@ async function bundleOf(contents) {
 
 const kilobytes = (code) => (code.length / 1000).toFixed(code.length < 10_000 ? 1 : 0);
 const rowOf = (label, code) => [label, `${kilobytes(code)} kB`, `${kilobytes(gzipSync(code))} kB`];
-const rows = [['import', 'minified', 'gzipped'], ['---', '---', '---']];
+const rows = [
+  ['import', 'minified', 'gzipped'],
+  ['---', '---', '---'],
+];
 for (const [label, contents] of bundles) {
   rows.push(rowOf(label, await bundleOf(contents)));
 }

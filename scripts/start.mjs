@@ -10,7 +10,9 @@ const options = {backend: {type: 'string'}, digits: {type: 'string'}, epochs: {t
 const {flags, words} = parseCommandLine(usage, options, true);
 const [place = 'node', ...others] = words;
 if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 0) {
-  fail(`npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`);
+  fail(
+    `npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`,
+  );
 }
 ensureNpmPackages();
 

@@ -55,7 +55,9 @@ const gradientTargets = {
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 
-const exported = Object.keys(moe).filter((name) => /^(moe|fused)[A-Z]/.test(name) && !kernelFree.includes(name)).sort();
+const exported = Object.keys(moe)
+  .filter((name) => /^(moe|fused)[A-Z]/.test(name) && !kernelFree.includes(name))
+  .sort();
 const listed = Object.keys(kernelsOfOps).sort();
 if (String(exported) !== String(listed)) {
   throw new Error(`The table lists ${listed}, but the package exports ${exported}.`);

@@ -38,8 +38,15 @@ const numParts = 1 + Math.ceil(7.5 * backends.filter((name) => gpuBackends.inclu
 for (let part = 1; part <= numParts; part++) {
   const names = browserNames.map((name) => karmaNames[name]);
   const karma = [
-    bin('karma'), 'start', 'karma.conf.js', '--part', `${part}/${numParts}`,
-    '--browsers', names.join(), '--backends', backends.join(),
+    bin('karma'),
+    'start',
+    'karma.conf.js',
+    '--part',
+    `${part}/${numParts}`,
+    '--browsers',
+    names.join(),
+    '--backends',
+    backends.join(),
   ];
   const [command, ...args] = browserNames.includes('firefox') ? withDisplay(browsers, karma) : karma;
   await runner(`specs in browsers, part ${part} of ${numParts}`, command, args, {

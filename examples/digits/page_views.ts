@@ -51,7 +51,9 @@ export class RunView {
 
   addEpoch({epoch, numEpochs, loss, accuracy, seconds}: Epoch): void {
     this.showProgress(epoch / numEpochs);
-    this.epochs.append(rowOf('td', [`${epoch} of ${numEpochs}`, loss.toFixed(4), percent(accuracy), `${seconds.toFixed(1)} s`]));
+    this.epochs.append(
+      rowOf('td', [`${epoch} of ${numEpochs}`, loss.toFixed(4), percent(accuracy), `${seconds.toFixed(1)} s`]),
+    );
   }
 
   showResult({accuracy, entropy, load}: RunResult): void {
@@ -71,7 +73,10 @@ function rowOf(cell: 'td' | 'th', texts: string[]): HTMLElement {
 
 function loadChart(load: number[]): HTMLElement {
   const largest = Math.max(...load, 1);
-  const total = Math.max(load.reduce((sum, count) => sum + count, 0), 1);
+  const total = Math.max(
+    load.reduce((sum, count) => sum + count, 0),
+    1,
+  );
   const cells = load.flatMap((count, expert) => {
     const bar = element('div', 'bar');
     bar.style.width = `${(100 * count) / largest}%`;
@@ -91,9 +96,9 @@ export function showHeldOut(digits: Digits, predictions: number[]): void {
   document.querySelector('#gallery-note')!.textContent =
     `With the balancing loss, ${wrong.length} of ${labels.length} are read wrongly: ${drawnWrong.length} of them here, ` +
     'as “what it is → what was read”, and some that are right.';
-  document.querySelector('#gallery')!.replaceChildren(
-    ...drawn.map((image) => figureOf(digits, image, predictions[image])),
-  );
+  document
+    .querySelector('#gallery')!
+    .replaceChildren(...drawn.map((image) => figureOf(digits, image, predictions[image])));
   document.querySelector('#confusion')!.replaceChildren(...confusionRows(labels, predictions));
 }
 

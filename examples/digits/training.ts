@@ -64,8 +64,15 @@ export async function trainBoth(digits: Digits, amounts: Amounts, listener: List
     const result = await trainOnce(run, training, heldOut, numEpochs, listener);
     listener.onResult?.(run, result);
     const {accuracy, entropy, load} = result;
-    listener.print(`  held-out accuracy ${percent(accuracy)}; entropy of the expert load ${entropy.toFixed(3)} of uniform:`);
-    listener.print(barChart(load.map((_, expert) => `expert ${expert}`), load));
+    listener.print(
+      `  held-out accuracy ${percent(accuracy)}; entropy of the expert load ${entropy.toFixed(3)} of uniform:`,
+    );
+    listener.print(
+      barChart(
+        load.map((_, expert) => `expert ${expert}`),
+        load,
+      ),
+    );
     results.push(result);
   }
   const numLeaked = tf.memory().numTensors - numTensorsBefore;

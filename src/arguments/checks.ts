@@ -102,9 +102,7 @@ export function convertToTensor(
   }
   if (typeof x !== 'number' && typeof x !== 'boolean' && typeof x !== 'string' && !isArray(x)) {
     const given = x == null ? 'null' : classOf(x);
-    throw new Error(
-      `Argument '${argName}' passed to '${opName}' must be a Tensor or TensorLike, but got '${given}'`,
-    );
+    throw new Error(`Argument '${argName}' passed to '${opName}' must be a Tensor or TensorLike, but got '${given}'`);
   }
 
   const shape: number[] = [];
@@ -238,7 +236,8 @@ export function checkOptions<Options extends object>(
   assert(
     typeof options === 'object' && !Array.isArray(options) && !(options instanceof Tensor),
     opName,
-    () => `${ofOption ?? 'options'} must be an object with any of ${known.join(', ')}, but is ${describeValue(options)}.`,
+    () =>
+      `${ofOption ?? 'options'} must be an object with any of ${known.join(', ')}, but is ${describeValue(options)}.`,
   );
   for (const name of Object.keys(options)) {
     assert(
@@ -287,12 +286,7 @@ export function checkBoolean(value: boolean | null | undefined, argName: string,
 }
 
 /** Asserts, before any work, that a variable can take a result of this shape and dtype. */
-export function assertOut(
-  out: Variable | null | undefined,
-  shape: number[],
-  dtype: string,
-  opName: string,
-): void {
+export function assertOut(out: Variable | null | undefined, shape: number[], dtype: string, opName: string): void {
   if (out == null) {
     return;
   }

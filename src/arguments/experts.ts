@@ -68,6 +68,7 @@ const kernelActivations: Record<MoeActivation, MoeKernelActivation> = {
   geluNew: 'geluTanh',
   swigluOai: 'swigluOai',
 };
+
 export const moeActivations = /* @__PURE__ */ Object.keys(kernelActivations) as MoeActivation[];
 
 export function checkWeightFormat(format: MoeWeightFormat | null | undefined, opName: string): MoeWeightFormat {
@@ -76,6 +77,7 @@ export function checkWeightFormat(format: MoeWeightFormat | null | undefined, op
 
 /** Those of gpt-oss. */
 export const SWIGLU_ALPHA = 1.702;
+
 export const SWIGLU_LIMIT = 7;
 
 /** The activation by the name that kernels know it by, and what else it takes. */
@@ -204,8 +206,8 @@ export function convertExpertBias(
   );
   return $bias as Tensor2D | undefined;
 }
-/** w2 . act(w1 . x + b1) + b2, of one expert or several. */
 
+/** w2 . act(w1 . x + b1) + b2, of one expert or several. */
 export type FeedForward = {
   w1: ExpertWeights;
   w2: ExpertWeights;
@@ -213,8 +215,8 @@ export type FeedForward = {
   w2Bias?: Tensor2D;
   intermediateSize: number;
 };
-/** The experts of a call, converted and checked. */
 
+/** The experts of a call, converted and checked. */
 export type Experts = FeedForward & {
   numExperts: number;
   expertMap?: Tensor1D;
@@ -222,10 +224,10 @@ export type Experts = FeedForward & {
   activation: MoeActivationAttrs;
   applyRouterWeightOnInput: boolean;
   /** One expert that every token takes; gate is [H, 1]. */
-  shared?: FeedForward & {gate?: Tensor2D;};
+  shared?: FeedForward & {gate?: Tensor2D};
 };
-/** The experts that every token takes, as one expert of their width together. */
 
+/** The experts that every token takes, as one expert of their width together. */
 export type MoeSharedExperts = {
   /** float32 [2F, H]; [F, H] with `gated: false`; [H, 2F] and [H, F] with `weightFormat: 'inOut'`. */
   w1: Tensor | TensorLike;
@@ -234,6 +236,7 @@ export type MoeSharedExperts = {
   /** float32 [H, 1], whatever the weightFormat: their output is multiplied by sigmoid(x . gate). Default: not. */
   gate?: Tensor | TensorLike | null;
 };
+
 export type FusedExpertsOptions = ActivationOptions & {
   /**
    * `'outIn'`, the default: an expert's weights have a row for each output, as in files of vLLM, PyTorch and Hugging
@@ -254,6 +257,7 @@ export type FusedExpertsOptions = ActivationOptions & {
   /** Experts that every token takes, added last. Of several shards that add up, one may have them. Default: none. */
   sharedExperts?: MoeSharedExperts | null;
 };
+
 export const fusedExpertsOptionNames = [
   ...activationOptionNames,
   'weightFormat',
@@ -263,8 +267,10 @@ export const fusedExpertsOptionNames = [
   'applyRouterWeightOnInput',
   'sharedExperts',
 ] as const;
+
 /** What the experts of a call have in common, the routed and the shared ones. */
-export type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat;};
+export type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
+
 export type PairNames<Weights> = {
   w1: string;
   w2: string;
@@ -273,6 +279,7 @@ export type PairNames<Weights> = {
   convert: (weights: Weights, argument: WeightArgument, format: MoeWeightFormat, opName: string) => ExpertWeights;
   shapeOf: (weights: ExpertWeights) => number[];
 };
+
 export const routedPair: PairNames<MoeExpertWeights> = {
   w1: 'w1',
   w2: 'w2',
@@ -280,6 +287,7 @@ export const routedPair: PairNames<MoeExpertWeights> = {
   convert: convertExpertWeights,
   shapeOf: ({parts}) => parts[0].shape,
 };
+
 export const sharedPair: PairNames<Tensor | TensorLike> = {
   w1: 'sharedExperts.w1',
   w2: 'sharedExperts.w2',
@@ -287,43 +295,49 @@ export const sharedPair: PairNames<Tensor | TensorLike> = {
   convert: convertSharedWeights,
   shapeOf: ({parts}) => parts[0].shape.slice(1),
 };
+
 export function convertPair<Weights>(
   w1: Weights,
   w2: Weights,
   {width, convert, shapeOf, ...names}: PairNames<Weights>,
   {xShape, gated, weightFormat}: CommonArguments,
-  opName: string): Pick<Experts, 'w1' | 'w2' | 'intermediateSize'> {
+  opName: string,
+): Pick<Experts, 'w1' | 'w2' | 'intermediateSize'> {
   const hiddenSize = xShape[xShape.length - 1];
   const out = gated ? `2${width}` : width;
   const $w1 = convert(
     w1,
     {argName: names.w1, out, in: 'H', numIn: hiddenSize, rows: `hiddenStates [${xShape}]`},
     weightFormat,
-    opName
+    opName,
   );
   assert(
     !gated || $w1.numOut % 2 === 0,
     opName,
-    () => `${names.w1} must have an even ${out} when gated, a gate and an up for each of ${width}, but ${out} = ${$w1.numOut}.`
+    () =>
+      `${names.w1} must have an even ${out} when gated, a gate and an up for each of ${width}, but ${out} = ${$w1.numOut}.`,
   );
   const intermediateSize = gated ? $w1.numOut / 2 : $w1.numOut;
   const $w2 = convert(
     w2,
     {argName: names.w2, out: 'H', in: width, numIn: intermediateSize, rows: `${names.w1} [${shapeOf($w1)}]`},
     weightFormat,
-    opName
+    opName,
   );
   assert(
     $w2.numOut === hiddenSize,
     opName,
-    () => `${names.w2} must have as many outputs as hiddenStates has columns (H = ${hiddenSize}), but has ${$w2.numOut}.`
+    () =>
+      `${names.w2} must have as many outputs as hiddenStates has columns (H = ${hiddenSize}), but has ${$w2.numOut}.`,
   );
   return {w1: $w1, w2: $w2, intermediateSize};
 }
+
 export function convertSharedExperts(
   shared: MoeSharedExperts | null | undefined,
   common: CommonArguments,
-  opName: string): Experts['shared'] {
+  opName: string,
+): Experts['shared'] {
   if (shared == null) {
     return undefined;
   }
@@ -334,22 +348,22 @@ export function convertSharedExperts(
   assert(
     $gate == null || util.arraysEqual($gate.shape, [hiddenSize, 1]),
     opName,
-    () => `sharedExperts.gate must be [H, 1] = [${hiddenSize},1], but is [${$gate!.shape}].`
+    () => `sharedExperts.gate must be [H, 1] = [${hiddenSize},1], but is [${$gate!.shape}].`,
   );
   return {...pair, gate: $gate};
 }
-/** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
 
+/** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
 export function convertExperts(
   xShape: number[],
   w1: MoeExpertWeights,
   w2: MoeExpertWeights,
   given: Partial<FusedExpertsOptions>,
-  opName: string
+  opName: string,
 ): Experts {
   const activation = checkActivation(
     {...given, activation: given.activation ?? 'silu', gated: given.gated ?? true},
-    opName
+    opName,
   );
   const common = {xShape, gated: activation.gated, weightFormat: checkWeightFormat(given.weightFormat, opName)};
   const experts = convertPair(w1, w2, routedPair, common, opName);
@@ -357,7 +371,7 @@ export function convertExperts(
   assert(
     experts.w2.numExperts === numLocalExperts,
     opName,
-    () => `w2 must have as many experts as w1 (L = ${numLocalExperts}), but has ${experts.w2.numExperts}.`
+    () => `w2 must have as many experts as w1 (L = ${numLocalExperts}), but has ${experts.w2.numExperts}.`,
   );
   const expertMap = convertToOptionalTensor(given.expertMap, 'expertMap', opName, ['int32']) as Tensor1D | undefined;
   if (expertMap != null) {
@@ -365,8 +379,9 @@ export function convertExperts(
     assert(
       expertMap.shape[0] >= numLocalExperts,
       opName,
-      () => `expertMap must have an entry for each expert, no fewer than are local (L = ${numLocalExperts}), but has ` +
-        `${expertMap.shape[0]}.`
+      () =>
+        `expertMap must have an entry for each expert, no fewer than are local (L = ${numLocalExperts}), but has ` +
+        `${expertMap.shape[0]}.`,
     );
   }
   const numExperts = expertMap?.shape[0] ?? numLocalExperts;

@@ -29,6 +29,7 @@ type Given = Tensor | TensorLike;
  * list of ids, so the types refuse it.
  */
 export type MoeIndices = Tensor | Int32Array | Uint8Array | NestedIndices;
+
 type NestedIndices = ReadonlyArray<number | Int32Array | Uint8Array | NestedIndices>;
 
 /** What tokens have along any leading axes, [..., size], as a matrix with a row for each of T tokens. */
@@ -47,7 +48,8 @@ export function convertTokenRows(
   assert(
     rank >= 2,
     opName,
-    () => `${argName} must be rank 2 [T, ${axis}] or more, but got rank ${rank} [${shape}]. Reshape it to [-1, ${axis}].`,
+    () =>
+      `${argName} must be rank 2 [T, ${axis}] or more, but got rank ${rank} [${shape}]. Reshape it to [-1, ${axis}].`,
   );
   const size = shape[rank - 1];
   assert(size >= 1, opName, () => `${argName} must have at least 1 column (${axis}), but has 0.`);
@@ -111,6 +113,7 @@ export function convertTopkWeights(x: Given, opName: string): Tensor2D {
 export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName: string): MoeTopkScoring {
   return checkOneOf(scoring ?? 'softmax', moeScorings, 'scoring', opName);
 }
+
 export const moeScorings: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
 
 /** expertMap: int32 [E], or not given. */
@@ -172,6 +175,7 @@ export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: s
   );
   return $x;
 }
+
 export type MoeTopkOptions = {
   /**
    * How logits become scores. `'softmax'`, the default: over all E. `'softmaxAfterTopk'`: over the K chosen, as in
@@ -199,6 +203,7 @@ export type MoeTopkOptions = {
   /** What weights are multiplied by, last. Default 1. */
   routedScalingFactor?: number | null;
 };
+
 export const moeTopkOptionNames = [
   'scoring',
   'renormalize',
@@ -207,19 +212,22 @@ export const moeTopkOptionNames = [
   'topkGroups',
   'routedScalingFactor',
 ] as const;
+
 export function checkGroups(
   {numExpertGroups, topkGroups}: MoeTopkOptions,
   numExperts: number,
   topk: number,
-  opName: string): {numExpertGroups: number; topkGroups: number;} {
+  opName: string,
+): {numExpertGroups: number; topkGroups: number} {
   if (numExpertGroups == null && topkGroups == null) {
     return {numExpertGroups: 1, topkGroups: 1};
   }
   assert(
     numExpertGroups != null && topkGroups != null,
     opName,
-    () => `numExpertGroups and topkGroups must come together, but ` +
-      `${numExpertGroups == null ? 'numExpertGroups' : 'topkGroups'} is not given.`
+    () =>
+      `numExpertGroups and topkGroups must come together, but ` +
+      `${numExpertGroups == null ? 'numExpertGroups' : 'topkGroups'} is not given.`,
   );
   const groups = {numExpertGroups: numExpertGroups as number, topkGroups: topkGroups as number};
   assertPositiveInteger(groups.numExpertGroups, 'numExpertGroups', opName);
@@ -227,34 +235,34 @@ export function checkGroups(
   assert(
     numExperts % groups.numExpertGroups === 0,
     opName,
-    () => `numExpertGroups must divide the number of experts (E = ${numExperts}), but is ${groups.numExpertGroups}.`
+    () => `numExpertGroups must divide the number of experts (E = ${numExperts}), but is ${groups.numExpertGroups}.`,
   );
   assert(
     groups.topkGroups <= groups.numExpertGroups,
     opName,
-    () => `topkGroups must be at most numExpertGroups (${groups.numExpertGroups}), but is ${groups.topkGroups}.`
+    () => `topkGroups must be at most numExpertGroups (${groups.numExpertGroups}), but is ${groups.topkGroups}.`,
   );
   const numKept = (groups.topkGroups * numExperts) / groups.numExpertGroups;
   assert(
     topk <= numKept,
     opName,
-    () => `topk must be at most the number of experts in ${groups.topkGroups} groups (${numKept}), but is ${topk}.`
+    () => `topk must be at most the number of experts in ${groups.topkGroups} groups (${numKept}), but is ${topk}.`,
   );
   return groups;
 }
-/** How experts are chosen, checked, defaults filled in: all but the tensors. */
 
+/** How experts are chosen, checked, defaults filled in: all but the tensors. */
 export function checkRouting(
   numExperts: number,
   topk: number,
   given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>,
-  opName: string
+  opName: string,
 ): MoeTopKAttrs {
   assertPositiveInteger(topk, 'topk', opName);
   assert(
     topk <= numExperts,
     opName,
-    () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`
+    () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`,
   );
   const scoring = checkScoring(given.scoring, opName);
   const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
@@ -263,7 +271,7 @@ export function checkRouting(
   assert(
     typeof routedScalingFactor === 'number' && Number.isFinite(Math.fround(routedScalingFactor)),
     opName,
-    () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`
+    () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`,
   );
   return {topk, scoring, renormalize, ...groups, routedScalingFactor};
 }

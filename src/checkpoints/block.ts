@@ -1,12 +1,7 @@
 /** The block of one layer in the files of a checkpoint: found, checked, and read into tensors. */
 import {tensor, type Tensor, tensor3d, type Tensor3D, util} from '@tensorflow/tfjs-core';
 import {assert, describeValue} from '../arguments/checks';
-import {
-  checkpointLayout,
-  type CheckpointLayout,
-  type TransposedMatrices,
-  whyLayerMayDiffer,
-} from './layouts';
+import {checkpointLayout, type CheckpointLayout, type TransposedMatrices, whyLayerMayDiffer} from './layouts';
 import {type MoeModelConfig} from './config_reader';
 import {type WeightName} from '../contract/block_weights';
 import {weightNames} from '../contract/block_weights';

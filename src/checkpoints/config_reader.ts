@@ -7,14 +7,14 @@ export const MAX_SIZE = 2 ** 31 - 1;
 const MAX_EXPERTS = 2 ** 20;
 
 /** The parsed config.json of a checkpoint. */
-
 export type MoeModelConfig = Readonly<Record<string, unknown>>;
 
 /** E, H and I of a block. */
 export type Sizes = {numExperts: number; hiddenSize: number; intermediateSize: number};
+
 export const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);
 /** Activations of transformers, by the names that these ops know them by. */
-export const activations: {[hiddenAct: string]: MoeActivation;} = {
+export const activations: {[hiddenAct: string]: MoeActivation} = {
   silu: 'silu',
   swish: 'silu',
   relu: 'relu',
@@ -23,11 +23,12 @@ export const activations: {[hiddenAct: string]: MoeActivation;} = {
   gelu_new: 'geluTanh',
   gelu_pytorch_tanh: 'geluTanh',
 };
+
 /** Values of config.json, checked. One that is not there is the default of transformers, where that is given. */
 export class ConfigReader {
   constructor(
     private readonly config: MoeModelConfig,
-    private readonly opName: string
+    private readonly opName: string,
   ) {}
 
   has(key: string): boolean {
@@ -87,7 +88,7 @@ export class ConfigReader {
     key: string,
     expected: string,
     fits: (value: unknown) => value is Value,
-    byDefault?: Value
+    byDefault?: Value,
   ): Value {
     const value = this.config[key] ?? byDefault;
     assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${describeValue(value)}.`);

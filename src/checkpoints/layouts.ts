@@ -65,7 +65,6 @@ export type CheckpointLayout = Sizes & {
   routing: MoeCheckpointRouting;
 };
 
-
 /** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
 export type CheckpointBlock = {
   at: string;
@@ -74,11 +73,11 @@ export type CheckpointBlock = {
 
 type LayoutOf = (config: ConfigReader, block: CheckpointBlock) => CheckpointLayout;
 
-const weight = (
-  shape: number[],
-  tensors: CheckpointTensors,
-  transposed?: TransposedMatrices,
-): CheckpointWeight => ({shape, tensors, transposed});
+const weight = (shape: number[], tensors: CheckpointTensors, transposed?: TransposedMatrices): CheckpointWeight => ({
+  shape,
+  tensors,
+  transposed,
+});
 
 const named = (shape: number[], ...names: string[]): CheckpointTensors => ({
   count: names.length,
@@ -140,7 +139,12 @@ function sharedExpert(w1: string[], w2: string, hiddenSize: number, sharedSize: 
 }
 
 const sharedProjections = (path: string, hiddenSize: number, sharedSize: number) =>
-  sharedExpert([`${path}.gate_proj.weight`, `${path}.up_proj.weight`], `${path}.down_proj.weight`, hiddenSize, sharedSize);
+  sharedExpert(
+    [`${path}.gate_proj.weight`, `${path}.up_proj.weight`],
+    `${path}.down_proj.weight`,
+    hiddenSize,
+    sharedSize,
+  );
 
 /** MixtralSparseMoeBlock: w1 is the gate, w3 the up, w2 the down. */
 const mixtral: LayoutOf = (config, block) => {
@@ -410,4 +414,3 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   }
   return reasons;
 }
-

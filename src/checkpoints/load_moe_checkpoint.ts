@@ -10,17 +10,17 @@ import {layerConfigOf, type MoeLayerConfig} from './moe_layer_config';
 import type {CheckpointLayout} from './layouts';
 
 /** What loadMoeCheckpoint needs of a layer: MixtureOfExperts has it. */
-
 export type MoeWeightsLayer = {
   /** It is in messages. */
   name: string;
   /** The arguments that decide what it computes; those of config.json are compared to them. */
-  getConfig(): {[key: string]: unknown;};
+  getConfig(): {[key: string]: unknown};
   /** Names and shapes of its weights, in the order of setWeights; a name may have the layer's own before it. */
-  readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>;}>;
+  readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
   /** Called once, with all weights. */
   setWeights(weights: Tensor[]): void;
 };
+
 /** The arguments that decide it, each in one way of writing it. */
 export function computedBy(args: MoeLayerConfig, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
@@ -29,6 +29,7 @@ export function computedBy(args: MoeLayerConfig, opName: string) {
   const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
   return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
 }
+
 /** In what a MixtureOfExperts computes otherwise than config.json says, though its weights have the same shapes. */
 export function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
   const args = layer.getConfig();
@@ -37,11 +38,13 @@ export function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayo
   }
   const given = computedBy(args as MoeLayerConfig, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
-  return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) => !(name in given) || given[name] === expected[name]
-    ? []
-    : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`]
+  return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
+    !(name in given) || given[name] === expected[name]
+      ? []
+      : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
 }
+
 /**
  * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
  *
@@ -76,24 +79,23 @@ export function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayo
  * @throws as moeCheckpoint; if the layer is not built; if the layer has a weight that the checkpoint has not, the
  *     checkpoint one that the layer has not, or shapes or those arguments differ: one error. The layer stays as it was.
  */
-
 export function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  options: LoadMoeCheckpointOptions
+  options: LoadMoeCheckpointOptions,
 ): void {
   const opName = 'loadMoeCheckpoint';
   const given = checkOptions(options, ['layerIndex', 'prefix'], opName);
   assert(
     Array.isArray(layer?.weights) && typeof layer.getConfig === 'function' && typeof layer.setWeights === 'function',
     opName,
-    () => `layer must be a MixtureOfExperts layer, but is ${describeValue(layer)}.`
+    () => `layer must be a MixtureOfExperts layer, but is ${describeValue(layer)}.`,
   );
   assert(
     layer.weights.length > 0,
     opName,
-    () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`
+    () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`,
   );
   const {layout, stored} = readBlock(files, config, given, opName);
   const layerWeights = layer.weights.map(({originalName, shape}) => ({

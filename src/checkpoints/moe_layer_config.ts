@@ -3,7 +3,6 @@ import type {MoeModelConfig} from './config_reader';
 import {type CheckpointLayout, checkpointLayout, type MoeCheckpointRouting} from './layouts';
 
 /** Arguments of mixtureOfExperts. */
-
 export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
   /** E, the number of experts. */
   numExperts: number;
@@ -30,10 +29,12 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
   /** Zeros as well. */
   routerInitializer: 'zeros';
 };
+
 /** A field that does not apply is absent, rather than undefined. */
 export function withoutAbsent<Fields extends object>(fields: Fields): Fields {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Fields;
 }
+
 export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
   // The layer's w1 is as it is given here, whatever the activation.
@@ -54,6 +55,7 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
     routerInitializer: 'zeros',
   };
 }
+
 /**
  * The arguments of a mixtureOfExperts layer that takes the blocks of a Hugging Face checkpoint.
  *
@@ -73,7 +75,6 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
  *
  * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
  */
-
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
   return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, 'moeLayerConfig'));
 }

@@ -1,7 +1,6 @@
 /** The weights of a mixture-of-experts block: of the layer, of its saved files, and of checkpoints. */
 
 /** In the order of the layer and of saved files, which must never change; neither must a name. */
-
 export const weightNames = [
   'router_kernel',
   'router_bias',
@@ -14,4 +13,5 @@ export const weightNames = [
   'shared_gate',
   'score_correction_bias',
 ] as const;
+
 export type WeightName = (typeof weightNames)[number];

@@ -26,13 +26,14 @@ export function columnsOf(
   const numColumns = weightFormat === 'outIn' ? shape[1] : shape[2];
   return {numColumns, numOutputs: gated ? numColumns / 2 : numColumns};
 }
+
 export type ExpertWeights = {
   parts: Tensor3D[];
   numExperts: number;
   numOut: number;
 };
-/** The parts under the names that the kernel has for them. */
 
+/** The parts under the names that the kernel has for them. */
 export function namedParts({parts}: ExpertWeights): MoeWeightParts {
   return Object.fromEntries(parts.map((part, p) => [`weights${p}`, part]));
 }

@@ -8,9 +8,7 @@
  *   B block size · R rows of the permuted tensor · S length of the sorted ids · G = ceil(S/B) blocks
  *   Q scale columns · C and D columns that a matmul reads and writes
  */
-import {
-  type TensorInfo,
-} from '@tensorflow/tfjs-core';
+import {type TensorInfo} from '@tensorflow/tfjs-core';
 
 /** Sorts assignments by expert into blocks of B, each of one expert. */
 export const MoeAlignBlockSize = 'MoeAlignBlockSize';
@@ -113,15 +111,7 @@ export type MoeSumInputs = {
  * 'gelu' is the one by erf. 'swigluOai', of gpt-oss, is for gated experts only.
  */
 export type MoeActivation =
-  | 'linear'
-  | 'relu'
-  | 'relu2'
-  | 'silu'
-  | 'swish'
-  | 'gelu'
-  | 'geluTanh'
-  | 'geluNew'
-  | 'swigluOai';
+  'linear' | 'relu' | 'relu2' | 'silu' | 'swish' | 'gelu' | 'geluTanh' | 'geluNew' | 'swigluOai';
 /** An activation by the one name that kernels know it by. */
 export type MoeKernelActivation = Exclude<MoeActivation, 'swish' | 'geluNew'>;
 
@@ -250,4 +240,3 @@ export type MoeKernels = {
   [MoeRouterProbabilities]: {inputs: MoeRouterProbabilitiesInputs; attrs: MoeRouterProbabilitiesAttrs};
 };
 export type MoeKernelName = keyof MoeKernels;
-

@@ -14,7 +14,6 @@ import type {MoeKernelName, MoeKernels} from './kernel_names';
 import {runningOpName} from './op_name';
 
 /** An array with names for keys: of an array, tfjs can save all inputs for the gradient, however many there are. */
-
 export function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTensorMap {
   const named: TensorInfo[] = [];
   for (const [name, value] of Object.entries(inputs)) {
@@ -26,29 +25,31 @@ export function namedInputs(inputs: Record<string, TensorInfo | undefined>): Nam
   }
   return named as unknown as NamedTensorMap;
 }
+
 export function assertRegistered(kernelName: MoeKernelName): void {
   // Starts a backend where none runs yet, as every op of tfjs does.
   backend();
   const backendName = getBackend();
   util.assert(
     getKernel(kernelName, backendName) != null,
-    () => `Error in ${runningOpName(kernelName)}: the backend '${backendName}' has no kernel ${kernelName} of tfjs-moe. ` +
+    () =>
+      `Error in ${runningOpName(kernelName)}: the backend '${backendName}' has no kernel ${kernelName} of tfjs-moe. ` +
       `Register all of them by registerMoeKernels('${backendName}', like), or for cpu, webgl and webgpu by importing ` +
-      'tfjs-moe/kernels/….'
+      'tfjs-moe/kernels/….',
   );
 }
-/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs. */
 
+/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs. */
 export function runMoeKernel<K extends MoeKernelName>(
   kernelName: K,
   inputs: MoeKernels[K]['inputs'],
-  attrs: MoeKernels[K]['attrs']
+  attrs: MoeKernels[K]['attrs'],
 ): Tensor[] {
   assertRegistered(kernelName);
   const outputs = engine().runKernel<Tensor | Tensor[]>(
     kernelName,
     namedInputs(inputs),
-    attrs as unknown as NamedAttrMap
+    attrs as unknown as NamedAttrMap,
   );
   return Array.isArray(outputs) ? outputs : [outputs];
 }

@@ -132,12 +132,15 @@ function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): 
     case 'silu':
       return ofFinite(x, timesSigmoidCurvature(clamp(x, SIGMOID_LIMIT), x, onesLike(x), zerosLike(x)));
     case 'swigluOai':
-      return ofFinite(x, timesSigmoidCurvature(
-        clamp(x, SIGMOID_LIMIT / Math.abs(swigluAlpha)),
-        mul(x, swigluAlpha),
-        mul(onesLike(x), swigluAlpha),
-        zerosLike(x),
-      ));
+      return ofFinite(
+        x,
+        timesSigmoidCurvature(
+          clamp(x, SIGMOID_LIMIT / Math.abs(swigluAlpha)),
+          mul(x, swigluAlpha),
+          mul(onesLike(x), swigluAlpha),
+          zerosLike(x),
+        ),
+      );
     case 'gelu': {
       const quarterSquare = mul(square(clamp(x, GELU_LIMIT)), 0.25);
       const inverseRoot = add(cosh(quarterSquare), sinh(quarterSquare));

@@ -7,11 +7,7 @@
  * so the gradient of each is made of the other two, and derivatives of any order exist.
  */
 import type {GradConfig, Tensor} from '@tensorflow/tfjs-core';
-import {
-  MoeUnpermute,
-  MoeUnpermuteBackpropRows,
-  MoeUnpermuteBackpropWeights,
-} from '../contract/kernel_names';
+import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {zerosFor} from './zero_gradient';
 

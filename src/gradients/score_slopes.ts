@@ -1,16 +1,5 @@
 /** The slopes of a router's scores, of ops that have derivatives of any order. */
-import {
-  add,
-  div,
-  maximum,
-  mul,
-  neg,
-  onesLike,
-  square,
-  step,
-  sub,
-  type Tensor,
-} from '@tensorflow/tfjs-core';
+import {add, div, maximum, mul, neg, onesLike, square, step, sub, type Tensor} from '@tensorflow/tfjs-core';
 import type {MoeTopkScoring} from '../contract/kernel_names';
 import {atMost, exp, select, sigmoid, softplus} from '../smooth_ops';
 

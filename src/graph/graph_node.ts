@@ -109,26 +109,17 @@ function assertKnownAttrs({attrs}: GraphNode, signature: NodeSignature, where: s
 }
 
 /** Undefined where the node does not have the attr. */
-function readAttr<Value>(
-  {attrs}: GraphNode,
-  name: string,
-  type: AttrType<Value>,
-  where: string,
-): Value | undefined {
+function readAttr<Value>({attrs}: GraphNode, name: string, type: AttrType<Value>, where: string): Value | undefined {
   const attrName = toSnakeCase(name);
   if (!Object.prototype.hasOwnProperty.call(attrs, attrName)) {
     return undefined;
   }
   const decoded = attrs[attrName];
   const value = type.read(decoded);
-  assert(
-    value !== undefined,
-    where,
-    () => {
-      const given = decoded === undefined ? 'of a type that tfjs does not decode' : describeValue(decoded);
-      return `attr ${attrName} must be ${type.expected}, but is ${given}.`;
-    },
-  );
+  assert(value !== undefined, where, () => {
+    const given = decoded === undefined ? 'of a type that tfjs does not decode' : describeValue(decoded);
+    return `attr ${attrName} must be ${type.expected}, but is ${given}.`;
+  });
   return value;
 }
 

@@ -1,4 +1,4 @@
-/** The kernels that run on the host, one for each name: registered on import, with the gradients, for the backends they serve. */
+/** The kernels that run on the host, one for each name: registered on import for the backends they serve, with gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
@@ -12,11 +12,7 @@ import {moeRankRowsCpu} from './moe_rank_rows/cpu';
 import {moeRouterProbabilitiesCpu} from './moe_router_probabilities/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
 import {moeTopKBackpropCpu, moeTopKCpu} from './moe_topk/cpu';
-import {
-  moeUnpermuteBackpropRowsCpu,
-  moeUnpermuteBackpropWeightsCpu,
-  moeUnpermuteCpu,
-} from './moe_unpermute/cpu';
+import {moeUnpermuteBackpropRowsCpu, moeUnpermuteBackpropWeightsCpu, moeUnpermuteCpu} from './moe_unpermute/cpu';
 import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
 

@@ -333,7 +333,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         losses.push(mul(moeRouterZLoss(logits, {mask}), routerZLossWeight));
       }
       if (losses.length > 0) {
-        this.auxiliaryLosses.add(losses.reduce((sum, loss) => add(sum, loss)), batch);
+        this.auxiliaryLosses.add(
+          losses.reduce((sum, loss) => add(sum, loss)),
+          batch,
+        );
       }
     }
 

@@ -239,7 +239,11 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
 /** Of those that tf.layers does not check, the ones whose mistakes would show as something else. */
 function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): void {
   const {name, trainable} = given;
-  assert(name == null || typeof name === 'string', opName, () => `name must be a string, but is ${describeValue(name)}.`);
+  assert(
+    name == null || typeof name === 'string',
+    opName,
+    () => `name must be a string, but is ${describeValue(name)}.`,
+  );
   checkBoolean(trainable, 'trainable', opName);
   for (const argName of ['inputShape', 'batchInputShape'] as const) {
     const shape: unknown = given[argName];
@@ -247,7 +251,8 @@ function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): voi
     assert(
       shape == null || (Array.isArray(shape) && shape.every(isDim)),
       opName,
-      () => `${argName} must be an array of integers of at least 0, or null where unknown, but is ${describeValue(shape)}.`,
+      () =>
+        `${argName} must be an array of integers of at least 0, or null where unknown, but is ${describeValue(shape)}.`,
     );
   }
 }

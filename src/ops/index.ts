@@ -4,11 +4,7 @@ export type {MoeIndices, MoeTopkOptions} from '../arguments/routing';
 export {fusedExperts} from './fused_experts';
 export {fusedMoe, type FusedMoeOptions, type FusedMoeResult, type FusedMoeReturn} from './fused_moe';
 export {moeAddAuxiliaryLoss} from './moe_add_auxiliary_loss';
-export {
-  moeAlignBlockSize,
-  type MoeAlignBlockSizeOptions,
-  type MoeAlignBlockSizeResult,
-} from './moe_align_block_size';
+export {moeAlignBlockSize, type MoeAlignBlockSizeOptions, type MoeAlignBlockSizeResult} from './moe_align_block_size';
 export {moeExpertMap, type MoeExpertMapResult, type MoeExpertMapStrategy} from './moe_expert_map';
 export {moeGroupedMatMul, type MoeGroupedMatMulOptions} from './moe_grouped_mat_mul';
 export {

@@ -2,7 +2,13 @@ import {op, type Tensor1D} from '@tensorflow/tfjs-core';
 import {MoeAlignBlockSize} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {alignSizes} from '../contract/output_sizes';
-import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkBoolean, checkOptions} from '../arguments/checks';
+import {
+  assertFitsInt32,
+  assertNumExperts,
+  assertPositiveInteger,
+  checkBoolean,
+  checkOptions,
+} from '../arguments/checks';
 import {convertExpertMap, convertTopkIds, type MoeIndices} from '../arguments/routing';
 
 export type MoeAlignBlockSizeOptions = {

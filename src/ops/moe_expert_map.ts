@@ -22,7 +22,8 @@ function moeExpertMap_(
   assert(
     numShards <= numExperts,
     opName,
-    () => `numShards must be at most numExperts (${numExperts}), so that each shard has an expert, but is ${numShards}.`,
+    () =>
+      `numShards must be at most numExperts (${numExperts}), so that each shard has an expert, but is ${numShards}.`,
   );
   assert(
     Number.isInteger(shard) && shard >= 0 && shard < numShards,

@@ -89,7 +89,8 @@ function convertIds(x: MoeIndices, logits: TokenRows, opName: string): Tensor2D 
   assert(
     typeof (x as unknown) !== 'number',
     opName,
-    () => `topkIds must be int32 [${[...logits.shape.slice(0, -1), 'K']}], but is a number. Pass the topkIds of moeTopk, not its topk.`,
+    () =>
+      `topkIds must be int32 [${[...logits.shape.slice(0, -1), 'K']}], but is a number. Pass the topkIds of moeTopk, not its topk.`,
   );
   const $ids = convertTokenRows(x, 'topkIds', 'K', 'int32', opName);
   assertSameTokens($ids, 'topkIds', logits, 'routerLogits', opName);

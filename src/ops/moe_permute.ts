@@ -19,7 +19,13 @@ import {
   assertPositiveInteger,
   checkOptions,
 } from '../arguments/checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from '../arguments/routing';
+import {
+  convertExpertMap,
+  convertHiddenStates,
+  convertScale,
+  convertTopkIds,
+  type MoeIndices,
+} from '../arguments/routing';
 
 export type MoePermuteOptions = {
   /**
@@ -83,13 +89,10 @@ function moePermute_(
   const $expertMap = convertExpertMap(given.expertMap, numExperts, opName);
   const numLocalExperts = given.numLocalExperts ?? numExperts;
   assertPositiveInteger(numLocalExperts, 'numLocalExperts', opName);
-  assert(
-    numLocalExperts === numExperts || ($expertMap != null && numLocalExperts < numExperts),
-    opName,
-    () =>
-      $expertMap == null
-        ? `numLocalExperts must be numExperts (${numExperts}) when there is no expertMap, but is ${numLocalExperts}.`
-        : `numLocalExperts must be at most numExperts (${numExperts}), but is ${numLocalExperts}.`,
+  assert(numLocalExperts === numExperts || ($expertMap != null && numLocalExperts < numExperts), opName, () =>
+    $expertMap == null
+      ? `numLocalExperts must be numExperts (${numExperts}) when there is no expertMap, but is ${numLocalExperts}.`
+      : `numLocalExperts must be at most numExperts (${numExperts}), but is ${numLocalExperts}.`,
   );
   if (given.alignBlockSize != null) {
     assertPositiveInteger(given.alignBlockSize, 'alignBlockSize', opName);
@@ -102,17 +105,16 @@ function moePermute_(
   assertFitsInt32(numRows, 'the number of permuted rows', opName);
   assertOut(given.out, [numRows, hiddenSize], $hiddenStates.dtype, opName);
 
-  const [permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, mIndices, permutedIdx, scaleRows] =
-    runMoeKernel(
-      MoePermute,
-      {
-        hiddenStates: $hiddenStates,
-        topkIds: $topkIds,
-        expertMap: $expertMap,
-        a1qScale: $scale?.perToken ? $scale.scale : undefined,
-      },
-      {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert, padding: 'zero'},
-    );
+  const [permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, mIndices, permutedIdx, scaleRows] = runMoeKernel(
+    MoePermute,
+    {
+      hiddenStates: $hiddenStates,
+      topkIds: $topkIds,
+      expertMap: $expertMap,
+      a1qScale: $scale?.perToken ? $scale.scale : undefined,
+    },
+    {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert, padding: 'zero'},
+  );
   const result: MoePermuteResult = {
     permutedHiddenStates: permutedHiddenStates as Tensor2D,
     expertFirstTokenOffset: expertFirstTokenOffset as Tensor1D,

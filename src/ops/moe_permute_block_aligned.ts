@@ -3,7 +3,13 @@ import {MoePermute} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {permuteSizes} from '../contract/output_sizes';
 import {assertFitsInt32, assertNumExperts, assertPositiveInteger, checkOptions} from '../arguments/checks';
-import {convertExpertMap, convertHiddenStates, convertScale, convertTopkIds, type MoeIndices} from '../arguments/routing';
+import {
+  convertExpertMap,
+  convertHiddenStates,
+  convertScale,
+  convertTopkIds,
+  type MoeIndices,
+} from '../arguments/routing';
 
 export type MoePermuteBlockAlignedOptions = {
   /** As in moePermute. Default: none. */

@@ -17,11 +17,7 @@ function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor
   const $x = convertToTensor(x, 'x', opName, ['float32']);
   assertRank($x, 'x', opName, '[T, K, H]', 'Reshape it to [-1, K, H] first.');
   const [numTokens, topk, hiddenSize] = $x.shape;
-  assert(
-    topk >= 1 && hiddenSize >= 1,
-    opName,
-    () => `x must have K >= 1 and H >= 1, but is [${$x.shape}].`,
-  );
+  assert(topk >= 1 && hiddenSize >= 1, opName, () => `x must have K >= 1 and H >= 1, but is [${$x.shape}].`);
   assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
 
   const [out] = runMoeKernel(MoeSum, {x: $x}, {});

@@ -2,7 +2,13 @@ import {op, type Rank, type Tensor, type Tensor2D, type TensorLike} from '@tenso
 import {MoeTopK, type MoeTopkScoring} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {assert, assertFitsInt32, assertRank, checkOptions, convertToOptionalTensor} from '../arguments/checks';
-import {alongTokens, checkRouting, convertTokenRows, type MoeTopkOptions, moeTopkOptionNames} from '../arguments/routing';
+import {
+  alongTokens,
+  checkRouting,
+  convertTokenRows,
+  type MoeTopkOptions,
+  moeTopkOptionNames,
+} from '../arguments/routing';
 
 export type {MoeTopkScoring} from '../contract/kernel_names';
 

@@ -1,7 +1,14 @@
 import {op, reshape, type Tensor, tensor1d, type Tensor2D, type TensorLike, type Variable} from '@tensorflow/tfjs-core';
 import {MoeUnpermute} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
-import {assert, assertOut, assertRank, convertToOptionalTensor, convertToTensor, mergeIntoOptions} from '../arguments/checks';
+import {
+  assert,
+  assertOut,
+  assertRank,
+  convertToOptionalTensor,
+  convertToTensor,
+  mergeIntoOptions,
+} from '../arguments/checks';
 import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 
 export type MoeUnpermuteOptions = {
@@ -24,19 +31,19 @@ function moeUnpermute_(
   const opName = 'moeUnpermute';
   const optionNames = ['expertFirstTokenOffset', 'out'] as const;
   const given = mergeIntoOptions<MoeUnpermuteOptions, 'expertFirstTokenOffset'>(
-    expertFirstTokenOffset, 'expertFirstTokenOffset', options, optionNames, opName);
+    expertFirstTokenOffset,
+    'expertFirstTokenOffset',
+    options,
+    optionNames,
+    opName,
+  );
   const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
   assertRank($rows, 'permutedHiddenStates', opName, '[R, H]', 'Reshape it to [-1, H] first.');
   const [numRows, hiddenSize] = $rows.shape;
   assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');
   const $weights = convertTopkWeights(topkWeights, opName);
   const $inverse = convertInvPermutedIdx(invPermutedIdx, $weights, opName);
-  const $offset = convertToOptionalTensor(
-    given.expertFirstTokenOffset,
-    'expertFirstTokenOffset',
-    opName,
-    ['int32'],
-  );
+  const $offset = convertToOptionalTensor(given.expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']);
   if ($offset != null) {
     assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
     assert($offset.size >= 1, opName, () => 'expertFirstTokenOffset must have at least 1 value, but is empty.');

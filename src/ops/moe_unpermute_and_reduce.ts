@@ -34,7 +34,12 @@ function moeUnpermuteAndReduce_(
   const opName = 'moeUnpermuteAndReduce';
   const optionNames = ['invPermutedIdx', 'applyRouterWeightOnInput', 'out'] as const;
   const {invPermutedIdx, ...given} = mergeIntoOptions<MoeUnpermuteAndReduceOptions, 'invPermutedIdx'>(
-    inverse, 'invPermutedIdx', options, optionNames, opName);
+    inverse,
+    'invPermutedIdx',
+    options,
+    optionNames,
+    opName,
+  );
   const $rows = convertToTensor(permutedHiddenStates, 'permutedHiddenStates', opName, ['float32']);
   const $weights = convertTopkWeights(topkWeights, opName);
   const [numTokens, topk] = $weights.shape;
@@ -42,15 +47,12 @@ function moeUnpermuteAndReduce_(
   const isAssignmentRows =
     ($rows.rank === 2 && $rows.shape[0] === numAssignments) ||
     ($rows.rank === 3 && $rows.shape[0] === numTokens && $rows.shape[1] === topk);
-  assert(
-    invPermutedIdx == null ? isAssignmentRows : $rows.rank === 2,
-    opName,
-    () =>
-      invPermutedIdx == null
-        ? `permutedHiddenStates must be [${numAssignments}, H] or [${numTokens}, ${topk}, H] without ` +
-          `invPermutedIdx, but is [${$rows.shape}].`
-        : `permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank ${$rows.rank} ` +
-          `[${$rows.shape}]. Reshape it to [-1, H] first.`,
+  assert(invPermutedIdx == null ? isAssignmentRows : $rows.rank === 2, opName, () =>
+    invPermutedIdx == null
+      ? `permutedHiddenStates must be [${numAssignments}, H] or [${numTokens}, ${topk}, H] without ` +
+        `invPermutedIdx, but is [${$rows.shape}].`
+      : `permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank ${$rows.rank} ` +
+        `[${$rows.shape}]. Reshape it to [-1, H] first.`,
   );
   const hiddenSize = $rows.shape[$rows.rank - 1];
   assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');

@@ -50,7 +50,10 @@ export function runExperts(
   );
   return shared == null
     ? routed
-    : add(routed, inChunks([x], chunkSizeOf(1, shared), (chunk) => runShared(chunk, shared, experts)));
+    : add(
+        routed,
+        inChunks([x], chunkSizeOf(1, shared), (chunk) => runShared(chunk, shared, experts)),
+      );
 }
 
 function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(

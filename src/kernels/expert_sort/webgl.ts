@@ -200,12 +200,7 @@ function sortChunks(backend: MathBackendWebGL, keys: TensorInfo, chunkSize: numb
 }
 
 /** int32 [keys+1, C]: how many assignments of a chunk have a smaller key. */
-function countKeysBelow(
-  backend: MathBackendWebGL,
-  keys: TensorInfo,
-  numKeys: number,
-  chunkSize: number,
-): TensorInfo {
+function countKeysBelow(backend: MathBackendWebGL, keys: TensorInfo, numKeys: number, chunkSize: number): TensorInfo {
   const [numAssignments] = keys.shape;
   return runGlsl(backend, {
     name: 'MoeSortCountKeysBelow',
@@ -226,12 +221,7 @@ function countKeysBelow(
 }
 
 /** The same, in chunks that are sorted. */
-function searchKeysBelow(
-  backend: MathBackendWebGL,
-  keys: TensorInfo,
-  numKeys: number,
-  chunkSize: number,
-): TensorInfo {
+function searchKeysBelow(backend: MathBackendWebGL, keys: TensorInfo, numKeys: number, chunkSize: number): TensorInfo {
   const [numAssignments] = keys.shape;
   const chunkOrder = sortChunks(backend, keys, chunkSize);
   const keysBelow = runGlsl(backend, {
@@ -411,7 +401,10 @@ export function sortExperts(
 export function disposeSorted(backend: MathBackendWebGL, sorted: SortedExperts, kept: TensorInfo[] = []): void {
   const {keys, order, positions, rows} = sorted;
   const all = [keys, order, positions, ...(rows === positions ? [] : [rows])];
-  disposeAll(backend, all.filter((tensor) => !kept.includes(tensor)));
+  disposeAll(
+    backend,
+    all.filter((tensor) => !kept.includes(tensor)),
+  );
 }
 
 /** GLSL: the last of the local experts that begins at the row or before, the one whose row it is. */

@@ -84,10 +84,13 @@ export function exclusiveScan(type: 'u32' | 'vec2<u32>'): string {
     workgroupBarrier();
     scanTotal = ${type}();
     if (isScanned) {
-      ${forEach(16, (j) => `
+      ${forEach(
+        16,
+        (j) => `
       let sum${j} = scanSums[${j}];
       scanTotal += sum${j};
-      before += select(${type}(), sum${j}, ${j} < sixteen);`)}
+      before += select(${type}(), sum${j}, ${j} < sixteen);`,
+      )}
     }
     return before;
   }`;
@@ -376,38 +379,49 @@ function countTiles(
             ${forEachId((u) => `let i${u} = chunk + ${u * WORKGROUP_SIZE} + thread;`)}
             // Reads go out together; of an id past the end, that of the last is not used.
             ${forEachId((u) => `let id${u} = topkIds[min(i${u}, uniforms.numAssignments - 1)];`)}
-            ${forEachId((u) => `
+            ${forEachId(
+              (u) => `
             let key${u} = keyOf(id${u});
             let isCounted${u} = i${u} < end && key${u} >= firstKey && key${u} < firstKey + numKeysHere;
-            let word${u} = (key${u} - firstKey) * STRIDE + ${(u * WORKGROUP_SIZE) / 32} + thread / 32;`)}
+            let word${u} = (key${u} - firstKey) * STRIDE + ${(u * WORKGROUP_SIZE) / 32} + thread / 32;`,
+            )}
             // WGSL gives workgroup memory as zeros.
             if (chunk > first || firstKey > 0) {
               for (var w = thread; w < numKeysHere * STRIDE; w += ${WORKGROUP_SIZE}) { atomicStore(&masks[w], 0); }
               workgroupBarrier();
             }
-            ${forEachId((u) => `
-            if (isCounted${u}) { atomicOr(&masks[word${u}], bit); }`)}
+            ${forEachId(
+              (u) => `
+            if (isCounted${u}) { atomicOr(&masks[word${u}], bit); }`,
+            )}
             workgroupBarrier();
-            ${forEachId((u) => `
+            ${forEachId(
+              (u) => `
             var rank${u} = 0u;
-            if (isCounted${u}) { rank${u} = countOneBits(atomicLoad(&masks[word${u}]) & (bit - 1)); }`)}
+            if (isCounted${u}) { rank${u} = countOneBits(atomicLoad(&masks[word${u}]) & (bit - 1)); }`,
+            )}
             workgroupBarrier();
             for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
               var before = keyCounts[key];
               for (var w = key * STRIDE; w < key * STRIDE + WORDS; w += 8) {
                 ${Array.from({length: 8}, (_, u) => `let mask${u} = atomicLoad(&masks[w + ${u}]);`).join('')}
-                ${Array.from({length: 8}, (_, u) => `
+                ${Array.from(
+                  {length: 8},
+                  (_, u) => `
                   atomicStore(&masks[w + ${u}], before);
-                  before += countOneBits(mask${u});`).join('')}
+                  before += countOneBits(mask${u});`,
+                ).join('')}
               }
               keyCounts[key] = before;
             }
             workgroupBarrier();
-            ${forEachId((u) => `
+            ${forEachId(
+              (u) => `
             if (isCounted${u}) {
               keys[i${u}] = key${u};
               ranks[i${u}] = atomicLoad(&masks[word${u}]) + rank${u};
-            }`)}
+            }`,
+            )}
             workgroupBarrier();
           }
           for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
@@ -457,9 +471,11 @@ function scanTiles(
   const numParts = Math.min(numPartsWanted, Math.floor(workgroupSize / numKeysAtOnce));
   const forEachCount = (statement: (u: number) => string) =>
     Array.from({length: COUNTS_AT_ONCE}, (_, u) => statement(u)).join('');
-  const readCounts = forEachCount((u) => `
+  const readCounts = forEachCount(
+    (u) => `
             let count${u} = select(
-                0, counts[min(tile + ${u}, endTile - 1) * uniforms.numKeys + key], tile + ${u} < endTile);`);
+                0, counts[min(tile + ${u}, endTile - 1) * uniforms.numKeys + key], tile + ${u} < endTile);`,
+  );
   runWgsl(backend, {
     name: `MoeScanTiles_${mapUse === 'label' ? 'label' : 'none'}_${hasOffsets ? 'offsets' : 'total'}`,
     buffers,
@@ -537,9 +553,11 @@ function scanTiles(
             var position = parts[thread];
             for (var tile = firstTile; tile < endTile; tile += ${COUNTS_AT_ONCE}) {
               ${readCounts}
-              ${forEachCount((u) => `
+              ${forEachCount(
+                (u) => `
               if (tile + ${u} < endTile) { counts[(tile + ${u}) * uniforms.numKeys + key] = position; }
-              position += count${u};`)}
+              position += count${u};`,
+              )}
             }
           }
           workgroupBarrier();

@@ -186,7 +186,10 @@ const isActivation = ({uniform}: ShaderLanguage, name: MoeKernelActivation) =>
   `${uniform('activation')} == ${names.indexOf(name)}`;
 /** A function's body: the expression of the activation that is selected. */
 const selected = (language: ShaderLanguage, expression: (name: MoeKernelActivation) => string): string =>
-  names.map((name) => `if (${isActivation(language, name)}) { return ${expression(name)}; }`).join('\n').concat(' return x;');
+  names
+    .map((name) => `if (${isActivation(language, name)}) { return ${expression(name)}; }`)
+    .join('\n')
+    .concat(' return x;');
 
 /** The functions that the expressions of `activations` call. */
 function shaderTerms({define, floatUniform, toBits, fromBits, select}: ShaderLanguage): string[] {
@@ -257,7 +260,11 @@ function shaderDerivatives(language: ShaderLanguage): string[] {
           : select(isNan(language, 'x'), 'x', derivative);
       }),
     ),
-    define('isInside', ['x'], `return ${select(isNan(language, 'x'), 'x', select('x > swigluLimit()', '0.0', '1.0'))};`),
+    define(
+      'isInside',
+      ['x'],
+      `return ${select(isNan(language, 'x'), 'x', select('x > swigluLimit()', '0.0', '1.0'))};`,
+    ),
     define(
       'gatedDerivativeByGate',
       ['gate', 'up'],

@@ -18,15 +18,7 @@ import {
 } from '../../contract/kernel_names';
 import {ACTIVATION_DERIVATIVES_GLSL, ACTIVATIONS_GLSL, activationUniforms, gateColumns} from './activations';
 import {CHAIN_TERMS, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
-import {
-  assertExact,
-  assertFits,
-  disposeAll,
-  EXPERT_OF_ROW,
-  fillTensor,
-  runGlsl,
-  webglKernel,
-} from '../shared/webgl';
+import {assertExact, assertFits, disposeAll, EXPERT_OF_ROW, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
 
 export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {

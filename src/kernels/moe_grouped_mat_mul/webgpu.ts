@@ -223,7 +223,16 @@ function groupedProgram(
   launch: Launch,
   part: Part<TensorInfo>,
   numExperts: number,
-  {name, block, numThreads, numTerms, numTileColumns, outType, declarations, code}: {
+  {
+    name,
+    block,
+    numThreads,
+    numTerms,
+    numTileColumns,
+    outType,
+    declarations,
+    code,
+  }: {
     name: string;
     block: number;
     numThreads: number;
@@ -260,7 +269,8 @@ function groupedProgram(
       ${readers(quads, attrs.weightFormat)}
       ${columnOf(numTileColumns)}
       ${declarations()}
-      ${entryPoint(`
+      ${entryPoint(
+        `
         let slot = group / uniforms.numTiles;
         if (slot >= uniforms.numSlots) { return; }
         let tile = group % uniforms.numTiles;
@@ -284,7 +294,9 @@ function groupedProgram(
         }
         let globalExpert = rows.segment - 1;
         let expert = globalExpert - uniforms.firstExpert;
-        ${code()}`, numThreads)}`,
+        ${code()}`,
+        numThreads,
+      )}`,
   };
 }
 
@@ -364,8 +376,7 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
   const {x, attrs} = launch;
   const isOutIn = attrs.weightFormat === 'outIn';
   const block = x.shape[0] > FEW_ROWS * numExperts ? STREAM_BLOCK.many : STREAM_BLOCK.few;
-  const forRows = (first: number, text: (i: number) => string) =>
-    [0, 1, 2, 3].map((i) => text(first + i)).join('\n');
+  const forRows = (first: number, text: (i: number) => string) => [0, 1, 2, 3].map((i) => text(first + i)).join('\n');
   const forGroups = (text: (first: number) => string) =>
     Array.from({length: block / 4}, (_, g) => text(4 * g)).join('\n');
   // Four columns' terms c .. c + 3, times those of a row.
@@ -396,18 +407,22 @@ function runStream(launch: Launch, part: Part<TensorInfo>, numExperts: number): 
       ${Array.from({length: block}, (_, i) => `var sum${i} = vec4<f32>();`).join('\n')}
       for (var c = 4 * lane; c < uniforms.numIn; c += ${4 * STREAM_LANES}) {
         ${forRows(0, (j) => `let weight${j} = weightQuad(expert, ${isOutIn ? `d + ${j}, c` : `d, c + ${j}`});`)}
-        ${forGroups((first) => `
+        ${forGroups(
+          (first) => `
           if (numHere > ${first}) {
             ${forRows(first, (i) => `let x${i} = xQuad(rows.first + min(${i}, numHere - 1), c);`)}
             ${forRows(first, addQuad)}
-          }`)}
+          }`,
+        )}
       }
       for (var first = 0u; first < numHere; first += 4) {
         workgroupBarrier();
-        ${forGroups((first) => `
+        ${forGroups(
+          (first) => `
           if (first == ${first}) {
             ${forRows(0, (i) => `sums[${i * WORKGROUP_SIZE} + quad * ${STREAM_LANES} + lane] = sum${first + i};`)}
-          }`)}
+          }`,
+        )}
         workgroupBarrier();
         let partial = sums[4 * thread] + sums[4 * thread + 1] + sums[4 * thread + 2] + sums[4 * thread + 3];
         workgroupBarrier();

@@ -54,20 +54,26 @@ const addTerms = (first: number): string => `
     let columns1 = bTile[quad + tx + ${TILE_QUADS / 2}];
     let rows0 = aTile[quad + 2 * ty];
     let rows1 = aTile[quad + 2 * ty + 1];
-    ${each(8, (i) => `
+    ${each(
+      8,
+      (i) => `
       sum${i}0 = fma(vec4(rows${i >> 2}[${i & 3}]), columns0, sum${i}0);
-      sum${i}1 = fma(vec4(rows${i >> 2}[${i & 3}]), columns1, sum${i}1);`)}
+      sum${i}1 = fma(vec4(rows${i >> 2}[${i & 3}]), columns1, sum${i}1);`,
+    )}
   }`;
 
 /** WGSL: moves what totals can hold of the sums to them. */
-const END_CHAIN = each(8, (i) => `
+const END_CHAIN = each(
+  8,
+  (i) => `
   let whole${i}0 = bitcast<vec4<f32>>(totals${i} & ${TOTAL_BITS}) + sum${i}0;
   let whole${i}1 = bitcast<vec4<f32>>(totals${i} << ${OTHER_TOTAL}) + sum${i}1;
   let total${i}0 = bitcast<vec4<u32>>(whole${i}0) & ${TOTAL_BITS};
   let total${i}1 = bitcast<vec4<u32>>(whole${i}1) & ${TOTAL_BITS};
   sum${i}0 = whole${i}0 - bitcast<vec4<f32>>(total${i}0);
   sum${i}1 = whole${i}1 - bitcast<vec4<f32>>(total${i}1);
-  totals${i} = total${i}0 | (total${i}1 >> ${OTHER_TOTAL});`);
+  totals${i} = total${i}0 | (total${i}1 >> ${OTHER_TOTAL});`,
+);
 
 /** WGSL: all threads together read one half of the terms from `term` on, a quad of each factor a thread. */
 const read = (term: string, half: number): string => `
@@ -83,10 +89,13 @@ const store = (place: string, half: number): string => `
  */
 const sumRows = (finish: string): string => `
   let numTerms = min(end - start, ${ROWS_IN_REGISTERS});
-  ${each(8, (i) => `
+  ${each(
+    8,
+    (i) => `
     var sum${i}0 = vec4<f32>();
     var sum${i}1 = vec4<f32>();
-    var totals${i} = vec4<u32>();`)}
+    var totals${i} = vec4<u32>();`,
+  )}
   var aQuad = vec4<f32>();
   var bQuad = vec4<f32>();
   var place = 0u;
@@ -112,12 +121,15 @@ const sumRows = (finish: string): string => `
     var z0 = sum00;
     var z1 = sum01;
     var totals = totals0;
-    ${each(7, (i) => `
+    ${each(
+      7,
+      (i) => `
       if (i == ${i + 1}) {
         z0 = sum${i + 1}0;
         z1 = sum${i + 1}1;
         totals = totals${i + 1};
-      }`)}
+      }`,
+    )}
     z0 += bitcast<vec4<f32>>(totals & ${TOTAL_BITS});
     z1 += bitcast<vec4<f32>>(totals << ${OTHER_TOTAL});
     ${finish}
@@ -233,7 +245,8 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
         ${reader('A', quads)}
         ${reader('B', quads)}
         ${addTo(quads, rests != null)}
-        ${entryPoint(`
+        ${entryPoint(
+          `
           let tileB = group % uniforms.numTilesB;
           let tileA = group / uniforms.numTilesB % uniforms.numTilesA;
           let expert = group / uniforms.numTilesB / uniforms.numTilesA;
@@ -260,7 +273,9 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
               }`)}
             start += ${ROWS_IN_REGISTERS};
             if (start >= end) { break; }
-          }`, NUM_THREADS)}`,
+          }`,
+          NUM_THREADS,
+        )}`,
     });
     disposeAll(backend, rests == null ? [] : [rests]);
     return [out];

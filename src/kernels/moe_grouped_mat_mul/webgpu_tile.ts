@@ -93,9 +93,12 @@ const ADD_TERMS = `
     let columns1 = tileColumns[column + ${HALF_COLUMNS / 4}];
     let rows0 = tileRows[row];
     let rows1 = tileRows[row + 1];
-    ${each(8, (i) => `
+    ${each(
+      8,
+      (i) => `
       ${sum(i, 0)} = fma(vec4(rows${i >> 2}[${i & 3}]), columns0, ${sum(i, 0)});
-      ${sum(i, 1)} = fma(vec4(rows${i >> 2}[${i & 3}]), columns1, ${sum(i, 1)});`)}
+      ${sum(i, 1)} = fma(vec4(rows${i >> 2}[${i & 3}]), columns1, ${sum(i, 1)});`,
+    )}
   }`;
 
 /**
@@ -139,11 +142,14 @@ export function tileProduct(
       let row = 8 * ty + i;
       var z0 = ${sum(0, 0)};
       var z1 = ${sum(0, 1)};
-      ${each(7, (i) => `
+      ${each(
+        7,
+        (i) => `
         if (i == ${i + 1}) {
           z0 = ${sum(i + 1, 0)};
           z1 = ${sum(i + 1, 1)};
-        }`)}
+        }`,
+      )}
       ${finish}
     }`;
 }

@@ -9,83 +9,80 @@ import {MoePermute, type MoePermuteAttrs} from '../../contract/kernel_names';
 import {permuteSizes, roundUp} from '../../contract/output_sizes';
 import {hostKernel, type HostArray, type HostTensor} from '../shared/host_kernel';
 
-export const moePermuteCpu = hostKernel(
-  MoePermute,
-  ({hiddenStates, topkIds, expertMap, a1qScale}, attrs) => {
-    const [numTokens, topk] = topkIds.shape;
-    const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
-    const {numLocalExperts, alignBlockSize, fillInvalidExpert} = attrs;
-    const padWithLastToken = attrs.padding === 'lastToken';
-    const localityMap = padWithLastToken ? undefined : expertMap?.values;
-    const labelMap = padWithLastToken ? expertMap?.values : undefined;
+export const moePermuteCpu = hostKernel(MoePermute, ({hiddenStates, topkIds, expertMap, a1qScale}, attrs) => {
+  const [numTokens, topk] = topkIds.shape;
+  const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
+  const {numLocalExperts, alignBlockSize, fillInvalidExpert} = attrs;
+  const padWithLastToken = attrs.padding === 'lastToken';
+  const localityMap = padWithLastToken ? undefined : expertMap?.values;
+  const labelMap = padWithLastToken ? expertMap?.values : undefined;
 
-    const keys = sortKeys(topkIds.values, localityMap, attrs);
-    const counts = new Int32Array(2 * attrs.numExperts + 1);
-    for (let i = 0; i < numAssignments; i++) {
-      counts[keys[i]]++;
+  const keys = sortKeys(topkIds.values, localityMap, attrs);
+  const counts = new Int32Array(2 * attrs.numExperts + 1);
+  for (let i = 0; i < numAssignments; i++) {
+    counts[keys[i]]++;
+  }
+
+  const expertFirstTokenOffset = new Int32Array(numLocalExperts + 1);
+  for (let e = 0; e < numLocalExperts; e++) {
+    const rows = alignBlockSize === 0 ? counts[e] : roundUp(counts[e], alignBlockSize);
+    expertFirstTokenOffset[e + 1] = expertFirstTokenOffset[e] + rows;
+  }
+  const numLocalRows = expertFirstTokenOffset[numLocalExperts];
+
+  // nextRow[key]: where the next assignment of that key goes. Unaligned, the others queue up behind the
+  // local ones, so that each keeps its own sorted position; aligned, they share one index.
+  const nextRow = new Int32Array(counts.length);
+  nextRow.set(expertFirstTokenOffset.subarray(0, numLocalExperts));
+  let sortedPosition = numLocalRows;
+  for (let key = numLocalExperts; key < counts.length; key++) {
+    nextRow[key] = sortedPosition;
+    sortedPosition += counts[key];
+  }
+  const sharedIndex = padWithLastToken ? numRows : numLocalRows;
+
+  const permutedIdx = new Int32Array(numRows).fill(numAssignments);
+  const invPermutedIdx = new Int32Array(numAssignments);
+  for (let i = 0; i < numAssignments; i++) {
+    const key = keys[i];
+    if (key < numLocalExperts) {
+      permutedIdx[nextRow[key]] = i;
+      invPermutedIdx[i] = nextRow[key]++;
+    } else {
+      invPermutedIdx[i] = alignBlockSize === 0 ? nextRow[key]++ : sharedIndex;
     }
+  }
 
-    const expertFirstTokenOffset = new Int32Array(numLocalExperts + 1);
+  const labelOf = (expert: number) => (labelMap == null ? expert : labelMap[expert]);
+  const mIndices = new Int32Array(numRows).fill(padWithLastToken ? labelOf(0) : fillInvalidExpert);
+  if (alignBlockSize !== 0) {
     for (let e = 0; e < numLocalExperts; e++) {
-      const rows = alignBlockSize === 0 ? counts[e] : roundUp(counts[e], alignBlockSize);
-      expertFirstTokenOffset[e + 1] = expertFirstTokenOffset[e] + rows;
+      mIndices.fill(labelOf(e), expertFirstTokenOffset[e], expertFirstTokenOffset[e + 1]);
     }
-    const numLocalRows = expertFirstTokenOffset[numLocalExperts];
+  }
 
-    // nextRow[key]: where the next assignment of that key goes. Unaligned, the others queue up behind the
-    // local ones, so that each keeps its own sorted position; aligned, they share one index.
-    const nextRow = new Int32Array(counts.length);
-    nextRow.set(expertFirstTokenOffset.subarray(0, numLocalExperts));
-    let sortedPosition = numLocalRows;
-    for (let key = numLocalExperts; key < counts.length; key++) {
-      nextRow[key] = sortedPosition;
-      sortedPosition += counts[key];
-    }
-    const sharedIndex = padWithLastToken ? numRows : numLocalRows;
-
-    const permutedIdx = new Int32Array(numRows).fill(numAssignments);
-    const invPermutedIdx = new Int32Array(numAssignments);
-    for (let i = 0; i < numAssignments; i++) {
-      const key = keys[i];
-      if (key < numLocalExperts) {
-        permutedIdx[nextRow[key]] = i;
-        invPermutedIdx[i] = nextRow[key]++;
-      } else {
-        invPermutedIdx[i] = alignBlockSize === 0 ? nextRow[key]++ : sharedIndex;
-      }
-    }
-
-    const labelOf = (expert: number) => (labelMap == null ? expert : labelMap[expert]);
-    const mIndices = new Int32Array(numRows).fill(padWithLastToken ? labelOf(0) : fillInvalidExpert);
-    if (alignBlockSize !== 0) {
-      for (let e = 0; e < numLocalExperts; e++) {
-        mIndices.fill(labelOf(e), expertFirstTokenOffset[e], expertFirstTokenOffset[e + 1]);
-      }
-    }
-
-    const tokens = new Int32Array(numRows);
+  const tokens = new Int32Array(numRows);
+  for (let r = 0; r < numRows; r++) {
+    tokens[r] = permutedIdx[r] < numAssignments ? Math.floor(permutedIdx[r] / topk) : -1;
+  }
+  const lastToken = numTokens - 1;
+  const outputs: HostTensor[] = [
+    gatherRows(hiddenStates, tokens, padWithLastToken ? lastToken : -1),
+    {values: expertFirstTokenOffset, shape: [numLocalExperts + 1]},
+    {values: invPermutedIdx, shape: [numAssignments]},
+    {values: mIndices, shape: [numRows]},
+    {values: permutedIdx, shape: [numRows]},
+  ];
+  if (a1qScale != null) {
+    outputs.push(gatherRows(a1qScale, tokens, lastToken));
+  }
+  if (padWithLastToken && numAssignments > 0) {
     for (let r = 0; r < numRows; r++) {
-      tokens[r] = permutedIdx[r] < numAssignments ? Math.floor(permutedIdx[r] / topk) : -1;
+      permutedIdx[r] = Math.min(permutedIdx[r], numAssignments - 1);
     }
-    const lastToken = numTokens - 1;
-    const outputs: HostTensor[] = [
-      gatherRows(hiddenStates, tokens, padWithLastToken ? lastToken : -1),
-      {values: expertFirstTokenOffset, shape: [numLocalExperts + 1]},
-      {values: invPermutedIdx, shape: [numAssignments]},
-      {values: mIndices, shape: [numRows]},
-      {values: permutedIdx, shape: [numRows]},
-    ];
-    if (a1qScale != null) {
-      outputs.push(gatherRows(a1qScale, tokens, lastToken));
-    }
-    if (padWithLastToken && numAssignments > 0) {
-      for (let r = 0; r < numRows; r++) {
-        permutedIdx[r] = Math.min(permutedIdx[r], numAssignments - 1);
-      }
-    }
-    return outputs;
-  },
-);
+  }
+  return outputs;
+});
 
 function sortKeys(
   ids: HostArray,

@@ -7,15 +7,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {MoePermute} from '../../contract/kernel_names';
 import {permuteSizes} from '../../contract/output_sizes';
 import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
-import {
-  assertExact,
-  assertFits,
-  assertFloat32,
-  fillTensor,
-  isPacked,
-  runGlsl,
-  webglKernel,
-} from '../shared/webgl';
+import {assertExact, assertFits, assertFloat32, fillTensor, isPacked, runGlsl, webglKernel} from '../shared/webgl';
 import {
   assertSortFits,
   assignmentsOfRows,

@@ -25,7 +25,12 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
     const compared = comparedValues(logits, scoreCorrectionBias?.values, attrs.scoring);
     const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
     const groupOf = (expert: number) => Math.floor((expert * attrs.numExpertGroups) / numExperts);
-    chooseLargest(tokenIds, numExperts, (expert) => compared[expert], (expert) => isKept[groupOf(expert)]);
+    chooseLargest(
+      tokenIds,
+      numExperts,
+      (expert) => compared[expert],
+      (expert) => isKept[groupOf(expert)],
+    );
     weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
   }
   const shape = [numTokens, topk];
@@ -54,11 +59,21 @@ function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, top
   const best = new Int32Array(hasBias ? Math.min(2, groupSize) : 1);
   for (let group = 0; numExpertGroups > 1 && group < numExpertGroups; group++) {
     const ofGroup = compared.subarray(group * groupSize, (group + 1) * groupSize);
-    chooseLargest(best, groupSize, (i) => ofGroup[i], () => true);
+    chooseLargest(
+      best,
+      groupSize,
+      (i) => ofGroup[i],
+      () => true,
+    );
     values[group] = best.reduce((sum, i) => sum + ofGroup[i], 0);
   }
   const kept = new Int32Array(topkGroups);
-  chooseLargest(kept, numExpertGroups, (group) => values[group], () => true);
+  chooseLargest(
+    kept,
+    numExpertGroups,
+    (group) => values[group],
+    () => true,
+  );
   const isKept = new Array<boolean>(numExpertGroups).fill(false);
   kept.forEach((group) => {
     isKept[group] = true;

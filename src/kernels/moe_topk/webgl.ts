@@ -189,10 +189,12 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
         uint key = keyOfSlot(coords.x, coords.y);
         bool isNan = key == NAN_KEY;
         float weight = 0.0;
-        ${isSoftmax
-          ? `uint rowMax = keyOf(getStatistics(coords.x, 0));
+        ${
+          isSoftmax
+            ? `uint rowMax = keyOf(getStatistics(coords.x, 0));
              isNan = isNan || rowMax == INFINITY_KEY || getStatistics(coords.x, 2) > 0.0;`
-          : ''}
+            : ''
+        }
         if (isSoftmaxOfChosen == 1) {
           uint largest = NAN_KEY;
           bool hasNan = false;
@@ -215,11 +217,13 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
             weight = exp(logScore(finiteValueOf(key)) - top) / sum;
           }
         } else {
-          ${isSoftmax
-            ? `if (key > NEGATIVE_INFINITY_KEY) {
+          ${
+            isSoftmax
+              ? `if (key > NEGATIVE_INFINITY_KEY) {
                  weight = exp(valueOf(key) - valueOf(rowMax)) / getStatistics(coords.x, 1);
                }`
-            : 'weight = score(valueOf(max(key, FIRST_FINITE_KEY)));'}
+              : 'weight = score(valueOf(max(key, FIRST_FINITE_KEY)));'
+          }
         }
         setOutput(isNan ? NAN : weight * intBitsToFloat(scalingBits));
       }`,
@@ -266,10 +270,12 @@ export const moeTopKBackpropWebGL = webglKernel(
             if (indexOf(getTopkIds(coords.x, k)) == coords.y) { chosenSlot = k; }
           }
           uint largestKey = largestChosen;
-          ${isOfRow
-            ? `largestKey = keyOf(getStatistics(coords.x, 0));
+          ${
+            isOfRow
+              ? `largestKey = keyOf(getStatistics(coords.x, 0));
                hasNan = getStatistics(coords.x, 2) > 0.0;`
-            : ''}
+              : ''
+          }
           // Weights are NaN then, and so is the gradient of all that they are made of.
           bool isNan = isSoftmax == 1 && ${isOfRow ? 'true' : 'chosenSlot >= 0'} &&
             (hasNan || (largestKey == INFINITY_KEY && scoring != ${SCORING_CODES.sigmoid}));

@@ -89,12 +89,14 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         second = max(second, min(key, largest));
         largest = max(largest, key);
       }
-      ${hasBias
-        ? `if (groupSize > 1) {
+      ${
+        hasBias
+          ? `if (groupSize > 1) {
              if (second == NAN_KEY) { return NAN_KEY; }
              return keyOf(bitcast<u32>(valueOf(largest) + valueOf(second)));
            }`
-        : ''}
+          : ''
+      }
       return largest;
     }
 
@@ -138,8 +140,9 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
         rowSum = sums.x;
         isRowNan = isSoftmax && (sums.y > 0 || largest.x == INFINITY_KEY);
-        ${hasBias
-          ? `
+        ${
+          hasBias
+            ? `
         // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
         if (largest.x > NEGATIVE_INFINITY_KEY || sums.y > 0) {
           for (var e = lane; e < uniforms.numExperts; e += LANES) {
@@ -158,7 +161,8 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
           }
         }
         ${barrier}`
-          : ''}
+            : ''
+        }
       }
 
       if (uniforms.numGroups > 1) {

@@ -9,11 +9,7 @@
  * as a fused multiply-add does: so up to 64 slots of a token are summed. Of more than that, and for the gradients, sums
  * are double, lest the error grow with the number of terms.
  */
-import {
-  MoeUnpermute,
-  MoeUnpermuteBackpropRows,
-  MoeUnpermuteBackpropWeights,
-} from '../../contract/kernel_names';
+import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../contract/kernel_names';
 import {hostKernel, type HostArray} from '../shared/host_kernel';
 import {ONE_CHAIN_TERMS} from '../shared/long_sums';
 import {numReadableRows} from './slots';

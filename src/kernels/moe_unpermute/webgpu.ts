@@ -49,13 +49,19 @@ const SLOTS_AT_ONCE = 8;
 function addSlots(count: number): string {
   const forEach = (statement: (u: number) => string) => Array.from({length: count}, (_, u) => statement(u)).join('');
   return `
-      ${forEach((u) => `
+      ${forEach(
+        (u) => `
         let row${u} = invPermutedIdx[firstSlot + k + ${u}];
-        let weight${u} = topkWeights[firstSlot + k + ${u}];`)}
-      ${forEach((u) => `
-        let chunk${u} = rows[select(0, row${u}, row${u} < limit) * uniforms.rowChunks + c];`)}
-      ${forEach((u) => `
-        if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`)}`;
+        let weight${u} = topkWeights[firstSlot + k + ${u}];`,
+      )}
+      ${forEach(
+        (u) => `
+        let chunk${u} = rows[select(0, row${u}, row${u} < limit) * uniforms.rowChunks + c];`,
+      )}
+      ${forEach(
+        (u) => `
+        if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`,
+      )}`;
 }
 
 /** WGSL: adds all slots of a token to `sum`. */
@@ -196,11 +202,15 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
               var chain = Chunk();
               for (var i = first; i < min(first + ${CHAIN_TERMS}, numReaders); i += ${READERS_AT_ONCE}) {
                 // Those past the last are the last again, which is not used.
-                ${forEachReader((u) => `
+                ${forEachReader(
+                  (u) => `
                 let reader${u} = reader;
-                reader = select(reader, nextReaders[reader], i + ${u + 1} < numReaders);`)}
-                ${forEachReader((u) => `
-                chain = select(chain, addReader(chain, reader${u}, c), i + ${u} < numReaders);`)}
+                reader = select(reader, nextReaders[reader], i + ${u + 1} < numReaders);`,
+                )}
+                ${forEachReader(
+                  (u) => `
+                chain = select(chain, addReader(chain, reader${u}, c), i + ${u} < numReaders);`,
+                )}
               }
               sum = addChain(sum, chain);
             }
@@ -234,7 +244,8 @@ function readersOfRows(
     buffers: [buffer],
     uniforms: {numRows},
     numWorkgroups: Math.ceil(numRows / WORKGROUP_SIZE),
-    code: () => `${entryPoint(`
+    code: () =>
+      `${entryPoint(`
       let row = group * ${WORKGROUP_SIZE} + thread;
       if (row >= uniforms.numRows) { return; }
       atomicStore(&readers[${READER}], ${NO_SLOT});
@@ -252,7 +263,8 @@ function readersOfRows(
     buffers: [buffer, {name: 'listed', type: 'i32', access: 'read_write', tensor: listed}, ...slots],
     uniforms,
     numWorkgroups,
-    code: () => `${readableRows} ${entryPoint(`
+    code: () =>
+      `${readableRows} ${entryPoint(`
       let slot = group * ${WORKGROUP_SIZE} + thread;
       if (slot >= uniforms.numSlots) { return; }
       let row = invPermutedIdx[slot];
@@ -272,7 +284,8 @@ function readersOfRows(
     uniforms,
     numWorkgroups,
     // Of n readers a list is n long, and from one to the next it is N/n slots on average: the shorter way is taken.
-    code: () => `${readableRows} ${entryPoint(`
+    code: () =>
+      `${readableRows} ${entryPoint(`
       let slot = group * ${WORKGROUP_SIZE} + thread;
       if (slot >= uniforms.numSlots) { return; }
       let row = invPermutedIdx[slot];

@@ -144,9 +144,12 @@ function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeli
   const wgsl = [
     ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
     // tfjs puts the stride of the first tensor, of rank 1 or 2, before what a program passes.
-    `struct Uniforms { tfjsStride : u32, ${Object.keys(uniforms).map((member) => `${member} : u32`).join(', ')} }`,
+    `struct Uniforms { tfjsStride : u32, ${Object.keys(uniforms)
+      .map((member) => `${member} : u32`)
+      .join(', ')} }`,
     ...buffers.map(
-      ({name: buffer, type, access}, i) => `@group(0) @binding(${i}) var<storage, ${access}> ${buffer} : array<${type}>;`,
+      ({name: buffer, type, access}, i) =>
+        `@group(0) @binding(${i}) var<storage, ${access}> ${buffer} : array<${type}>;`,
     ),
     `@group(0) @binding(${buffers.length}) var<uniform> uniforms : Uniforms;`,
     code(),
