@@ -1,7 +1,9 @@
 /**
- * What editors show of the package: every example in a docstring compiles under strict TypeScript, as it would where
+ * What editors show of the package: every export is in scripts/exports.json, by entry, so that none comes or goes
+ * unnoticed (--write lists them anew); every example in a docstring compiles under strict TypeScript, as it would where
  * somebody pastes it, and every property of an exported type has a description. Exit code 1 with a line for each fault.
  */
+import {readFileSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join, relative} from 'node:path';
 import ts from 'typescript';
@@ -9,9 +11,9 @@ import {root} from './set_up.mjs';
 
 const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
-const entries = ['index', 'graph/index', 'layers/index', 'checkpoints/index', 'webgpu'].map((name) =>
-  join(root, 'src', `${name}.ts`),
-);
+const entryPath = (name) => join(root, 'src', `${name}.ts`);
+const entryNames = ['index', 'ops/index', 'graph/index', 'layers/index', 'checkpoints/index', 'webgpu'];
+const entries = entryNames.map(entryPath);
 /** Of kernels: who writes one reads contract/kernel_names.ts, which has its shapes beside the names. */
 const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);
 
@@ -77,6 +79,39 @@ function* faultsOfProperties() {
   }
 }
 
-const faults = [...faultsOfExamples(), ...faultsOfProperties()];
+const exportList = join(root, 'scripts', 'exports.json');
+
+/** The names that each entry exports; a type has 'type ' before it. */
+function exportsOfEntries() {
+  const checker = program.getTypeChecker();
+  const namesOf = (entry) =>
+    checker
+      .getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(entryPath(entry))))
+      .map((exported) => {
+        const symbol = exported.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(exported) : exported;
+        return `${symbol.flags & ts.SymbolFlags.Value ? '' : 'type '}${exported.name}`;
+      })
+      .sort();
+  return Object.fromEntries(entryNames.map((entry) => [entry, namesOf(entry)]));
+}
+
+function* faultsOfExports() {
+  const listed = JSON.parse(readFileSync(exportList, 'utf8'));
+  for (const [entry, names] of Object.entries(exportsOfEntries())) {
+    const known = listed[entry] ?? [];
+    for (const name of names.filter((name) => !known.includes(name))) {
+      yield `src/${entry}.ts exports ${name}, which scripts/exports.json does not list.`;
+    }
+    for (const name of known.filter((name) => !names.includes(name))) {
+      yield `src/${entry}.ts no longer exports ${name}, which scripts/exports.json lists.`;
+    }
+  }
+}
+
+if (process.argv.includes('--write')) {
+  writeFileSync(exportList, `${JSON.stringify(exportsOfEntries(), null, 2)}\n`);
+}
+
+const faults = [...faultsOfExports(), ...faultsOfExamples(), ...faultsOfProperties()];
 console.log(faults.length === 0 ? `${examples.size} examples compile` : faults.join('\n'));
 process.exitCode = faults.length === 0 ? 0 : 1;

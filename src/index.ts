@@ -2,7 +2,7 @@
 import './kernels/index';
 import './chained_ops';
 
-export * from './contract/index';
+export * from './contract/kernel_names';
 export * from './ops/index';
 export {type MoeBackendName, registerMoeKernels} from './kernels/index';
 export {version_moe} from './version';

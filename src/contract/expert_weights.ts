@@ -1,6 +1,8 @@
-/** What the kernels of all backends read off their inputs' shapes. */
+/** The weights of experts as inputs of MoeGroupedMatMul: how ops name them, and how kernels and gradients read them. */
 import type {Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
-import type {MoeGroupedMatMulAttrs, MoeWeightParts} from './kernel_names';
+import type {MoeGroupedMatMulAttrs, MoeGroupedMatMulInputs, MoeWeightParts} from './kernel_names';
+
+const partName = (p: number): `weights${number}` => `weights${p}`;
 
 /** The weights of experts firstExpert .. firstExpert + numExperts - 1. */
 export type Part<T> = {weights: T; firstExpert: number; numExperts: number};
@@ -11,7 +13,7 @@ export function partsOf<T extends {shape: number[]} = TensorInfo>(
 ): Array<Part<T>> {
   let firstExpert = 0;
   return Array.from({length: numParts}, (_, p) => {
-    const weights = inputs[`weights${p}`];
+    const weights = inputs[partName(p)];
     const part = {weights, firstExpert, numExperts: weights.shape[0]};
     firstExpert += part.numExperts;
     return part;
@@ -34,6 +36,21 @@ export type ExpertWeights = {
 };
 
 /** The parts under the names that the kernel has for them. */
-export function namedParts({parts}: ExpertWeights): MoeWeightParts {
-  return Object.fromEntries(parts.map((part, p) => [`weights${p}`, part]));
+export function namedParts<T>(parts: readonly T[]): {[part: `weights${number}`]: T} {
+  return Object.fromEntries(parts.map((part, p) => [partName(p), part]));
+}
+
+/** The inputs of MoeGroupedMatMul in the order in which they are saved for its gradient. */
+export function groupedMatMulInputs(
+  x: TensorInfo,
+  expertFirstTokenOffset: TensorInfo,
+  parts: readonly TensorInfo[],
+  bias: TensorInfo | undefined,
+): MoeGroupedMatMulInputs {
+  return {x, expertFirstTokenOffset, ...namedParts(parts), bias};
+}
+
+/** The names of those inputs; a bias is the last, where there is one. */
+export function groupedMatMulInputNames({numParts}: Pick<MoeGroupedMatMulAttrs, 'numParts'>): string[] {
+  return ['x', 'expertFirstTokenOffset', ...Array.from({length: numParts}, (_, p) => partName(p)), 'bias'];
 }

@@ -8,7 +8,7 @@
  *   B block size · R rows of the permuted tensor · S length of the sorted ids · G = ceil(S/B) blocks
  *   Q scale columns · C and D columns that a matmul reads and writes
  */
-import {type TensorInfo} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor1D, Tensor2D, Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
 
 /** Sorts assignments by expert into blocks of B, each of one expert. */
 export const MoeAlignBlockSize = 'MoeAlignBlockSize';
@@ -22,7 +22,11 @@ export type MoeAlignBlockSizeAttrs = {
   padSortedIds: boolean;
   ignoreInvalidExperts: boolean;
 };
-/** Outputs: sortedTokenIds int32 [S], expertIds int32 [G], numTokensPostPad int32 [1]. */
+export type MoeAlignBlockSizeOutputs = {
+  sortedTokenIds: Tensor1D; //           int32 [S]
+  expertIds: Tensor1D; //                int32 [G]
+  numTokensPostPad: Tensor1D; //         int32 [1]
+};
 
 /** Copies token rows so that all rows of one expert are contiguous. */
 export const MoePermute = 'MoePermute';
@@ -48,10 +52,14 @@ export type MoePermuteAttrs = {
    */
   padding: 'zero' | 'lastToken';
 };
-/**
- * Outputs: permutedHiddenStates [R, H], expertFirstTokenOffset int32 [L+1], invPermutedIdx int32 [N],
- * mIndices int32 [R], permutedIdx int32 [R], and a1qScale [R, ...] where it is given.
- */
+export type MoePermuteOutputs = {
+  permutedHiddenStates: Tensor2D; //     [R, H], of the dtype of hiddenStates
+  expertFirstTokenOffset: Tensor1D; //   int32 [L+1]
+  invPermutedIdx: Tensor1D; //           int32 [N]
+  mIndices: Tensor1D; //                 int32 [R]
+  permutedIdx: Tensor1D; //              int32 [R]
+  a1qScale?: Tensor; //                  [R, ...], of the dtype of a1qScale, where it is given
+};
 
 /** out[t] = sum over k of w[t,k] * rows[inv[t,k]], in slot order, skipping slots that are not here. */
 export const MoeUnpermute = 'MoeUnpermute';
@@ -62,7 +70,9 @@ export type MoeUnpermuteInputs = {
   /** int32 [n], n >= 1. Only the last value V counts: a slot is skipped unless 0 <= index < min(R, V). */
   expertFirstTokenOffset: TensorInfo;
 };
-/** Output: float32 [T, H]. */
+export type MoeUnpermuteOutputs = {
+  out: Tensor2D; //                        float32 [T, H]
+};
 
 /** d MoeUnpermute / d permutedHiddenStates: dRows[r] = sum of w[t,k] * dy[t] over the slots that read r. */
 export const MoeUnpermuteBackpropRows = 'MoeUnpermuteBackpropRows';
@@ -76,7 +86,9 @@ export type MoeUnpermuteBackpropRowsAttrs = {
   /** R */
   numRows: number;
 };
-/** Output: float32 [R, H]. */
+export type MoeUnpermuteBackpropRowsOutputs = {
+  dRows: Tensor2D; //                      float32 [R, H]
+};
 
 /** d MoeUnpermute / d topkWeights: dWeights[t,k] = rows[inv[t,k]] . dy[t], 0 for a slot that is skipped. */
 export const MoeUnpermuteBackpropWeights = 'MoeUnpermuteBackpropWeights';
@@ -86,7 +98,9 @@ export type MoeUnpermuteBackpropWeightsInputs = {
   invPermutedIdx: TensorInfo; //           int32 [T, K]
   expertFirstTokenOffset: TensorInfo; //   int32 [n]
 };
-/** Output: float32 [T, K]. */
+export type MoeUnpermuteBackpropWeightsOutputs = {
+  dWeights: Tensor2D; //                   float32 [T, K]
+};
 
 /** The places of moePermute's rows among those of their expert, in descending order of a value for each row. */
 export const MoeRankRows = 'MoeRankRows';
@@ -94,17 +108,22 @@ export type MoeRankRowsInputs = {
   values: TensorInfo; //                   float32 [R]
   expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
 };
-/**
- * Output: int32 [R], how many rows of the same expert have a larger value, or the same one and come before. 0 for a row
- * of no expert, unspecified where a value of the expert is NaN.
- */
+export type MoeRankRowsOutputs = {
+  /**
+   * int32 [R]: how many rows of the same expert have a larger value, or the same one and come before. 0 for a row of no
+   * expert, unspecified where a value of the expert is NaN.
+   */
+  ranks: Tensor1D;
+};
 
 /** out[t] = sum over k of x[t,k], in slot order. */
 export const MoeSum = 'MoeSum';
 export type MoeSumInputs = {
   x: TensorInfo; //              float32 [T, K, H]
 };
-/** Output: float32 [T, H]. */
+export type MoeSumOutputs = {
+  out: Tensor2D; //              float32 [T, H]
+};
 
 /**
  * The activations of moeGroupedMatMul. 'relu2' is the square of 'relu', 'swish' is 'silu', 'geluNew' is 'geluTanh', and
@@ -147,7 +166,9 @@ export type MoeGroupedMatMulAttrs = MoeActivationAttrs & {
   weightFormat: MoeWeightFormat;
   numParts: number;
 };
-/** Output: float32 [R, D], or [R, D/2] if gated. */
+export type MoeGroupedMatMulOutputs = {
+  out: Tensor2D; //                        float32 [R, D], or [R, D/2] if gated
+};
 
 /** d MoeGroupedMatMul / d z, z being its product without activation: dz[r, d], from dy and z. */
 export const MoeGroupedMatMulBackpropActivation = 'MoeGroupedMatMulBackpropActivation';
@@ -155,7 +176,9 @@ export type MoeGroupedMatMulBackpropActivationInputs = {
   dy: TensorInfo; //                       float32 [R, D] or [R, D/2]
   z: TensorInfo; //                        float32 [R, D]
 };
-/** Output: float32 [R, D]; unspecified in rows of no expert. */
+export type MoeGroupedMatMulBackpropActivationOutputs = {
+  dz: Tensor2D; //                         float32 [R, D]; unspecified in rows of no expert
+};
 
 /** out[e] = the sum of the outer products a[r] b[r] over the rows r of expert firstExpert + e. */
 export const MoeGroupedMatMulBackpropWeights = 'MoeGroupedMatMulBackpropWeights';
@@ -168,7 +191,10 @@ export type MoeGroupedMatMulBackpropWeightsAttrs = {
   firstExpert: number;
   numExperts: number;
 };
-/** Output: float32 [numExperts, M, N]. */
+export type MoeGroupedMatMulBackpropWeightsOutputs = {
+  dWeights: Tensor3D; //                   float32 [numExperts, M, N]
+};
+
 /** How a router's logits become scores. */
 export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
 
@@ -189,7 +215,10 @@ export type MoeTopKAttrs = {
   topkGroups: number;
   routedScalingFactor: number;
 };
-/** Outputs: topkWeights float32 [T, K], topkIds int32 [T, K]. */
+export type MoeTopKOutputs = {
+  topkWeights: Tensor2D; //                float32 [T, K]
+  topkIds: Tensor2D; //                    int32 [T, K]
+};
 
 /** d MoeTopK's weights / d routerLogits, the choice held fixed. */
 export const MoeTopKBackprop = 'MoeTopKBackprop';
@@ -199,7 +228,9 @@ export type MoeTopKBackpropInputs = {
   topkIds: TensorInfo; //                  int32 [T, K], in a row K different ones of 0..E-1
 };
 export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
-/** Output: float32 [T, E]. */
+export type MoeTopKBackpropOutputs = {
+  dRouterLogits: Tensor2D; //              float32 [T, E]
+};
 
 /** The score of each expert over the sum of a token's scores, and the logarithm of this sum. */
 export const MoeRouterProbabilities = 'MoeRouterProbabilities';
@@ -208,35 +239,80 @@ export type MoeRouterProbabilitiesInputs = {
 };
 export type MoeRouterProbabilitiesAttrs = Pick<MoeTopKAttrs, 'scoring'>;
 /**
- * Outputs: probabilities float32 [T, E], logSums float32 [T]. Of logits that are nothing but -Infinity all are 0; NaN
- * among a token's logits makes all of its values NaN, and so does Infinity, but for 'sigmoid'.
+ * Of logits that are nothing but -Infinity both are 0. NaN among a token's logits makes all of its values NaN, and so
+ * does Infinity, but for 'sigmoid'.
  */
+export type MoeRouterProbabilitiesOutputs = {
+  probabilities: Tensor2D; //              float32 [T, E]
+  logSums: Tensor1D; //                    float32 [T]
+};
 
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
 export type MoeKernels = {
-  [MoeAlignBlockSize]: {inputs: MoeAlignBlockSizeInputs; attrs: MoeAlignBlockSizeAttrs};
-  [MoePermute]: {inputs: MoePermuteInputs; attrs: MoePermuteAttrs};
-  [MoeUnpermute]: {inputs: MoeUnpermuteInputs; attrs: NoAttrs};
+  [MoeAlignBlockSize]: {
+    inputs: MoeAlignBlockSizeInputs;
+    attrs: MoeAlignBlockSizeAttrs;
+    outputs: MoeAlignBlockSizeOutputs;
+  };
+  [MoePermute]: {inputs: MoePermuteInputs; attrs: MoePermuteAttrs; outputs: MoePermuteOutputs};
+  [MoeUnpermute]: {inputs: MoeUnpermuteInputs; attrs: NoAttrs; outputs: MoeUnpermuteOutputs};
   [MoeUnpermuteBackpropRows]: {
     inputs: MoeUnpermuteBackpropRowsInputs;
     attrs: MoeUnpermuteBackpropRowsAttrs;
+    outputs: MoeUnpermuteBackpropRowsOutputs;
   };
-  [MoeUnpermuteBackpropWeights]: {inputs: MoeUnpermuteBackpropWeightsInputs; attrs: NoAttrs};
-  [MoeRankRows]: {inputs: MoeRankRowsInputs; attrs: NoAttrs};
-  [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs};
-  [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs};
+  [MoeUnpermuteBackpropWeights]: {
+    inputs: MoeUnpermuteBackpropWeightsInputs;
+    attrs: NoAttrs;
+    outputs: MoeUnpermuteBackpropWeightsOutputs;
+  };
+  [MoeRankRows]: {inputs: MoeRankRowsInputs; attrs: NoAttrs; outputs: MoeRankRowsOutputs};
+  [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs; outputs: MoeSumOutputs};
+  [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs; outputs: MoeGroupedMatMulOutputs};
   [MoeGroupedMatMulBackpropActivation]: {
     inputs: MoeGroupedMatMulBackpropActivationInputs;
     attrs: MoeActivationAttrs;
+    outputs: MoeGroupedMatMulBackpropActivationOutputs;
   };
   [MoeGroupedMatMulBackpropWeights]: {
     inputs: MoeGroupedMatMulBackpropWeightsInputs;
     attrs: MoeGroupedMatMulBackpropWeightsAttrs;
+    outputs: MoeGroupedMatMulBackpropWeightsOutputs;
   };
-  [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs};
-  [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs};
-  [MoeRouterProbabilities]: {inputs: MoeRouterProbabilitiesInputs; attrs: MoeRouterProbabilitiesAttrs};
+  [MoeTopK]: {inputs: MoeTopKInputs; attrs: MoeTopKAttrs; outputs: MoeTopKOutputs};
+  [MoeTopKBackprop]: {inputs: MoeTopKBackpropInputs; attrs: MoeTopKBackpropAttrs; outputs: MoeTopKBackpropOutputs};
+  [MoeRouterProbabilities]: {
+    inputs: MoeRouterProbabilitiesInputs;
+    attrs: MoeRouterProbabilitiesAttrs;
+    outputs: MoeRouterProbabilitiesOutputs;
+  };
 };
 export type MoeKernelName = keyof MoeKernels;
+
+/** The order in which tfjs hands on the outputs of a kernel. */
+export const moeKernelOutputNames: {
+  readonly [K in MoeKernelName]: ReadonlyArray<keyof MoeKernels[K]['outputs'] & string>;
+} = {
+  MoeAlignBlockSize: ['sortedTokenIds', 'expertIds', 'numTokensPostPad'],
+  MoePermute: [
+    'permutedHiddenStates',
+    'expertFirstTokenOffset',
+    'invPermutedIdx',
+    'mIndices',
+    'permutedIdx',
+    'a1qScale',
+  ],
+  MoeUnpermute: ['out'],
+  MoeUnpermuteBackpropRows: ['dRows'],
+  MoeUnpermuteBackpropWeights: ['dWeights'],
+  MoeRankRows: ['ranks'],
+  MoeSum: ['out'],
+  MoeGroupedMatMul: ['out'],
+  MoeGroupedMatMulBackpropActivation: ['dz'],
+  MoeGroupedMatMulBackpropWeights: ['dWeights'],
+  MoeTopK: ['topkWeights', 'topkIds'],
+  MoeTopKBackprop: ['dRouterLogits'],
+  MoeRouterProbabilities: ['probabilities', 'logSums'],
+};

@@ -10,11 +10,11 @@ import {
   type TensorInfo,
   util,
 } from '@tensorflow/tfjs-core';
-import type {MoeKernelName, MoeKernels} from './kernel_names';
+import {type MoeKernelName, type MoeKernels, moeKernelOutputNames} from './kernel_names';
 import {runningOpName} from './op_name';
 
 /** An array with names for keys: of an array, tfjs can save all inputs for the gradient, however many there are. */
-export function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTensorMap {
+function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTensorMap {
   const named: TensorInfo[] = [];
   for (const [name, value] of Object.entries(inputs)) {
     // An absent optional input must not be a key: backprop reads the id of every input it finds.
@@ -26,7 +26,7 @@ export function namedInputs(inputs: Record<string, TensorInfo | undefined>): Nam
   return named as unknown as NamedTensorMap;
 }
 
-export function assertRegistered(kernelName: MoeKernelName): void {
+function assertRegistered(kernelName: MoeKernelName): void {
   // Starts a backend where none runs yet, as every op of tfjs does.
   backend();
   const backendName = getBackend();
@@ -39,17 +39,29 @@ export function assertRegistered(kernelName: MoeKernelName): void {
   );
 }
 
-/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs. */
+/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs: its outputs by name. */
 export function runMoeKernel<K extends MoeKernelName>(
   kernelName: K,
   inputs: MoeKernels[K]['inputs'],
   attrs: MoeKernels[K]['attrs'],
-): Tensor[] {
+): MoeKernels[K]['outputs'] {
   assertRegistered(kernelName);
   const outputs = engine().runKernel<Tensor | Tensor[]>(
     kernelName,
     namedInputs(inputs),
     attrs as unknown as NamedAttrMap,
   );
-  return Array.isArray(outputs) ? outputs : [outputs];
+  return byName(
+    moeKernelOutputNames[kernelName],
+    Array.isArray(outputs) ? outputs : [outputs],
+  ) as MoeKernels[K]['outputs'];
+}
+
+/** An object of `values`, each under its name; a name past them is absent. */
+export function byName<Value>(names: readonly string[], values: readonly Value[]): Record<string, Value> {
+  const named: Record<string, Value> = {};
+  values.forEach((value, i) => {
+    named[names[i]] = value;
+  });
+  return named;
 }

@@ -15,7 +15,6 @@ import {
   add,
   cosh,
   div,
-  type GradConfig,
   maximum,
   mul,
   onesLike,
@@ -32,15 +31,13 @@ import {
 import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {atMost} from '../smooth_ops';
+import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
-export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
-  kernelName: MoeGroupedMatMulBackpropActivation,
-  inputsToSave: ['dy', 'z'],
-  gradFunc: (ddz, saved, attrs) => {
-    const [dy, z] = saved as Tensor[];
-    const v = ddz as Tensor;
-    const activation = attrs as unknown as MoeActivationAttrs;
+export const moeGroupedMatMulBackpropActivationGradConfig = gradConfig(
+  MoeGroupedMatMulBackpropActivation,
+  {inputs: ['dy', 'z']},
+  ({dz: v}, {dy, z}, activation) => {
     if (z.size === 0) {
       return {dy: zerosFor(dy.shape), z: zerosFor(z.shape)};
     }
@@ -58,11 +55,11 @@ export const moeGroupedMatMulBackpropActivationGradConfig: GradConfig = {
       z: () => gatedBackpropZ(dy, z, v, activation),
     };
   },
-};
+);
 
 /** dy * a'(z), gated or not. */
 function backprop(dy: Tensor, z: Tensor, activation: MoeActivationAttrs): Tensor {
-  return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation)[0];
+  return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation).dz;
 }
 
 function gatedBackpropZ(dy: Tensor, z: Tensor, v: Tensor, activation: MoeActivationAttrs): Tensor {

@@ -10,6 +10,7 @@
  * own: there are derivatives of any order. dy of a row of no expert is never read by the last three.
  */
 import {type GradConfig, ones, reshape, slice, type Tensor, tidy} from '@tensorflow/tfjs-core';
+import {groupedMatMulInputNames, groupedMatMulInputs, namedParts, partsOf} from '../contract/expert_weights';
 import {
   type MoeActivationAttrs,
   MoeGroupedMatMul,
@@ -18,9 +19,9 @@ import {
   MoeGroupedMatMulBackpropWeights,
   type MoeGroupedMatMulBackpropWeightsAttrs,
   type MoeWeightFormat,
-  type MoeWeightParts,
 } from '../contract/kernel_names';
-import {runMoeKernel} from '../contract/run_kernel';
+import {byName, runMoeKernel} from '../contract/run_kernel';
+import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
 const linear: MoeActivationAttrs = {
@@ -32,45 +33,47 @@ const linear: MoeActivationAttrs = {
 };
 
 function product(x: Tensor, weights: Tensor[], offset: Tensor, weightFormat: MoeWeightFormat, bias?: Tensor): Tensor {
-  const parts: MoeWeightParts = {};
-  weights.forEach((part, p) => {
-    parts[`weights${p}`] = part;
-  });
   const attrs = {...linear, weightFormat, numParts: weights.length};
-  return runMoeKernel(MoeGroupedMatMul, {x, expertFirstTokenOffset: offset, ...parts, bias}, attrs)[0];
+  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, offset, weights, bias), attrs).out;
 }
 
 function outerProducts(a: Tensor, b: Tensor, offset: Tensor, attrs: MoeGroupedMatMulBackpropWeightsAttrs): Tensor {
-  return runMoeKernel(MoeGroupedMatMulBackpropWeights, {a, b, expertFirstTokenOffset: offset}, attrs)[0];
+  return runMoeKernel(MoeGroupedMatMulBackpropWeights, {a, b, expertFirstTokenOffset: offset}, attrs).dWeights;
 }
 
+type Saved = {x: Tensor; expertFirstTokenOffset: Tensor; bias?: Tensor; [part: `weights${number}`]: Tensor};
+
+/** Saves all inputs: which there are depends on the number of parts. */
 export const moeGroupedMatMulGradConfig: GradConfig = {
   kernelName: MoeGroupedMatMul,
   saveAllInputs: true,
-  gradFunc: (dy, saved, attrs) => {
-    const {weightFormat, numParts, ...activation} = attrs as unknown as MoeGroupedMatMulAttrs;
-    const [x, offset, ...others] = saved as Tensor[];
-    const weights = others.slice(0, numParts);
-    const bias: Tensor | undefined = others[numParts];
+  gradFunc: (dOut, saved, attrs) => {
+    const matMulAttrs = attrs as unknown as MoeGroupedMatMulAttrs;
+    const {weightFormat, numParts: _, ...activation} = matMulAttrs;
+    const inputs = byName(groupedMatMulInputNames(matMulAttrs), saved as Tensor[]) as Saved;
+    const {x, expertFirstTokenOffset: offset, bias} = inputs;
+    const parts = partsOf<Tensor>(inputs, matMulAttrs);
+    const weights = parts.map((part) => part.weights);
     const isLinear = activation.activation === 'linear' && !activation.gated;
+    const dy = dOut as Tensor;
     const dz = isLinear
-      ? (dy as Tensor)
+      ? dy
       : tidy(() => {
           const z = product(x, weights, offset, weightFormat, bias);
-          return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: dy as Tensor, z}, activation)[0];
+          return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation).dz;
         });
-
+    const dWeights = parts.map(
+      ({firstExpert, numExperts}) =>
+        () =>
+          weightFormat === 'outIn'
+            ? outerProducts(dz, x, offset, {firstExpert, numExperts})
+            : outerProducts(x, dz, offset, {firstExpert, numExperts}),
+    );
     const gradients: Record<string, () => Tensor> = {
       x: () => product(dz, weights, offset, weightFormat === 'outIn' ? 'inOut' : 'outIn'),
       expertFirstTokenOffset: zerosFor(offset.shape),
+      ...namedParts(dWeights),
     };
-    let firstExpert = 0;
-    weights.forEach(({shape: [numExperts]}, p) => {
-      const part = {firstExpert, numExperts};
-      gradients[`weights${p}`] = () =>
-        weightFormat === 'outIn' ? outerProducts(dz, x, offset, part) : outerProducts(x, dz, offset, part);
-      firstExpert += numExperts;
-    });
     if (bias != null) {
       const all = {firstExpert: 0, numExperts: bias.shape[0]};
       gradients.bias = () => reshape(outerProducts(ones([x.shape[0], 1]), dz, offset, all), bias.shape);
@@ -79,19 +82,17 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
   },
 };
 
-export const moeGroupedMatMulBackpropWeightsGradConfig: GradConfig = {
-  kernelName: MoeGroupedMatMulBackpropWeights,
-  inputsToSave: ['a', 'b', 'expertFirstTokenOffset'],
-  gradFunc: (dOut, saved, attrs) => {
-    const [a, b, offset] = saved as Tensor[];
-    const {firstExpert, numExperts} = attrs as unknown as MoeGroupedMatMulBackpropWeightsAttrs;
+export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
+  MoeGroupedMatMulBackpropWeights,
+  {inputs: ['a', 'b', 'expertFirstTokenOffset']},
+  ({dWeights: ddWeights}, {a, b, expertFirstTokenOffset: offset}, {firstExpert, numExperts}) => {
     // Of a part of the experts: rows of the others are rows of no expert.
     const isPart = numExperts + 1 < offset.size;
     const ofPart = () => (isPart ? slice(offset, firstExpert, numExperts + 1) : offset);
     return {
-      a: () => product(b, [dOut as Tensor], ofPart(), 'outIn'),
-      b: () => product(a, [dOut as Tensor], ofPart(), 'inOut'),
+      a: () => product(b, [ddWeights], ofPart(), 'outIn'),
+      b: () => product(a, [ddWeights], ofPart(), 'inOut'),
       expertFirstTokenOffset: zerosFor(offset.shape),
     };
   },
-};
+);

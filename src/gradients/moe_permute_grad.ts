@@ -2,46 +2,40 @@
  * The adjoint of copying token t to rows inv[t,0..K-1] is summing those rows: MoeUnpermute with weights 1.
  * Rows of no assignment have no slot, so their dy is never read. K may be as large as there are rows.
  */
-import {type GradConfig, ones, reshape, type Tensor, zeros} from '@tensorflow/tfjs-core';
-import {MoePermute, type MoePermuteAttrs, MoeUnpermute} from '../contract/kernel_names';
+import {ones, reshape, type Tensor, util, zeros} from '@tensorflow/tfjs-core';
+import {MoePermute, MoeUnpermute} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
+import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
-export const moePermuteGradConfig: GradConfig = {
-  kernelName: MoePermute,
-  inputsToSave: ['hiddenStates', 'topkIds'],
-  // expertFirstTokenOffset, invPermutedIdx and the gathered a1qScale
-  outputsToSave: [false, true, true, false, false, true],
-  gradFunc: (dys, saved, attrs) => {
-    const [dRows, , , , , dScaleRows] = dys as Tensor[];
-    const [hiddenStates, topkIds, expertFirstTokenOffset, invPermutedIdx, scaleRows] = saved as Tensor[];
-    const {numExperts} = attrs as unknown as MoePermuteAttrs;
-    const numTokens = topkIds.shape[0];
-
+export const moePermuteGradConfig = gradConfig(
+  MoePermute,
+  {inputs: ['hiddenStates', 'topkIds'], outputs: ['expertFirstTokenOffset', 'invPermutedIdx', 'a1qScale']},
+  (dOutputs, {hiddenStates, topkIds, expertFirstTokenOffset, invPermutedIdx, a1qScale}, {numExperts}) => {
     const sumRowsOfTokens = (dy: Tensor, x: Tensor): Tensor => {
-      const shape = [numTokens, ...x.shape.slice(1)];
+      const rowShape = x.shape.slice(1);
+      const shape = [topkIds.shape[0], ...rowShape];
       if (x.dtype !== 'float32') {
         return zeros(shape);
       }
-      const rowSize = shape.slice(1).reduce((size, dim) => size * dim, 1);
-      const [sums] = runMoeKernel(
+      const {out} = runMoeKernel(
         MoeUnpermute,
         {
-          permutedHiddenStates: reshape(dy, [dy.shape[0], rowSize]),
+          permutedHiddenStates: reshape(dy, [dy.shape[0], util.sizeFromShape(rowShape)]),
           topkWeights: ones(topkIds.shape),
           invPermutedIdx: reshape(invPermutedIdx, topkIds.shape),
           expertFirstTokenOffset,
         },
         {},
       );
-      return reshape(sums, shape);
+      return reshape(out, shape);
     };
 
     return {
-      hiddenStates: () => sumRowsOfTokens(dRows, hiddenStates),
-      a1qScale: () => sumRowsOfTokens(dScaleRows, scaleRows),
+      hiddenStates: () => sumRowsOfTokens(dOutputs.permutedHiddenStates, hiddenStates),
+      a1qScale: () => sumRowsOfTokens(dOutputs.a1qScale!, a1qScale!),
       topkIds: zerosFor(topkIds.shape),
       expertMap: zerosFor([numExperts]),
     };
   },
-};
+);

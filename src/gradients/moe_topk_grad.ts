@@ -15,7 +15,6 @@
  */
 import {
   add,
-  type GradConfig,
   mul,
   ones,
   reshape,
@@ -30,39 +29,34 @@ import {
 import {
   MoeRouterProbabilities,
   MoeTopK,
-  type MoeTopKAttrs,
   MoeTopKBackprop,
-  type MoeTopKBackpropAttrs,
   type MoeTopkScoring,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
 } from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
-import {zerosFor} from './zero_gradient';
+import {gradConfig} from './grad_config';
 import {slopeOf, turnOf} from './score_slopes';
+import {zerosFor} from './zero_gradient';
 
-export const moeTopKGradConfig: GradConfig = {
-  kernelName: MoeTopK,
-  inputsToSave: ['routerLogits'],
-  outputsToSave: [false, true],
-  gradFunc: (dys, saved, attrs) => {
-    const [dTopkWeights] = dys as Tensor[];
-    const [routerLogits, topkIds] = saved as Tensor2D[];
-    const {scoring, renormalize, routedScalingFactor} = attrs as unknown as MoeTopKAttrs;
+export const moeTopKGradConfig = gradConfig(
+  MoeTopK,
+  {inputs: ['routerLogits'], outputs: ['topkIds']},
+  ({topkWeights: dTopkWeights}, {routerLogits, topkIds}, {scoring, renormalize, routedScalingFactor}) => {
     const weightAttrs = {scoring, renormalize, routedScalingFactor};
     return {
-      routerLogits: () => runMoeKernel(MoeTopKBackprop, {dTopkWeights, routerLogits, topkIds}, weightAttrs)[0],
-      scoreCorrectionBias: zerosFor([routerLogits.shape[1]]),
+      routerLogits: () =>
+        runMoeKernel(MoeTopKBackprop, {dTopkWeights, routerLogits, topkIds}, weightAttrs).dRouterLogits,
+      scoreCorrectionBias: zerosFor(routerLogits.shape.slice(1)),
     };
   },
-};
+);
 
-export const moeTopKBackpropGradConfig: GradConfig = {
-  kernelName: MoeTopKBackprop,
-  inputsToSave: ['dTopkWeights', 'routerLogits', 'topkIds'],
-  gradFunc: (dy, saved, attrs) => {
-    const [dTopkWeights, routerLogits, topkIds] = saved as Tensor2D[];
-    const {scoring, renormalize, routedScalingFactor} = attrs as unknown as MoeTopKBackpropAttrs;
+export const moeTopKBackpropGradConfig = gradConfig(
+  MoeTopKBackprop,
+  {inputs: ['dTopkWeights', 'routerLogits', 'topkIds']},
+  ({dRouterLogits: dy}, saved, {scoring, renormalize, routedScalingFactor}) => {
+    const {dTopkWeights, routerLogits, topkIds} = saved as {[Name in keyof typeof saved]: Tensor2D};
     const zeroGradients = {
       dTopkWeights: zerosFor(dTopkWeights.shape),
       routerLogits: zerosFor(routerLogits.shape),
@@ -76,17 +70,21 @@ export const moeTopKBackpropGradConfig: GradConfig = {
     const scaled = mul(dTopkWeights, routedScalingFactor);
     const partials = (): Partials => {
       if (scoring === 'softmax' && !renormalize) {
-        const {dG, dZ} = softmaxPartials(dy as Tensor, chosen.scatter(scaled), routerLogits, scoring);
+        const {dG, dZ} = softmaxPartials(dy, chosen.scatter(scaled), routerLogits, scoring);
         return {dG: chosen.gather(dG), dZ};
       }
-      const v = chosen.gather(dy as Tensor);
+      const v = chosen.gather(dy);
       const z = chosen.gather(routerLogits);
       if (renormalize || scoring === 'softmaxAfterTopk') {
         const {dG, dZ} = softmaxPartials(v, scaled, z, scoring);
         return {dG, dZ: chosen.scatter(dZ)};
       }
       const weightAttrs = {scoring, renormalize, routedScalingFactor: 1};
-      const [first] = runMoeKernel(MoeTopKBackprop, {dTopkWeights: v, routerLogits, topkIds}, weightAttrs);
+      const {dRouterLogits: first} = runMoeKernel(
+        MoeTopKBackprop,
+        {dTopkWeights: v, routerLogits, topkIds},
+        weightAttrs,
+      );
       const dG = chosen.gather(first);
       return {dG, dZ: chosen.scatter(mul(mul(dG, scaled), turnOf(z, slopeOf(z, scoring), scoring)))};
     };
@@ -96,12 +94,12 @@ export const moeTopKBackpropGradConfig: GradConfig = {
       routerLogits: () => partials().dZ,
     };
   },
-};
+);
 
 type Partials = {dG: Tensor; dZ: Tensor};
 
 function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeTopkScoring): Partials {
-  const [u] = runMoeKernel(MoeRouterProbabilities, {routerLogits: z}, {scoring});
+  const {probabilities: u} = runMoeKernel(MoeRouterProbabilities, {routerLogits: z}, {scoring});
   const slope = slopeOf(z, scoring);
   const mean = (x: Tensor) => sum(mul(x, u), 1, true);
   const a = mul(v, slope);
@@ -132,10 +130,10 @@ function chosenOf(topkIds: Tensor, {shape: [numTokens, numExperts]}: Tensor2D) {
   return {
     gather: (x: Tensor): Tensor => {
       const permutedHiddenStates = reshape(x, [numLogits, 1]);
-      return runMoeKernel(MoeUnpermuteBackpropWeights, {...slots, permutedHiddenStates}, {})[0];
+      return runMoeKernel(MoeUnpermuteBackpropWeights, {...slots, permutedHiddenStates}, {}).dWeights;
     },
     scatter: (topkWeights: Tensor): Tensor => {
-      const [rows] = runMoeKernel(MoeUnpermuteBackpropRows, {...slots, topkWeights}, {numRows: numLogits});
+      const {dRows: rows} = runMoeKernel(MoeUnpermuteBackpropRows, {...slots, topkWeights}, {numRows: numLogits});
       return reshape(rows, [numTokens, numExperts]);
     },
   };

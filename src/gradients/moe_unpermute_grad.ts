@@ -6,9 +6,10 @@
  *
  * so the gradient of each is made of the other two, and derivatives of any order exist.
  */
-import type {GradConfig, Tensor} from '@tensorflow/tfjs-core';
+import type {Tensor} from '@tensorflow/tfjs-core';
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
+import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
 type Slots = {invPermutedIdx: Tensor; expertFirstTokenOffset: Tensor};
@@ -18,53 +19,41 @@ const slotGradients = ({invPermutedIdx, expertFirstTokenOffset}: Slots) => ({
   expertFirstTokenOffset: zerosFor(expertFirstTokenOffset.shape),
 });
 
-const weightedSum = (rows: Tensor, weights: Tensor, slots: Slots): Tensor =>
-  runMoeKernel(MoeUnpermute, {permutedHiddenStates: rows, topkWeights: weights, ...slots}, {})[0];
+const weightedSum = (permutedHiddenStates: Tensor, topkWeights: Tensor, slots: Slots): Tensor =>
+  runMoeKernel(MoeUnpermute, {permutedHiddenStates, topkWeights, ...slots}, {}).out;
 
-const backpropRows = (dy: Tensor, weights: Tensor, slots: Slots, numRows: number): Tensor =>
-  runMoeKernel(MoeUnpermuteBackpropRows, {dy, topkWeights: weights, ...slots}, {numRows})[0];
+const backpropRows = (dy: Tensor, topkWeights: Tensor, slots: Slots, numRows: number): Tensor =>
+  runMoeKernel(MoeUnpermuteBackpropRows, {dy, topkWeights, ...slots}, {numRows}).dRows;
 
-const backpropWeights = (dy: Tensor, rows: Tensor, slots: Slots): Tensor =>
-  runMoeKernel(MoeUnpermuteBackpropWeights, {dy, permutedHiddenStates: rows, ...slots}, {})[0];
+const backpropWeights = (dy: Tensor, permutedHiddenStates: Tensor, slots: Slots): Tensor =>
+  runMoeKernel(MoeUnpermuteBackpropWeights, {dy, permutedHiddenStates, ...slots}, {}).dWeights;
 
-export const moeUnpermuteGradConfig: GradConfig = {
-  kernelName: MoeUnpermute,
-  inputsToSave: ['permutedHiddenStates', 'topkWeights', 'invPermutedIdx', 'expertFirstTokenOffset'],
-  gradFunc: (dy, saved) => {
-    const [rows, weights, invPermutedIdx, expertFirstTokenOffset] = saved as Tensor[];
-    const slots = {invPermutedIdx, expertFirstTokenOffset};
-    return {
-      permutedHiddenStates: () => backpropRows(dy as Tensor, weights, slots, rows.shape[0]),
-      topkWeights: () => backpropWeights(dy as Tensor, rows, slots),
-      ...slotGradients(slots),
-    };
-  },
-};
+export const moeUnpermuteGradConfig = gradConfig(
+  MoeUnpermute,
+  {inputs: ['permutedHiddenStates', 'topkWeights', 'invPermutedIdx', 'expertFirstTokenOffset']},
+  ({out: dy}, {permutedHiddenStates: rows, topkWeights, ...slots}) => ({
+    permutedHiddenStates: () => backpropRows(dy, topkWeights, slots, rows.shape[0]),
+    topkWeights: () => backpropWeights(dy, rows, slots),
+    ...slotGradients(slots),
+  }),
+);
 
-export const moeUnpermuteBackpropRowsGradConfig: GradConfig = {
-  kernelName: MoeUnpermuteBackpropRows,
-  inputsToSave: ['dy', 'topkWeights', 'invPermutedIdx', 'expertFirstTokenOffset'],
-  gradFunc: (ddRows, saved) => {
-    const [dy, weights, invPermutedIdx, expertFirstTokenOffset] = saved as Tensor[];
-    const slots = {invPermutedIdx, expertFirstTokenOffset};
-    return {
-      dy: () => weightedSum(ddRows as Tensor, weights, slots),
-      topkWeights: () => backpropWeights(dy, ddRows as Tensor, slots),
-      ...slotGradients(slots),
-    };
-  },
-};
+export const moeUnpermuteBackpropRowsGradConfig = gradConfig(
+  MoeUnpermuteBackpropRows,
+  {inputs: ['dy', 'topkWeights', 'invPermutedIdx', 'expertFirstTokenOffset']},
+  ({dRows: ddRows}, {dy, topkWeights, ...slots}) => ({
+    dy: () => weightedSum(ddRows, topkWeights, slots),
+    topkWeights: () => backpropWeights(dy, ddRows, slots),
+    ...slotGradients(slots),
+  }),
+);
 
-export const moeUnpermuteBackpropWeightsGradConfig: GradConfig = {
-  kernelName: MoeUnpermuteBackpropWeights,
-  inputsToSave: ['dy', 'permutedHiddenStates', 'invPermutedIdx', 'expertFirstTokenOffset'],
-  gradFunc: (ddWeights, saved) => {
-    const [dy, rows, invPermutedIdx, expertFirstTokenOffset] = saved as Tensor[];
-    const slots = {invPermutedIdx, expertFirstTokenOffset};
-    return {
-      dy: () => weightedSum(rows, ddWeights as Tensor, slots),
-      permutedHiddenStates: () => backpropRows(dy, ddWeights as Tensor, slots, rows.shape[0]),
-      ...slotGradients(slots),
-    };
-  },
-};
+export const moeUnpermuteBackpropWeightsGradConfig = gradConfig(
+  MoeUnpermuteBackpropWeights,
+  {inputs: ['dy', 'permutedHiddenStates', 'invPermutedIdx', 'expertFirstTokenOffset']},
+  ({dWeights: ddWeights}, {dy, permutedHiddenStates: rows, ...slots}) => ({
+    dy: () => weightedSum(rows, ddWeights, slots),
+    permutedHiddenStates: () => backpropRows(dy, ddWeights, slots, rows.shape[0]),
+    ...slotGradients(slots),
+  }),
+);

@@ -1,4 +1,4 @@
-/** The kernels that run on the host, one for each name: registered on import for the backends they serve, with gradients. */
+/** The kernels that run on the host, registered on import for the backends that they serve, with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';

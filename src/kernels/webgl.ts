@@ -1,4 +1,4 @@
-/** The kernels of the webgl backend, one for each name: registered on import, with the gradients. */
+/** The kernels of the webgl backend, registered on import with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';

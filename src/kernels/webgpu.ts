@@ -1,4 +1,4 @@
-/** The kernels of the webgpu backend, one for each name: registered on import, with the gradients. */
+/** The kernels of the webgpu backend, registered on import with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';

@@ -34,7 +34,7 @@ import {AuxiliaryLosses} from './auxiliary_losses';
 import {type Batch, Batches} from './batches';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {BatchLoad, droppedShareOf, entropyOf} from './expert_load';
-import {loadOf} from '../ops/expert_counts';
+import {expertCounts} from '../ops/expert_counts';
 import {resolveWeightParts, type TfjsLayers, type Weights, weightSpecs} from './expert_weights';
 import {type WeightName} from '../contract/block_weights';
 import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
@@ -343,7 +343,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     private updateScoreCorrectionBias(topkIds: Tensor2D, batch: Batch): void {
       const {scoreCorrectionBiasUpdateRate, numExperts} = this.options;
       if (scoreCorrectionBiasUpdateRate > 0) {
-        const load: Tensor1D = cast(loadOf(topkIds, numExperts), 'float32');
+        const load: Tensor1D = cast(expertCounts(topkIds, numExperts), 'float32');
         const bias = this.variables.score_correction_bias!;
         this.scoreCorrection.update(bias, load, scoreCorrectionBiasUpdateRate, batch);
       }

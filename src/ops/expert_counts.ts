@@ -1,15 +1,25 @@
 /** How many assignments each expert has. */
 import {slice, sub, type Tensor1D, type Tensor2D, zeros} from '@tensorflow/tfjs-core';
-import {moePermute} from './moe_permute';
+import {MoePermute} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
+
+/** int32 [E]: an id that is no expert's counts nowhere. */
+export function expertCounts(topkIds: Tensor2D, numExperts: number): Tensor1D {
+  return differencesOf(offsetsOf(topkIds, numExperts));
+}
+
+/** int32 [E+1]: the first assignment of each expert once they are sorted, and their number. */
+export function offsetsOf(topkIds: Tensor2D, numExperts: number): Tensor1D {
+  const {expertFirstTokenOffset} = runMoeKernel(
+    MoePermute,
+    // Rows of no columns: only the offsets are of use.
+    {hiddenStates: zeros([topkIds.shape[0], 0]), topkIds},
+    {numExperts, numLocalExperts: numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
+  );
+  return expertFirstTokenOffset;
+}
 
 export function differencesOf(offsets: Tensor1D): Tensor1D {
   const numExperts = offsets.size - 1;
   return sub(slice(offsets, 1, numExperts), slice(offsets, 0, numExperts));
-}
-
-export const offsetsOf = (topkIds: Tensor2D, numExperts: number): Tensor1D =>
-  moePermute(zeros([topkIds.shape[0], 1]), topkIds, numExperts).expertFirstTokenOffset;
-/** int32 [E]: how many assignments each expert has. */
-export function loadOf(topkIds: Tensor2D, numExperts: number): Tensor1D {
-  return differencesOf(offsetsOf(topkIds, numExperts));
 }

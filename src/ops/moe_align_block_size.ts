@@ -52,12 +52,7 @@ function moeAlignBlockSize_(
   const attrs = {blockSize, numExperts, padSortedIds, ignoreInvalidExperts};
   assertFitsInt32(alignSizes($topkIds.shape, attrs).numSortedIds, 'the length of sortedTokenIds', opName);
 
-  const [sortedTokenIds, expertIds, numTokensPostPad] = runMoeKernel(
-    MoeAlignBlockSize,
-    {topkIds: $topkIds, expertMap: $expertMap},
-    attrs,
-  ) as Tensor1D[];
-  return {sortedTokenIds, expertIds, numTokensPostPad};
+  return runMoeKernel(MoeAlignBlockSize, {topkIds: $topkIds, expertMap: $expertMap}, attrs);
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   convertExpertWeights,
   type MoeExpertWeights,
 } from '../arguments/experts';
-import {namedParts} from '../contract/expert_weights';
+import {groupedMatMulInputs} from '../contract/expert_weights';
 import type {MoeIndices} from '../arguments/routing';
 
 export type {MoeExpertWeights} from '../arguments/experts';
@@ -58,12 +58,11 @@ function moeGroupedMatMul_(
   );
   const $bias = convertExpertBias(given.bias, 'bias', '[L, D]', $weights, opName);
 
-  const [out] = runMoeKernel(
-    MoeGroupedMatMul,
-    {x: $x, expertFirstTokenOffset: $offset, ...namedParts($weights), bias: $bias},
-    {weightFormat, numParts: $weights.parts.length, ...activation},
-  );
-  return out as Tensor2D;
+  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs($x, $offset, $weights.parts, $bias), {
+    weightFormat,
+    numParts: $weights.parts.length,
+    ...activation,
+  }).out;
 }
 
 /**

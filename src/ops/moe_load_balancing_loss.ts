@@ -13,12 +13,9 @@ import {
   type Rank,
   reshape,
   type Scalar,
-  slice,
   step,
-  sub,
   sum,
   type Tensor,
-  type Tensor1D,
   tensor2d,
   type Tensor2D,
   type TensorLike,
@@ -26,11 +23,11 @@ import {
   where,
   zeros,
 } from '@tensorflow/tfjs-core';
-import {MoePermute, type MoeTopkScoring} from '../contract/kernel_names';
-import {runMoeKernel} from '../contract/run_kernel';
+import type {MoeTopkScoring} from '../contract/kernel_names';
 import {fixed} from '../smooth_ops';
 import {assert, assertRank, checkOneOf, checkOptions, convertToOptionalTensor} from '../arguments/checks';
 import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type TokenRows} from '../arguments/routing';
+import {expertCounts as countsOfExperts} from './expert_counts';
 import {convertTokenMask, meansOver, routedTokens, sumsOver} from './router_losses';
 
 /** Whose assignments and probabilities are balanced against each other. */
@@ -161,15 +158,8 @@ function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequenc
     numSequences === 1 ? rows : add(rows, tensor2d(firstExperts, [numTokens, 1], 'int32')),
     fill<Rank.R2>(rows.shape, -1, 'int32'),
   );
-  const numCounted = numSequences * numExperts;
-  const [, offset] = runMoeKernel(
-    MoePermute,
-    {hiddenStates: zeros([numTokens, 1]), topkIds},
-    {numExperts: numCounted, numLocalExperts: numCounted, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
-  );
-  const starts = cast(offset as Tensor1D, 'float32');
-  const numbers = sub(slice(starts, 1, numCounted), slice(starts, 0, numCounted));
-  const ofSequences = reshape(numbers, [numSequences, numExperts]);
+  const counted = cast(countsOfExperts(topkIds as Tensor2D, numSequences * numExperts), 'float32');
+  const ofSequences = reshape(counted, [numSequences, numExperts]);
   return div(ofSequences, maximum(sum(ofSequences, 1, true), 1));
 }
 

@@ -105,7 +105,7 @@ function moePermute_(
   assertFitsInt32(numRows, 'the number of permuted rows', opName);
   assertOut(given.out, [numRows, hiddenSize], $hiddenStates.dtype, opName);
 
-  const [permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, mIndices, permutedIdx, scaleRows] = runMoeKernel(
+  const {a1qScale, ...result}: MoePermuteResult = runMoeKernel(
     MoePermute,
     {
       hiddenStates: $hiddenStates,
@@ -115,18 +115,8 @@ function moePermute_(
     },
     {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert, padding: 'zero'},
   );
-  const result: MoePermuteResult = {
-    permutedHiddenStates: permutedHiddenStates as Tensor2D,
-    expertFirstTokenOffset: expertFirstTokenOffset as Tensor1D,
-    invPermutedIdx: invPermutedIdx as Tensor1D,
-    mIndices: mIndices as Tensor1D,
-    permutedIdx: permutedIdx as Tensor1D,
-  };
-  if ($scale != null) {
-    result.a1qScale = $scale.perToken ? scaleRows : clone($scale.scale);
-  }
   given.out?.assign(result.permutedHiddenStates);
-  return result;
+  return $scale == null ? result : {...result, a1qScale: $scale.perToken ? a1qScale : clone($scale.scale)};
 }
 
 /**

@@ -53,7 +53,7 @@ function moePermuteBlockAligned_(
   const {numRows} = permuteSizes($topkIds.shape, {numExperts, alignBlockSize: blockSize});
   assertFitsInt32(numRows, 'the number of permuted rows', opName);
 
-  const [permutedHiddenStates, , invPermutedIdx, mIndices, permutedIdx, scaleRows] = runMoeKernel(
+  const {permutedHiddenStates, invPermutedIdx, mIndices, permutedIdx, a1qScale} = runMoeKernel(
     MoePermute,
     {
       hiddenStates: $hiddenStates,
@@ -70,13 +70,13 @@ function moePermuteBlockAligned_(
     },
   );
   const result: MoePermuteBlockAlignedResult = {
-    permutedHiddenStates: permutedHiddenStates as Tensor2D,
-    sortedTokenIds: permutedIdx as Tensor1D,
-    expertIds: mIndices as Tensor1D,
-    invPermutedIdx: invPermutedIdx as Tensor1D,
+    permutedHiddenStates,
+    sortedTokenIds: permutedIdx,
+    expertIds: mIndices,
+    invPermutedIdx,
   };
   if ($scale != null) {
-    result.a1qScale = $scale.perToken ? scaleRows : clone($scale.scale);
+    result.a1qScale = $scale.perToken ? a1qScale : clone($scale.scale);
   }
   return result;
 }

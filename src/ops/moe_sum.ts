@@ -20,9 +20,9 @@ function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor
   assert(topk >= 1 && hiddenSize >= 1, opName, () => `x must have K >= 1 and H >= 1, but is [${$x.shape}].`);
   assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
 
-  const [out] = runMoeKernel(MoeSum, {x: $x}, {});
+  const {out} = runMoeKernel(MoeSum, {x: $x}, {});
   given.out?.assign(out);
-  return out as Tensor2D;
+  return out;
 }
 
 /**

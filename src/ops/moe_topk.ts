@@ -47,8 +47,7 @@ export function chooseExperts(
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
   const $bias = convertBias(given.scoreCorrectionBias, numExperts, attrs.scoring, opName);
 
-  const [topkWeights, topkIds] = runMoeKernel(MoeTopK, {routerLogits: $logits, scoreCorrectionBias: $bias}, attrs);
-  return {topkWeights: topkWeights as Tensor2D, topkIds: topkIds as Tensor2D};
+  return runMoeKernel(MoeTopK, {routerLogits: $logits, scoreCorrectionBias: $bias}, attrs);
 }
 
 function convertBias(

@@ -50,7 +50,7 @@ function moeUnpermute_(
   }
   assertOut(given.out, [$weights.shape[0], hiddenSize], 'float32', opName);
 
-  const [out] = runMoeKernel(
+  const {out} = runMoeKernel(
     MoeUnpermute,
     {
       permutedHiddenStates: $rows,
@@ -61,7 +61,7 @@ function moeUnpermute_(
     {},
   );
   given.out?.assign(out);
-  return out as Tensor2D;
+  return out;
 }
 
 /**

@@ -64,7 +64,7 @@ function moeUnpermuteAndReduce_(
   assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
 
   const numRows = invPermutedIdx == null ? numAssignments : $rows.shape[0];
-  const [out] = runMoeKernel(
+  const {out} = runMoeKernel(
     MoeUnpermute,
     {
       permutedHiddenStates: reshape($rows, [numRows, hiddenSize]),
@@ -75,7 +75,7 @@ function moeUnpermuteAndReduce_(
     {},
   );
   given.out?.assign(out);
-  return out as Tensor2D;
+  return out;
 }
 
 /**

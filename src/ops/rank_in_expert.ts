@@ -30,6 +30,6 @@ export function rankInExpert(topkIds: Tensor2D, topkWeights: Tensor2D | undefine
     return sub(reshape(invPermutedIdx, topkIds.shape), firstRow);
   }
   const values = reshape(permutedHiddenStates, [topkIds.size]);
-  const [rankOfRow] = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset}, {});
-  return reshape(gather(rankOfRow, invPermutedIdx), topkIds.shape);
+  const {ranks} = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset}, {});
+  return reshape(gather(ranks, invPermutedIdx), topkIds.shape);
 }

@@ -59,7 +59,7 @@ export function routedTokens(
   const rows = isEmpty ? concat([tokens, zeros([1, tokens.shape[1]])]) : tokens;
   const given = isEmpty ? zeros([1, 1]) : mask;
   const routerLogits = given == null ? rows : select(given, rows, zerosLike(rows));
-  const [probabilities, logSums] = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
+  const {probabilities, logSums} = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
   const counts = fixed(() => {
     // Of probabilities that are all 0 the token has none; NaN counts.
     const has = sub(1, cast(equal(sum(probabilities, 1, true), 0), 'float32'));

@@ -15,11 +15,17 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import {assertBindable} from '../contract/devices';
-import {MoeGroupedMatMul, MoePermute, MoeUnpermute, MoeUnpermuteBackpropRows} from '../contract/kernel_names';
+import {
+  type MoeActivationAttrs,
+  MoeGroupedMatMul,
+  MoePermute,
+  MoeUnpermute,
+  MoeUnpermuteBackpropRows,
+} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
-import {namedParts} from '../contract/expert_weights';
+import {type ExpertWeights, groupedMatMulInputs} from '../contract/expert_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
 
 /** Every WebGPU device binds a buffer of this size, so no rows between two launches take more, but for one token's. */
@@ -78,17 +84,12 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
   const {rows, weights, invPermutedIdx, expertFirstTokenOffset} = experts.applyRouterWeightOnInput
     ? permuteWeighted(x, topkWeights, topkIds, experts)
     : permute(x, topkWeights, topkIds, experts);
-  const [out] = runMoeKernel(
+  const permutedHiddenStates = feedForward(rows, expertFirstTokenOffset, experts, experts);
+  return runMoeKernel(
     MoeUnpermute,
-    {
-      permutedHiddenStates: feedForward(rows, expertFirstTokenOffset, experts, experts),
-      topkWeights: weights,
-      invPermutedIdx,
-      expertFirstTokenOffset,
-    },
+    {permutedHiddenStates, topkWeights: weights, invPermutedIdx, expertFirstTokenOffset},
     {},
-  );
-  return out as Tensor2D;
+  ).out;
 }
 
 type Permuted = {
@@ -100,16 +101,16 @@ type Permuted = {
 };
 
 function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts, expertMap, w1}: Experts): Permuted {
-  const [rows, expertFirstTokenOffset, inverse] = runMoeKernel(
+  const {permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx} = runMoeKernel(
     MoePermute,
     {hiddenStates: x, topkIds, expertMap},
     {numExperts, numLocalExperts: w1.numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
   );
   return {
-    rows: rows as Tensor2D,
+    rows: permutedHiddenStates,
     weights,
-    invPermutedIdx: reshape(inverse, topkIds.shape),
-    expertFirstTokenOffset: expertFirstTokenOffset as Tensor1D,
+    invPermutedIdx: reshape(invPermutedIdx, topkIds.shape),
+    expertFirstTokenOffset,
   };
 }
 
@@ -120,12 +121,12 @@ function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts,
 function permuteWeighted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
   // Rows of no columns: only the indices are of use.
   const {rows, invPermutedIdx, expertFirstTokenOffset} = permute(zeros([x.shape[0], 0]), topkWeights, topkIds, experts);
-  const [weighted] = runMoeKernel(
+  const {dRows} = runMoeKernel(
     MoeUnpermuteBackpropRows,
     {dy: x, topkWeights, invPermutedIdx, expertFirstTokenOffset},
     {numRows: rows.shape[0]},
   );
-  return {rows: weighted as Tensor2D, weights: onesLike(topkWeights), invPermutedIdx, expertFirstTokenOffset};
+  return {rows: dRows, weights: onesLike(topkWeights), invPermutedIdx, expertFirstTokenOffset};
 }
 
 function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']>, experts: Experts): Tensor2D {
@@ -135,7 +136,7 @@ function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']
     return out;
   }
   // Not tfjs's matMul, whose gradient is not 0 for no tokens on every backend.
-  const [openness] = runMoeKernel(
+  const {out: openness} = runMoeKernel(
     MoeGroupedMatMul,
     {x, expertFirstTokenOffset: allRows, weights0: reshape(gate, [1, 1, gate.shape[0]])},
     {weightFormat: 'outIn', numParts: 1, ...experts.activation, activation: 'linear', gated: false},
@@ -149,15 +150,12 @@ function feedForward(
   {w1, w2, w1Bias, w2Bias}: FeedForward,
   {weightFormat, activation}: Pick<Experts, 'weightFormat' | 'activation'>,
 ): Tensor2D {
-  const [intermediate] = runMoeKernel(
-    MoeGroupedMatMul,
-    {x, expertFirstTokenOffset, ...namedParts(w1), bias: w1Bias},
-    {weightFormat, numParts: w1.parts.length, ...activation},
-  );
-  const [out] = runMoeKernel(
-    MoeGroupedMatMul,
-    {x: intermediate, expertFirstTokenOffset, ...namedParts(w2), bias: w2Bias},
-    {weightFormat, numParts: w2.parts.length, ...activation, activation: 'linear', gated: false},
-  );
-  return out as Tensor2D;
+  const matMul = (rows: Tensor2D, {parts}: ExpertWeights, bias: Tensor2D | undefined, act: MoeActivationAttrs) =>
+    runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(rows, expertFirstTokenOffset, parts, bias), {
+      weightFormat,
+      numParts: parts.length,
+      ...act,
+    }).out;
+  const intermediate = matMul(x, w1, w1Bias, activation);
+  return matMul(intermediate, w2, w2Bias, {...activation, activation: 'linear', gated: false});
 }

@@ -43,7 +43,7 @@ describeWithFlags('rankInExpert', ALL_ENVS, () => {
   it('lets a gradient pass by the kernel, which adds nothing to it', async () => {
     const offset = tf.tensor1d([0, 2, 3], 'int32');
     const f = (values: tf.Tensor) => {
-      const [ranks] = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset: offset}, {});
+      const {ranks} = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset: offset}, {});
       return tf.add(tf.sum(values), tf.sum(tf.cast(ranks, 'float32')));
     };
     expect(await tf.grad(f)(tf.tensor1d([1, 2, 3])).array()).toEqual([1, 1, 1]);

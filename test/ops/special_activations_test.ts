@@ -15,7 +15,7 @@ const swiglu = {swigluAlpha: 1.5, swigluLimit: 7};
 const ungated = (activation: MoeKernelActivation): MoeActivationAttrs =>
   ({activation, gated: false, gateUp: 'concatenated', ...swiglu});
 const backprop = (dy: tf.Tensor, z: tf.Tensor, attrs: MoeActivationAttrs): tf.Tensor =>
-  runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, attrs)[0];
+  runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, attrs).dz;
 
 const GATES = [NaN, Infinity, -Infinity, 1e38, -1e38, 1e3, -1e3, 0, -0, 7, 8, -1].map(Math.fround);
 const pairs = GATES.flatMap((gate) => GATES.map((up): [number, number] => [gate, up]));

@@ -56,9 +56,9 @@ export const moeAlignBlockSizeCpu = hostKernel(MoeAlignBlockSize, ({topkIds, exp
     }
   }
 
-  return [
-    {values: sortedTokenIds, shape: [numSortedIds]},
-    {values: expertIds, shape: [numBlocks]},
-    {values: Int32Array.of(numTokensPostPad), shape: [1]},
-  ];
+  return {
+    sortedTokenIds: {values: sortedTokenIds, shape: [numSortedIds]},
+    expertIds: {values: expertIds, shape: [numBlocks]},
+    numTokensPostPad: {values: Int32Array.of(numTokensPostPad), shape: [1]},
+  };
 });

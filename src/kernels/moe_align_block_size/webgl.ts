@@ -25,11 +25,11 @@ export const moeAlignBlockSizeWebGL = webglKernel(
 
     if (numAssignments === 0) {
       const rows = fillTensor(backend, [numExperts + 1], 'int32', 0);
-      const outputs = [
-        fillTensor(backend, [numSortedIds], 'int32', 0),
-        labelsOfRows(backend, rows, names, labels, numBlocks, blockSize),
-        fillTensor(backend, [1], 'int32', 0),
-      ];
+      const outputs = {
+        sortedTokenIds: fillTensor(backend, [numSortedIds], 'int32', 0),
+        expertIds: labelsOfRows(backend, rows, names, labels, numBlocks, blockSize),
+        numTokensPostPad: fillTensor(backend, [1], 'int32', 0),
+      };
       disposeAll(backend, [rows]);
       return outputs;
     }
@@ -46,6 +46,6 @@ export const moeAlignBlockSizeWebGL = webglKernel(
       code: 'void main() { setOutput(getRows(numExperts)); }',
     });
     disposeSorted(backend, sorted);
-    return [sortedTokenIds, expertIds, numTokensPostPad];
+    return {sortedTokenIds, expertIds, numTokensPostPad};
   },
 );

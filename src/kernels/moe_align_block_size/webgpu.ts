@@ -124,7 +124,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(
       });
       disposeAll(backend, [keys, ranks, positions, experts]);
     }
-    return [sortedTokenIds, expertIds, numTokensPostPad];
+    return {sortedTokenIds, expertIds, numTokensPostPad};
   },
 );
 

@@ -50,7 +50,7 @@ export const moeGroupedMatMulCpu = hostKernel(MoeGroupedMatMul, (inputs, attrs) 
       }
     }
   }
-  return [{values: out, shape: [numRows, numOutputs]}];
+  return {out: {values: out, shape: [numRows, numOutputs]}};
 });
 
 /** Writes the activation of a row of z. */
@@ -152,7 +152,7 @@ export const moeGroupedMatMulBackpropActivationCpu = hostKernel(
         dz[gate + upStep] = dOut * byUp;
       }
     }
-    return [{values: dz, shape: [numRows, numColumns]}];
+    return {dz: {values: dz, shape: [numRows, numColumns]}};
   },
 );
 
@@ -177,6 +177,6 @@ export const moeGroupedMatMulBackpropWeightsCpu = hostKernel(
         out.set(sums, (e * numA + m) * numB);
       }
     }
-    return [{values: out, shape: [numExperts, numA, numB]}];
+    return {dWeights: {values: out, shape: [numExperts, numA, numB]}};
   },
 );

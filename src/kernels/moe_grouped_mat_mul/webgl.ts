@@ -35,7 +35,7 @@ export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inp
   ]);
   assertFits(MoeGroupedMatMul, {x: x.shape, ...Object.fromEntries(named), 'the result': shape}, packed);
   if (numRows === 0) {
-    return [fillTensor(backend, shape, 'float32', 0)];
+    return {out: fillTensor(backend, shape, 'float32', 0)};
   }
   let out: TensorInfo | undefined;
   for (const part of parts) {
@@ -43,7 +43,7 @@ export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inp
     disposeAll(backend, out == null ? [] : [out]);
     out = next;
   }
-  return [out!];
+  return {out: out!};
 });
 
 type Inputs = {
@@ -213,7 +213,7 @@ export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
     const numOutputs = dy.shape[1];
     assertFits(MoeGroupedMatMulBackpropActivation, {z: z.shape});
     if (z.shape[0] === 0) {
-      return [fillTensor(backend, z.shape, 'float32', 0)];
+      return {dz: fillTensor(backend, z.shape, 'float32', 0)};
     }
     const dz = runGlsl(backend, {
       name: 'MoeGroupedMatMulBackpropActivation',
@@ -243,7 +243,7 @@ export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
           setOutput(value);
         }`,
     });
-    return [dz];
+    return {dz};
   },
 );
 
@@ -256,7 +256,7 @@ export const moeGroupedMatMulBackpropWeightsWebGL = webglKernel(
     assertExact(MoeGroupedMatMulBackpropWeights, {'the number of rows': numRows});
     assertFits(MoeGroupedMatMulBackpropWeights, {'the rows': a.shape, 'the other rows': b.shape, 'the result': shape});
     if (numRows === 0) {
-      return [fillTensor(backend, shape, 'float32', 0)];
+      return {dWeights: fillTensor(backend, shape, 'float32', 0)};
     }
     const out = runGlsl(backend, {
       name: 'MoeGroupedMatMulBackpropWeights',
@@ -282,6 +282,6 @@ export const moeGroupedMatMulBackpropWeightsWebGL = webglKernel(
           setOutput(sum);
         }`,
     });
-    return [{...out, shape}];
+    return {dWeights: {...out, shape}};
   },
 );

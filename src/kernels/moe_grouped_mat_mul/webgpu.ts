@@ -68,7 +68,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
   });
   const out = newTensor(backend, [numRows, numOutputs], 'float32');
   if (numRows === 0) {
-    return [out];
+    return {out};
   }
   const isConcatenated = attrs.gated && attrs.gateUp === 'concatenated';
   const inQuads = numIn % 4 === 0 && numColumns % 4 === 0 && (!isConcatenated || numOutputs % 4 === 0);
@@ -96,7 +96,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
   for (const part of parts) {
     run(launch, part, numExperts);
   }
-  return [out];
+  return {out};
 });
 
 /**
@@ -456,7 +456,7 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
     assertBindable(backend, MoeGroupedMatMulBackpropActivation, {z: z.shape});
     const dz = newTensor(backend, [numRows, numColumns], 'float32');
     if (numRows === 0) {
-      return [dz];
+      return {dz};
     }
     runWgsl(backend, {
       name: 'MoeGroupedMatMulBackpropActivation',
@@ -489,6 +489,6 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
           dz[gate] = dy[i] * gatedDerivativeByGate(z[gate], z[up]);
           dz[up] = dy[i] * gatedDerivativeByUp(z[gate], z[up]);`)}`,
     });
-    return [dz];
+    return {dz};
   },
 );

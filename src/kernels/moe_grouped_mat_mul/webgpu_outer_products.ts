@@ -278,6 +278,6 @@ export const moeGroupedMatMulBackpropWeightsWebGPU = webgpuKernel(
         )}`,
     });
     disposeAll(backend, rests == null ? [] : [rests]);
-    return [out];
+    return {dWeights: out};
   },
 );

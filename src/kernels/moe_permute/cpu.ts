@@ -66,22 +66,21 @@ export const moePermuteCpu = hostKernel(MoePermute, ({hiddenStates, topkIds, exp
     tokens[r] = permutedIdx[r] < numAssignments ? Math.floor(permutedIdx[r] / topk) : -1;
   }
   const lastToken = numTokens - 1;
-  const outputs: HostTensor[] = [
-    gatherRows(hiddenStates, tokens, padWithLastToken ? lastToken : -1),
-    {values: expertFirstTokenOffset, shape: [numLocalExperts + 1]},
-    {values: invPermutedIdx, shape: [numAssignments]},
-    {values: mIndices, shape: [numRows]},
-    {values: permutedIdx, shape: [numRows]},
-  ];
-  if (a1qScale != null) {
-    outputs.push(gatherRows(a1qScale, tokens, lastToken));
-  }
+  const permutedHiddenStates = gatherRows(hiddenStates, tokens, padWithLastToken ? lastToken : -1);
+  const scale = a1qScale && gatherRows(a1qScale, tokens, lastToken);
   if (padWithLastToken && numAssignments > 0) {
     for (let r = 0; r < numRows; r++) {
       permutedIdx[r] = Math.min(permutedIdx[r], numAssignments - 1);
     }
   }
-  return outputs;
+  return {
+    permutedHiddenStates,
+    expertFirstTokenOffset: {values: expertFirstTokenOffset, shape: [numLocalExperts + 1]},
+    invPermutedIdx: {values: invPermutedIdx, shape: [numAssignments]},
+    mIndices: {values: mIndices, shape: [numRows]},
+    permutedIdx: {values: permutedIdx, shape: [numRows]},
+    a1qScale: scale,
+  };
 });
 
 function sortKeys(

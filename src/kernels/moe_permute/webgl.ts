@@ -54,14 +54,14 @@ export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) 
   const names = mapUse === 'label' ? expertMap : undefined;
   if (numAssignments === 0) {
     const offsets = fillTensor(backend, [numLocalExperts + 1], 'int32', 0);
-    return [
-      fillTensor(backend, rowsShape, 'float32', 0),
-      offsets,
-      fillTensor(backend, [0], 'int32', 0),
-      labelsOfRows(backend, offsets, names, labels, numRows, 1),
-      fillTensor(backend, [numRows], 'int32', 0),
-      ...(a1qScale == null ? [] : [fillTensor(backend, scaleShape, 'float32', 0)]),
-    ];
+    return {
+      permutedHiddenStates: fillTensor(backend, rowsShape, 'float32', 0),
+      expertFirstTokenOffset: offsets,
+      invPermutedIdx: fillTensor(backend, [0], 'int32', 0),
+      mIndices: labelsOfRows(backend, offsets, names, labels, numRows, 1),
+      permutedIdx: fillTensor(backend, [numRows], 'int32', 0),
+      a1qScale: a1qScale && fillTensor(backend, scaleShape, 'float32', 0),
+    };
   }
 
   const sizes = {numAssignments, numExperts, numLocalExperts, blockSize: alignBlockSize};
@@ -76,19 +76,18 @@ export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) 
   });
   const mIndices = labelsOfRows(backend, sorted.rows, names, labels, numRows, 1);
   const gather = {permutedIdx, numAssignments, topk};
-  const outputs = [
-    gatherRows(backend, hiddenStates, rowsShape, {...gather, maxAssignment: numAssignments}),
-    sorted.rows,
-    inverse,
+  const permutedHiddenStates = gatherRows(backend, hiddenStates, rowsShape, {...gather, maxAssignment: numAssignments});
+  // Rows of no assignment carry the last token's scale.
+  const scale = a1qScale && gatherRows(backend, a1qScale, scaleShape, {...gather, maxAssignment: lastAssignment});
+  disposeSorted(backend, sorted, [sorted.rows]);
+  return {
+    permutedHiddenStates,
+    expertFirstTokenOffset: sorted.rows,
+    invPermutedIdx: inverse,
     mIndices,
     permutedIdx,
-  ];
-  if (a1qScale != null) {
-    // Rows of no assignment carry the last token's scale.
-    outputs.push(gatherRows(backend, a1qScale, scaleShape, {...gather, maxAssignment: lastAssignment}));
-  }
-  disposeSorted(backend, sorted, [sorted.rows]);
-  return outputs;
+    a1qScale: scale,
+  };
 });
 
 /** int32 [N]: the row of each assignment; of one without a row, its sorted position or the shared index. */

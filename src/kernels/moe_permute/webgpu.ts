@@ -153,11 +153,14 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
     disposeAll(backend, [keys, positions, experts]);
   }
 
-  const outputs = [rows, offsets, inverse, mIndices, permutedIdx];
-  if (a1qScale != null) {
-    outputs.push(gatherScale(backend, a1qScale, permutedIdx, scaleShape, numAssignments, topk));
-  }
-  return outputs;
+  return {
+    permutedHiddenStates: rows,
+    expertFirstTokenOffset: offsets,
+    invPermutedIdx: inverse,
+    mIndices,
+    permutedIdx,
+    a1qScale: a1qScale && gatherScale(backend, a1qScale, permutedIdx, scaleShape, numAssignments, topk),
+  };
 });
 
 /** WGSL that both ways share. */

@@ -12,5 +12,5 @@ export const moeRankRowsCpu = hostKernel(MoeRankRows, ({values: {values}, expert
       ranks[row] = rank;
     });
   }
-  return [{values: ranks, shape: [values.length]}];
+  return {ranks: {values: ranks, shape: [values.length]}};
 });

@@ -7,7 +7,7 @@ export const moeRankRowsWebGL = webglKernel(MoeRankRows, (backend, {values, expe
   assertExact(MoeRankRows, {'the number of rows': numRows});
   assertFits(MoeRankRows, {values: values.shape, expertFirstTokenOffset: expertFirstTokenOffset.shape});
   if (numRows === 0) {
-    return [fillTensor(backend, [0], 'int32', 0)];
+    return {ranks: fillTensor(backend, [0], 'int32', 0)};
   }
   const ranks = runGlsl(backend, {
     name: 'MoeRankRows',
@@ -32,5 +32,5 @@ export const moeRankRowsWebGL = webglKernel(MoeRankRows, (backend, {values, expe
         setOutput(float(rank));
       }`,
   });
-  return [ranks];
+  return {ranks};
 });

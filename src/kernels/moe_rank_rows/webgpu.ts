@@ -6,7 +6,7 @@ export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, ex
   const [numRows] = values.shape;
   const ranks = newTensor(backend, [numRows], 'int32');
   if (numRows === 0) {
-    return [ranks];
+    return {ranks};
   }
   runWgsl(backend, {
     name: 'MoeRankRows',
@@ -37,5 +37,5 @@ export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, ex
         }
         ranks[row] = rank;`),
   });
-  return [ranks];
+  return {ranks};
 });

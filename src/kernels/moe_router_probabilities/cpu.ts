@@ -14,8 +14,8 @@ export const moeRouterProbabilitiesCpu = hostKernel(MoeRouterProbabilities, ({ro
     probabilities.set(softmax(logScores), token * numExperts);
     logSums[token] = logSumExp(logScores);
   }
-  return [
-    {values: probabilities, shape: [numTokens, numExperts]},
-    {values: logSums, shape: [numTokens]},
-  ];
+  return {
+    probabilities: {values: probabilities, shape: [numTokens, numExperts]},
+    logSums: {values: logSums, shape: [numTokens]},
+  };
 });

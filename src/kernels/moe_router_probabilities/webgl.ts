@@ -20,7 +20,10 @@ export const moeRouterProbabilitiesWebGL = webglKernel(
     assertExact(MoeRouterProbabilities, {'the number of experts': numExperts});
     assertFits(MoeRouterProbabilities, {routerLogits: logits.shape});
     if (numTokens === 0) {
-      return [fillTensor(backend, logits.shape, 'float32', 0), fillTensor(backend, [0], 'float32', 0)];
+      return {
+        probabilities: fillTensor(backend, logits.shape, 'float32', 0),
+        logSums: fillTensor(backend, [0], 'float32', 0),
+      };
     }
     const statistics = scoreStatistics(backend, logits, scoring);
     const uniforms = {scoring: SCORING_CODES[scoring]};
@@ -64,6 +67,6 @@ export const moeRouterProbabilitiesWebGL = webglKernel(
         }`,
     });
     disposeAll(backend, [statistics]);
-    return [probabilities, logSums];
+    return {probabilities, logSums};
   },
 );

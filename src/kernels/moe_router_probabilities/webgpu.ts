@@ -15,7 +15,7 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
     const probabilities = newTensor(backend, [numTokens, numExperts], 'float32');
     const logSums = newTensor(backend, [numTokens], 'float32');
     if (numTokens === 0) {
-      return [probabilities, logSums];
+      return {probabilities, logSums};
     }
     const lanes = lanesOf(numExperts);
     runWgsl(backend, {
@@ -64,6 +64,6 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
           LANE_THREADS,
         )}`,
     });
-    return [probabilities, logSums];
+    return {probabilities, logSums};
   },
 );

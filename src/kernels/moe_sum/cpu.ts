@@ -23,5 +23,5 @@ export const moeSumCpu = hostKernel(MoeSum, ({x}) => {
       ofToken.set(doubles);
     }
   }
-  return [{values: out, shape: [numTokens, hiddenSize]}];
+  return {out: {values: out, shape: [numTokens, hiddenSize]}};
 });

@@ -7,7 +7,7 @@ export const moeSumWebGL = webglKernel(MoeSum, (backend, {x}) => {
   const [numTokens, topk, hiddenSize] = x.shape;
   assertFits(MoeSum, {x: x.shape});
   if (numTokens === 0) {
-    return [fillTensor(backend, [numTokens, hiddenSize], 'float32', 0)];
+    return {out: fillTensor(backend, [numTokens, hiddenSize], 'float32', 0)};
   }
   const sums = runGlsl(backend, {
     name: 'MoeSum',
@@ -28,5 +28,5 @@ export const moeSumWebGL = webglKernel(MoeSum, (backend, {x}) => {
         setOutput(sum);
       }`,
   });
-  return [sums];
+  return {out: sums};
 });

@@ -8,7 +8,7 @@ export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
   assertBindable(backend, MoeSum, {x: x.shape});
   const out = newTensor(backend, [numTokens, hiddenSize], 'float32');
   if (numTokens === 0) {
-    return [out];
+    return {out};
   }
   const {type, rowChunks} = chunkOf(hiddenSize);
   runWgsl(backend, {
@@ -36,5 +36,5 @@ export const moeSumWebGPU = webgpuKernel(MoeSum, (backend, {x}) => {
         }
         out[i] = sum.value;`)}`,
   });
-  return [out];
+  return {out};
 });

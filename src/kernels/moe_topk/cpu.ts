@@ -34,10 +34,7 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
     weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
   }
   const shape = [numTokens, topk];
-  return [
-    {values: weights, shape},
-    {values: ids, shape},
-  ];
+  return {topkWeights: {values: weights, shape}, topkIds: {values: ids, shape}};
 });
 
 /** Whether a comes before b, NaN last of all. */
@@ -174,5 +171,5 @@ export const moeTopKBackpropCpu = hostKernel(MoeTopKBackprop, ({dTopkWeights, ro
       dTokenLogits[id] = isFlat ? 0 : weights[k] * (dWeight(k) - mean) * slope(logits[id]);
     });
   }
-  return [{values: dLogits, shape: [numTokens, numExperts]}];
+  return {dRouterLogits: {values: dLogits, shape: [numTokens, numExperts]}};
 });

@@ -147,7 +147,7 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
   assertExact(MoeTopK, {'the number of experts': numExperts});
   assertFits(MoeTopK, {routerLogits: logits.shape, topkIds: shape});
   if (numTokens === 0) {
-    return [fillTensor(backend, shape, 'float32', 0), fillTensor(backend, shape, 'int32', 0)];
+    return {topkWeights: fillTensor(backend, shape, 'float32', 0), topkIds: fillTensor(backend, shape, 'int32', 0)};
   }
   const isSoftmax = attrs.scoring === 'softmax';
   const statistics = isSoftmax || hasBias ? [scoreStatistics(backend, logits, 'softmax')] : [];
@@ -229,7 +229,7 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
       }`,
   });
   disposeAll(backend, [...statistics, ...biased, ...kept, ranks]);
-  return [topkWeights, topkIds];
+  return {topkWeights, topkIds};
 });
 
 export const moeTopKBackpropWebGL = webglKernel(
@@ -239,7 +239,7 @@ export const moeTopKBackpropWebGL = webglKernel(
     assertExact(MoeTopKBackprop, {'the number of experts': numExperts});
     assertFits(MoeTopKBackprop, {routerLogits: logits.shape, topkIds: topkIds.shape});
     if (numTokens === 0) {
-      return [fillTensor(backend, logits.shape, 'float32', 0)];
+      return {dRouterLogits: fillTensor(backend, logits.shape, 'float32', 0)};
     }
     const isSoftmaxOfAll = scoring === 'softmax' && !renormalize;
     const isOfRow = scoring === 'softmax';
@@ -305,6 +305,6 @@ export const moeTopKBackpropWebGL = webglKernel(
         }`,
     });
     disposeAll(backend, statistics);
-    return [dLogits];
+    return {dRouterLogits: dLogits};
   },
 );

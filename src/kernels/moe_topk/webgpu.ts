@@ -36,7 +36,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
   const topkWeights = newTensor(backend, [numTokens, topk], 'float32');
   const topkIds = newTensor(backend, [numTokens, topk], 'int32');
   if (numTokens === 0) {
-    return [topkWeights, topkIds];
+    return {topkWeights, topkIds};
   }
   const lanes = lanesOf(numExperts);
   const tokensPerWorkgroup = LANE_THREADS / lanes;
@@ -69,7 +69,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)),
   });
   disposeAll(backend, keyRows);
-  return [topkWeights, topkIds];
+  return {topkWeights, topkIds};
 });
 
 function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): string {
@@ -260,7 +260,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
     assertBindable(backend, MoeTopKBackprop, {routerLogits: routerLogits.shape, topkIds: topkIds.shape});
     const dLogits = newTensor(backend, [numTokens, numExperts], 'float32');
     if (numTokens === 0) {
-      return [dLogits];
+      return {dRouterLogits: dLogits};
     }
     const lanes = lanesOf(numExperts);
     runWgsl(backend, {
@@ -359,6 +359,6 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           LANE_THREADS,
         )}`,
     });
-    return [dLogits];
+    return {dRouterLogits: dLogits};
   },
 );

@@ -36,7 +36,7 @@ export const moeUnpermuteCpu = hostKernel(
         ofToken.set(doubles);
       }
     }
-    return [{values: out, shape: [numTokens, hiddenSize]}];
+    return {out: {values: out, shape: [numTokens, hiddenSize]}};
   },
 );
 
@@ -60,7 +60,7 @@ export const moeUnpermuteBackpropRowsCpu = hostKernel(
       }
       dRows.set(sums, row * hiddenSize);
     }
-    return [{values: dRows, shape: [numRows, hiddenSize]}];
+    return {dRows: {values: dRows, shape: [numRows, hiddenSize]}};
   },
 );
 
@@ -103,7 +103,7 @@ export const moeUnpermuteBackpropWeightsCpu = hostKernel(
       }
       dWeights[slot] = dotRows(rows, row, dy.values, Math.floor(slot / topk), hiddenSize);
     }
-    return [{values: dWeights, shape: [numTokens, topk]}];
+    return {dWeights: {values: dWeights, shape: [numTokens, topk]}};
   },
 );
 

@@ -37,10 +37,10 @@ export const moeUnpermuteWebGL = webglKernel(
     assertFits(MoeUnpermute, {permutedHiddenStates: permutedHiddenStates.shape, 'the result': shape}, packed);
     assertFits(MoeUnpermute, {topkWeights: topkWeights.shape});
     if (numTokens === 0 || numRows === 0) {
-      return [fillTensor(backend, shape, 'float32', 0)];
+      return {out: fillTensor(backend, shape, 'float32', 0)};
     }
     const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
-    return [(packed ? unpermutePackedRows : unpermuteRows)(backend, permutedHiddenStates, slots, shape)];
+    return {out: (packed ? unpermutePackedRows : unpermuteRows)(backend, permutedHiddenStates, slots, shape)};
   },
 );
 
@@ -153,7 +153,7 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
     assertFits(MoeUnpermuteBackpropRows, {dy: dy.shape, topkWeights: topkWeights.shape, 'the result': shape});
     assertSortFits(MoeUnpermuteBackpropRows, numSlots, numKeys);
     if (numSlots === 0 || numRows === 0) {
-      return [fillTensor(backend, shape, 'float32', 0)];
+      return {dRows: fillTensor(backend, shape, 'float32', 0)};
     }
     const rowsOfSlots = runGlsl(backend, {
       name: 'MoeUnpermuteRowsOfSlots',
@@ -195,7 +195,7 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
         }`,
     });
     disposeAll(backend, [rowsOfSlots, readers, firstReaders]);
-    return [dRows];
+    return {dRows};
   },
 );
 
@@ -219,7 +219,7 @@ export const moeUnpermuteBackpropWeightsWebGL = webglKernel(
       'the sums of segments': [numSlots, numSegments],
     });
     if (numSlots === 0 || numRows === 0) {
-      return [fillTensor(backend, [numTokens, topk], 'float32', 0)];
+      return {dWeights: fillTensor(backend, [numTokens, topk], 'float32', 0)};
     }
     const sums = runGlsl(backend, {
       name: 'MoeUnpermuteBackpropWeights',
@@ -253,7 +253,7 @@ export const moeUnpermuteBackpropWeightsWebGL = webglKernel(
         }`,
     });
     if (numSegments === 1) {
-      return [{...sums, shape: [numTokens, topk]}];
+      return {dWeights: {...sums, shape: [numTokens, topk]}};
     }
     const dWeights = runGlsl(backend, {
       name: 'MoeUnpermuteSumSegments',
@@ -274,6 +274,6 @@ export const moeUnpermuteBackpropWeightsWebGL = webglKernel(
         }`,
     });
     disposeAll(backend, [sums]);
-    return [dWeights];
+    return {dWeights};
   },
 );

@@ -102,7 +102,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
     });
     const out = newTensor(backend, [numTokens, hiddenSize], 'float32');
     if (numTokens === 0) {
-      return [out];
+      return {out};
     }
     const {type, rowChunks} = chunkOf(hiddenSize);
     runWgsl(backend, {
@@ -137,7 +137,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
           ${addAllSlots(topk)}
           out[i] = sum;`)}`,
     });
-    return [out];
+    return {out};
   },
 );
 
@@ -165,7 +165,7 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
     });
     const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
     if (numRows === 0) {
-      return [dRows];
+      return {dRows};
     }
     const numSlots = numTokens * topk;
     const {readers, nextReaders} = readersOfRows(backend, invPermutedIdx, expertFirstTokenOffset, numSlots, numRows);
@@ -218,7 +218,7 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
           }`)}`,
     });
     disposeAll(backend, [readers, nextReaders]);
-    return [dRows];
+    return {dRows};
   },
 );
 
@@ -323,7 +323,7 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
     });
     const dWeights = newTensor(backend, [numTokens, topk], 'float32');
     if (numTokens === 0) {
-      return [dWeights];
+      return {dWeights};
     }
     const {type, rowChunks} = chunkOf(hiddenSize);
     runWgsl(backend, {
@@ -374,6 +374,6 @@ export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
           DOT_THREADS,
         )}`,
     });
-    return [dWeights];
+    return {dWeights};
   },
 );

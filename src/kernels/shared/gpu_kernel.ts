@@ -3,7 +3,7 @@ import {type KernelBackend, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import {lostDeviceOf, watchDevice} from '../../contract/devices';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
-import type {MoeKernel} from './moe_kernel';
+import {inOrder, type MoeKernel, type OutputsAs} from './moe_kernel';
 
 type DataId = TensorInfo['dataId'];
 
@@ -27,7 +27,7 @@ export function disposeAll(backend: KernelBackend, tensors: TensorInfo[]): void 
 /** A kernel of a GPU backend, typed by its name. */
 export function gpuKernel<Backend extends KernelBackend, K extends MoeKernelName>(
   kernelName: K,
-  run: (backend: Backend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
+  run: (backend: Backend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => OutputsAs<K, TensorInfo>,
 ): MoeKernel {
   return {
     kernelName,
@@ -37,7 +37,8 @@ export function gpuKernel<Backend extends KernelBackend, K extends MoeKernelName
       assertNotLost(gpu, kernelName);
       made = new Set();
       try {
-        return run(gpu, inputs as unknown as MoeKernels[K]['inputs'], attrs as unknown as MoeKernels[K]['attrs']);
+        const given = inputs as unknown as MoeKernels[K]['inputs'];
+        return inOrder(kernelName, run(gpu, given, attrs as unknown as MoeKernels[K]['attrs']));
       } catch (error) {
         made.forEach((dataId) => gpu.disposeData(dataId));
         throw error;

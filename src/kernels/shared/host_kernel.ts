@@ -6,7 +6,7 @@
 import type {KernelBackend, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import {type HostArray, hostValuesOf} from '../../contract/host_values';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
-import type {MoeKernel} from './moe_kernel';
+import {inOrder, type MoeKernel, type OutputsAs} from './moe_kernel';
 
 export type {HostArray} from '../../contract/host_values';
 /** float32 in a Float32Array, else int32 in an Int32Array. */
@@ -15,7 +15,7 @@ type HostInputs<Inputs> = {[Name in keyof Inputs]: HostTensor};
 
 export function hostKernel<K extends MoeKernelName>(
   kernelName: K,
-  compute: (inputs: HostInputs<MoeKernels[K]['inputs']>, attrs: MoeKernels[K]['attrs']) => HostTensor[],
+  compute: (inputs: HostInputs<MoeKernels[K]['inputs']>, attrs: MoeKernels[K]['attrs']) => OutputsAs<K, HostTensor>,
 ): MoeKernel {
   const kernelFunc: KernelFunc = ({inputs, attrs, backend}) => {
     const {readSync, write} = backend as KernelBackend;
@@ -27,7 +27,7 @@ export function hostKernel<K extends MoeKernelName>(
       hostInputs as HostInputs<MoeKernels[K]['inputs']>,
       attrs as unknown as MoeKernels[K]['attrs'],
     );
-    return outputs.map(({values, shape}): TensorInfo => {
+    return inOrder(kernelName, outputs).map(({values, shape}): TensorInfo => {
       const dtype = values instanceof Int32Array ? 'int32' : 'float32';
       return {dataId: write.call(backend, values, shape, dtype), shape, dtype};
     });

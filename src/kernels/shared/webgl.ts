@@ -10,7 +10,7 @@ import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webg
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
 import {gpuKernel, noteMade} from './gpu_kernel';
-import type {MoeKernel} from './moe_kernel';
+import type {MoeKernel, OutputsAs} from './moe_kernel';
 
 export {disposeAll} from './gpu_kernel';
 
@@ -37,7 +37,11 @@ export type GlslProgram = {
 /** A kernel of the webgl backend, typed by its name. */
 export function webglKernel<K extends MoeKernelName>(
   kernelName: K,
-  run: (backend: MathBackendWebGL, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
+  run: (
+    backend: MathBackendWebGL,
+    inputs: MoeKernels[K]['inputs'],
+    attrs: MoeKernels[K]['attrs'],
+  ) => OutputsAs<K, TensorInfo>,
 ): MoeKernel {
   return gpuKernel<MathBackendWebGL, K>(kernelName, (backend, inputs, attrs) => {
     assertWebGL2(kernelName);

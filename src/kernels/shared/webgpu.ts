@@ -11,7 +11,7 @@ import {assertBindable as assertDeviceBinds} from '../../contract/devices';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
 import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
-import type {MoeKernel} from './moe_kernel';
+import type {MoeKernel, OutputsAs} from './moe_kernel';
 
 export {disposeAll} from './gpu_kernel';
 
@@ -47,7 +47,11 @@ export type WgslProgram = {
 /** A kernel of the webgpu backend, typed by its name. */
 export function webgpuKernel<K extends MoeKernelName>(
   kernelName: K,
-  run: (backend: WebGPUBackend, inputs: MoeKernels[K]['inputs'], attrs: MoeKernels[K]['attrs']) => TensorInfo[],
+  run: (
+    backend: WebGPUBackend,
+    inputs: MoeKernels[K]['inputs'],
+    attrs: MoeKernels[K]['attrs'],
+  ) => OutputsAs<K, TensorInfo>,
 ): MoeKernel {
   return gpuKernel<WebGPUBackend, K>(kernelName, (backend, inputs, attrs) => {
     const given = Object.entries(inputs as Record<string, TensorInfo>);
