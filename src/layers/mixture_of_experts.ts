@@ -4,7 +4,6 @@ import {
   concat,
   expandDims,
   fill,
-  matMul,
   mul,
   randomUniform,
   type Rank,
@@ -17,6 +16,7 @@ import {
   type Tensor1D,
   tensor1d,
   type Tensor2D,
+  type Tensor3D,
   tidy,
   util,
   type Variable,
@@ -27,6 +27,7 @@ import {
 import type {layers, LayerVariable, SymbolicTensor} from '@tensorflow/tfjs-layers';
 import {assert, describeValue} from '../arguments/checks';
 import {fusedExperts} from '../ops/fused_experts';
+import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
 import {moeTopk} from '../ops/moe_topk';
@@ -270,10 +271,15 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return this.variables[name]?.read() as Variable | undefined;
     }
 
+    /** Not by tfjs's matMul, whose gradient to the kernel is a float32 sum over all tokens. */
     private routerLogits(x: Tensor2D, isTraining: boolean): Tensor2D {
-      const logits = matMul<Tensor2D>(isTraining ? this.withJitter(x) : x, this.read('router_kernel') as Tensor2D);
       const bias = this.read('router_bias');
-      return bias == null ? logits : add(logits, bias);
+      return moeGroupedMatMul(
+        isTraining ? this.withJitter(x) : x,
+        expandDims<Tensor3D>(this.read('router_kernel')!, 0),
+        tensor1d([0, x.shape[0]], 'int32'),
+        {weightFormat: 'inOut', bias: bias && expandDims(bias, 0)},
+      );
     }
 
     private withJitter(x: Tensor2D): Tensor2D {

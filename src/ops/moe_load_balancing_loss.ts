@@ -74,12 +74,11 @@ function moeLoadBalancingLoss_(
     }
     return $logits.rows.size === 0 ? zeros([1, numExperts]) : sharesOf($ids, counts, numExperts, numSequences);
   });
-  const loss = mul(numExperts, sum(mul(shares, meanProbability)));
+  const ofSequences = mul(numExperts, sumsOver(reshape(mul(shares, meanProbability), [-1, 1]), numSequences));
   if (numSequences === 1) {
-    return loss as Scalar;
+    return reshape(ofSequences, []);
   }
-  const numCounted = fixed(() => maximum(sum(step(sumsOver(counts, numSequences))), 1));
-  return div(loss, numCounted) as Scalar;
+  return reshape(meansOver(fixed(() => step(sumsOver(counts, numSequences))), ofSequences, 1), []);
 }
 
 function convertIds(x: MoeIndices, logits: TokenRows, opName: string): Tensor2D {

@@ -7,6 +7,8 @@ import {
   expandDims,
   maximum,
   mul,
+  pad,
+  type Rank,
   reshape,
   sub,
   sum,
@@ -16,7 +18,7 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {MoeRouterProbabilities, type MoeTopkScoring} from '../contract/kernel_names';
+import {MoeRouterProbabilities, MoeSum, type MoeTopkScoring} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {fixed, select} from '../smooth_ops';
 import {assert, convertToOptionalTensor} from '../arguments/checks';
@@ -73,7 +75,24 @@ export function meansOver(counts: Tensor, rows: Tensor, numSequences: number): T
   return div(sumsOver(mul(rows, counts), numSequences), maximum(sumsOver(counts, numSequences), 1));
 }
 
-/** The sums over each of B sequences of as many rows: [T, n] to [B, n]. */
+/** So many rows are one sum; the sums of more are added in turn, lest one thread of a GPU add them all. */
+const ROWS_OF_SUM = 256;
+
+/**
+ * The sums over each of B sequences of as many rows: [T, n] to [B, n]. tfjs's own sum adds a prime number of rows in
+ * one float32 chain on webgl, and a 512th of them on webgpu.
+ */
 export function sumsOver(rows: Tensor, numSequences: number): Tensor {
-  return sum(reshape(rows, [numSequences, -1, rows.shape[1] as number]), 1);
+  const [numRows, numColumns] = rows.shape as [number, number];
+  const length = numRows / numSequences;
+  const sequences = reshape<Rank.R3>(rows, [numSequences, length, numColumns]);
+  if (length <= ROWS_OF_SUM) {
+    return sumOfRows(sequences);
+  }
+  const numSums = Math.ceil(length / ROWS_OF_SUM);
+  const padded = pad(sequences, [[0, 0], [0, numSums * ROWS_OF_SUM - length], [0, 0]]);
+  const sums = sumOfRows(reshape(padded, [numSequences * numSums, ROWS_OF_SUM, numColumns]));
+  return sumOfRows(reshape(sums, [numSequences, numSums, numColumns]));
 }
+
+const sumOfRows = (x: Tensor): Tensor => runMoeKernel(MoeSum, {x}, {}).out;

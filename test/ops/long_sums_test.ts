@@ -130,6 +130,55 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
     }
   });
 
+  it('of constants: second gradient of moeSum', async () => {
+    const topk = 16_384;
+    const toDy = tf.grad((dy: tf.Tensor) => tf.grad((x: tf.Tensor) => tf.moeSum(x))(tf.zeros([1, topk, 1]), dy));
+    const wanted = zeroSums(1);
+    constants(topk).forEach((value) => addTerm(wanted, 0, value));
+    await expectClose(toDy(tf.zeros([1, 1]), tf.fill([1, topk, 1], CONSTANT)), wanted, 'gradient');
+  });
+
+  it('of constants: router losses', async () => {
+    // A prime number, of which tfjs makes one chain on webgl.
+    const numTokens = 4_093;
+    for (const logit of [2.2, 0.85]) {
+      const [other, own] = [1 / (1 + Math.exp(-logit)), 1 / (1 + Math.exp(logit))];
+      const ids = tf.zeros<tf.Rank.R2>([numTokens, 1], 'int32');
+      const logits = tf.tile(tf.tensor2d([[0, Math.fround(logit)]]), [numTokens, 1]);
+      const bound = (_: number, wanted: number) => BOUND * Math.abs(wanted);
+      await expectWithin(tf.moeLoadBalancingLoss(logits, ids), [2 * own], bound, 'balance');
+      const sequences = tf.reshape(tf.concat([logits, logits]), [2, numTokens, 2]);
+      const sequenceIds = tf.zeros([2, numTokens, 1], 'int32');
+      const ofSequences = tf.moeLoadBalancingLoss(sequences, sequenceIds, {per: 'sequence'});
+      await expectWithin(ofSequences, [2 * own], bound, 'balance of sequences');
+      await expectWithin(tf.moeRouterZLoss(logits), [Math.log(own) ** 2], bound, 'z-loss');
+      const gradient = tf.grad((x: tf.Tensor) => tf.moeLoadBalancingLoss(x, ids))(logits);
+      const slope = (2 * own * other) / numTokens;
+      await expectWithin(tf.slice(gradient, numTokens - 1, 1), [slope, -slope], bound, 'gradient');
+    }
+  });
+
+  it('of constants: gradients of the layer to its router', async () => {
+    const numTokens = 32_768;
+    const layer = tf.layers.mixtureOfExperts({
+      numExperts: 2, intermediateSize: 1, topk: 1, useRouterBias: true, loadBalancingLossWeight: 0, routerZLossWeight: 1,
+      kernelInitializer: 'zeros', routerInitializer: 'zeros',
+    });
+    const x = tf.fill([numTokens, 1], CONSTANT);
+    layer.build([null, 1]);
+    const [kernel, bias] = layer.weights.map((weight) => weight.read() as tf.Variable);
+    const {grads} = tf.variableGrads(() => {
+      layer.apply(x, {training: true});
+      return layer.calculateLosses()[0];
+    }, [kernel, bias]);
+    // Both logits are 0, so that their logsumexp is ln 2.
+    const bound = (_: number, wanted: number) => BOUND * wanted;
+    const wanted = [Math.LN2, Math.LN2];
+    await expectWithin(grads[bias.name], wanted, bound, 'bias');
+    await expectWithin(grads[kernel.name], wanted.map((value) => CONSTANT * value), bound, 'kernel');
+    layer.weights.forEach((weight) => weight.dispose());
+  });
+
   it('of any terms: gradients of moeGroupedMatMul to weights and bias', async () => {
     await fc.assert(
       fc.asyncProperty(
