@@ -78,7 +78,14 @@ function moeLoadBalancingLoss_(
   if (numSequences === 1) {
     return reshape(ofSequences, []);
   }
-  return reshape(meansOver(fixed(() => step(sumsOver(counts, numSequences))), ofSequences, 1), []);
+  return reshape(
+    meansOver(
+      fixed(() => step(sumsOver(counts, numSequences))),
+      ofSequences,
+      1,
+    ),
+    [],
+  );
 }
 
 function convertIds(x: MoeIndices, logits: TokenRows, opName: string): Tensor2D {

@@ -90,7 +90,11 @@ export function sumsOver(rows: Tensor, numSequences: number): Tensor {
     return sumOfRows(sequences);
   }
   const numSums = Math.ceil(length / ROWS_OF_SUM);
-  const padded = pad(sequences, [[0, 0], [0, numSums * ROWS_OF_SUM - length], [0, 0]]);
+  const padded = pad(sequences, [
+    [0, 0],
+    [0, numSums * ROWS_OF_SUM - length],
+    [0, 0],
+  ]);
   const sums = sumOfRows(reshape(padded, [numSequences * numSums, ROWS_OF_SUM, numColumns]));
   return sumOfRows(reshape(sums, [numSequences, numSums, numColumns]));
 }

@@ -158,6 +158,18 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
     }
   });
 
+  it('of constants: scores of very many experts', async () => {
+    const numExperts = 4_096;
+    const logit = Math.fround(Math.log(CONSTANT));
+    const logits = tf.tensor2d(Float32Array.from({length: numExperts}, (_, e) => (e === 0 ? 0 : logit)), [1, numExperts]);
+    const total = 1 + (numExperts - 1) * Math.exp(logit);
+    const bound = (_: number, wanted: number) => BOUND * Math.abs(wanted);
+    const {topkWeights} = tf.moeTopk(logits, 1, {renormalize: false});
+    await expectWithin(topkWeights, [1 / total], bound, 'moeTopk');
+    await expectWithin(tf.moeLoadBalancingLoss(logits, [[0]]), [numExperts / total], bound, 'balance');
+    await expectWithin(tf.moeRouterZLoss(logits), [Math.log(total) ** 2], bound, 'z-loss');
+  });
+
   it('of constants: gradients of the layer to its router', async () => {
     const numTokens = 32_768;
     const layer = tf.layers.mixtureOfExperts({
