@@ -32,8 +32,8 @@ const kernelsOfOps = {
   fusedExperts: ['MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
   fusedMoe: ['MoeTopK', 'MoePermute', 'MoeGroupedMatMul', 'MoeUnpermute'],
   moeTopk: ['MoeTopK', 'MoeTopKBackprop', 'MoeRouterProbabilities'],
-  moeLoadBalancingLoss: ['MoePermute', 'MoeRouterProbabilities'],
-  moeRouterZLoss: ['MoeRouterProbabilities'],
+  moeLoadBalancingLoss: ['MoePermute', 'MoeRouterProbabilities', 'MoeSum'],
+  moeRouterZLoss: ['MoeRouterProbabilities', 'MoeSum'],
   moeAddAuxiliaryLoss: [],
 };
 // These two make no use of a kernel.
