@@ -130,7 +130,10 @@ const webgpuStandIn = (): StandIn => {
   const device = {
     limits: {maxBufferSize: 2 ** 40, maxStorageBufferBindingSize: 2 ** 40, maxComputeWorkgroupsPerDimension: 65535},
     lost: new Promise(() => {}),
-    createShaderModule: ({label = '', code}: GPUShaderModuleDescriptor) => programs.push({name: label, code}),
+    createShaderModule: ({label = '', code}: GPUShaderModuleDescriptor) => {
+      programs.push({name: label, code});
+      return {getCompilationInfo: async () => ({messages: []})};
+    },
     createComputePipeline: () => ({}),
   };
   const backend = {

@@ -4,6 +4,7 @@ import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../src/contract/kernel_names';
 import {runMoeKernel} from '../../src/contract/run_kernel';
+import {entryPoint, runWgsl} from '../../src/kernels/shared/webgpu';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import {expectFloats} from '../support/expect';
 import {
@@ -263,6 +264,39 @@ describe('a lost WebGPU device', () => {
     expect(() => tf.moeSum([[[1]]])).toThrowError(error('moeSum'));
     await tf.setBackend('cpu');
     tf.removeBackend('own-webgpu');
+  });
+});
+
+describeWithFlags('the source of a shader on webgpu', webgpu, () => {
+  const launch = (name: string, statement: string) =>
+    runWgsl(backend(), {
+      name,
+      buffers: [{name: 'out', type: 'f32', access: 'read_write', tensor: backend().makeTensorInfo([4], 'float32')}],
+      uniforms: {size: 4},
+      numWorkgroups: 1,
+      code: () => entryPoint(statement),
+    });
+
+  it("is printed where tfjs's flag asks for it", () => {
+    const [group, debug] = [spyOn(console, 'group'), spyOn(console, 'debug')];
+    tf.env().set('WEBGPU_PRINT_SHADER', 'moeprinted');
+    launch('MoePrinted', 'if (thread < uniforms.size) { out[thread] = 1.0; }');
+    launch('MoeOther', 'if (thread < uniforms.size) { out[thread] = 2.0; }');
+    tf.env().set('WEBGPU_PRINT_SHADER', '');
+    expect(group).toHaveBeenCalledTimes(1);
+    expect(debug.calls.allArgs().join()).toContain('out[thread] = 1.0;');
+  });
+
+  it('is printed with numbered lines where it does not compile', async () => {
+    const error = spyOn(console, 'error');
+    const {device} = backend();
+    device.pushErrorScope('validation');
+    launch('MoeBroken', 'out[thread] = unknownName;');
+    await backend().queue.onSubmittedWorkDone();
+    expect((await device.popErrorScope())?.message).toContain('unknownName');
+    const [message] = error.calls.allArgs().flat() as string[];
+    expect(message).toMatch(/^The shader MoeBroken does not compile\.\n\d+:\d+ .*unknownName/);
+    expect(message).toMatch(/\n *\d+ \| .*out\[thread\] = unknownName;/);
   });
 });
 

@@ -12,6 +12,7 @@ import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
 import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
+import {printOnRequest, reportCompileErrors} from './wgsl_source';
 
 export {disposeAll} from './gpu_kernel';
 
@@ -132,7 +133,7 @@ const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 function pipelineOf(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipeline {
   const ofDevice = pipelines.get(device) ?? new Map<string, GPUComputePipeline>();
   pipelines.set(device, ofDevice);
-  const pipeline = ofDevice.get(key) ?? makePipeline(device, program);
+  const pipeline = ofDevice.get(key) ?? makePipeline(device, key, program);
   ofDevice.set(key, pipeline);
   return pipeline;
 }
@@ -143,7 +144,7 @@ function pipelineKey({name, buffers, constants = {}}: WgslProgram): string {
   return `tfjs-moe ${name} ${buffersKey} ${constantsKey}`;
 }
 
-function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
+function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipeline {
   const {name, buffers, uniforms, constants = {}, code} = program;
   const wgsl = [
     ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
@@ -158,11 +159,11 @@ function makePipeline(device: GPUDevice, program: WgslProgram): GPUComputePipeli
     `@group(0) @binding(${buffers.length}) var<uniform> uniforms : Uniforms;`,
     code(),
   ].join('\n');
-  return device.createComputePipeline({
-    label: name,
-    layout: 'auto',
-    compute: {module: device.createShaderModule({label: name, code: wgsl}), entryPoint: 'main'},
-  });
+  printOnRequest(key, wgsl);
+  const module = device.createShaderModule({label: name, code: wgsl});
+  // A device that is lost reports nothing; the next call of a kernel says so.
+  reportCompileErrors(name, module, wgsl).catch(() => undefined);
+  return device.createComputePipeline({label: name, layout: 'auto', compute: {module, entryPoint: 'main'}});
 }
 
 function tfjsProgramOf(name: string, key: string, outputShape: number[], numWorkgroups: number): WebGPUProgram {
