@@ -205,6 +205,8 @@ function main(): void {
     ['webgpu', 'webgl'].includes(flags.backend),
     () => `--backend must be webgpu or webgl, but is '${flags.backend}'.`,
   );
+  // The flag of tfjs-backend-webgpu, which is not loaded here.
+  env().registerFlag('WEBGPU_PRINT_SHADER', () => '');
   env().set('WEBGL_VERSION', 2);
   env().set('WEBGL_MAX_TEXTURE_SIZE', 2 ** 20);
   env().set('WEBGL_RENDER_FLOAT32_ENABLED', true);

@@ -50,7 +50,7 @@ export const select: (mask: Tensor, a: Tensor, b: Tensor) => Tensor = /* @__PURE
 /** tfjs's minimum has a first derivative only, its maximum has all. */
 export const atMost = (x: Tensor, limit: number): Tensor => neg(maximum(neg(x), -limit));
 
-/** What `f` gives, with no gradient: not even zeros are computed for what it is made of. */
+/** The result of `f` without a gradient: not even zeros are computed for its inputs. */
 export function fixed(f: () => Tensor): Tensor {
   return customGrad(() => ({value: f(), gradFunc: () => []}))();
 }

@@ -75,7 +75,7 @@ export function checkWeightFormat(format: MoeWeightFormat | null | undefined, op
   return checkOneOf(format ?? 'outIn', ['outIn', 'inOut'], 'weightFormat', opName);
 }
 
-/** Those of gpt-oss. */
+/** The alpha and limit of gpt-oss. */
 export const SWIGLU_ALPHA = 1.702;
 
 export const SWIGLU_LIMIT = 7;
@@ -112,14 +112,14 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
   };
 }
 
-/** What the weights of one matmul are called, and what decides how many columns they read. */
+/** The names of the weights of one matmul, and the rows that decide how many columns they read. */
 export type WeightArgument = {
   argName: string;
   /** The axes of outputs and inputs, such as 'D' and 'C'. */
   out: string;
   in: string;
   numIn: number;
-  /** What has `numIn` columns, with its shape. */
+  /** The name and shape of the rows, which have `numIn` columns. */
   rows: string;
 };
 
@@ -268,7 +268,7 @@ export const fusedExpertsOptionNames = [
   'sharedExperts',
 ] as const;
 
-/** What the experts of a call have in common, the routed and the shared ones. */
+/** The arguments that routed and shared experts of a call have in common. */
 export type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
 
 export type PairNames<Weights> = {

@@ -32,7 +32,7 @@ export type MoeIndices = Tensor | Int32Array | Uint8Array | NestedIndices;
 
 type NestedIndices = ReadonlyArray<number | Int32Array | Uint8Array | NestedIndices>;
 
-/** What tokens have along any leading axes, [..., size], as a matrix with a row for each of T tokens. */
+/** A tensor [..., size] of tokens along any leading axes, as a matrix with a row for each of T tokens. */
 export type TokenRows = {rows: Tensor2D; shape: number[]};
 
 /** A tensor [..., size] of rank 2 or more, size >= 1; `axis` names the last axis. */
@@ -200,7 +200,7 @@ export type MoeTopkOptions = {
   numExpertGroups?: number | null;
   /** How many groups stay; it comes with numExpertGroups. */
   topkGroups?: number | null;
-  /** What weights are multiplied by, last. Default 1. */
+  /** The factor that multiplies the weights last. Default 1. */
   routedScalingFactor?: number | null;
 };
 

@@ -20,9 +20,9 @@ import {
 export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
 
 export type LoadMoeCheckpointOptions = {
-  /** Which layer of the checkpoint, from 0. */
+  /** The number of the layer in the checkpoint, from 0. */
   layerIndex: number;
-  /** What names begin with before `layers.`. Default `'model.'`. */
+  /** The beginning of the tensors' names, before `layers.`. Default `'model.'`. */
   prefix?: string | null;
 };
 

@@ -1,4 +1,4 @@
-/** What a checkpoint's config.json says, read with checks. */
+/** Reads values of a checkpoint's config.json, with checks. */
 import {assert, describeValue} from '../arguments/checks';
 import type {MoeActivation} from '../contract/kernel_names';
 

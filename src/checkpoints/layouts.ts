@@ -1,8 +1,8 @@
 /**
- * What the mixture-of-experts blocks of Hugging Face checkpoints are called, how they lie, and how their routers
- * choose: one function for each `model_type` of config.json. Read from the modeling files of huggingface/transformers
- * (src/transformers/models/<model_type>/) and its conversion_mapping.py, which says how tensors of one expert each
- * become stacked ones.
+ * The mixture-of-experts blocks of Hugging Face checkpoints: the names and layouts of their tensors, and how their
+ * routers choose. There is one function for each `model_type` of config.json. The source is huggingface/transformers:
+ * the modeling files (src/transformers/models/<model_type>/), and conversion_mapping.py, which stacks the tensors of
+ * single experts.
  */
 import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../contract/kernel_names';
 import {assert, describeValue, shorten} from '../arguments/checks';
@@ -35,7 +35,7 @@ export type CheckpointWeight = {
 export type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
   Record<'router_kernel' | 'w1' | 'w2', CheckpointWeight>;
 
-/** Those options of fusedMoe that config.json decides. */
+/** The options of fusedMoe that config.json decides. */
 export type MoeCheckpointRouting = {
   /** How logits become scores, as in moeTopk. */
   scoring: MoeTopkScoring;
@@ -45,15 +45,15 @@ export type MoeCheckpointRouting = {
   numExpertGroups?: number;
   /** How many groups stay; it comes with numExpertGroups. */
   topkGroups?: number;
-  /** What weights are multiplied by, where it is not 1. */
+  /** The factor of the weights, if it is not 1. */
   routedScalingFactor?: number;
   /** As in moeGroupedMatMul. */
   activation: MoeActivation;
-  /** Of w1 as it is given here, where it is not what the activation has by default. */
+  /** The order of gates and ups in w1, if it is not the activation's default. */
   gateUp?: MoeGateUp;
-  /** Of `'swigluOai'`. */
+  /** Alpha of `'swigluOai'`. */
   swigluAlpha?: number;
-  /** Of `'swigluOai'`. */
+  /** Limit of `'swigluOai'`. */
   swigluLimit?: number;
 };
 
@@ -167,7 +167,7 @@ const mixtral: LayoutOf = (config, block) => {
   };
 };
 
-/** What Qwen-MoE, OLMoE and DeepSeek have in common. */
+/** The projections that Qwen-MoE, OLMoE and DeepSeek have in common. */
 function projections(block: CheckpointBlock, sizes: Sizes) {
   const path = `${block.at}mlp.experts`;
   return {
@@ -229,7 +229,7 @@ const olmoe: LayoutOf = (config, block) => {
   };
 };
 
-/** What both DeepSeeks have: experts, and shared experts stored as one. */
+/** The weights of both DeepSeeks: experts, and shared experts stored as one. */
 function deepseek(
   config: ConfigReader,
   block: CheckpointBlock,
@@ -390,7 +390,7 @@ function inWordsOfConfig(check: () => void): void {
   }
 }
 
-/** What config.json says of why layer `layer` may not have what its family's layers have. */
+/** The reasons in config.json why layer `layer` may lack the weights of its family's layers. */
 export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string[] {
   const {quantization_config: quantization, num_hidden_layers: numLayers, first_k_dense_replace: numDense} = config;
   const {mlp_only_layers: denseLayers, decoder_sparse_step: step} = config;

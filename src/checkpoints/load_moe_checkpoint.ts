@@ -9,7 +9,7 @@ import type {MoeModelConfig} from './config_reader';
 import {layerConfigOf, type MoeLayerConfig} from './moe_layer_config';
 import type {CheckpointLayout} from './layouts';
 
-/** What loadMoeCheckpoint needs of a layer: MixtureOfExperts has it. */
+/** The parts of a layer that loadMoeCheckpoint uses. MixtureOfExperts has them. */
 export type MoeWeightsLayer = {
   /** It is in messages. */
   name: string;

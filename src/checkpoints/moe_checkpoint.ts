@@ -26,7 +26,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
   w2: Experts;
   /** K, experts per token. */
   topk: number;
-  /** Those of fusedMoe that are not its defaults, tensors where the family has them. */
+  /** The options of fusedMoe that differ from its defaults, with the family's tensors among them. */
   options: MoeCheckpointRouting & {
     w1Bias?: Tensor2D;
     w2Bias?: Tensor2D;
@@ -67,7 +67,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *
  * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`.
  *
- * What config.model_type may be, and the tensors of each, after `<prefix>layers.<layerIndex>.`:
+ * The values of config.model_type, each with its tensors after `<prefix>layers.<layerIndex>.`:
  *
  * | model_type | router | experts |
  * | --- | --- | --- |

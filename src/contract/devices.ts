@@ -1,4 +1,4 @@
-/** What the devices of backends are able to do: whether they are lost, and how much of a buffer they bind. */
+/** The devices of backends: whether a device is lost, and the largest buffer that it binds. */
 import {type KernelBackend, util} from '@tensorflow/tfjs-core';
 
 /** tfjs's WebGL context, by the members that tell it apart. */
@@ -36,7 +36,7 @@ function watchContext(gpgpu: Gpgpu): void {
   gl.canvas?.addEventListener?.('webglcontextlost', () => lost.add(gpgpu));
 }
 
-/** What the device of a backend is, if it is lost: nothing that the backend holds or computes is right any more. */
+/** The kind of a backend's device, if it is lost: nothing that the backend holds or computes is right any more. */
 export function lostDeviceOf(backend: KernelBackend): 'WebGL context' | 'WebGPU device' | undefined {
   watchDevice(backend);
   const {gpgpu, device} = backend as KernelBackend & Devices;

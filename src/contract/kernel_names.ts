@@ -43,7 +43,7 @@ export type MoePermuteAttrs = {
   alignBlockSize: number;
   fillInvalidExpert: number;
   /**
-   * What a row of no assignment holds, and what the map means.
+   * The contents of a row of no assignment, and the meaning of the map.
    *   'zero'       moePermute: 0 in rows, N in permutedIdx; the map selects the local experts.
    *   'lastToken'  moePermuteBlockAligned: the last token's row, N-1 in permutedIdx; every expert has
    *                rows (L = E, B >= 1), and the map only translates the labels in mIndices. Rows past the
@@ -137,15 +137,15 @@ export type MoeKernelActivation = Exclude<MoeActivation, 'swish' | 'geluNew'>;
 /** 'outIn': an expert's weights are [D, C], a row for each output. 'inOut': [C, D]. */
 export type MoeWeightFormat = 'outIn' | 'inOut';
 
-/** Of D gated columns: 'concatenated' has D/2 gates, then D/2 ups; 'interleaved' has gate and up in turn. */
+/** The order of D gated columns. 'concatenated': D/2 gates, then D/2 ups. 'interleaved': gate and up in turn. */
 export type MoeGateUp = 'concatenated' | 'interleaved';
 
-/** What becomes of the D columns z of a product: activation(z), or activation(gate) * up where they are gated. */
+/** The activation of the D columns z of a product: activation(z), or activation(gate) * up if they are gated. */
 export type MoeActivationAttrs = {
   activation: MoeKernelActivation;
   gated: boolean;
   gateUp: MoeGateUp;
-  /** Of 'swigluOai': min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). */
+  /** For 'swigluOai': min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). */
   swigluAlpha: number;
   swigluLimit: number;
 };
@@ -239,8 +239,8 @@ export type MoeRouterProbabilitiesInputs = {
 };
 export type MoeRouterProbabilitiesAttrs = Pick<MoeTopKAttrs, 'scoring'>;
 /**
- * Of logits that are nothing but -Infinity both are 0. NaN among a token's logits makes all of its values NaN, and so
- * does Infinity, but for 'sigmoid'.
+ * Both are 0 for a token whose logits are all -Infinity. NaN among a token's logits makes all of its values NaN.
+ * Infinity does so too, except with 'sigmoid'.
  */
 export type MoeRouterProbabilitiesOutputs = {
   probabilities: Tensor2D; //              float32 [T, E]

@@ -13,7 +13,10 @@ import {
 import {type MoeKernelName, type MoeKernels, moeKernelOutputNames} from './kernel_names';
 import {runningOpName} from './op_name';
 
-/** An array with names for keys: of an array, tfjs can save all inputs for the gradient, however many there are. */
+/**
+ * An array whose keys are names. tfjs saves all inputs of a kernel for its gradient (saveAllInputs) only if they are an
+ * array.
+ */
 function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTensorMap {
   const named: TensorInfo[] = [];
   for (const [name, value] of Object.entries(inputs)) {

@@ -85,7 +85,7 @@ function pairAxis({gateUp}: MoeActivationAttrs): number {
   return gateUp === 'concatenated' ? 1 : 2;
 }
 
-/** What the activation is of, and what it is multiplied by, with their derivatives by gate and by up. */
+/** The argument of the activation and its factor, with their derivatives by gate and by up. */
 function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivationAttrs) {
   if (activation !== 'swigluOai') {
     return {clampedGate: gate, gateSlope: onesLike(gate), factor: up, factorSlope: onesLike(up)};

@@ -86,7 +86,7 @@ export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
   MoeGroupedMatMulBackpropWeights,
   {inputs: ['a', 'b', 'expertFirstTokenOffset']},
   ({dWeights: ddWeights}, {a, b, expertFirstTokenOffset: offset}, {firstExpert, numExperts}) => {
-    // Of a part of the experts: rows of the others are rows of no expert.
+    // With a part of the experts, the rows of all other experts are rows of no expert.
     const isPart = numExperts + 1 < offset.size;
     const ofPart = () => (isPart ? slice(offset, firstExpert, numExperts + 1) : offset);
     return {

@@ -1,4 +1,4 @@
-/** What an op takes and gives as a node of a GraphModel, and how such a node is read. */
+/** The inputs, attributes and outputs of an op as a node of a GraphModel, and how such a node is read. */
 import type {Tensor} from '@tensorflow/tfjs-core';
 import {assert, describeValue} from '../arguments/checks';
 import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';

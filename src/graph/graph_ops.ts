@@ -34,7 +34,7 @@ const matMulAttrs = {
 
 const expertsAttrs = {...matMulAttrs, applyRouterWeightOnInput: boolean};
 
-/** Of fusedExperts and fusedMoe, in this order, after all others. */
+/** The last inputs of fusedExperts and fusedMoe, in this order. */
 const expertsInputs = ['w1Bias', 'w2Bias', 'expertMap', 'sharedW1', 'sharedW2', 'sharedGate'] as const;
 
 /** The shared experts are one option of the ops, and inputs by themselves here. */
@@ -144,7 +144,7 @@ export const graphOps = {
   MoeSum: graphOp({inputs: ['x'], optionalInputs: [], attrs: {}, optionalAttrs: {}}, ({x}) => moeSum(x)),
 } satisfies {[name: string]: GraphOp};
 
-/** What of tfjs takes ops for its GraphModels: all of @tensorflow/tfjs does, and @tensorflow/tfjs-converter. */
+/** A module of tfjs that takes ops for GraphModels: @tensorflow/tfjs or @tensorflow/tfjs-converter. */
 export type MoeGraphOpRegistry = {
   /** Makes an op known that nodes of that name execute. */
   registerOp(name: string, execute: (node: GraphNode) => Tensor | Tensor[]): void;

@@ -102,7 +102,7 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
  * output instanceof tf.Tensor && await output.array(); // => [[1, 1], [30, 30]]
  * ```
  *
- * What comes back are the artifacts, not a loaded model: they can be stored or sent without a second copy of the
+ * The result is the model's artifacts, not a loaded model: they can be stored or sent without a second copy of the
  * weights on the device, nodes can be added to them, and the caller's own tfjs loads them.
  *
  * @param weights  {@link MoeGraphModelWeights}.
@@ -181,7 +181,7 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
   const scoreCorrectionBias = convertToOptionalTensor(given.scoreCorrectionBias, 'scoreCorrectionBias', opName, [
     'float32',
   ]);
-  // Of no tokens, for its checks alone.
+  // Called with no tokens, only for its checks.
   chooseExperts(zeros([0, numExperts]), given.topk as number, {...given, scoreCorrectionBias}, opName);
   const {shared} = experts;
   const tensors: {[name: string]: Tensor | undefined} = {

@@ -8,7 +8,7 @@ import type {Batch} from './batches';
  */
 export class AuxiliaryLosses {
   private losses: Scalar[] = [];
-  /** What they are the losses of. */
+  /** The batch that the losses are of. */
   batch: Batch | undefined;
 
   add(loss: Scalar, batch: Batch): void {

@@ -1,4 +1,4 @@
-/** What a batch gave each expert, as tensors on the device. */
+/** The load of each expert in a batch, as tensors on the device. */
 import {
   add,
   cast,

@@ -20,7 +20,7 @@ import {
 import {seedOf} from './seeds';
 import type {WeightName} from '../contract/block_weights';
 
-/** What the layer takes of a copy of tfjs, whose classes and registry of layers are its own. */
+/** The parts of a copy of tfjs that the layer uses. Each copy has classes and a registry of layers of its own. */
 export type TfjsLayers = {
   /** Its Layer, which the layer extends, and its dense, which reads the layer's initializers and the like. */
   layers: Pick<typeof layers, 'Layer' | 'dense'>;
@@ -35,7 +35,7 @@ type Initializer = {
   getConfig(): serialization.ConfigDict;
 };
 type Constraint = {apply(weight: Tensor): Tensor};
-/** What tf.layers makes of names and configs. */
+/** The objects that tf.layers makes of names and configs. */
 type WeightParts = {
   kernelInitializer: Initializer;
   routerInitializer: Initializer;
@@ -90,7 +90,7 @@ type WeightSpec = {
   trainable?: boolean;
 };
 
-/** Those weights that the options ask for, in the order of weightNames. */
+/** The weights that the options ask for, in the order of weightNames. */
 export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
   const gateAndUp = options.gated ? 2 : 1;

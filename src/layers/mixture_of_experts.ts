@@ -78,8 +78,9 @@ const opName = 'mixtureOfExperts';
  * the bias of an expert by the rate, up where its load is less than the mean, down where it is more.
  *
  * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert, counts in
- * no loss and no load, and its output is 0. tf.layers hands masks on to later layers that they are not for: one that
- * is not of the shape of the input without its last axis is ignored; one that is cannot be told from the layer's own.
+ * no loss and no load, and its output is 0. tf.layers passes a mask on to later layers too, even if it is not for them.
+ * The layer ignores a mask whose shape is not that of the input without its last axis. A foreign mask of that shape
+ * cannot be told from the layer's own.
  *
  * **Capacity.** With `capacityFactor`, in training an expert takes at most ceil(capacityFactor * T * topk / E) of the T
  * tokens of a call, masked ones counted in T; others lose that expert and keep the weights of the rest.
@@ -130,7 +131,7 @@ export interface MixtureOfExperts extends layers.Layer {
 /** The class MixtureOfExperts, made for one copy of tfjs. */
 export type MixtureOfExpertsClass = {
   new (args: MixtureOfExpertsArgs): MixtureOfExperts;
-  /** What every layer of the class has. */
+  /** The members of every layer of the class. */
   readonly prototype: MixtureOfExperts;
   /** 'MixtureOfExperts', its name in saved models. */
   className: string;
@@ -252,7 +253,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
     }
 
-    /** What was kept goes with the weights: a layer around this one disposes of those, and asks nothing of this one. */
+    /**
+     * Disposes of the layer's other tensors together with its weights. A layer around this one disposes of the weights
+     * alone, and calls nothing of this layer.
+     */
     private disposeKeptWith(variable: LayerVariable): void {
       const dispose = variable.dispose.bind(variable);
       variable.dispose = () => {
@@ -389,7 +393,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
   return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
 }
 
-/** Of any copy of tfjs. */
+/** A tensor of any copy of tfjs. */
 function isSymbolic(input: unknown): input is SymbolicTensor {
   return typeof input === 'object' && input != null && 'sourceLayer' in input && 'tensorIndex' in input;
 }

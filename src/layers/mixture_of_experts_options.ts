@@ -24,24 +24,24 @@ export type MoeDropPolicy = 'probability' | 'position';
 /** Names, configs or objects, as tf.layers.dense takes them. */
 export type MixtureOfExpertsWeightArgs = {
   /**
-   * Of experts, shared experts and shared_gate, drawn for each expert as for a dense layer of its size. Default
-   * `'glorotNormal'`. A seed is the first expert's; others have seeds of their own.
+   * The initializer of experts, shared experts and shared_gate. Default `'glorotNormal'`. Each expert is drawn like a
+   * dense layer of its size. A seed is the first expert's; all other experts have seeds of their own.
    */
   kernelInitializer?: DenseArgs['kernelInitializer'] | null;
-  /** Of router_kernel. Default `'glorotNormal'`. */
+  /** The initializer of router_kernel. Default `'glorotNormal'`. */
   routerInitializer?: DenseArgs['kernelInitializer'] | null;
-  /** Of the biases. Default `'zeros'`. */
+  /** The initializer of the biases. Default `'zeros'`. */
   biasInitializer?: DenseArgs['biasInitializer'] | null;
-  /** Of router_kernel and all kernels of experts. */
+  /** The regularizer of router_kernel and of all kernels of experts. */
   kernelRegularizer?: DenseArgs['kernelRegularizer'] | null;
-  /** Of the biases. */
+  /** The regularizer of the biases. */
   biasRegularizer?: DenseArgs['biasRegularizer'] | null;
   /**
-   * Of the kernels, each expert's matrix [in, out] by itself. tf.layers 4.22 applies constraints where weights are
-   * set or loaded, not in fit.
+   * The constraint of the kernels, for each expert's matrix [in, out] by itself. tf.layers 4.22 applies constraints
+   * when weights are set or loaded, not in fit.
    */
   kernelConstraint?: DenseArgs['kernelConstraint'] | null;
-  /** Of the biases. */
+  /** The constraint of the biases. */
   biasConstraint?: DenseArgs['biasConstraint'] | null;
 };
 
@@ -67,9 +67,9 @@ export type MixtureOfExpertsArgs = LayerArgs &
     activation?: MoeActivation | null;
     /** Whether an expert is activation(gate) * up. Default true. */
     gated?: boolean | null;
-    /** Of activation `'swigluOai'`. Default 1.702. */
+    /** Alpha of activation `'swigluOai'`. Default 1.702. */
     swigluAlpha?: number | null;
-    /** Of activation `'swigluOai'`. Default 7. */
+    /** Limit of activation `'swigluOai'`. Default 7. */
     swigluLimit?: number | null;
     /** Whether experts have biases. Default false. */
     useBias?: boolean | null;
@@ -157,7 +157,7 @@ const argNames = [
   'capacityFactor',
   'dropPolicy',
   ...weightArgNames,
-  // Those of every layer, and what deserialization adds.
+  // The arguments of every layer, and the ones that deserialization adds.
   'name',
   'trainable',
   'inputShape',
@@ -236,7 +236,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   };
 }
 
-/** Of those that tf.layers does not check, the ones whose mistakes would show as something else. */
+/** Checks arguments that tf.layers does not check, if a mistake in them would show as some other error. */
 function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): void {
   const {name, trainable} = given;
   assert(

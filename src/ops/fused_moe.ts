@@ -19,7 +19,7 @@ export type FusedMoeOptions<ReturnRouting extends boolean = false> = MoeTopkOpti
     returnRouting?: ReturnRouting | null;
   };
 
-/** What fusedMoe gives with `returnRouting: true`. */
+/** The results of fusedMoe with `returnRouting: true`. */
 export type FusedMoeResult<R extends Rank = Rank> = {
   /** float32 [T, H], what is given without it. */
   output: Tensor<R>;

@@ -42,7 +42,7 @@ export type MoePermuteOptions = {
   expertMap?: MoeIndices | null;
   /** B: pad each expert's rows to a multiple of B; an expert without tokens gets none. Default: no padding. */
   alignBlockSize?: number | null;
-  /** What `mIndices` holds for rows past the last expert's. Default -1. */
+  /** The value of `mIndices` in rows past the last expert's. Default -1. */
   fillInvalidExpert?: number | null;
   /**
    * A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op has succeeded. It shares

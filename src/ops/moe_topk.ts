@@ -16,9 +16,8 @@ export type MoeTopkResult<R extends Rank = Rank> = {
   /** float32 [T, K], or of the rank of the logits. */
   topkWeights: Tensor<R>;
   /**
-   * int32 [T, K]: K different experts, in descending order of what was compared, ties to the lower id. That are the
-   * logits, so that ids are the same on every backend to the bit; with the bias it is score + bias, whose last bits
-   * differ between devices.
+   * int32 [T, K]: K different experts, the largest logit first, ties to the lower id. The ids are the same on every
+   * backend. With a bias, score + bias decides in place of the logit; its last bits differ between devices.
    */
   topkIds: Tensor<R>;
 };

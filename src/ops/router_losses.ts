@@ -1,4 +1,4 @@
-/** What the losses of a router have in common: tokens with their probabilities, which of them count, and means. */
+/** The common parts of the router losses: the tokens' probabilities, the tokens that count, and means over them. */
 import {
   cast,
   concat,
@@ -63,14 +63,14 @@ export function routedTokens(
   const routerLogits = given == null ? rows : select(given, rows, zerosLike(rows));
   const {probabilities, logSums} = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
   const counts = fixed(() => {
-    // Of probabilities that are all 0 the token has none; NaN counts.
+    // A token whose probabilities are all 0 has none, and does not count. NaN counts.
     const has = sub(1, cast(equal(sum(probabilities, 1, true), 0), 'float32'));
     return given == null ? has : mul(has, given);
   });
   return {probabilities, logSums: expandDims(logSums, 1), counts};
 }
 
-/** Of each of B sequences the mean over its tokens that count: [T, n] to [B, n]; 0 where none counts. */
+/** The mean of each of B sequences over its tokens that count: [T, n] to [B, n]; 0 where no token counts. */
 export function meansOver(counts: Tensor, rows: Tensor, numSequences: number): Tensor {
   return div(sumsOver(mul(rows, counts), numSequences), maximum(sumsOver(counts, numSequences), 1));
 }

@@ -1,4 +1,4 @@
-/** What fusedExperts and fusedMoe compute, once their arguments are converted. */
+/** The computation of fusedExperts and fusedMoe, after their arguments are converted. */
 import {
   add,
   backend,

@@ -1,4 +1,4 @@
-/** What the GPU backends share of the sort of assignments by key: plain TypeScript, no shader code. */
+/** The sort of assignments by key, as far as both GPU backends have it in common: no shader code. */
 
 export type SortSizes = {
   numAssignments: number;
@@ -10,8 +10,10 @@ export type SortSizes = {
 };
 
 /**
- * What a map of experts does. 'local': its entries are the local experts; the others sort after them, by
- * global id. 'merge': its entries are the experts, the others are dropped. 'label': it only names experts.
+ * How a map of experts is used.
+ *   'local'  its entries are the local experts; all other experts sort after them, by global id
+ *   'merge'  its entries are the experts; an expert without an entry is dropped
+ *   'label'  it only names experts
  */
 export type MapUse = 'none' | 'local' | 'merge' | 'label';
 

@@ -127,7 +127,7 @@ export type SortInputs = {
   rowCounts: {offsets: TensorInfo} | {total: TensorInfo};
 };
 
-/** What the last launch moves rows or ids by. Keys are those of experts; of few assignments, those of theirs alone. */
+/** The sort's results, for the launch that moves rows or ids. For few assignments only the experts in use have keys. */
 export type Sorted = {
   /** int32 [N]: the sort key of each assignment. */
   keys: TensorInfo;
@@ -193,7 +193,7 @@ function compareFew(
   const positions = newTensor(backend, [numKeys], 'int32');
   const experts = newTensor(backend, [(numLocalKeys + 1) * 4], 'int32');
   const hasOffsets = 'offsets' in rowCounts;
-  // Of each sorted position its expert and that one's first row; past the last, the number of rows in use.
+  // Each sorted position has its expert and the expert's first row. Past the last is the number of rows in use.
   const rows = hasOffsets ? newTensor(backend, [(numAssignments + 1) * 2], 'int32') : rowCounts.total;
   runWgsl(backend, {
     name: `MoeCompareFew_${mapUse}_${hasOffsets ? 'offsets' : 'total'}`,
@@ -219,7 +219,7 @@ function compareFew(
       ${keyOfId(mapUse)}
       ${labelFunctions(mapUse)}
       var<workgroup> expertOf : array<u32, ${FEW_ASSIGNMENTS}>;
-      // Of the first assignment of each expert, how many it has; of the others 0.
+      // The first assignment of each expert has the expert's count, every other assignment 0.
       var<workgroup> counts : array<u32, ${FEW_ASSIGNMENTS}>;
 
       fn isLocal(expert : u32) -> bool { return expert < uniforms.numLocalExperts; }
@@ -312,8 +312,8 @@ function findOffsets(backend: WebGPUBackend, rows: TensorInfo, offsets: TensorIn
 }
 
 /**
- * 32-bit words for the masks of a chunk, of each key one more than its ids take: else the masks of all keys would lie
- * in the same banks of the memory. 72 keys for 1,024 ids, 139 for 512, 264 for 256.
+ * 32-bit words for the masks of a chunk: 72 keys for 1,024 ids, 139 for 512, 264 for 256. Each key has one word more
+ * than its ids need, so that the masks of different keys lie in different banks of workgroup memory.
  */
 const MASK_WORDS = 2376;
 const MAX_CHUNK = 1024;
@@ -494,7 +494,7 @@ function scanTiles(
     code: () => `
       ${exclusiveScan('vec2<u32>')}
       ${labelFunctions(mapUse)}
-      // Of each part and key: its count, then the sorted position of its first assignment.
+      // For each part and key: its count, then the sorted position of its first assignment.
       var<workgroup> parts : array<u32, WORKGROUP_SIZE>;
 
       @compute @workgroup_size(WORKGROUP_SIZE)
@@ -624,7 +624,7 @@ export const countKeys = `
       }
       atomicStore(&ranks[thread], rank);
     }
-    // Of many, all pairs at once: that takes a barrier more, but no thread goes through all before it.
+    // Many assignments are compared in pairs, all at once. It takes one more barrier, and no thread loops over them.
     if (numOwn > FEW) {
       workgroupBarrier();
       for (var pair = thread; pair < numOwn * numOwn; pair += ${WORKGROUP_SIZE}) {

@@ -17,7 +17,7 @@ import {
   sortExperts,
 } from '../expert_sort/webgl';
 
-/** Whether permuted rows have 2 x 2 elements in a texel: where those of the tokens have, as ops that follow like it. */
+/** Whether permuted rows have 2 x 2 elements in a texel. They do if the tokens' rows do, as later ops prefer it. */
 const movesPackedRows = isPacked;
 
 export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) => {
@@ -133,7 +133,7 @@ type Gather = {
   permutedIdx: TensorInfo;
   numAssignments: number;
   topk: number;
-  /** A row of a later assignment is of this one; and 0, where this one is none. */
+  /** A row of a later assignment reads this assignment. If it is N, which is no assignment, the row is 0. */
   maxAssignment: number;
 };
 

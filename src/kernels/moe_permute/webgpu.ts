@@ -180,7 +180,7 @@ const moveRows = `
     if (uniforms.isAligned == 0) { mIndices[i] = bitcast<i32>(uniforms.fillLabel); }
   }
 
-  // What a thread moves first is read before its rows are known: both take long.
+  // A thread reads its first chunk before its rows are known, because both take long.
   var<private> firstChunk : Chunk;
   fn readAhead(thread : u32, firstToken : u32) {
     let lanes = ${WORKGROUP_SIZE}u / uniforms.tokensPerWorkgroup;

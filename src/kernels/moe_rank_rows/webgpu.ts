@@ -21,7 +21,7 @@ export const moeRankRowsWebGPU = webgpuKernel(MoeRankRows, (backend, {values, ex
       entryPoint(`
         let row = group * ${WORKGROUP_SIZE}u + thread;
         if (row >= uniforms.numRows) { return; }
-        // The first offset past the row is the end of its expert; of no expert, it is the first of all, or there is none.
+        // The first offset past the row ends the row's expert. A row of no expert finds the very first offset, or none.
         var low = 0u;
         var high = uniforms.numExperts + 1;
         while (low < high) {

@@ -49,7 +49,7 @@ function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring:
   return Float32Array.from(scores, (score, expert) => Math.fround(score) + bias[expert]);
 }
 
-/** Of each group whether it is one of the topkGroups best. */
+/** For each group, whether it is one of the topkGroups best. */
 function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, topkGroups}: MoeTopKAttrs): boolean[] {
   const groupSize = compared.length / numExpertGroups;
   const values = new Float32Array(numExpertGroups);

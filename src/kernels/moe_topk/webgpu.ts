@@ -317,7 +317,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           // Weights are NaN then, and so is the gradient of all that they are made of.
           let isNan = isSoftmax && largestKey == BAD_KEY;
 
-          // Of the terms, and of the terms of the chosen by their dy.
+          // The sum of the terms, and the sum of the chosen terms times their dy.
           var sums = vec2<f32>();
           for (var k = lane; k < uniforms.topk; k += LANES) {
             let term = termOf(keyOf(logits[firstLogit + topkIds[firstSlot + k]]), largest);

@@ -15,7 +15,7 @@ import {CHAIN_TERMS, chainTermsOf, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../sh
 import {assertExact, assertFits, disposeAll, fillTensor, isPacked, runGlsl, webglKernel} from '../shared/webgl';
 import {assertSortFits, keyStarts, sortByKey} from '../expert_sort/webgl';
 
-/** Whether rows are read 2 x 2 elements at a time: as they come, so that tfjs converts nothing. */
+/** Whether rows are read 2 x 2 elements at a time: in the form that they have, so that tfjs converts nothing. */
 const readsPackedRows = isPacked;
 
 /** GLSL: the row that a slot reads, -1 where it is skipped. */

@@ -142,7 +142,7 @@ export const moeUnpermuteWebGPU = webgpuKernel(
 );
 
 const NO_SLOT = '0x7fffffffi';
-/** Of each row, the first slot that reads it, how many do, and one that begins a list of them. */
+/** Each row has: the first slot that reads it, the number of such slots, and a slot that begins a list of them. */
 const READER_FIELDS = 3;
 /** WGSL: where the record of `row` begins. */
 const READER = `${READER_FIELDS} * row`;
@@ -201,7 +201,7 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
             for (var first = 0u; numReaders > 1 && first < numReaders; first += ${CHAIN_TERMS}) {
               var chain = Chunk();
               for (var i = first; i < min(first + ${CHAIN_TERMS}, numReaders); i += ${READERS_AT_ONCE}) {
-                // Those past the last are the last again, which is not used.
+                // Past the last reader the last one is read again; it is not added.
                 ${forEachReader(
                   (u) => `
                 let reader${u} = reader;
@@ -283,7 +283,7 @@ function readersOfRows(
     ],
     uniforms,
     numWorkgroups,
-    // Of n readers a list is n long, and from one to the next it is N/n slots on average: the shorter way is taken.
+    // The list of n readers has n entries, and the next is N/n slots away on average: the shorter way is taken.
     code: () =>
       `${readableRows} ${entryPoint(`
       let slot = group * ${WORKGROUP_SIZE} + thread;

@@ -5,7 +5,7 @@
  */
 import type {MoeTopkScoring} from '../../contract/kernel_names';
 
-/** What shaders get as the uniform `scoring`. */
+/** The values of the uniform `scoring` in shaders. */
 export const SCORING_CODES: Record<MoeTopkScoring, number> = {
   softmax: 0,
   softmaxAfterTopk: 1,

@@ -1,4 +1,4 @@
-/** What the kernels of both GPU backends do: they check their device, and leave nothing where they throw. */
+/** Kernels of both GPU backends: they check their device, and they leave nothing behind when they throw. */
 import {type KernelBackend, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import {lostDeviceOf, watchDevice} from '../../contract/devices';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
@@ -10,7 +10,7 @@ type DataId = TensorInfo['dataId'];
 /** The tensors that the running kernel has made and not given back. */
 let made: Set<DataId> | undefined;
 
-/** Of a tensor that a kernel makes: it is freed if the kernel throws. */
+/** Notes a tensor that the running kernel has made: it is freed if the kernel throws. */
 export function noteMade(tensor: TensorInfo): TensorInfo {
   made?.add(tensor.dataId);
   return tensor;

@@ -4,7 +4,7 @@ import {type MoeKernelName, type MoeKernels, moeKernelOutputNames} from '../../c
 /** A kernel of one kind of backend, before it is registered under a backend's name. */
 export type MoeKernel = {kernelName: MoeKernelName} & Pick<KernelConfig, 'kernelFunc' | 'setupFunc'>;
 
-/** What a kernel gives, by name: `Value` is how a kind of backend has a tensor. */
+/** The outputs of a kernel by name. `Value` is the form that a tensor has on a kind of backend. */
 export type OutputsAs<K extends MoeKernelName, Value> = {[Name in keyof MoeKernels[K]['outputs']]: Value};
 
 /** In the order in which tfjs hands them on; one that is not given is left out. */

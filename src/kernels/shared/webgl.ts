@@ -15,11 +15,11 @@ import type {MoeKernel, OutputsAs} from './moe_kernel';
 export {disposeAll} from './gpu_kernel';
 
 export type GlslProgram = {
-  /** What the draw does; the label of its time in tf.profile. */
+  /** The name of the draw, which labels its time in tf.profile. */
   name: string;
   /**
-   * None of them empty, all of rank 1 or 2: of rank 3 with an axis of 1, tfjs would run the program of a tensor that is
-   * not folded on one that is. In the code an input `keys` is read by getKeys(…), with an index an axis.
+   * Tensors of rank 1 or 2, none of them empty. With rank 3 and an axis of 1, tfjs could run the program of a tensor
+   * that is not folded on a tensor that is. The code reads an input `keys` by getKeys(…), with one index for each axis.
    */
   inputs: Record<string, TensorInfo>;
   /** int in the code. */
@@ -99,7 +99,7 @@ export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): Tensor
     constructor: {name},
   } as GPGPUProgram;
   const uniformValues = Object.values(uniforms).map((value) => [value]);
-  // What a kernel packs stays packed, whatever tfjs does with results of its own.
+  // A packed result stays packed, whatever tfjs does with results of its own.
   return noteMade(
     backend.runWebGLProgram(gpgpuProgram, Object.values(inputs), output.dtype, uniformValues, packed != null),
   );

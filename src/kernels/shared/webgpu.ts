@@ -29,7 +29,7 @@ export type StorageBinding = {
 };
 
 export type WgslProgram = {
-  /** What the launch does; the label of its pipeline and of its time in tf.profile. */
+  /** The name of the launch, which labels its pipeline and its time in tf.profile. */
   name: string;
   /** Storage buffers in binding order, none of them empty, the first one written to. All must be used. */
   buffers: StorageBinding[];
@@ -75,7 +75,7 @@ export function webgpuKernel<K extends MoeKernelName>(
   });
 }
 
-/** Of a list of tensors, which have numbered names in kernels, as the op is given it: weights[1], of one weights. */
+/** The name that the op's caller knows an input by: `weights1` is weights[1] of a list; `weights0` alone is weights. */
 function argumentName(inputName: string, inputs: object): string {
   const [, list, index] = /^(\D+)(\d+)$/.exec(inputName) ?? [];
   return list == null ? inputName : `${list}1` in inputs ? `${list}[${index}]` : list;
@@ -89,7 +89,7 @@ function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorI
     runWgsl(backend, {
       name: 'MoeIntegersAsFloats',
       buffers: [
-        // Of rank 1, whose one stride comes before the uniforms.
+        // Rank 1: tfjs puts one stride before the uniforms.
         {name: 'floats', type: 'f32', access: 'read_write', tensor: {...floats, shape: [size]}},
         {name: 'integers', type: 'i32', access: 'read', tensor: integers},
       ],
@@ -106,25 +106,25 @@ function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorI
 
 export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
   const {name, buffers, uniforms, numWorkgroups} = program;
-  // Of what no kernel has asked for.
+  // For the tensors that the kernel itself has not checked.
   assertBindable(backend, name, Object.fromEntries(buffers.map((buffer) => [buffer.name, buffer.tensor.shape])));
   const key = pipelineKey(program);
   const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, GPUComputePipeline>};
   pipelineCache[key] ??= pipelineOf(backend.device, key, program);
   // WebGPU cannot bind an empty buffer; the code, whose loops do not reach it, gets one of 16 bytes.
-  const stands: TensorInfo[] = [];
+  const standIns: TensorInfo[] = [];
   const bindable = (tensor: TensorInfo) => {
     if (util.sizeFromShape(tensor.shape) > 0) {
       return tensor;
     }
-    stands.push(newTensor(backend, [4], 'int32'));
-    return stands[stands.length - 1];
+    standIns.push(newTensor(backend, [4], 'int32'));
+    return standIns[standIns.length - 1];
   };
   const [output, ...inputs] = buffers.map(({tensor}) => bindable(tensor));
   const uniformValues = Object.values(uniforms).map((value) => ({type: 'int32', data: [value]}));
   const tfjsProgram = tfjsProgramOf(name, key, output.shape, numWorkgroups);
   backend.runWebGPUProgram(tfjsProgram, inputs, output.dtype, uniformValues, output);
-  disposeAll(backend, stands);
+  disposeAll(backend, standIns);
 }
 
 /** Pipelines outlive a backend as long as its device, which another backend may use. */
@@ -201,7 +201,7 @@ export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string
   }`;
 }
 
-/** What one thread reads at a time: 4 columns where the row size allows it. */
+/** The columns that one thread reads at a time: 4 where the row size allows it. */
 export function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
   return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
 }

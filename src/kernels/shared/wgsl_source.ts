@@ -1,4 +1,4 @@
-/** What a developer sees of a shader: its source on request, and where it does not compile. */
+/** Shows a shader to its developer: its source on request, and the place where it does not compile. */
 import {env} from '@tensorflow/tfjs-core';
 
 /** Prints the source where tfjs's flag WEBGPU_PRINT_SHADER is 'all' or has a part of the program's key. */
