@@ -12,7 +12,11 @@
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../contract/kernel_names';
 import {hostKernel, type HostArray} from '../shared/host_kernel';
 import {ONE_CHAIN_TERMS} from '../shared/long_sums';
-import {numReadableRows} from './slots';
+
+/** The number of rows that slots may read, min(R, V): an index at or past it, or below 0, is skipped. */
+function numReadableRows(numRows: number, expertFirstTokenOffset: HostArray): number {
+  return Math.min(numRows, expertFirstTokenOffset[expertFirstTokenOffset.length - 1]);
+}
 
 export const moeUnpermuteCpu = hostKernel(
   MoeUnpermute,
