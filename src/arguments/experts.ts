@@ -113,7 +113,7 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
 }
 
 /** The names of the weights of one matmul, and the rows that decide how many columns they read. */
-export type WeightArgument = {
+type WeightArgument = {
   argName: string;
   /** The axes of outputs and inputs, such as 'D' and 'C'. */
   out: string;
@@ -150,7 +150,7 @@ export function convertExpertWeights(
 }
 
 /** float32 [out, in], or [in, out] for 'inOut', as the weights of one expert. */
-export function convertSharedWeights(
+function convertSharedWeights(
   weights: Tensor | TensorLike,
   argument: WeightArgument,
   weightFormat: MoeWeightFormat,
@@ -269,9 +269,9 @@ export const fusedExpertsOptionNames = [
 ] as const;
 
 /** The arguments that routed and shared experts of a call have in common. */
-export type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
+type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
 
-export type PairNames<Weights> = {
+type PairNames<Weights> = {
   w1: string;
   w2: string;
   /** The axis between the two, which is twice as long in w1 where there are gates. */
@@ -280,7 +280,7 @@ export type PairNames<Weights> = {
   shapeOf: (weights: ExpertWeights) => number[];
 };
 
-export const routedPair: PairNames<MoeExpertWeights> = {
+const routedPair: PairNames<MoeExpertWeights> = {
   w1: 'w1',
   w2: 'w2',
   width: 'I',
@@ -296,7 +296,7 @@ export const sharedPair: PairNames<Tensor | TensorLike> = {
   shapeOf: ({parts}) => parts[0].shape.slice(1),
 };
 
-export function convertPair<Weights>(
+function convertPair<Weights>(
   w1: Weights,
   w2: Weights,
   {width, convert, shapeOf, ...names}: PairNames<Weights>,
@@ -333,7 +333,7 @@ export function convertPair<Weights>(
   return {w1: $w1, w2: $w2, intermediateSize};
 }
 
-export function convertSharedExperts(
+function convertSharedExperts(
   shared: MoeSharedExperts | null | undefined,
   common: CommonArguments,
   opName: string,

@@ -213,7 +213,7 @@ export const moeTopkOptionNames = [
   'routedScalingFactor',
 ] as const;
 
-export function checkGroups(
+function checkGroups(
   {numExpertGroups, topkGroups}: MoeTopkOptions,
   numExperts: number,
   topk: number,

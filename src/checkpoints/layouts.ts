@@ -12,7 +12,7 @@ import type {WeightName} from '../contract/block_weights';
 import {ConfigReader, isInteger, MAX_SIZE, type MoeModelConfig, type Sizes} from './config_reader';
 
 /** Tensors of the checkpoint that must have one shape, named when asked for: there may be millions. */
-export type CheckpointTensors = {
+type CheckpointTensors = {
   count: number;
   shape: number[];
   nameOf: (index: number) => string;
@@ -25,14 +25,14 @@ export type CheckpointTensors = {
 export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: boolean};
 
 /** A weight of the block: the concatenation of tensors of the checkpoint. */
-export type CheckpointWeight = {
+type CheckpointWeight = {
   shape: number[];
   tensors: CheckpointTensors;
   /** Absent where the values lie as they should. */
   transposed?: TransposedMatrices;
 };
 
-export type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
+type CheckpointWeights = Partial<Record<WeightName, CheckpointWeight>> &
   Record<'router_kernel' | 'w1' | 'w2', CheckpointWeight>;
 
 /** The options of fusedMoe that config.json decides. */
@@ -66,7 +66,7 @@ export type CheckpointLayout = Sizes & {
 };
 
 /** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
-export type CheckpointBlock = {
+type CheckpointBlock = {
   at: string;
   hasTensor: (name: string) => boolean;
 };

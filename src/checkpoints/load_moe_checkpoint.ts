@@ -22,7 +22,7 @@ export type MoeWeightsLayer = {
 };
 
 /** The arguments that decide it, each in one way of writing it. */
-export function computedBy(args: MoeLayerConfig, opName: string) {
+function computedBy(args: MoeLayerConfig, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
   const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
@@ -31,7 +31,7 @@ export function computedBy(args: MoeLayerConfig, opName: string) {
 }
 
 /** In what a MixtureOfExperts computes otherwise than config.json says, though its weights have the same shapes. */
-export function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
+function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
   const args = layer.getConfig();
   if (args.numExperts === undefined) {
     return [];
