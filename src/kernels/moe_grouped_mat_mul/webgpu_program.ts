@@ -1,0 +1,141 @@
+/**
+ * What the two programs of MoeGroupedMatMul have in common: webgpu_tiles.ts for many rows an expert, webgpu_stream.ts
+ * for few. A workgroup of either has a tile of the result before the gate: TILE_ROWS rows of one expert, or fewer, by
+ * TILE_COLUMNS of the D columns.
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {Part} from '../../contract/expert_weights';
+import type {MoeGroupedMatMulAttrs} from '../../contract/kernel_names';
+import type {WgslProgram} from '../shared/webgpu';
+import {findingUniforms} from './webgpu_find_rows';
+
+export type Quads = 'vec4<f32>' | 'f32';
+
+/** How shaders read the weights of one format and layout. */
+export type WeightReader = {
+  /** The WGSL type of the buffer's elements. */
+  type: string;
+  /** How many terms a thread of the stream takes at a time. */
+  readK: number;
+  /**
+   * WGSL: weightQuad(expert, column, k). outIn, which is k-major: terms k to k + 3 of a column. inOut, which is
+   * n-major: columns `column` to `column` + 3 of term k. 0 for terms that do not exist; any value for such columns.
+   */
+  weightQuad: string;
+};
+
+export type Launch = {
+  backend: WebGPUBackend;
+  x: TensorInfo;
+  offset: TensorInfo;
+  /** x in place of no bias, which is then not read. */
+  bias: TensorInfo;
+  out: TensorInfo;
+  attrs: MoeGroupedMatMulAttrs;
+  /** What of x and the result is read or written at a time: 4 columns where all sizes allow it. */
+  quads: Quads;
+  weights: WeightReader;
+  uniforms: Record<string, number>;
+};
+
+/** The four values of x at terms k to k + 3 of a row, where C is a multiple of 4. 0 for terms that do not exist. */
+const X_QUADS = /* wgsl */ `
+  fn xQuad(row : u32, k : u32) -> vec4<f32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
+    return x[(row * uniforms.numIn + k) / 4];
+  }`;
+
+/** The same for any C, without a branch: a software GPU takes minutes to compile as many branches as inlining makes. */
+const X_SCALARS = /* wgsl */ `
+  fn xAt(row : u32, k : u32) -> f32 {
+    let value = x[row * uniforms.numIn + min(k, uniforms.numIn - 1)];
+    return select(0.0, value, k < uniforms.numIn);
+  }
+  fn xQuad(row : u32, k : u32) -> vec4<f32> {
+    return vec4(xAt(row, k + 0), xAt(row, k + 1), xAt(row, k + 2), xAt(row, k + 3));
+  }`;
+
+/** WGSL: xQuad(row, k). */
+export const xQuad = (quads: Quads): string => (quads === 'f32' ? X_SCALARS : X_QUADS);
+
+/**
+ * WGSL: columnOf, the column of the D that is column i of a tile; and its bias. Where gates and ups are concatenated,
+ * a tile has gates in its first half and their ups in its second half.
+ */
+export const COLUMNS = /* wgsl */ `
+  fn columnOf(tile : u32, i : u32) -> u32 {
+    if (uniforms.isConcatenated == 0) { return tile * TILE_COLUMNS + i; }
+    return tile * (TILE_COLUMNS / 2) + i % (TILE_COLUMNS / 2) + select(0u, uniforms.numOutputs, i >= TILE_COLUMNS / 2);
+  }
+  fn biasAt(expert : u32, d : u32) -> f32 {
+    if (uniforms.hasBias == 0) { return 0.0; }
+    return bias[expert * uniforms.numColumns + min(d, uniforms.numColumns - 1)];
+  }`;
+
+const WRITE_ZERO = /* wgsl */ `
+      if (o < uniforms.numOutputs) { out[row * uniforms.numOutputs + o] = 0.0; }`;
+const WRITE_ZEROS = /* wgsl */ `
+      if (o < uniforms.numOutputs && o % 4 == 0) {
+        out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>();
+      }`;
+
+/**
+ * WGSL: the beginning of main. A workgroup without rows returns, and so does a workgroup of rows of no expert, once it
+ * has written 0. The others go on with `rows`, `numRowsInTile`, `tile`, which is the number of the tile among those of
+ * the same rows, `tileOutputs`, how many columns of the result a tile has, `globalExpert`, and `expert`, which is its
+ * number in the part.
+ */
+export const findTile = (outType: Quads): string => /* wgsl */ `
+    let slot = group / uniforms.numTiles;
+    if (slot >= uniforms.numSlots) { return; }
+    let tile = group % uniforms.numTiles;
+    let rows = findRows(slot);
+    if (rows.first >= rows.end) { return; }
+    let numRowsInTile = min(TILE_ROWS, rows.end - rows.first);
+    let tileOutputs = select(TILE_COLUMNS, TILE_COLUMNS / 2, uniforms.isGated == 1);
+    if (rows.segment == 0 || rows.segment > uniforms.numExperts) {
+      for (var i = thread; i < numRowsInTile * tileOutputs; i += NUM_THREADS) {
+        let row = rows.first + i / tileOutputs;
+        let o = tile * tileOutputs + i % tileOutputs;
+        ${outType === 'f32' ? WRITE_ZERO : WRITE_ZEROS}
+      }
+      return;
+    }
+    let globalExpert = rows.segment - 1;
+    let expert = globalExpert - uniforms.firstExpert;`;
+
+/** The constants of a page: all of them are `const` in its WGSL. */
+type TileConstants = {
+  TILE_ROWS: number;
+  TILE_COLUMNS: number;
+  NUM_THREADS: number;
+  [name: string]: number;
+};
+
+/** A program for one part of the weights. All threads of a workgroup together take `stepK` terms at a time. */
+export function groupedProgram(
+  {x, offset, bias, out, attrs, quads, weights, uniforms}: Launch,
+  part: Part<TensorInfo>,
+  page: {name: string; outType: Quads; stepK: number; constants: TileConstants; code: () => string},
+): WgslProgram {
+  const {numRows, numIn, numColumns, numOutputs, numExperts, isConcatenated} = uniforms;
+  const {TILE_ROWS, TILE_COLUMNS} = page.constants;
+  const numTiles = isConcatenated ? Math.ceil(numOutputs / (TILE_COLUMNS / 2)) : Math.ceil(numColumns / TILE_COLUMNS);
+  const finding = findingUniforms(numRows, part, numExperts, TILE_ROWS);
+  return {
+    name: `${page.name}_${attrs.weightFormat}`,
+    buffers: [
+      {name: 'out', type: page.outType, access: 'read_write', tensor: out},
+      {name: 'x', type: quads, access: 'read', tensor: x},
+      {name: 'weights', type: weights.type, access: 'read', tensor: part.weights},
+      {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: offset},
+      {name: 'bias', type: 'f32', access: 'read', tensor: bias},
+    ],
+    uniforms: {...uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
+    // Where the terms come out even, no read has to ask whether it is past them.
+    constants: {...page.constants, HAS_K_TAIL: numIn % page.stepK === 0 ? 0 : 1},
+    numWorkgroups: finding.numSlots * numTiles,
+    code: page.code,
+  };
+}

@@ -1,0 +1,57 @@
+/** Weights of float32. */
+import type {MoeGroupedMatMulAttrs} from '../../../contract/kernel_names';
+import type {Quads, WeightReader} from '../webgpu_program';
+
+/** [E, D, C], where C and D are multiples of 4. */
+const K_MAJOR_QUADS = /* wgsl */ `
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
+    let d = min(column, uniforms.numColumns - 1);
+    return weights[(expert * uniforms.numColumns + d) * (uniforms.numIn / 4) + k / 4];
+  }`;
+
+/** [E, C, D], where C and D are multiples of 4. */
+const N_MAJOR_QUADS = /* wgsl */ `
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
+    let d = min(column, uniforms.numColumns - 4);
+    return weights[(expert * uniforms.numIn + k) * (uniforms.numColumns / 4) + d / 4];
+  }`;
+
+/** [E, D, C] of any size. */
+const K_MAJOR_SCALARS = /* wgsl */ `
+  fn weightAt(expert : u32, column : u32, k : u32) -> f32 {
+    let d = min(column, uniforms.numColumns - 1);
+    let c = min(k, uniforms.numIn - 1);
+    let value = weights[(expert * uniforms.numColumns + d) * uniforms.numIn + c];
+    return select(0.0, value, k < uniforms.numIn);
+  }
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    return vec4(
+      weightAt(expert, column, k + 0),
+      weightAt(expert, column, k + 1),
+      weightAt(expert, column, k + 2),
+      weightAt(expert, column, k + 3));
+  }`;
+
+/** [E, C, D] of any size. */
+const N_MAJOR_SCALARS = /* wgsl */ `
+  fn weightAt(expert : u32, column : u32, k : u32) -> f32 {
+    let d = min(column, uniforms.numColumns - 1);
+    let c = min(k, uniforms.numIn - 1);
+    let value = weights[(expert * uniforms.numIn + c) * uniforms.numColumns + d];
+    return select(0.0, value, k < uniforms.numIn);
+  }
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    return vec4(
+      weightAt(expert, column + 0, k),
+      weightAt(expert, column + 1, k),
+      weightAt(expert, column + 2, k),
+      weightAt(expert, column + 3, k));
+  }`;
+
+export function float32Weights(quads: Quads, weightFormat: MoeGroupedMatMulAttrs['weightFormat']): WeightReader {
+  const kMajor = quads === 'f32' ? K_MAJOR_SCALARS : K_MAJOR_QUADS;
+  const nMajor = quads === 'f32' ? N_MAJOR_SCALARS : N_MAJOR_QUADS;
+  return {type: quads, readK: 4, weightQuad: weightFormat === 'outIn' ? kMajor : nMajor};
+}
