@@ -1,5 +1,6 @@
 /**
- * The specs of test/ in real browsers: `karma start [--browsers Chromium,Firefox] [--backends cpu,wasm] [--part 2/5]`.
+ * The specs of test/ in real browsers: `karma start [--browsers Chromium,FirefoxWithDisplay] [--backends cpu,wasm]
+ * [--part experts]`. What a browser and a backend run is in test/runner/matrix.js.
  * `npm test` finds or installs the browsers first and gives Firefox a display.
  */
 const {bundleSpecs} = require('./test/runner/bundle_specs.js');
@@ -23,6 +24,9 @@ const firefoxPreferences = {
   'dom.webgpu.enabled': true,
   'gfx.webgpu.ignore-blocklist': true,
   'webgl.force-enabled': true,
+  // For its new-tab page Firefox takes a thumbnail of each visited page after 300 s: it opens Karma's page a second time,
+  // hidden, by the same id, and Karma would begin all specs again.
+  'browser.pagethumbnails.capturing_disabled': true,
 };
 
 module.exports = (config) => {

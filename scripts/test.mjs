@@ -1,15 +1,18 @@
 /** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
+import {createRequire} from 'node:module';
 import {listOf, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
 
+const {parts} = createRequire(import.meta.url)('../test/runner/matrix.js');
+
 const karmaNames = {chromium: 'Chromium', firefox: 'FirefoxWithDisplay'};
 const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
-const gpuBackends = ['webgl', 'webgpu'];
 
 const usage = `npm test [-- --browsers chromium,firefox] [--backends ${backendNames}]
 
 Without flags everything: types, lint, import rules, package gates, the page of the example, the ops on webgpu in Node.js,
-and every spec on every backend in both browsers. With a flag types, lint, import rules, and the specs on what it names.
+and the specs in both browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
+lint, import rules, and of the matrix what it names.
 npm run check runs the specs without a browser.`;
 
 const {flags} = parseCommandLine(usage, {browsers: {type: 'string'}, backends: {type: 'string'}});
@@ -32,24 +35,21 @@ if (isWhole) {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
 
-// Firefox loses its connection to Karma after 300 s, and then begins again; no part takes that long. Most of it is
-// compiling shaders.
-const numParts = 1 + Math.ceil(7.5 * backends.filter((name) => gpuBackends.includes(name)).length);
-for (let part = 1; part <= numParts; part++) {
+for (const part of Object.keys(parts)) {
   const names = browserNames.map((name) => karmaNames[name]);
   const karma = [
     bin('karma'),
     'start',
     'karma.conf.js',
     '--part',
-    `${part}/${numParts}`,
+    part,
     '--browsers',
     names.join(),
     '--backends',
     backends.join(),
   ];
   const [command, ...args] = browserNames.includes('firefox') ? withDisplay(browsers, karma) : karma;
-  await runner(`specs in browsers, part ${part} of ${numParts}`, command, args, {
+  await runner(`specs in browsers: ${part}`, command, args, {
     CHROME_BIN: browsers.chromium,
     FIREFOX_BIN: browsers.firefox,
   });

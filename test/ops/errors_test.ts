@@ -1,4 +1,7 @@
-/** Every error that the ops promise: the whole sentence, before any work, with nothing leaked. */
+/**
+ * Every error that the ops promise: the whole sentence, before any work, with nothing leaked. No kernel runs, so that cpu
+ * shows them all; one of each op shows that they are the same on the other backends.
+ */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 
@@ -225,7 +228,7 @@ const registrationErrors: ErrorCase[] = [
   ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, webgl, webgpu, but is 'metal'."],
 ];
 
-describeWithFlags('errors', ALL_ENVS, () => {
+describeWithFlags('errors', ALL_ENVS, ({backendName}) => {
   const tables = {
     moePermute: permuteErrors,
     moeAlignBlockSize: alignErrors,
@@ -240,7 +243,7 @@ describeWithFlags('errors', ALL_ENVS, () => {
     registerMoeKernels: registrationErrors,
   };
   for (const [opName, table] of Object.entries(tables)) {
-    for (const [what, call, message] of table) {
+    for (const [what, call, message] of backendName === 'cpu' ? table : table.slice(0, 1)) {
       it(`${opName}: ${what}`, () => {
         expect(call).toThrowError(message);
       });

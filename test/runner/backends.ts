@@ -1,6 +1,6 @@
 /** Sets the backends that the specs run on. One that cannot start is a failure. */
-import {env, getBackend} from '@tensorflow/tfjs-core';
-import {setTestEnvs} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {env, getBackend, setBackend} from '@tensorflow/tfjs-core';
+import {ALL_ENVS, describeWithFlags, setTestEnvs} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {setWasmPaths} from '@tensorflow/tfjs-backend-wasm';
 import './webgpu_device';
 import {testedBackends} from './tested_backends';
@@ -20,6 +20,24 @@ function requiredBackends(): typeof testedBackends {
 }
 
 setWasmPaths('/base/node_modules/@tensorflow/tfjs-backend-wasm/dist/');
-setTestEnvs(requiredBackends());
+const required = requiredBackends();
+const place = typeof window === 'undefined' ? 'Node.js' : navigator.userAgent.includes('Firefox') ? 'Firefox' : 'Chromium';
+
+/** Has the specs that are described next run on these backends, of those required; whether there are any. */
+export function setSpecBackends(names: {[place: string]: string[]}): boolean {
+  const backends = required.filter(({name}) => names[place].includes(name));
+  setTestEnvs(backends);
+  return backends.length > 0;
+}
+
+// Where a backend does not start, tfjs goes on with another one, without a word.
+setTestEnvs(required);
+describeWithFlags('the backend', ALL_ENVS, ({backendName}) => {
+  it(`${backendName} starts`, async () => {
+    expect(await setBackend(backendName)).toBeTrue();
+    expect(getBackend()).toBe(backendName);
+  });
+});
+
 // On wasm tfjs copies what a custom gradient saves, and its check of kernels in tests takes the copies for a leak.
 beforeEach(() => env().set('IS_TEST', getBackend() !== 'wasm'));

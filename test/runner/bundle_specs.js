@@ -1,10 +1,11 @@
 /**
- * Bundles specs with every docstring example of src. As a Karma preprocessor: test/main.ts with every spec below test/,
- * or those of one part of them.
+ * Bundles specs with every docstring example of src, each with the backends that the matrix has for it. As a Karma
+ * preprocessor: test/main.ts with every spec below test/, or those of one part of them.
  */
 const {readdirSync, readFileSync} = require('node:fs');
-const {join, relative} = require('node:path');
+const {join} = require('node:path');
 const esbuild = require('esbuild');
+const {backendsOfFile, specFilesOfPart} = require('./matrix.js');
 
 const testFolder = join(__dirname, '..');
 const sourceFolder = join(testFolder, '..', 'src');
@@ -20,16 +21,12 @@ const virtualModule = (name, contents) => ({
 
 const specFiles = () => readdirSync(testFolder, {recursive: true}).filter((file) => file.endsWith('_test.ts')).sort();
 
-/** With `part` '2/5': of every 5 files the second. */
-const specFilesOfPart = (part) => {
-  const [, number, count] = /^([1-9]\d*)\/([1-9]\d*)$/.exec(part) ?? [];
-  if (!(Number(number) <= Number(count))) {
-    throw new Error(`--part must be such as 2/5, the second of five, but is '${part}'.`);
-  }
-  return specFiles().filter((_, i) => i % count === number - 1);
-};
-
-const importSpecs = (files) => files.map((file) => `import './${relative('.', file)}';`).join('\n');
+/** In calls, not imports: a file that no backend of the page is for is not read, since tfjs refuses to describe it. */
+const requireSpecs = (files) =>
+  [
+    `import {setSpecBackends} from './runner/backends';`,
+    ...files.map((file) => `if (setSpecBackends(${JSON.stringify(backendsOfFile(file))})) require('./${file}');`),
+  ].join('\n');
 
 /** The ```js blocks of all docstrings: their code, and where it is, `line` counted from 0. */
 const docstringBlocks = () =>
@@ -60,11 +57,11 @@ const docstringExamples = () => {
 
 /** esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, and 'docstring-examples'. */
 const specPlugins = (filesOf) => [
-  virtualModule('all-specs', () => importSpecs(filesOf())),
+  virtualModule('all-specs', () => requireSpecs(filesOf())),
   virtualModule('docstring-examples', docstringExamples),
 ];
 
-function bundleSpecs(part = '1/1') {
+function bundleSpecs(part) {
   return async (content, file, done) => {
     try {
       const {outputFiles} = await esbuild.build({
@@ -79,7 +76,7 @@ function bundleSpecs(part = '1/1') {
         // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
         plugins: [
-          ...specPlugins(() => specFilesOfPart(part)),
+          ...specPlugins(() => specFilesOfPart(part, specFiles())),
         ],
       });
       file.path = file.originalPath.replace(/\.ts$/, '.js');
