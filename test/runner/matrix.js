@@ -4,11 +4,11 @@
  * wasm runs cpu's host kernels, and the cpu kernels are the same JavaScript in both browsers: there the smoke shows that
  * they are registered, run and free what they take. Shaders are compiled by each browser's own compiler.
  *
- * Within its file a spec runs on all backends of its cell, but for those that need no kernel, which are for cpu alone:
- * the errors that ops throw before any work, of which one an op runs everywhere, and all that is of tfjs-layers or of
- * numbers alone. Their describeWithFlags says so.
+ * Within its file a spec runs on all of these backends, but for those that need no kernel, which are for cpu alone: the
+ * errors that ops throw before any work, of which one an op runs everywhere, and what is of tfjs-layers or of numbers.
+ * Their describeWithFlags says so.
  *
- * A cell never runs nothing: the first spec of each page is that each backend of it starts.
+ * No backend is left out because it cannot start: that each of them does is the first spec of every page.
  */
 const matrix = {
   Chromium: {cpu: 'every', wasm: 'smoke', webgl: 'every', webgpu: 'every'},
@@ -16,7 +16,7 @@ const matrix = {
   'Node.js': {cpu: 'every', webgpu: 'every'},
 };
 
-/** Every kernel, registration, memory, gradients, the layers, GraphModels and checkpoints, once. */
+/** Every kernel, registration, memory, gradients, errors and the layer, once. */
 const smokeFiles = [
   'docstring_examples_test.ts',
   'golden/worked_examples_test.ts',

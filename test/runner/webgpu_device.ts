@@ -6,6 +6,8 @@ import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 
 let device: Promise<{device: GPUDevice; info: GPUAdapterInfo}> | undefined;
+/** Of that device: tfjs's own pipelines would go with the backend. */
+const pipelineCache: Record<string, GPUComputePipeline> = {};
 
 async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo}> {
   const adapter = await navigator.gpu.requestAdapter();
@@ -26,7 +28,7 @@ export function registerSharedDevice(): void {
   registerBackend('webgpu', async () => {
     device ??= requestDevice();
     const shared = await device;
-    return new WebGPUBackend(shared.device, shared.info);
+    return Object.assign(new WebGPUBackend(shared.device, shared.info), {pipelineCache}) as WebGPUBackend;
   });
 }
 
