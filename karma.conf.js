@@ -24,8 +24,8 @@ const firefoxPreferences = {
   'dom.webgpu.enabled': true,
   'gfx.webgpu.ignore-blocklist': true,
   'webgl.force-enabled': true,
-  // After 300 s Firefox takes thumbnails of visited pages, for its page of new tabs: it opens Karma's page again, hidden,
-  // with the same id, and Karma begins again with the first spec.
+  // After 300 s Firefox takes thumbnails of visited pages, for its page of new tabs: it opens Karma's page again,
+  // hidden, with the same id, and Karma begins again with the first spec.
   'browser.pagethumbnails.capturing_disabled': true,
 };
 
