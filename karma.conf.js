@@ -1,6 +1,6 @@
 /**
- * The specs of test/ in real browsers: `karma start [--browsers Chromium,FirefoxWithDisplay] [--backends cpu,wasm]
- * [--part experts]`. What a browser and a backend run is in test/runner/matrix.js.
+ * The specs of test/ in real browsers: `karma start [--browsers Chromium,FirefoxWithDisplay] [--backends cpu,wasm]`,
+ * those that test/runner/matrix.js has for them.
  * `npm test` finds or installs the browsers first and gives Firefox a display.
  */
 const {bundleSpecs} = require('./test/runner/bundle_specs.js');

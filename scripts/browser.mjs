@@ -25,9 +25,14 @@ const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
 /** Variables for a browser or Node.js, so that WebGPU has an adapter where there is no GPU. */
 export const softwareGpuEnvironment = existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {};
 
-/** A program and its arguments with a display of its own, where there is none: without one Firefox has no WebGL. */
-export const withDisplay = (browsers, command) =>
-  process.env.DISPLAY ? command : [browsers.xvfb, '-a', '-s', '-screen 0 1280x800x24', ...command];
+/**
+ * A program and its arguments with a display of its own, where there is none: without one Firefox has no WebGL. It is
+ * the first free display from `firstDisplay` on; two programs that start at the same time need theirs far apart.
+ */
+export const withDisplay = (browsers, command, firstDisplay = 99) =>
+  process.env.DISPLAY
+    ? command
+    : [browsers.xvfb, '-a', '-n', String(firstDisplay), '-s', '-screen 0 1280x800x24', ...command];
 
 /** Opens an address in the browser of that name, with a new profile. `closed` rejects where it ends by itself. */
 export function openBrowser(browsers, name, url) {

@@ -40,10 +40,18 @@ export async function check(name, command, ...args) {
   console.log(ok ? `ok ${name}` : `FAILED ${name}\n${output}`);
 }
 
-/** A runner that counts its own tests; one that fails without saying so, or runs none, is a failure too. */
-export async function runner(name, command, args, env) {
-  console.log(`\n# ${name}`);
-  const {ok, output} = await run(command, args, {env, isShown: true});
+/**
+ * A runner that counts its own tests; one that fails without saying so, or runs none, is a failure too. What it writes
+ * is shown at once, or where others run beside it, when it has ended.
+ */
+export async function runner(name, command, args, env, isAlone = true) {
+  if (isAlone) {
+    console.log(`\n# ${name}`);
+  }
+  const {ok, output} = await run(command, args, {env, isShown: isAlone});
+  if (!isAlone) {
+    console.log(`\n# ${name}\n${output}`);
+  }
   const [, passed = 0, failed = 0] = (/(\d+) passed, (\d+) failed\s*$/.exec(output) ?? []).map(Number);
   counts.passed += passed;
   counts.failed += failed;
@@ -51,6 +59,17 @@ export async function runner(name, command, args, env) {
     counts.failed++;
     console.log(`FAILED ${name}: it ended without a result`);
   }
+}
+
+/** Runs the functions, `atOnce` at a time, each as soon as one before it has ended. */
+export async function inTurn(atOnce, functions) {
+  const waiting = [...functions];
+  const next = async () => {
+    for (let call = waiting.shift(); call != null; call = waiting.shift()) {
+      await call();
+    }
+  };
+  await Promise.all(Array.from({length: atOnce}, next));
 }
 
 /** What needs neither a browser nor a GPU. */

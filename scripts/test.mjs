@@ -1,9 +1,10 @@
 /** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
 import {createRequire} from 'node:module';
+import {availableParallelism} from 'node:os';
 import {listOf, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
 
-const {parts} = createRequire(import.meta.url)('../test/runner/matrix.js');
+const {pages} = createRequire(import.meta.url)('../test/runner/matrix.js');
 
 const karmaNames = {chromium: 'Chromium', firefox: 'FirefoxWithDisplay'};
 const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
@@ -23,7 +24,7 @@ const isWhole = flags.browsers == null && flags.backends == null;
 ensureNpmPackages();
 const browsers = ensureBrowsers(browserNames);
 const {withDisplay} = await import('./browser.mjs');
-const {bin, check, checkSources, printCounts, runner} = await import('./checks.mjs');
+const {bin, check, checkSources, inTurn, printCounts, runner} = await import('./checks.mjs');
 
 await checkSources();
 if (isWhole) {
@@ -35,23 +36,19 @@ if (isWhole) {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
 
-for (const part of Object.keys(parts)) {
-  const names = browserNames.map((name) => karmaNames[name]);
-  const karma = [
-    bin('karma'),
-    'start',
-    'karma.conf.js',
-    '--part',
-    part,
-    '--browsers',
-    names.join(),
-    '--backends',
-    backends.join(),
-  ];
-  const [command, ...args] = browserNames.includes('firefox') ? withDisplay(browsers, karma) : karma;
-  await runner(`specs in browsers: ${part}`, command, args, {
-    CHROME_BIN: browsers.chromium,
-    FIREFOX_BIN: browsers.firefox,
-  });
-}
+const specs = pages.flatMap((page, p) =>
+  browserNames.map((name) => async () => {
+    const onPage = page.filter((backend) => backends.includes(backend));
+    if (onPage.length === 0) {
+      return;
+    }
+    const karma = [bin('karma'), 'start', 'karma.conf.js', '--browsers', karmaNames[name], '--backends', onPage.join()];
+    const [command, ...args] = name === 'firefox' ? withDisplay(browsers, karma, 100 * (p + 1)) : karma;
+    const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox};
+    await runner(`specs on ${onPage} in ${name}`, command, args, env, false);
+  }),
+);
+console.log(`\nThe specs take a page for each browser and GPU backend, some minutes each.`);
+// A page keeps one core busy, most of the time with compiling shaders.
+await inTurn(availableParallelism(), specs);
 printCounts();

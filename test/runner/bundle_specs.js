@@ -1,11 +1,11 @@
 /**
  * Bundles specs with every docstring example of src, each with the backends that the matrix has for it. As a Karma
- * preprocessor: test/main.ts with every spec below test/, or those of one part of them.
+ * preprocessor: test/main.ts with every spec below test/.
  */
 const {readdirSync, readFileSync} = require('node:fs');
 const {join} = require('node:path');
 const esbuild = require('esbuild');
-const {backendsOfFile, specFilesOfPart} = require('./matrix.js');
+const {backendsOfFile} = require('./matrix.js');
 
 const testFolder = join(__dirname, '..');
 const sourceFolder = join(testFolder, '..', 'src');
@@ -61,7 +61,7 @@ const specPlugins = (filesOf) => [
   virtualModule('docstring-examples', docstringExamples),
 ];
 
-function bundleSpecs(part) {
+function bundleSpecs() {
   return async (content, file, done) => {
     try {
       const {outputFiles} = await esbuild.build({
@@ -75,9 +75,7 @@ function bundleSpecs(part) {
         logLevel: 'warning',
         // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
-        plugins: [
-          ...specPlugins(() => specFilesOfPart(part, specFiles())),
-        ],
+        plugins: specPlugins(specFiles),
       });
       file.path = file.originalPath.replace(/\.ts$/, '.js');
       done(null, outputFiles[0].text);
@@ -86,6 +84,4 @@ function bundleSpecs(part) {
     }
   };
 }
-bundleSpecs.$inject = ['config.part'];
-
 module.exports = {bundleSpecs, docstringBlocks, specFiles, specPlugins};

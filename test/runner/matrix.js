@@ -28,34 +28,20 @@ const smokeFiles = [
   'registration/registration_test.ts',
 ];
 
-/** The backends of a cell of the matrix in which this spec file runs, by browser. */
+/** The backends on which this spec file runs, by browser. Files in webgl/ and webgpu/ are of that backend alone. */
 const backendsOfFile = (file) => {
-  const runs = (what) => what === 'every' || smokeFiles.includes(file);
+  const [folder] = file.split('/');
+  const isOf = (name) => !['webgl', 'webgpu'].includes(folder) || name === folder;
+  const isIn = (what) => what === 'every' || smokeFiles.includes(file);
   return Object.fromEntries(
-    Object.entries(matrix).map(([place, cells]) => [place, Object.keys(cells).filter((name) => runs(cells[name]))]),
+    Object.entries(matrix).map(([place, cells]) => [
+      place,
+      Object.keys(cells).filter((name) => isOf(name) && isIn(cells[name])),
+    ]),
   );
 };
 
-/** The parts that `npm test` runs one after the other, by what they are of: each compiles a family's shaders once. */
-const parts = {
-  experts: [
-    /^golden\/(grouped_mat_mul|model_shapes)_/,
-    /^gradients\/(moe_grouped_mat_mul_grad|second_order)_/,
-    /^ops\/(fused|long_sums|moe_grouped_mat_mul|shared_experts|special_activations|token_axes)/,
-    /^webgpu\/moe_grouped_mat_mul_/,
-  ],
-  models: [/^(browser|checkpoints|examples|graph|layers)\//, /^docstring_examples_/],
-  // Permutations, routers, and what is of no one family.
-  routing: [/^/],
-};
+/** The backends of each page of a browser. No two pages compile the same shaders, and the longest is the first. */
+const pages = [['webgpu'], ['webgl', 'cpu', 'wasm']];
 
-/** Of these spec files those of a part; all without one. Each is in the first part that names it. */
-const specFilesOfPart = (part, files) => {
-  if (part != null && !(part in parts)) {
-    throw new Error(`--part must be one of ${Object.keys(parts).join(', ')}, but is '${part}'.`);
-  }
-  const partOf = (file) => Object.keys(parts).find((name) => parts[name].some((pattern) => pattern.test(file)));
-  return files.filter((file) => part == null || partOf(file) === part);
-};
-
-module.exports = {backendsOfFile, parts, specFilesOfPart};
+module.exports = {backendsOfFile, pages};
