@@ -48,7 +48,7 @@ const specs = pages.flatMap((page, p) =>
     await runner(`specs on ${onPage} in ${name}`, command, args, env, false);
   }),
 );
-console.log(`\nThe specs take a page for each browser and GPU backend, some minutes each.`);
+console.log('\nThe specs take a page for each browser and GPU backend, some minutes each.');
 // A page keeps one core busy, most of the time with compiling shaders.
 await inTurn(availableParallelism(), specs);
 printCounts();

@@ -1,8 +1,11 @@
 /**
- * The matrix: which specs run where. `every` is all spec files, `smoke` those of `smokeFiles`.
+ * The matrix: which specs run where. `every` is all spec files, `kernels` all but the `composites`, and `smoke` the
+ * `smokeFiles` alone.
  *
- * wasm runs cpu's host kernels, and the cpu kernels are the same JavaScript in both browsers: there the smoke shows that
- * they are registered, run and free what they take. Shaders are compiled by each browser's own compiler.
+ * Shaders are compiled by each browser's own compiler, so that what shows a kernel right runs on each GPU backend of each
+ * browser. Composites are made of our ops and of tfjs's: they run once on each GPU backend, webgpu in the browser whose
+ * software GPU compiles WebGPU's shaders sooner, and webgl in the other. wasm runs cpu's host kernels, and the cpu kernels
+ * are the same JavaScript in both browsers: there the smoke shows that they are registered, run and free what they take.
  *
  * Within its file a spec runs on all of these backends, but for those that need no kernel, which are for cpu alone: the
  * errors that ops throw before any work, of which one an op runs everywhere, and what is of tfjs-layers or of numbers.
@@ -11,8 +14,8 @@
  * No backend is left out because it cannot start: that each of them does is the first spec of every page.
  */
 const matrix = {
-  Chromium: {cpu: 'every', wasm: 'smoke', webgl: 'every', webgpu: 'every'},
-  Firefox: {cpu: 'smoke', wasm: 'smoke', webgl: 'every', webgpu: 'every'},
+  Chromium: {cpu: 'every', wasm: 'smoke', webgl: 'kernels', webgpu: 'every'},
+  Firefox: {cpu: 'smoke', wasm: 'smoke', webgl: 'every', webgpu: 'kernels'},
   'Node.js': {cpu: 'every', webgpu: 'every'},
 };
 
@@ -28,20 +31,30 @@ const smokeFiles = [
   'registration/registration_test.ts',
 ];
 
+const composites = /^(browser|checkpoints|examples|graph|layers)\/|^golden\/model_shapes_|^gradients\/second_order_/;
+
+const isIn = {
+  every: () => true,
+  kernels: (file) => smokeFiles.includes(file) || !composites.test(file),
+  smoke: (file) => smokeFiles.includes(file),
+};
+
 /** The backends on which this spec file runs, by browser. Files in webgl/ and webgpu/ are of that backend alone. */
 const backendsOfFile = (file) => {
   const [folder] = file.split('/');
   const isOf = (name) => !['webgl', 'webgpu'].includes(folder) || name === folder;
-  const isIn = (what) => what === 'every' || smokeFiles.includes(file);
   return Object.fromEntries(
     Object.entries(matrix).map(([place, cells]) => [
       place,
-      Object.keys(cells).filter((name) => isOf(name) && isIn(cells[name])),
+      Object.keys(cells).filter((name) => isOf(name) && isIn[cells[name]](file)),
     ]),
   );
 };
 
-/** The backends of each page of a browser. No two pages compile the same shaders, and the longest is the first. */
-const pages = [['webgpu'], ['webgl', 'cpu', 'wasm']];
+/**
+ * The backends of each page of a browser: no two pages compile the same shaders, and the longest is the first. tfjs-layers
+ * keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the host's specs.
+ */
+const pages = [['webgpu'], ['webgl'], ['cpu', 'wasm']];
 
 module.exports = {backendsOfFile, pages};
