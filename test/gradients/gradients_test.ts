@@ -6,6 +6,12 @@ import {nastyMaps, nastyRoutings} from '../support/routings';
 import {idsTensor, webglTakesFloats} from '../support/tensors';
 
 const smallRoutings = nastyRoutings.filter(({ids}) => ids.length <= 65);
+/** On GPUs those that differ in what moeUnpermute launches: it is the gradient of a permute, and takes them all itself. */
+const routingsOfPermutes = (backendName: string) =>
+  ['cpu', 'wasm'].includes(backendName)
+    ? smallRoutings
+    : smallRoutings.filter(({name}) =>
+        ['T = 0', 'T = 1, K = 1, E = 1, H = 1', 'K > E, repeated experts', 'odd H', 'E = 257', 'ids -1 and E'].includes(name));
 const ids = [[2, 0], [0, -1], [2, 1], [1, 1]];
 
 /** 1 in rows of assignments, 0 in the others. */
@@ -15,7 +21,7 @@ function assignedRows(permutedIdx: tf.Tensor, numAssignments: number, rowShape: 
 }
 
 describeWithFlags('gradient of moePermute', ALL_ENVS, ({backendName}) => {
-  for (const {name, ids: nastyIds, topk, numExperts, hiddenSize} of smallRoutings) {
+  for (const {name, ids: nastyIds, topk, numExperts, hiddenSize} of routingsOfPermutes(backendName)) {
     it(`to hiddenStates and a1qScale is the exact adjoint: ${name}`, async () => {
       const topkIds = idsTensor(nastyIds, topk);
       const [{expertMap, numLocalExperts}] = nastyMaps(numExperts);
@@ -88,8 +94,8 @@ describeWithFlags('gradient of moePermute', ALL_ENVS, ({backendName}) => {
   });
 });
 
-describeWithFlags('gradient of moePermuteBlockAligned', ALL_ENVS, () => {
-  for (const {name, ids: nastyIds, topk, numExperts, hiddenSize} of smallRoutings) {
+describeWithFlags('gradient of moePermuteBlockAligned', ALL_ENVS, ({backendName}) => {
+  for (const {name, ids: nastyIds, topk, numExperts, hiddenSize} of routingsOfPermutes(backendName)) {
     it(`is the exact adjoint over rows of assignments: ${name}`, async () => {
       const topkIds = idsTensor(nastyIds, topk);
       const x = tf.zeros<tf.Rank.R2>([nastyIds.length, hiddenSize]);
