@@ -23,10 +23,15 @@ setWasmPaths('/base/node_modules/@tensorflow/tfjs-backend-wasm/dist/');
 const required = requiredBackends();
 const place = typeof window === 'undefined' ? 'Node.js' : navigator.userAgent.includes('Firefox') ? 'Firefox' : 'Chromium';
 
-/** Has the specs that are described next run on these backends, of those required; whether there are any. */
-export function setSpecBackends(names: {[place: string]: string[]}): boolean {
+/**
+ * Has the specs that are described next run on these backends, of those required; whether there are any. With
+ * `WEBGL_USE_SHAPES_UNIFORMS` tfjs compiles a program of its own for all shapes of a rank, not for each shape.
+ */
+export function setSpecBackends(names: {[place: string]: string[]}, WEBGL_USE_SHAPES_UNIFORMS: boolean): boolean {
   const backends = required.filter(({name}) => names[place].includes(name));
-  setTestEnvs(backends);
+  const withShapes = (env: (typeof required)[number]) =>
+    env.name === 'webgl' ? {...env, flags: {...env.flags, WEBGL_USE_SHAPES_UNIFORMS}} : env;
+  setTestEnvs(backends.map(withShapes));
   return backends.length > 0;
 }
 

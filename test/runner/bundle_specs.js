@@ -5,7 +5,7 @@
 const {readdirSync, readFileSync} = require('node:fs');
 const {join} = require('node:path');
 const esbuild = require('esbuild');
-const {backendsOfFile} = require('./matrix.js');
+const {backendsOfFile, hasShapesAsUniforms} = require('./matrix.js');
 
 const testFolder = join(__dirname, '..');
 const sourceFolder = join(testFolder, '..', 'src');
@@ -25,7 +25,10 @@ const specFiles = () => readdirSync(testFolder, {recursive: true}).filter((file)
 const requireSpecs = (files) =>
   [
     `import {setSpecBackends} from './runner/backends';`,
-    ...files.map((file) => `if (setSpecBackends(${JSON.stringify(backendsOfFile(file))})) require('./${file}');`),
+    ...files.map((file) => {
+      const backends = `${JSON.stringify(backendsOfFile(file))}, ${hasShapesAsUniforms(file)}`;
+      return `if (setSpecBackends(${backends})) require('./${file}');`;
+    }),
   ].join('\n');
 
 /** The ```js blocks of all docstrings: their code, and where it is, `line` counted from 0. */

@@ -52,9 +52,15 @@ const backendsOfFile = (file) => {
 };
 
 /**
+ * Whether tfjs's own WebGL programs take shapes as uniforms, as ours always do, which saves software GPUs much compiling:
+ * not where specs have tensors of more rows than a texture, which tfjs 4.22 then reads wrong, nor in those of WebGL itself.
+ */
+const hasShapesAsUniforms = (file) => !/^(ops|webgl)\//.test(file);
+
+/**
  * The backends of each page of a browser: no two pages compile the same shaders, and the longest is the first. tfjs-layers
  * keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the host's specs.
  */
 const pages = [['webgpu'], ['webgl'], ['cpu', 'wasm']];
 
-module.exports = {backendsOfFile, pages};
+module.exports = {backendsOfFile, hasShapesAsUniforms, pages};
