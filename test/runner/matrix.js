@@ -2,10 +2,11 @@
  * The matrix: which specs run where. `every` is all spec files, `kernels` all but the `composites`, and `smoke` the
  * `smokeFiles` alone.
  *
- * Shaders are compiled by each browser's own compiler, so that what shows a kernel right runs on each GPU backend of each
- * browser. Composites are made of our ops and of tfjs's: they run once on each GPU backend, webgpu in the browser whose
- * software GPU compiles WebGPU's shaders sooner, and webgl in the other. wasm runs cpu's host kernels, and the cpu kernels
- * are the same JavaScript in both browsers: there the smoke shows that they are registered, run and free what they take.
+ * Shaders are compiled by each browser's own compiler, so that what shows a kernel right runs on each GPU backend of
+ * each browser. Composites are made of our ops and of tfjs's: they run once on each GPU backend, on webgpu in Chromium
+ * and on webgl in Firefox, whose software GPUs compile these sooner. Elsewhere the docstring examples have some of
+ * each. wasm runs cpu's host kernels, and the cpu kernels are the same JavaScript in both browsers: there the smoke
+ * shows that they are registered, run and free what they take.
  *
  * Within its file a spec runs on all of these backends, but for those that need no kernel, which are for cpu alone: the
  * errors that ops throw before any work, of which one an op runs everywhere, and what is of tfjs-layers or of numbers.
@@ -35,7 +36,7 @@ const composites = /^(browser|checkpoints|examples|graph|layers)\/|^golden\/mode
 
 const isIn = {
   every: () => true,
-  kernels: (file) => smokeFiles.includes(file) || !composites.test(file),
+  kernels: (file) => !composites.test(file),
   smoke: (file) => smokeFiles.includes(file),
 };
 
@@ -52,14 +53,16 @@ const backendsOfFile = (file) => {
 };
 
 /**
- * Whether tfjs's own WebGL programs take shapes as uniforms, as ours always do, which saves software GPUs much compiling:
- * not where specs have tensors of more rows than a texture, which tfjs 4.22 then reads wrong, nor in those of WebGL itself.
+ * Whether tfjs's own WebGL programs take shapes as uniforms, as ours always do: software GPUs then have less to
+ * compile. Not where specs have tensors of more rows than a texture, which tfjs 4.22 then reads wrong, nor in those of
+ * WebGL itself.
  */
 const hasShapesAsUniforms = (file) => !/^(ops|webgl)\//.test(file);
 
 /**
- * The backends of each page of a browser: no two pages compile the same shaders, and the longest is the first. tfjs-layers
- * keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the host's specs.
+ * The backends of each page of a browser: no two pages compile the same shaders, and the longest is the first.
+ * tfjs-layers keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the specs
+ * of the host.
  */
 const pages = [['webgpu'], ['webgl'], ['cpu', 'wasm']];
 
