@@ -1,12 +1,12 @@
 /**
- * MoeGroupedMatMul and its gradients on WebGPU, float32 throughout. A launch is sized by shapes alone; a workgroup
- * finds its expert and rows on the device by a binary search over the offsets, and leaves where there are none.
+ * MoeGroupedMatMul and its gradients on WebGPU, float32 throughout: which program runs, and its launch. A launch is
+ * sized by shapes alone. A workgroup finds its expert and rows on the device, by a binary search over the offsets, and
+ * returns where there are no rows.
  *
- *   MoeGroupedMatMul, many rows an expert   1 launch (for each part of the weights): tiles of 64 x 128
- *   MoeGroupedMatMul, few rows an expert    the same: a workgroup reads 32 columns of an expert's weights once, as fast
- *                                           as memory gives them, for up to 16 rows
- *   MoeGroupedMatMulBackpropActivation      1 launch: a thread an output
- *   MoeGroupedMatMulBackpropWeights         1 launch: tiles of 64 x 64, in webgpu_outer_products.ts
+ *   MoeGroupedMatMul, many rows an expert   1 launch for each part of the weights, webgpu_tiles.ts
+ *   MoeGroupedMatMul, few rows an expert    1 launch for each part of the weights, webgpu_stream.ts
+ *   MoeGroupedMatMulBackpropActivation      1 launch, a thread an output
+ *   MoeGroupedMatMulBackpropWeights         1 launch, webgpu_outer_products.ts
  */
 import {columnsOf, partsOf} from '../../contract/expert_weights';
 import {MoeGroupedMatMul, MoeGroupedMatMulBackpropActivation} from '../../contract/kernel_names';
@@ -17,7 +17,7 @@ import type {Launch} from './webgpu_program';
 import {runStream} from './webgpu_stream';
 import {runTiles} from './webgpu_tiles';
 
-/** Mean rows an expert up to which weights are streamed. Past it their reads are no longer what takes the time. */
+/** Weights are streamed up to so many rows an expert on average. Past it reading weights is not what takes the time. */
 const STREAM_ROWS = 24;
 
 export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
@@ -96,11 +96,12 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
         ...activationUniforms(attrs),
       },
       numWorkgroups: Math.ceil((numRows * numOutputs) / WORKGROUP_SIZE),
-      code: () => `
+      constants: {NUM_THREADS: WORKGROUP_SIZE},
+      code: () => /* wgsl */ `
         ${ACTIVATIONS_WGSL}
         ${ACTIVATION_DERIVATIVES_WGSL}
-        ${entryPoint(`
-          let i = group * ${WORKGROUP_SIZE} + thread;
+        ${entryPoint(/* wgsl */ `
+          let i = group * NUM_THREADS + thread;
           if (i >= uniforms.size) { return; }
           if (uniforms.isGated == 0) {
             dz[i] = dy[i] * activateDerivative(z[i]);

@@ -16,11 +16,12 @@ export type Quads = 'vec4<f32>' | 'f32';
 export type WeightReader = {
   /** The WGSL type of the buffer's elements. */
   type: string;
-  /** How many terms a thread of the stream takes at a time. */
+  /** How many terms a thread of the stream takes at a time, by four calls of weightQuad. */
   readK: number;
   /**
-   * WGSL: weightQuad(expert, column, k). outIn, which is k-major: terms k to k + 3 of a column. inOut, which is
-   * n-major: columns `column` to `column` + 3 of term k. 0 for terms that do not exist; any value for such columns.
+   * WGSL: weightQuad(expert, column, k), four weights. Format outIn is k-major: terms k to k + 3 of a column. Format
+   * inOut is n-major: columns `column` to `column` + 3 of term k. Weights of terms past C are 0. Weights of columns
+   * past D are those of other columns.
    */
   weightQuad: string;
 };
@@ -33,20 +34,20 @@ export type Launch = {
   bias: TensorInfo;
   out: TensorInfo;
   attrs: MoeGroupedMatMulAttrs;
-  /** What of x and the result is read or written at a time: 4 columns where all sizes allow it. */
+  /** How x is read and the result written: 4 columns at a time where all sizes allow it. */
   quads: Quads;
   weights: WeightReader;
   uniforms: Record<string, number>;
 };
 
-/** The four values of x at terms k to k + 3 of a row, where C is a multiple of 4. 0 for terms that do not exist. */
+/** Terms k to k + 3 of a row of x, where C is a multiple of 4. 0 for terms that do not exist. */
 const X_QUADS = /* wgsl */ `
   fn xQuad(row : u32, k : u32) -> vec4<f32> {
     if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
     return x[(row * uniforms.numIn + k) / 4];
   }`;
 
-/** The same for any C, without a branch: a software GPU takes minutes to compile as many branches as inlining makes. */
+/** The same for any C. No branches: there would be so many that a software GPU compiles them for minutes. */
 const X_SCALARS = /* wgsl */ `
   fn xAt(row : u32, k : u32) -> f32 {
     let value = x[row * uniforms.numIn + min(k, uniforms.numIn - 1)];
@@ -60,8 +61,8 @@ const X_SCALARS = /* wgsl */ `
 export const xQuad = (quads: Quads): string => (quads === 'f32' ? X_SCALARS : X_QUADS);
 
 /**
- * WGSL: columnOf, the column of the D that is column i of a tile; and its bias. Where gates and ups are concatenated,
- * a tile has gates in its first half and their ups in its second half.
+ * WGSL: columnOf, which of the D columns is column i of a tile, and biasAt. Where gates and ups are concatenated, a
+ * tile has gates in its left half and their ups in its right half.
  */
 export const COLUMNS = /* wgsl */ `
   fn columnOf(tile : u32, i : u32) -> u32 {
@@ -81,10 +82,13 @@ const WRITE_ZEROS = /* wgsl */ `
       }`;
 
 /**
- * WGSL: the beginning of main. A workgroup without rows returns, and so does a workgroup of rows of no expert, once it
- * has written 0. The others go on with `rows`, `numRowsInTile`, `tile`, which is the number of the tile among those of
- * the same rows, `tileOutputs`, how many columns of the result a tile has, `globalExpert`, and `expert`, which is its
- * number in the part.
+ * WGSL: the beginning of main. A workgroup without rows returns. A workgroup whose rows belong to no expert writes 0
+ * and returns. Other workgroups go on with these:
+ *
+ *   rows, numRowsInTile    the tile's rows, and their number
+ *   tile                   the tile's number among the tiles of the same rows
+ *   tileOutputs            columns of the result that the tile has
+ *   globalExpert, expert   the expert's number, and its number in the part
  */
 export const findTile = (outType: Quads): string => /* wgsl */ `
     let slot = group / uniforms.numTiles;
@@ -105,7 +109,7 @@ export const findTile = (outType: Quads): string => /* wgsl */ `
     let globalExpert = rows.segment - 1;
     let expert = globalExpert - uniforms.firstExpert;`;
 
-/** The constants of a page: all of them are `const` in its WGSL. */
+/** What a page has as `const` in its WGSL. */
 type TileConstants = {
   TILE_ROWS: number;
   TILE_COLUMNS: number;
@@ -113,7 +117,7 @@ type TileConstants = {
   [name: string]: number;
 };
 
-/** A program for one part of the weights. All threads of a workgroup together take `stepK` terms at a time. */
+/** The program for one part of the weights. The threads of a workgroup together take `stepK` terms at a time. */
 export function groupedProgram(
   {x, offset, bias, out, attrs, quads, weights, uniforms}: Launch,
   part: Part<TensorInfo>,
@@ -133,7 +137,7 @@ export function groupedProgram(
       {name: 'bias', type: 'f32', access: 'read', tensor: bias},
     ],
     uniforms: {...uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
-    // Where the terms come out even, no read has to ask whether it is past them.
+    // Where steps end with the last term, no read has to ask whether it is past that.
     constants: {...page.constants, HAS_K_TAIL: numIn % page.stepK === 0 ? 0 : 1},
     numWorkgroups: finding.numSlots * numTiles,
     code: page.code,

@@ -17,19 +17,19 @@ import {ACTIVATIONS_WGSL} from './activations';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad} from './webgpu_program';
 
-/** Of the WGSL below, which has them by these names. */
+/** The WGSL has these as `const` by the same names. */
 const CONSTANTS = {TILE_COLUMNS: 32, NUM_THREADS: WORKGROUP_SIZE, NUM_LANES: 32};
 
-/** TILE_ROWS where the mean number of rows an expert is at most FEW_ROWS, and where it is more. */
+/** TILE_ROWS where experts have at most FEW_ROWS rows on average, and where they have more. */
 const TILE_ROWS = {few: 4, many: 16};
 const FEW_ROWS = 4;
 
 type Layout = {
-  /** Declares `lane` and `quad`, such that neighbours of a thread read neighbours in memory. */
+  /** Declares `lane` and `quad`, so that neighbouring threads read neighbouring weights. */
   lanes: string;
-  /** Declares `weight0` to `weight3`: the thread's four columns d to d + 3 at the four terms from k on. */
+  /** Declares `weight0` to `weight3`: columns d to d + 3 at terms k to k + 3. */
   load: string;
-  /** Adds these terms of row i, which is in `x<i>`. */
+  /** Adds these terms to sum<i>; `x<i>` has the row's. */
   addRow: (i: number) => string;
 };
 
@@ -53,7 +53,7 @@ const N_MAJOR: Layout = {
 
 const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
-  /** After four lanes' sums were added up. */
+  // Lanes, after the sums of four lanes each were added up.
   const NUM_PARTIAL_SUMS = NUM_LANES / 4;
   ${FIND_ROWS}
   ${ACTIVATIONS_WGSL}
@@ -61,7 +61,7 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
   ${weights.weightQuad}
   ${COLUMNS}
   var<workgroup> exchange : array<vec4<f32>, 4 * NUM_THREADS>;
-  // The sum of row i of four and column j of the tile, of its partial sums.
+  // The sum of row i of four and column j of the tile, from its partial sums.
   fn total(i : u32, j : u32) -> f32 {
     var z = 0.0;
     for (var p = 0u; p < NUM_PARTIAL_SUMS; p++) {

@@ -23,10 +23,10 @@ import {ACTIVATIONS_WGSL} from './activations';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, type Quads, xQuad} from './webgpu_program';
 
-/** Of the WGSL below, which has them by these names. */
+/** The WGSL has these as `const` by the same names. */
 const CONSTANTS = {TILE_ROWS: 64, TILE_COLUMNS: 128, TILE_K: 16, NUM_THREADS: 128};
 
-/** A step of terms of the columns: what a thread reads as its columnQuad0 to columnQuad3, and how it stores them. */
+/** How a thread reads its columnQuad0 to columnQuad3 of a step of TILE_K terms, and how it stores them. */
 type ColumnStep = {load: string; store: string};
 
 /** A quad is four terms of one column: a thread reads a block of four columns, and stores it transposed. */
@@ -60,7 +60,7 @@ const N_MAJOR: ColumnStep = {
   ),
 };
 
-/** What becomes of `z0` and `z1`, the sums of a row in the left and the right half: outputs of row `outRow`. */
+/** An epilogue writes the outputs of row `outRow` from `z0` and `z1`, the sums of its left and of its right half. */
 const halves = (writeFour: string) => /* wgsl */ `
         // The right half's columns are the ups of the left half's gates, or are more outputs.
         for (var half = 0u; half < select(2u, 1u, uniforms.isGated == 1); half++) {
@@ -177,9 +177,9 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, isInterleaved, outType}: 
         // Read here, so that the accumulators have the registers to themselves before.
         if (uniforms.hasBias == 1) {
           z0 += vec4(
-            ${repeat(4, (j) => `biasAt(globalExpert, columnOf(tile, 4 * tx + ${j}))`, ', ')});
+            ${repeat(4, (j) => `biasAt(globalExpert, columnOf(tile, 4 * tx + ${j}))`, ',\n')});
           z1 += vec4(
-            ${repeat(4, (j) => `biasAt(globalExpert, columnOf(tile, TILE_COLUMNS / 2 + 4 * tx + ${j}))`, ', ')});
+            ${repeat(4, (j) => `biasAt(globalExpert, columnOf(tile, TILE_COLUMNS / 2 + 4 * tx + ${j}))`, ',\n')});
         }
         ${isInterleaved ? PAIRS : outType === 'f32' ? HALVES_IN_SCALARS : HALVES_IN_QUADS}
       }
