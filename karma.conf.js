@@ -5,29 +5,7 @@
  */
 const {bundleSpecs} = require('./test/runner/bundle_specs.js');
 const {countReporter} = require('./test/runner/count_reporter.js');
-
-const chromiumFlags = [
-  '--no-sandbox',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--disable-quic',
-  '--no-first-run',
-  '--enable-unsafe-webgpu',
-  '--use-webgpu-adapter=swiftshader',
-  '--enable-unsafe-swiftshader',
-  '--use-angle=swiftshader',
-  '--enable-features=Vulkan',
-  '--use-vulkan=swiftshader',
-];
-const firefoxPreferences = {
-  'dom.webgpu.enabled': true,
-  'gfx.webgpu.ignore-blocklist': true,
-  'webgl.force-enabled': true,
-  // After 300 s Firefox takes thumbnails of visited pages, for its page of new tabs: it opens Karma's page again,
-  // hidden, with the same id, and Karma begins again with the first spec.
-  'browser.pagethumbnails.capturing_disabled': true,
-};
+const {chromiumFlags, firefoxPreferences} = require('./scripts/browser_flags.cjs');
 
 module.exports = (config) => {
   config.set({

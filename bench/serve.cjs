@@ -8,6 +8,7 @@ const {mkdtempSync, readFileSync, writeFileSync} = require('node:fs');
 const {createServer} = require('node:http');
 const {tmpdir} = require('node:os');
 const {join} = require('node:path');
+const {firefoxPreferences} = require('../scripts/browser_flags.cjs');
 
 const [browser, flags, output, query = ''] = process.argv.slice(2);
 
@@ -50,8 +51,9 @@ server.listen(0, '127.0.0.1', () => {
   const url = `http://127.0.0.1:${server.address().port}/?${query}`;
   const isFirefox = /firefox/i.test(browser);
   if (isFirefox) {
-    const preferences = ['dom.webgpu.enabled', 'gfx.webgpu.ignore-blocklist', 'webgl.force-enabled'];
-    writeFileSync(join(profile, 'user.js'), preferences.map((name) => `user_pref('${name}', true);\n`).join(''));
+    const preferences = Object.entries(firefoxPreferences);
+    const lines = preferences.map(([name, value]) => `user_pref('${name}', ${value});\n`);
+    writeFileSync(join(profile, 'user.js'), lines.join(''));
   }
   const profileFlags = isFirefox ? ['--no-remote', '--profile', profile] : [`--user-data-dir=${profile}`];
   const args = [...flags.split(' ').filter(Boolean), ...profileFlags, url];

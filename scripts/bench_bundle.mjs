@@ -2,7 +2,6 @@
  * `npm run bench:bundle`: the benchmarks without node_modules, for a machine that has only a GPU. Writes build/bench/:
  * bench.cjs for Node.js with Dawn, and page/ for a browser.
  */
-import {copyFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {ensureNpmPackages, root} from './set_up.mjs';
 
@@ -23,6 +22,11 @@ await build({
   outfile: join(folder, 'page', 'page.js'),
   platform: 'browser',
 });
-copyFileSync(join(root, 'bench', 'serve.cjs'), join(folder, 'page', 'serve.cjs'));
+await build({
+  ...common,
+  entryPoints: [join(root, 'bench', 'serve.cjs')],
+  outfile: join(folder, 'page', 'serve.cjs'),
+  platform: 'node',
+});
 console.log('DAWN_NODE=path/to/dawn.node node build/bench/bench.cjs --backend webgpu');
 console.log('node build/bench/page/serve.cjs CHROMIUM "FLAGS" rows.json "layer=mixtral&T=256,4096"');

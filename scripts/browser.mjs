@@ -3,23 +3,9 @@ import {spawn} from 'node:child_process';
 import {existsSync, mkdtempSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
+import browserFlags from './browser_flags.cjs';
 
-export const chromiumFlags = [
-  '--headless',
-  '--no-sandbox',
-  '--no-first-run',
-  '--disable-quic',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--enable-unsafe-webgpu',
-  '--use-webgpu-adapter=swiftshader',
-  '--enable-unsafe-swiftshader',
-  '--use-angle=swiftshader',
-  '--enable-features=Vulkan',
-  '--use-vulkan=swiftshader',
-];
-const firefoxPreferences = ['dom.webgpu.enabled', 'gfx.webgpu.ignore-blocklist', 'webgl.force-enabled'];
+export const chromiumFlags = ['--headless', ...browserFlags.chromiumFlags];
 const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
 /** Variables for a browser or Node.js, so that WebGPU has an adapter where there is no GPU. */
@@ -37,8 +23,9 @@ export const withDisplay = (browsers, command, firstDisplay = 99) =>
 /** Opens an address in the browser of that name, with a new profile. `closed` rejects where it ends by itself. */
 export function openBrowser(browsers, name, url) {
   const profile = mkdtempSync(join(tmpdir(), 'tfjs-moe-browser-'));
-  const preferences = firefoxPreferences.map((preference) => `user_pref('${preference}', true);\n`).join('');
-  writeFileSync(join(profile, 'user.js'), preferences);
+  const preferences = Object.entries(browserFlags.firefoxPreferences);
+  const lines = preferences.map(([name, value]) => `user_pref('${name}', ${value});\n`);
+  writeFileSync(join(profile, 'user.js'), lines.join(''));
   const [program, ...args] =
     name === 'firefox'
       ? withDisplay(browsers, [browsers.firefox, '--no-remote', '--profile', profile, url])

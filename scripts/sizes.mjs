@@ -9,6 +9,8 @@ import {build} from 'esbuild';
 import {root} from './set_up.mjs';
 
 const TOLERANCE = 0.1;
+/** The script build with all backends, gzipped. */
+const MAX_SCRIPT_BYTES = 70_000;
 const readme = join(root, 'README.md');
 const [begin, end] = ['<!-- sizes: begin -->', '<!-- sizes: end -->'];
 
@@ -51,7 +53,11 @@ const rows = [
 for (const [label, contents] of bundles) {
   rows.push(rowOf(label, await bundleOf(contents)));
 }
-rows.push(rowOf('`dist/tf-moe.min.js`, for script tags: the same', readFileSync(join(root, 'dist', 'tf-moe.min.js'))));
+const script = readFileSync(join(root, 'dist', 'tf-moe.min.js'));
+rows.push(rowOf('`dist/tf-moe.min.js`, for script tags: the same', script));
+if (gzipSync(script).length > MAX_SCRIPT_BYTES) {
+  throw new Error(`dist/tf-moe.min.js takes ${gzipSync(script).length} bytes gzipped, of ${MAX_SCRIPT_BYTES} at most.`);
+}
 
 const text = readFileSync(readme, 'utf8');
 const [before, rest] = text.split(begin);

@@ -5,11 +5,12 @@
  *
  * where p is the kernel itself, so that this has derivatives of any order. It is 0 where p is, and NaN where p is.
  */
-import {add, expandDims, mul, sub, sum} from '@tensorflow/tfjs-core';
+import {add, expandDims, mul, sub} from '@tensorflow/tfjs-core';
 import {MoeRouterProbabilities} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {gradConfig} from './grad_config';
 import {slopeOf} from './score_slopes';
+import {sumOverExperts} from './sum_over_experts';
 import {zerosFor} from './zero_gradient';
 
 export const moeRouterProbabilitiesGradConfig = gradConfig(
@@ -22,7 +23,7 @@ export const moeRouterProbabilitiesGradConfig = gradConfig(
     return {
       routerLogits: () => {
         const {probabilities} = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
-        const centred = sub(dProbabilities, sum(mul(probabilities, dProbabilities), 1, true));
+        const centred = sub(dProbabilities, sumOverExperts(mul(probabilities, dProbabilities)));
         const slopes = mul(probabilities, slopeOf(routerLogits, scoring));
         return mul(slopes, add(centred, expandDims(dLogSums, 1)));
       },

@@ -19,7 +19,6 @@ import {
   ones,
   reshape,
   sub,
-  sum,
   type Tensor,
   type Tensor2D,
   tensor1d,
@@ -37,6 +36,7 @@ import {
 import {runMoeKernel} from '../contract/run_kernel';
 import {gradConfig} from './grad_config';
 import {slopeOf, turnOf} from './score_slopes';
+import {sumOverExperts} from './sum_over_experts';
 import {zerosFor} from './zero_gradient';
 
 export const moeTopKGradConfig = gradConfig(
@@ -101,7 +101,7 @@ type Partials = {dG: Tensor; dZ: Tensor};
 function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeTopkScoring): Partials {
   const {probabilities: u} = runMoeKernel(MoeRouterProbabilities, {routerLogits: z}, {scoring});
   const slope = slopeOf(z, scoring);
-  const mean = (x: Tensor) => sum(mul(x, u), 1, true);
+  const mean = (x: Tensor) => sumOverExperts(mul(x, u));
   const a = mul(v, slope);
   const centred = sub(g, mean(g));
   const q = sub(mul(a, centred), mul(mean(a), g));

@@ -5,7 +5,7 @@
 import {MoeRouterProbabilities} from '../../contract/kernel_names';
 import {SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
 import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel} from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, lanesOf} from '../router_scores/webgpu';
+import {exchangeOf, LANE_THREADS, laneSumOf, lanesOf} from '../router_scores/webgpu';
 
 export const moeRouterProbabilitiesWebGPU = webgpuKernel(
   MoeRouterProbabilities,
@@ -18,18 +18,20 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
       return {probabilities, logSums};
     }
     const lanes = lanesOf(numExperts);
+    const laneSum = laneSumOf(numExperts);
     runWgsl(backend, {
-      name: 'MoeRouterProbabilities',
+      name: `MoeRouterProbabilities${laneSum.suffix}`,
       buffers: [
         {name: 'probabilities', type: 'u32', access: 'read_write', tensor: probabilities},
         {name: 'logSums', type: 'u32', access: 'read_write', tensor: logSums},
         {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
       ],
-      uniforms: {numTokens, numExperts, scoring: SCORING_CODES[scoring]},
+      uniforms: {numTokens, numExperts, scoring: SCORING_CODES[scoring], ...laneSum.uniforms},
       constants: {LANES: lanes},
       numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
       code: () => `
         ${SCORES_WGSL}
+        ${laneSum.declarations}
         ${exchangeOf('workgroupBarrier();')}
         ${entryPoint(
           `
@@ -44,9 +46,7 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
           let largestKey = bestOfLanes(thread, best).x;
           let largest = logScore(finiteValueOf(largestKey));
           var sum = 0.0;
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            sum += termOf(keyOf(logits[firstLogit + e]), largest);
-          }
+          ${laneSum.addTerms('sum', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
           sum = sumOfLanes(thread, vec2<f32>(sum, 0)).x;
           if (token >= uniforms.numTokens) { return; }
           let isNan = largestKey == BAD_KEY;

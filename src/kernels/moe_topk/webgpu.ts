@@ -24,7 +24,7 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, lanesOf} from '../router_scores/webgpu';
+import {exchangeOf, LANE_THREADS, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
 
 /** Keys that fit beside what lanes exchange in the 16 KiB of workgroup memory that every device has. */
 const MAX_KEYS_IN_WORKGROUP = 3584;
@@ -39,6 +39,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     return {topkWeights, topkIds};
   }
   const lanes = lanesOf(numExperts);
+  const laneSum = laneSumOf(numExperts);
   const tokensPerWorkgroup = LANE_THREADS / lanes;
   const hasBias = scoreCorrectionBias != null;
   const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
@@ -51,7 +52,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     ...keyRows.map((tensor) => ({name: 'keys', type: 'u32', access: 'read_write', tensor}) as const),
   ];
   runWgsl(backend, {
-    name: 'MoeTopK',
+    name: `MoeTopK${laneSum.suffix}`,
     buffers,
     uniforms: {
       numTokens,
@@ -62,22 +63,28 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
       numGroups: numExpertGroups,
       topkGroups,
       scalingBits: bitsOf(routedScalingFactor),
+      ...laneSum.uniforms,
     },
     // One pipeline for all numbers of experts that have as many lanes.
     constants: {LANES: lanes},
     numWorkgroups: Math.ceil(numTokens / tokensPerWorkgroup),
-    code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)),
+    code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP), laneSum),
   });
   disposeAll(backend, keyRows);
   return {topkWeights, topkIds};
 });
 
-function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): string {
+function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneSum: LaneSum): string {
   const barrier = inWorkgroup ? 'workgroupBarrier();' : 'storageBarrier(); workgroupBarrier();';
   return `
     const TOKENS = THREADS / LANES;
     ${inWorkgroup ? `var<workgroup> keys : array<u32, ${numKeys}>;` : ''}
     ${SCORES_WGSL}
+    ${laneSum.declarations}
+    fn softmaxTerm(key : u32, rowMax : f32) -> f32 {
+      if (key > NEGATIVE_INFINITY_KEY) { return exp(valueOf(key) - rowMax); }
+      return 0.0;
+    }
     ${exchangeOf(barrier)}
 
     // With a bias a group's value is the sum of its two largest, else its largest.
@@ -132,10 +139,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number): stri
         rowMax = valueOf(largest.x);
         var sum = 0.0;
         if (isSoftmax && ${hasBias ? 'true' : 'uniforms.isSoftmaxOfChosen == 0'}) {
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            let key = keys[firstKey + e];
-            if (key > NEGATIVE_INFINITY_KEY) { sum += exp(valueOf(key) - rowMax); }
-          }
+          ${laneSum.addTerms('sum', 'softmaxTerm(keys[firstKey + e], rowMax)')}
         }
         let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
         rowSum = sums.x;
@@ -263,8 +267,9 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
       return {dRouterLogits: dLogits};
     }
     const lanes = lanesOf(numExperts);
+    const laneSum = laneSumOf(numExperts);
     runWgsl(backend, {
-      name: 'MoeTopKBackprop',
+      name: `MoeTopKBackprop${laneSum.suffix}`,
       buffers: [
         {name: 'dLogits', type: 'u32', access: 'read_write', tensor: dLogits},
         {name: 'dTopkWeights', type: 'f32', access: 'read', tensor: dTopkWeights},
@@ -279,11 +284,13 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
         isSoftmaxOfAll: Number(scoring === 'softmax' && !renormalize),
         isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
         scalingBits: bitsOf(routedScalingFactor),
+        ...laneSum.uniforms,
       },
       constants: {LANES: lanes},
       numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
       code: () => `
         ${SCORES_WGSL}
+        ${laneSum.declarations}
         ${exchangeOf('workgroupBarrier();')}
 
         ${entryPoint(
@@ -325,9 +332,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           }
           if (isSoftmaxOfAll) {
             sums.x = 0;
-            for (var e = lane; e < uniforms.numExperts; e += LANES) {
-              sums.x += termOf(keyOf(logits[firstLogit + e]), largest);
-            }
+            ${laneSum.addTerms('sums.x', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
           }
           sums = sumOfLanes(thread, sums);
           let mean = select(0.0, sums.y / sums.x, isSoftmax && sums.x != 0);

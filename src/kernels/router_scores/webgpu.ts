@@ -1,4 +1,5 @@
 /** Lanes: a few threads of a workgroup that take a row together, for programs of LANE_THREADS threads on WebGPU. */
+import {CHAIN_TERMS, LONG_SUM_UNIFORMS, longSumWgsl, ONE_CHAIN_TERMS} from '../shared/long_sums';
 
 export const LANE_THREADS = 64;
 
@@ -47,3 +48,38 @@ export const exchangeOf = (barrier: string) => `
 
   fn isBefore(a : vec2<u32>, b : vec2<u32>) -> bool { return a.x > b.x || (a.x == b.x && a.y < b.y); }
 `;
+
+/** How a lane adds the terms of its experts: WGSL, and the uniforms that it reads. */
+export type LaneSum = {
+  /** What the name of a program has in addition. */
+  suffix: string;
+  uniforms: Record<string, number>;
+  /** Outside of functions. */
+  declarations: string;
+  /** In `main`: adds `term`, an expression of the expert `e`, to `sum` for each expert of the lane. */
+  addTerms: (sum: string, term: string) => string;
+};
+
+const oneChain: LaneSum = {
+  suffix: '',
+  uniforms: {},
+  declarations: '',
+  addTerms: (sum, term) => `for (var e = lane; e < uniforms.numExperts; e += LANES) { ${sum} += ${term}; }`,
+};
+
+const longSum: LaneSum = {
+  suffix: '_long',
+  uniforms: LONG_SUM_UNIFORMS,
+  declarations: longSumWgsl('f32'),
+  addTerms: (sum, term) => `
+    var total = LongSum();
+    for (var first = lane; first < uniforms.numExperts; first += ${CHAIN_TERMS} * LANES) {
+      var chain = 0.0;
+      for (var e = first; e < min(first + ${CHAIN_TERMS} * LANES, uniforms.numExperts); e += LANES) { chain += ${term}; }
+      total = addChain(total, chain);
+    }
+    ${sum} += total.value;`,
+};
+
+export const laneSumOf = (numExperts: number): LaneSum =>
+  numExperts > ONE_CHAIN_TERMS * LANE_THREADS ? longSum : oneChain;

@@ -1,0 +1,28 @@
+/** The flags and preferences that every run in a browser starts it with: karma.conf.js, browser.mjs and the bench. */
+
+/** For a window or headless. WebGPU and WebGL run on the CPU, by SwiftShader. */
+const chromiumFlags = [
+  '--no-sandbox',
+  '--no-first-run',
+  '--disable-quic',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-unsafe-swiftshader',
+  '--use-angle=swiftshader',
+  '--enable-features=Vulkan',
+  '--use-vulkan=swiftshader',
+];
+
+const firefoxPreferences = {
+  'dom.webgpu.enabled': true,
+  'gfx.webgpu.ignore-blocklist': true,
+  'webgl.force-enabled': true,
+  // After 300 s Firefox takes thumbnails of visited pages, for its page of new tabs: it opens Karma's page again,
+  // hidden, with the same id, and Karma begins again with the first spec.
+  'browser.pagethumbnails.capturing_disabled': true,
+};
+
+module.exports = {chromiumFlags, firefoxPreferences};
