@@ -293,9 +293,9 @@ describeWithFlags('the source of a shader on webgpu', webgpu, () => {
     device.pushErrorScope('validation');
     launch('MoeBroken', 'out[thread] = unknownName;');
     await backend().queue.onSubmittedWorkDone();
-    expect((await device.popErrorScope())?.message).toContain('unknownName');
+    expect(await device.popErrorScope()).not.toBeNull();
     const [message] = error.calls.allArgs().flat() as string[];
-    expect(message).toMatch(/^The shader MoeBroken does not compile\.\n\d+:\d+ .*unknownName/);
+    expect(message).toMatch(/^The shader MoeBroken does not compile\.\n\d+:\d+ [^|]*unknownName/);
     expect(message).toMatch(/\n *\d+ \| .*out\[thread\] = unknownName;/);
   });
 });
