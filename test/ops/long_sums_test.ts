@@ -160,7 +160,7 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
 
   it('of constants: scores of very many experts', async () => {
     // Past what lanes of webgpu add in one chain.
-    const numExperts = 65_536;
+    const numExperts = 5_000;
     const logit = Math.fround(Math.log(CONSTANT));
     const logits = tf.tensor2d(Float32Array.from({length: numExperts}, (_, e) => (e === 0 ? 0 : logit)), [1, numExperts]);
     const total = 1 + (numExperts - 1) * Math.exp(logit);
