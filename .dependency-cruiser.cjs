@@ -48,15 +48,9 @@ module.exports = {
       to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
     },
     {
-      name: 'shared-kernel-code-knows-no-kernel',
-      severity: 'error',
-      from: {path: '^src/kernels/shared/'},
-      to: {path: '^src/', pathNot: [contract, '^src/kernels/shared/']},
-    },
-    {
       name: 'what-kernels-have-in-common-knows-no-kernel',
       severity: 'error',
-      from: {path: '^src/kernels/(expert_sort|router_scores)/'},
+      from: {path: '^src/kernels/(shared|expert_sort|router_scores)/'},
       to: {path: '^src/', pathNot: [contract, '^src/kernels/shared/', '^src/kernels/$1/']},
     },
     {
