@@ -1,7 +1,7 @@
 /** `npm run bench:browser`: the benchmarks in a real browser, by default on its software GPU. */
 import {spawnSync} from 'node:child_process';
 import {join} from 'node:path';
-import {chromiumFlags, softwareGpuEnvironment, withDisplay} from './browser.mjs';
+import {chromiumFlags, firefoxEnvironment, softwareGpuEnvironment, withDisplay} from './browser.mjs';
 import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages, root} from './set_up.mjs';
 
@@ -23,5 +23,6 @@ const serve = join(root, 'build', 'bench', 'page', 'serve.cjs');
 const flags = name === 'chromium' ? chromiumFlags.join(' ') : '';
 const command = [process.execPath, serve, browsers[name], flags, output, query];
 const [program, ...args] = name === 'firefox' ? withDisplay(browsers, command) : command;
-const {status} = spawnSync(program, args, {stdio: 'inherit', env: {...process.env, ...softwareGpuEnvironment}});
+const env = {...process.env, ...(name === 'firefox' ? firefoxEnvironment : softwareGpuEnvironment)};
+const {status} = spawnSync(program, args, {stdio: 'inherit', env});
 process.exitCode = status ?? 1;

@@ -1,15 +1,27 @@
 /** Opens pages in Chromium or Firefox, on their software GPUs where there is no other. */
 import {spawn} from 'node:child_process';
-import {existsSync, mkdtempSync, rmSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import browserFlags from './browser_flags.cjs';
 
 export const chromiumFlags = ['--headless', ...browserFlags.chromiumFlags];
-const vulkanDriver = '/usr/lib/chromium/vk_swiftshader_icd.json';
+const vulkanDrivers = '/usr/share/vulkan/icd.d';
+const swiftShader = '/usr/lib/chromium/vk_swiftshader_icd.json';
 
-/** Variables for a browser or Node.js, so that WebGPU has an adapter where there is no GPU. */
-export const softwareGpuEnvironment = existsSync(vulkanDriver) ? {VK_ICD_FILENAMES: vulkanDriver} : {};
+/** Mesa's software GPU, whose Vulkan has too few features for Dawn. */
+function lavapipe() {
+  const file = existsSync(vulkanDrivers) && readdirSync(vulkanDrivers).find((name) => name.startsWith('lvp_icd'));
+  return file ? join(vulkanDrivers, file) : undefined;
+}
+
+const environmentOf = (driver) => (driver != null && existsSync(driver) ? {VK_ICD_FILENAMES: driver} : {});
+
+/** Variables for Chromium or Node.js, so that WebGPU has an adapter where there is no GPU. */
+export const softwareGpuEnvironment = environmentOf(swiftShader);
+
+/** The same for Firefox, which compiles our shaders five times as fast for lavapipe as for SwiftShader. */
+export const firefoxEnvironment = environmentOf(lavapipe() ?? swiftShader);
 
 /**
  * A program and its arguments with a display of its own, where there is none: without one Firefox has no WebGL. It is
@@ -31,7 +43,7 @@ export function openBrowser(browsers, name, url) {
       ? withDisplay(browsers, [browsers.firefox, '--no-remote', '--profile', profile, url])
       : [browsers.chromium, ...chromiumFlags, `--user-data-dir=${profile}`, url];
   // A group of its own: xvfb-run and browsers start further processes.
-  const env = {...process.env, ...softwareGpuEnvironment};
+  const env = {...process.env, ...(name === 'firefox' ? firefoxEnvironment : softwareGpuEnvironment)};
   const child = spawn(program, args, {stdio: 'ignore', detached: true, env});
   const exited = new Promise((resolve) => {
     child.on('error', resolve);

@@ -14,6 +14,11 @@ const chromiumFlags = [
   '--use-angle=swiftshader',
   '--enable-features=Vulkan',
   '--use-vulkan=swiftshader',
+  // SwiftShader writes out an instruction for every word of workgroup memory that it is to clear: a pipeline then takes
+  // seconds to compile. Without the extension Dawn clears the memory by a loop.
+  '--disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension',
+  // Each of these makes SwiftShader compile a WebGL program more than once.
+  '--disable-angle-features=warmUpPipelineCacheAtLink,supportsGraphicsPipelineLibrary',
 ];
 
 const firefoxPreferences = {

@@ -31,7 +31,8 @@ if (chosenFiles().length === 0) {
   fail(`No spec file for Node.js has ${names.join(' or ')} in its path below test/.`);
 }
 
-const runSpecs = (bundle) => runner(`specs on ${flags.backend}`, process.execPath, [bundle, flags.backend]);
+const runSpecs = (bundle) =>
+  runner(`specs on ${flags.backend}`, process.execPath, [bundle, flags.backend], {isShown: true});
 
 /** Bundles the spec files and calls `onBuilt` with the bundle's path: once, or with --watch after each change. */
 async function bundle(name, filesOf, onBuilt) {

@@ -42,15 +42,16 @@ export async function check(name, command, ...args) {
 
 /**
  * A runner that counts its own tests; one that fails without saying so, or runs none, is a failure too. What it writes
- * is shown at once, or where others run beside it, when it has ended.
+ * is shown at once if `isShown`, else when it has ended: others may run beside it.
  */
-export async function runner(name, command, args, env, isAlone = true) {
-  if (isAlone) {
+export async function runner(name, command, args, {env, isShown = false} = {}) {
+  if (isShown) {
     console.log(`\n# ${name}`);
   }
-  const {ok, output} = await run(command, args, {env, isShown: isAlone});
-  if (!isAlone) {
-    console.log(`\n# ${name}\n${output}`);
+  const start = Date.now();
+  const {ok, output} = await run(command, args, {env, isShown});
+  if (!isShown) {
+    console.log(`\n# ${name}, ${((Date.now() - start) / 1000).toFixed(0)} s\n${output}`);
   }
   const [, passed = 0, failed = 0] = (/(\d+) passed, (\d+) failed\s*$/.exec(output) ?? []).map(Number);
   counts.passed += passed;

@@ -83,7 +83,7 @@ function installNpmPackages() {
 /** Debian's packages of a program, and of what it loads. */
 const debianPackages = {
   chromium: ['chromium', 'libgl1', 'libegl1', 'libgles2', 'libvulkan1'],
-  firefox: ['firefox-esr', 'libgl1-mesa-dri', 'libgl1', 'libegl1', 'libgles2'],
+  firefox: ['firefox-esr', 'libgl1-mesa-dri', 'libgl1', 'libegl1', 'libgles2', 'mesa-vulkan-drivers'],
   xvfb: ['xvfb', 'xauth'],
 };
 

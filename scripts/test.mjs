@@ -23,32 +23,43 @@ const isWhole = flags.browsers == null && flags.backends == null;
 
 ensureNpmPackages();
 const browsers = ensureBrowsers(browserNames);
-const {withDisplay} = await import('./browser.mjs');
+const {firefoxEnvironment, withDisplay} = await import('./browser.mjs');
 const {bin, check, checkSources, inTurn, printCounts, runner} = await import('./checks.mjs');
 
+const smallSizes = ['--backend', 'webgpu', '--T', '5,100', '--H', '16', '--I', '8'];
+const gates = [
+  ['package', 'scripts/check_package.mjs'],
+  ['page of the example', 'scripts/check_example.mjs'],
+];
+
+/** A page of Karma, with a display of its own. */
+function specsOnPage(page, p, name) {
+  const onPage = page.filter((backend) => backends.includes(backend));
+  if (onPage.length === 0) {
+    return [];
+  }
+  const karma = [bin('karma'), 'start', 'karma.conf.js', '--browsers', karmaNames[name], '--backends', onPage.join()];
+  const [command, ...args] = name === 'firefox' ? withDisplay(browsers, karma, 100 * (p + 1)) : karma;
+  const gpu = name === 'firefox' ? firefoxEnvironment : {};
+  const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox, ...gpu};
+  return [() => runner(`specs on ${onPage} in ${name}`, command, args, {env})];
+}
+
 await checkSources();
+const runs = pages.flatMap((page, p) => browserNames.flatMap((name) => specsOnPage(page, p, name)));
 if (isWhole) {
-  const small = ['--backend', 'webgpu', '--T', '5,100', '--H', '16', '--I', '8'];
-  await check('webgpu in Node.js', process.execPath, 'scripts/bench.mjs', '--check', ...small);
-  await runner('package', process.execPath, ['scripts/check_package.mjs']);
-  await runner('page of the example', process.execPath, ['scripts/check_example.mjs']);
+  await check('webgpu in Node.js', process.execPath, 'scripts/bench.mjs', '--check', ...smallSizes);
+  runs.push(
+    ...gates.map(
+      ([name, script]) =>
+        () =>
+          runner(name, process.execPath, [script]),
+    ),
+  );
 } else {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
-
-const specs = pages.flatMap((page, p) =>
-  browserNames.map((name) => async () => {
-    const onPage = page.filter((backend) => backends.includes(backend));
-    if (onPage.length === 0) {
-      return;
-    }
-    const karma = [bin('karma'), 'start', 'karma.conf.js', '--browsers', karmaNames[name], '--backends', onPage.join()];
-    const [command, ...args] = name === 'firefox' ? withDisplay(browsers, karma, 100 * (p + 1)) : karma;
-    const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox};
-    await runner(`specs on ${onPage} in ${name}`, command, args, env, false);
-  }),
-);
 console.log('\nThe specs take a page for each browser and GPU backend, some minutes each.');
 // A page keeps one core busy, most of the time with compiling shaders.
-await inTurn(availableParallelism(), specs);
+await inTurn(availableParallelism(), runs);
 printCounts();

@@ -53,11 +53,11 @@ async function expectTopk(logits: number[][], numExperts: number, options: Naive
 describeWithFlags('moeTopk', ALL_ENVS, () => {
   for (const [numTokens, numExperts, topk] of [
     [0, 4, 2], [1, 1, 1], [5, 1, 1], [1, 8, 8], [9, 6, 6], [33, 16, 3], [40, 17, 2], [5, 60, 4], [3, 160, 6], [2, 257, 8],
-    [2, 1025, 4], [1, 1025, 1025], [1, 3700, 3],
+    [2, 1025, 4], [1, 900, 900], [1, 3700, 3],
   ]) {
     it(`chooses and weighs [${numTokens}, ${numExperts}], K = ${topk}, by every scoring`, async () => {
       const logits = randomLogits(numTokens, numExperts, 4, numTokens + numExperts);
-      for (const scoring of numTokens * numExperts ** 2 > 1e6 ? SCORINGS.slice(0, 1) : SCORINGS) {
+      for (const scoring of numTokens * numExperts ** 2 > 5e5 ? SCORINGS.slice(0, 1) : SCORINGS) {
         await expectTopk(logits, numExperts, {topk, scoring}, scoring);
         await expectTopk(logits, numExperts, {topk, scoring, renormalize: topk === 1, routedScalingFactor: -2.5}, `${scoring} *`);
       }

@@ -54,16 +54,16 @@ const backendsOfFile = (file) => {
 
 /**
  * Whether tfjs's own WebGL programs take shapes as uniforms, as ours always do: software GPUs then have less to
- * compile. Not where specs have tensors of more rows than a texture, which tfjs 4.22 then reads wrong, nor in those of
- * WebGL itself.
+ * compile. Not in the specs of WebGL itself, nor in those where tfjs 4.22 reads a tensor of more rows than a texture by
+ * the program of a smaller one, which is wrong.
  */
-const hasShapesAsUniforms = (file) => !/^(ops|webgl)\//.test(file);
+const hasShapesAsUniforms = (file) => !/^webgl\/|^ops\/(long_sums|moe_permute_block_aligned)_/.test(file);
 
 /**
- * The backends of each page of a browser: no two pages compile the same shaders, and the longest is the first.
+ * The backends of each page of a browser, the longest page first: no two pages compile the same shaders.
  * tfjs-layers keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the specs
  * of the host.
  */
-const pages = [['webgpu'], ['webgl'], ['cpu', 'wasm']];
+const pages = [['webgl'], ['webgpu'], ['cpu', 'wasm']];
 
 module.exports = {backendsOfFile, hasShapesAsUniforms, pages};

@@ -5,9 +5,14 @@
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 
+const POLL_MS = 2;
+
 let device: Promise<{device: GPUDevice; info: GPUAdapterInfo}> | undefined;
 /** Of that device: tfjs's own pipelines would go with the backend. */
 const pipelineCache: Record<string, GPUComputePipeline> = {};
+
+/** Firefox looks for what a GPU has done every 100 ms, and after each submit. */
+const keepPolling = (device: GPUDevice) => setInterval(() => device.queue.submit([]), POLL_MS);
 
 async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo}> {
   const adapter = await navigator.gpu.requestAdapter();
@@ -17,7 +22,11 @@ async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo
   // What tfjs's own registration asks for that the specs use; in particular, 8 storage buffers.
   const {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX} = adapter.limits;
   const requiredLimits = {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX};
-  return {device: await adapter.requestDevice({requiredLimits}), info: adapter.info};
+  const device = await adapter.requestDevice({requiredLimits});
+  if (navigator.userAgent.includes('Firefox')) {
+    keepPolling(device);
+  }
+  return {device, info: adapter.info};
 }
 
 /** Registers tfjs's WebGPU backend on that device. */

@@ -3,4 +3,6 @@ import {createRequire} from 'node:module';
 
 const {create, globals} = createRequire(__filename)('webgpu') as {create: (options: string[]) => GPU; globals: object};
 Object.assign(globalThis, globals);
-Object.defineProperty(globalThis, 'navigator', {value: {gpu: create([])}, configurable: true, writable: true});
+// As for Chromium: scripts/browser_flags.cjs has the reason.
+const gpu = create(['disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension']);
+Object.defineProperty(globalThis, 'navigator', {value: {gpu, userAgent: 'Node.js'}, configurable: true, writable: true});
