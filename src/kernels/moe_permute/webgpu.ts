@@ -11,6 +11,9 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {MoePermute} from '../../contract/kernel_names';
 import {permuteSizes} from '../../contract/output_sizes';
 import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
+import {sortAssignments, sortScratch} from '../expert_sort/webgpu';
+import {keyOfId, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
+import {countKeys, oneLaunchKeys} from '../expert_sort/webgpu_one_launch';
 import {
   assertBindable,
   disposeAll,
@@ -21,16 +24,6 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-import {
-  countKeys,
-  keyOfId,
-  labelFunctions,
-  labelUniforms,
-  mapBuffer,
-  oneLaunchKeys,
-  sortAssignments,
-  sortScratch,
-} from '../expert_sort/webgpu';
 
 /** Up to here, counting all keys in every workgroup takes less time than two more launches. */
 const ONE_LAUNCH_ASSIGNMENTS = 8192;
