@@ -17,7 +17,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {disposeAll, noteMade} from '../shared/gpu_kernel';
-import {type Labels, type MapUse, numKeysOf, type SortSizes} from './plan';
+import {type Labels, type MapUse, numKeysOf, type SortPlan} from './plan';
 import {assertFits, runGlsl} from '../shared/webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
@@ -325,22 +325,22 @@ export function keyStarts(
   });
 }
 
-/** GLSL of keyOf(id), the sort key of an assignment; the last key is that of an id that is no expert. */
-const KEY_OF: Record<MapUse, string> = {
+/** GLSL of sortKeyOf(id), the sort key of an assignment; the last key is that of an id that is no expert. */
+const SORT_KEY_OF: Record<MapUse, string> = {
   local: `
-    int keyOf(int id) {
+    int sortKeyOf(int id) {
       if (id < 0 || id >= numExperts) { return 2 * numExperts; }
       int local = indexOf(getExpertMap(id));
       return local >= 0 && local < numLocalExperts ? local : numExperts + id;
     }`,
   merge: `
-    int keyOf(int id) {
+    int sortKeyOf(int id) {
       if (id < 0 || id >= numExperts) { return numExperts; }
       int expert = indexOf(getExpertMap(id));
       return expert >= 0 && expert < numExperts ? expert : numExperts;
     }`,
-  none: 'int keyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
-  label: 'int keyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
+  none: 'int sortKeyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
+  label: 'int sortKeyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
 };
 
 export type SortedExperts = {
@@ -359,9 +359,9 @@ export function sortExperts(
   backend: MathBackendWebGL,
   topkIds: TensorInfo,
   expertMap: TensorInfo | undefined,
-  mapUse: MapUse,
-  {numAssignments, numExperts, numLocalExperts, blockSize}: SortSizes,
+  {sizes, mapUse}: SortPlan,
 ): SortedExperts {
+  const {numAssignments, numExperts, numLocalExperts, blockSize} = sizes;
   const readsMap = expertMap != null && (mapUse === 'local' || mapUse === 'merge');
   const keys = runGlsl(backend, {
     name: `MoeSortKeys_${readsMap ? mapUse : 'none'}`,
@@ -369,10 +369,10 @@ export function sortExperts(
     uniforms: {topk: topkIds.shape[1], numExperts, numLocalExperts},
     output: {shape: [numAssignments], dtype: 'int32'},
     code: `
-      ${KEY_OF[mapUse]}
+      ${SORT_KEY_OF[mapUse]}
       void main() {
         int i = getOutputCoords();
-        setOutput(float(keyOf(indexOf(getTopkIds(i / topk, imod(i, topk))))));
+        setOutput(float(sortKeyOf(indexOf(getTopkIds(i / topk, imod(i, topk))))));
       }`,
   });
   const order = sortByKey(backend, keys, numKeysOf(numExperts, mapUse));

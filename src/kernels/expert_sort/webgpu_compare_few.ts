@@ -2,7 +2,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {disposeAll, entryPoint, newTensor, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
-import {keyOfId, labelFunctions, labelUniforms, mapBuffer, type Sorted, type SortInputs} from './webgpu_launch';
+import {sortKeyOf, labelFunctions, labelUniforms, mapBuffer, type Sorted, type SortInputs} from './webgpu_launch';
 
 /** Up to here assignments are compared with each other where one launch does not do all: their keys take 8 KiB. */
 export const FEW_ASSIGNMENTS = 1024;
@@ -45,7 +45,7 @@ export function compareFew(
     },
     numWorkgroups: 1,
     code: () => `
-      ${keyOfId(mapUse)}
+      ${sortKeyOf(mapUse)}
       ${labelFunctions(mapUse)}
       var<workgroup> expertOf : array<u32, ${FEW_ASSIGNMENTS}>;
       // The first assignment of each expert has the expert's count, every other assignment 0.
@@ -58,7 +58,7 @@ export function compareFew(
 
       @compute @workgroup_size(${WORKGROUP_SIZE})
       fn main(@builtin(local_invocation_index) thread : u32) {
-        for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) { expertOf[i] = keyOf(topkIds[i]); }
+        for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) { expertOf[i] = sortKeyOf(topkIds[i]); }
         workgroupBarrier();
         for (var i = thread; i < uniforms.numAssignments; i += ${WORKGROUP_SIZE}) {
           var rank = 0u;

@@ -4,7 +4,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {roundUp} from '../../contract/output_sizes';
 import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from '../shared/webgpu';
 import {numKeysOf} from './plan';
-import {keyOfId, mapBuffer, type SortInputs} from './webgpu_launch';
+import {sortKeyOf, mapBuffer, type SortInputs} from './webgpu_launch';
 
 const MAX_TILES = 128;
 const MIN_TILES = 16;
@@ -72,7 +72,7 @@ export function countTiles(
     code: () => `
       var<workgroup> masks : array<atomic<u32>, ${MASK_WORDS}>;
       var<workgroup> keyCounts : array<u32, ${Math.floor(MASK_WORDS / (WORKGROUP_SIZE / 32 + 1))}>;
-      ${keyOfId(mapUse)}
+      ${sortKeyOf(mapUse)}
 
       @compute @workgroup_size(${WORKGROUP_SIZE})
       fn main(@builtin(workgroup_id) group : vec3<u32>, @builtin(local_invocation_index) thread : u32) {
@@ -92,7 +92,7 @@ export function countTiles(
             ${forEachId((u) => `let id${u} = topkIds[min(i${u}, uniforms.numAssignments - 1)];`)}
             ${forEachId(
               (u) => `
-            let key${u} = keyOf(id${u});
+            let key${u} = sortKeyOf(id${u});
             let isCounted${u} = i${u} < end && key${u} >= firstKey && key${u} < firstKey + numKeysHere;
             let word${u} = (key${u} - firstKey) * STRIDE + ${(u * WORKGROUP_SIZE) / 32} + thread / 32;`,
             )}

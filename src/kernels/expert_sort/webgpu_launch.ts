@@ -1,14 +1,11 @@
 /** What the launches of the sort on WebGPU have in common: what they are given, and WGSL of keys and labels. */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {Labels, MapUse, SortSizes} from './plan';
+import type {Labels, MapUse, SortPlan} from './plan';
 import type {StorageBinding} from '../shared/webgpu';
 
-export type SortInputs = {
+export type SortInputs = SortPlan & {
   topkIds: TensorInfo;
   expertMap?: TensorInfo;
-  mapUse: MapUse;
-  sizes: SortSizes;
-  labels: Labels;
   /** Gets the ranks: int32 [N]. */
   ranks: TensorInfo;
   /** Gets the first row of each local expert and the number of rows in use, int32 [L+1]; or the latter, int32 [1]. */
@@ -38,11 +35,11 @@ export function mapBuffer(expertMap: TensorInfo | undefined, isRead: boolean): S
 }
 
 /** WGSL: the sort key of an assignment; the last key is that of an id that is no expert. */
-export function keyOfId(mapUse: MapUse): string {
+export function sortKeyOf(mapUse: MapUse): string {
   const isExpert = 'id >= 0 && id < i32(uniforms.numExperts)';
   if (mapUse === 'local') {
     return `
-      fn keyOf(id : i32) -> u32 {
+      fn sortKeyOf(id : i32) -> u32 {
         if (!(${isExpert})) { return 2 * uniforms.numExperts; }
         let local = expertMap[id];
         if (local >= 0 && local < i32(uniforms.numLocalExperts)) { return u32(local); }
@@ -51,7 +48,7 @@ export function keyOfId(mapUse: MapUse): string {
   }
   if (mapUse === 'merge') {
     return `
-      fn keyOf(id : i32) -> u32 {
+      fn sortKeyOf(id : i32) -> u32 {
         if (!(${isExpert})) { return uniforms.numExperts; }
         let expert = expertMap[id];
         if (expert >= 0 && expert < i32(uniforms.numExperts)) { return u32(expert); }
@@ -59,7 +56,7 @@ export function keyOfId(mapUse: MapUse): string {
       }`;
   }
   return `
-    fn keyOf(id : i32) -> u32 {
+    fn sortKeyOf(id : i32) -> u32 {
       if (${isExpert}) { return u32(id); }
       return uniforms.numExperts;
     }`;

@@ -3,6 +3,10 @@ import {WORKGROUP_SIZE} from '../shared/webgpu';
 import {type MapUse, numKeysOf} from './plan';
 import {exclusiveScan} from './webgpu_scan';
 
+/** Up to here, counting all keys in every workgroup takes less time than two more launches. */
+const ONE_LAUNCH_ASSIGNMENTS = 8192;
+/** Assignments of a workgroup, unless one token has more: all pairs of them are compared. */
+export const RANKED_AT_ONCE = 32;
 /**
  * Sizes of the key arrays of a launch that sorts by itself. Small ones leave room for more workgroups at a time; 768
  * keys of 12 bytes, and what a launch needs besides, fit the 16 KiB of workgroup memory of every device.
@@ -11,9 +15,12 @@ const ONE_LAUNCH_KEYS = [64, 192, 768];
 
 /**
  * The constant KEYS of a launch that sorts by itself, each workgroup counting the keys of all assignments in its own
- * memory; undefined where that does not hold them.
+ * memory; undefined where that does not hold them, or takes longer than three launches.
  */
-export function oneLaunchKeys(numExperts: number, mapUse: MapUse): number | undefined {
+export function oneLaunchKeys(numAssignments: number, numExperts: number, mapUse: MapUse): number | undefined {
+  if (numAssignments > ONE_LAUNCH_ASSIGNMENTS) {
+    return undefined;
+  }
   return ONE_LAUNCH_KEYS.find((numKeys) => numKeysOf(numExperts, mapUse) <= numKeys);
 }
 
@@ -44,7 +51,7 @@ export const countKeys = `
       for (var u = 0u; u < 4; u++) {
         let i = base + u * ${WORKGROUP_SIZE};
         if (i < uniforms.numAssignments) {
-          let key = keyOf(ids[u]);
+          let key = sortKeyOf(ids[u]);
           atomicAdd(&keyCounts[key], 1);
           if (i < first) { atomicAdd(&countsBefore[key], 1); }
           if (i >= first && i < end) { ownKeys[i - first] = key; }

@@ -5,10 +5,10 @@
  */
 import {MoeAlignBlockSize} from '../../contract/kernel_names';
 import {alignSizes} from '../../contract/output_sizes';
-import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
+import {numKeysOf} from '../expert_sort/plan';
 import {sortAssignments, sortScratch} from '../expert_sort/webgpu';
-import {keyOfId, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
-import {countKeys, oneLaunchKeys} from '../expert_sort/webgpu_one_launch';
+import {sortKeyOf, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
+import {countKeys, oneLaunchKeys, RANKED_AT_ONCE} from '../expert_sort/webgpu_one_launch';
 import {
   assertBindable,
   disposeAll,
@@ -19,107 +19,99 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
+import {alignPlan} from './plan';
 
-/** Up to here, counting all keys in every workgroup takes less time than two more launches. */
-const ONE_LAUNCH_ASSIGNMENTS = 8192;
-/** Assignments of a workgroup in one launch; all pairs of them are compared. */
-const RANKED_AT_ONCE = 32;
 /** Finding the expert of a place takes a search, so each thread fills few. */
 const PLACES_PER_THREAD = {oneLaunch: 2, sorted: 1};
 const MAX_FILL_WORKGROUPS = 1024;
 /** Up to so many workgroups a thread has one place: two searches in a row took 0.25 us more at T = 1 on an H100. */
 const FEW_FILL_WORKGROUPS = 4;
 
-export const moeAlignBlockSizeWebGPU = webgpuKernel(
-  MoeAlignBlockSize,
-  (backend, {topkIds, expertMap}, {blockSize, numExperts, padSortedIds, ignoreInvalidExperts}) => {
-    const {numAssignments, numSortedIds, numBlocks} = alignSizes(topkIds.shape, {blockSize, numExperts, padSortedIds});
-    const mapUse: MapUse = expertMap == null ? 'none' : ignoreInvalidExperts ? 'merge' : 'label';
-    assertBindable(backend, MoeAlignBlockSize, {
-      sortedTokenIds: [numSortedIds],
-      ...sortScratch(numAssignments, numExperts, mapUse),
-    });
-    const labels: Labels = {experts: 'own', tail: ignoreInvalidExperts ? 'fill' : 'expertZero', fill: -1};
-    const sizes = {numAssignments, numExperts, numLocalExperts: numExperts, blockSize};
+export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend, {topkIds, expertMap}, attrs) => {
+  const {blockSize, numExperts} = attrs;
+  const {numAssignments, numSortedIds, numBlocks} = alignSizes(topkIds.shape, attrs);
+  const plan = alignPlan(numAssignments, expertMap != null, attrs);
+  const {mapUse} = plan;
+  assertBindable(backend, MoeAlignBlockSize, {
+    sortedTokenIds: [numSortedIds],
+    ...sortScratch(numAssignments, numExperts, mapUse),
+  });
 
-    const sortedTokenIds = newTensor(backend, [numSortedIds], 'int32');
-    const expertIds = newTensor(backend, [numBlocks], 'int32');
-    const numTokensPostPad = newTensor(backend, [1], 'int32');
-    const KEYS = oneLaunchKeys(numExperts, mapUse);
-    const oneLaunch = KEYS != null && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
-    const placesPerThread = oneLaunch ? PLACES_PER_THREAD.oneLaunch : PLACES_PER_THREAD.sorted;
-    const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
-    const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
-    const numFillWorkgroups = Math.min(
-      MAX_FILL_WORKGROUPS,
-      Math.max(
-        1,
-        Math.min(FEW_FILL_WORKGROUPS, Math.ceil(numSortedIds / WORKGROUP_SIZE)),
-        Math.ceil(numSortedIds / (placesPerThread * WORKGROUP_SIZE)),
-      ),
-    );
-    const numWorkgroups = numAssignmentWorkgroups + numFillWorkgroups;
-    const buffers: StorageBinding[] = [
-      {name: 'sortedTokenIds', type: 'u32', access: 'read_write', tensor: sortedTokenIds},
-      {name: 'expertIds', type: 'i32', access: 'read_write', tensor: expertIds},
-    ];
-    const uniforms = {
-      numAssignments,
-      numExperts,
-      numLocalExperts: numExperts,
-      numKeys: numKeysOf(numExperts, mapUse),
-      blockSize,
-      numSortedIds,
-      numBlocks,
-      numAssignmentWorkgroups,
-      numFillWorkgroups,
-      ...labelUniforms(labels),
-    };
+  const sortedTokenIds = newTensor(backend, [numSortedIds], 'int32');
+  const expertIds = newTensor(backend, [numBlocks], 'int32');
+  const numTokensPostPad = newTensor(backend, [1], 'int32');
+  const KEYS = oneLaunchKeys(numAssignments, numExperts, mapUse);
+  const oneLaunch = KEYS != null;
+  const placesPerThread = oneLaunch ? PLACES_PER_THREAD.oneLaunch : PLACES_PER_THREAD.sorted;
+  const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
+  const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
+  const numFillWorkgroups = Math.min(
+    MAX_FILL_WORKGROUPS,
+    Math.max(
+      1,
+      Math.min(FEW_FILL_WORKGROUPS, Math.ceil(numSortedIds / WORKGROUP_SIZE)),
+      Math.ceil(numSortedIds / (placesPerThread * WORKGROUP_SIZE)),
+    ),
+  );
+  const numWorkgroups = numAssignmentWorkgroups + numFillWorkgroups;
+  const buffers: StorageBinding[] = [
+    {name: 'sortedTokenIds', type: 'u32', access: 'read_write', tensor: sortedTokenIds},
+    {name: 'expertIds', type: 'i32', access: 'read_write', tensor: expertIds},
+  ];
+  const uniforms = {
+    numAssignments,
+    numExperts,
+    numLocalExperts: numExperts,
+    numKeys: numKeysOf(numExperts, mapUse),
+    blockSize,
+    numSortedIds,
+    numBlocks,
+    numAssignmentWorkgroups,
+    numFillWorkgroups,
+    ...labelUniforms(plan.labels),
+  };
 
-    if (oneLaunch) {
-      runWgsl(backend, {
-        name: `MoeAlignInOne_${mapUse}`,
-        buffers: [
-          ...buffers,
-          {name: 'numTokensPostPad', type: 'u32', access: 'read_write', tensor: numTokensPostPad},
-          {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
-          ...mapBuffer(expertMap, mapUse !== 'none'),
-        ],
-        uniforms,
-        constants: {KEYS},
-        numWorkgroups,
-        code: () => `${keyOfId(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
+  if (oneLaunch) {
+    runWgsl(backend, {
+      name: `MoeAlignInOne_${mapUse}`,
+      buffers: [
+        ...buffers,
+        {name: 'numTokensPostPad', type: 'u32', access: 'read_write', tensor: numTokensPostPad},
+        {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
+        ...mapBuffer(expertMap, mapUse !== 'none'),
+      ],
+      uniforms,
+      constants: {KEYS},
+      numWorkgroups,
+      code: () => `${sortKeyOf(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
           ${alignInOne}`,
-      });
-    } else {
-      const ranks = newTensor(backend, [numAssignments], 'int32');
-      const {keys, positions, experts, numKeys, numLocalKeys, tileSize} = sortAssignments(backend, {
-        topkIds,
-        expertMap,
-        mapUse,
-        sizes,
-        labels,
-        ranks,
-        rowCounts: {total: numTokensPostPad},
-      });
-      runWgsl(backend, {
-        name: 'MoeAlignSorted',
-        buffers: [
-          ...buffers,
-          {name: 'keys', type: 'u32', access: 'read', tensor: keys},
-          {name: 'ranks', type: 'u32', access: 'read', tensor: ranks},
-          {name: 'positions', type: 'u32', access: 'read', tensor: positions},
-          {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
-        ],
-        uniforms: {...uniforms, numKeys, numExperts: numLocalKeys, tileSize},
-        numWorkgroups,
-        code: () => `${fillBlocks} ${alignSorted}`,
-      });
-      disposeAll(backend, [keys, ranks, positions, experts]);
-    }
-    return {sortedTokenIds, expertIds, numTokensPostPad};
-  },
-);
+    });
+  } else {
+    const ranks = newTensor(backend, [numAssignments], 'int32');
+    const {keys, positions, experts, numKeys, numLocalKeys, tileSize} = sortAssignments(backend, {
+      ...plan,
+      topkIds,
+      expertMap,
+      ranks,
+      rowCounts: {total: numTokensPostPad},
+    });
+    runWgsl(backend, {
+      name: 'MoeAlignSorted',
+      buffers: [
+        ...buffers,
+        {name: 'keys', type: 'u32', access: 'read', tensor: keys},
+        {name: 'ranks', type: 'u32', access: 'read', tensor: ranks},
+        {name: 'positions', type: 'u32', access: 'read', tensor: positions},
+        {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
+      ],
+      uniforms: {...uniforms, numKeys, numExperts: numLocalKeys, tileSize},
+      numWorkgroups,
+      code: () => `${fillBlocks} ${alignSorted}`,
+    });
+    disposeAll(backend, [keys, ranks, positions, experts]);
+  }
+  return {sortedTokenIds, expertIds, numTokensPostPad};
+});
 
 /**
  * WGSL that both ways share: fills the places and labels the blocks start, start + step, … The program adds

@@ -10,10 +10,10 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {MoePermute} from '../../contract/kernel_names';
 import {permuteSizes} from '../../contract/output_sizes';
-import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
+import {numKeysOf} from '../expert_sort/plan';
 import {sortAssignments, sortScratch} from '../expert_sort/webgpu';
-import {keyOfId, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
-import {countKeys, oneLaunchKeys} from '../expert_sort/webgpu_one_launch';
+import {sortKeyOf, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
+import {countKeys, oneLaunchKeys, RANKED_AT_ONCE} from '../expert_sort/webgpu_one_launch';
 import {
   assertBindable,
   disposeAll,
@@ -24,11 +24,7 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-
-/** Up to here, counting all keys in every workgroup takes less time than two more launches. */
-const ONE_LAUNCH_ASSIGNMENTS = 8192;
-/** Assignments of a workgroup in one launch, where a token has no more; all pairs of them are compared. */
-const RANKED_AT_ONCE = 32;
+import {permutePlan} from './plan';
 
 /** Workgroups for rows of no assignment: few where none are expected, since each has to find out. */
 function fillWorkgroups(numRows: number, numAssignments: number, isAligned: boolean, hasMap: boolean): number {
@@ -38,27 +34,21 @@ function fillWorkgroups(numRows: number, numAssignments: number, isAligned: bool
 
 export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs) => {
   const {hiddenStates, topkIds, expertMap, a1qScale} = inputs;
-  const {numExperts, numLocalExperts, alignBlockSize, fillInvalidExpert} = attrs;
+  const {numExperts, numLocalExperts, alignBlockSize} = attrs;
   const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
   const [numTokens, topk] = topkIds.shape;
   const hiddenSize = hiddenStates.shape[1];
   const scaleShape = [numRows, ...(a1qScale?.shape.slice(1) ?? [])];
   const isAligned = alignBlockSize > 0;
   const padsWithLastToken = attrs.padding === 'lastToken';
-  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
+  const plan = permutePlan(numAssignments, expertMap != null, attrs);
+  const {mapUse} = plan;
   assertBindable(backend, MoePermute, {
     permutedHiddenStates: [numRows, hiddenSize],
     expertFirstTokenOffset: [numLocalExperts + 1],
     ...(a1qScale == null ? {} : {a1qScale: scaleShape}),
     ...sortScratch(numAssignments, numExperts, mapUse),
   });
-
-  const labels: Labels = {
-    experts: isAligned ? 'own' : 'fill',
-    tail: padsWithLastToken ? 'expertZero' : 'fill',
-    fill: fillInvalidExpert,
-  };
-  const sizes = {numAssignments, numExperts, numLocalExperts, blockSize: alignBlockSize};
 
   const rows = newTensor(backend, [numRows, hiddenSize], hiddenStates.dtype as 'float32' | 'int32');
   const offsets = newTensor(backend, [numLocalExperts + 1], 'int32');
@@ -69,8 +59,8 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
   // A chunk is what one thread moves at a time.
   const chunk = hiddenSize % 4 === 0 ? {type: 'vec4<u32>', size: 4} : {type: 'u32', size: 1};
   const rowChunks = hiddenSize / chunk.size;
-  const KEYS = oneLaunchKeys(numExperts, mapUse);
-  const oneLaunch = KEYS != null && topk <= WORKGROUP_SIZE && numAssignments <= ONE_LAUNCH_ASSIGNMENTS;
+  const KEYS = oneLaunchKeys(numAssignments, numExperts, mapUse);
+  const oneLaunch = KEYS != null && topk <= WORKGROUP_SIZE;
   const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
   const tokensPerWorkgroup = Math.max(
     1,
@@ -98,7 +88,7 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
     rowChunks,
     numTokenWorkgroups,
     numFillWorkgroups,
-    ...labelUniforms(labels),
+    ...labelUniforms(plan.labels),
     tokensPerWorkgroup,
     isAligned: Number(isAligned),
     padsWithLastToken: Number(padsWithLastToken),
@@ -118,16 +108,14 @@ export const moePermuteWebGPU = webgpuKernel(MoePermute, (backend, inputs, attrs
       uniforms: rowUniforms,
       constants: {KEYS},
       numWorkgroups,
-      code: () => `alias Chunk = ${chunk.type}; ${keyOfId(mapUse)} ${labelFunctions(mapUse)}
+      code: () => `alias Chunk = ${chunk.type}; ${sortKeyOf(mapUse)} ${labelFunctions(mapUse)}
         ${countKeys} ${moveRows} ${permuteInOne}`,
     });
   } else {
     const {keys, positions, experts, numKeys, numLocalKeys, tileSize} = sortAssignments(backend, {
+      ...plan,
       topkIds,
       expertMap,
-      mapUse,
-      sizes,
-      labels,
       ranks: inverse,
       rowCounts: {offsets},
     });
