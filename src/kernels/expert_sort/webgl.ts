@@ -17,6 +17,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {disposeAll, noteMade} from '../shared/gpu_kernel';
+import {LAST_START_GLSL} from '../shared/last_start';
 import {type Labels, type MapUse, numKeysOf, type SortPlan} from './plan';
 import {assertFits, runGlsl} from '../shared/webgl';
 
@@ -407,17 +408,11 @@ export function disposeSorted(backend: MathBackendWebGL, sorted: SortedExperts, 
   );
 }
 
-/** GLSL: the last of the local experts that begins at the row or before, the one whose row it is. */
+/** GLSL: the local expert that has a row in use. */
 const EXPERT_AT = `
-  int expertAt(float row) {
-    int expert = 0;
-    int end = numLocalExperts;
-    while (end - expert > 1) {
-      int middle = (expert + end) / 2;
-      if (getRows(middle) <= row) { expert = middle; } else { end = middle; }
-    }
-    return expert;
-  }`;
+  int startOf(int expert) { return int(getRows(expert)); }
+  ${LAST_START_GLSL}
+  int expertAt(int row) { return lastStart(row, 0, numLocalExperts); }`;
 
 /** int32 [numRows]: the assignment of each row, `padding` where there is none. */
 export function assignmentsOfRows(
@@ -434,11 +429,11 @@ export function assignmentsOfRows(
     code: `
       ${EXPERT_AT}
       void main() {
-        float row = float(getOutputCoords());
+        int row = getOutputCoords();
         float assignment = float(padding);
-        if (row < getRows(numLocalExperts)) {
+        if (row < startOf(numLocalExperts)) {
           int expert = expertAt(row);
-          float position = getPositions(expert) + (row - getRows(expert));
+          float position = getPositions(expert) + (float(row) - getRows(expert));
           if (position < getPositions(expert + 1)) { assignment = getOrder(indexOf(position)); }
         }
         setOutput(assignment);
@@ -473,8 +468,8 @@ export function labelsOfRows(
       ${EXPERT_AT}
       float labelOf(int expert) { return ${expertMap == null ? 'float(expert)' : 'getExpertMap(expert)'}; }
       void main() {
-        float row = float(getOutputCoords() * rowsPerLabel);
-        if (row < getRows(numLocalExperts)) {
+        int row = getOutputCoords() * rowsPerLabel;
+        if (row < startOf(numLocalExperts)) {
           setOutput(labelOf(expertAt(row)));
         } else {
           setOutput(hasTailOfExpertZero == 1 ? labelOf(0) : float(fillLabel));
