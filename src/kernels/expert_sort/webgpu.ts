@@ -1,16 +1,18 @@
 /**
  * The stable counting sort of N assignments by key that moePermute and moeAlignBlockSize share, in WGSL.
  *
- * Many assignments are cut into at most MAX_TILES tiles of consecutive ids, a workgroup each.
- *   launch 1, tiles   keys[i]; ranks[i], how many of the same key come before i in its tile;
- *                     counts[tile][key]
- *   launch 2, scan    one workgroup: each count becomes the sum of all of lower keys and of the same key in
- *                     earlier tiles, so that counts[tile][key] + ranks[i] is the sorted position of i;
- *                     experts[e] is the record of local expert e
- *   launch 3          is the op's own: it moves rows, or ids, to where they belong
- * For few assignments and few keys one launch does all of it: each workgroup counts all keys for itself. Few
- * assignments of many keys are compared with each other, by one workgroup, in place of launches 1 and 2: time and
- * memory are then by their number, but for the offsets of all experts, which take a launch more.
+ * Many assignments are cut into tiles of consecutive ids.
+ *
+ *   launch 1, webgpu_count_tiles.ts  a workgroup a tile: keys[i]; ranks[i], how many of the same key come before i in
+ *                                    its tile; counts[tile][key]
+ *   launch 2, webgpu_scan_tiles.ts   one workgroup: each count becomes the number of all assignments of lower keys, and
+ *                                    of the same key in earlier tiles, so that counts[tile][key] + ranks[i] is the
+ *                                    sorted position of i; experts[e] is the record of local expert e
+ *   launch 3                         is the op's own: it moves rows, or ids, to where they belong
+ *
+ * webgpu_compare_few.ts takes the place of launches 1 and 2 for few assignments: time and memory are by their number,
+ * not by that of keys, but for the offsets of all experts, which take a launch more. Where keys are few too, the op's
+ * launch does all of the sort by webgpu_one_launch.ts.
  */
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {type MapUse, numKeysOf} from './plan';

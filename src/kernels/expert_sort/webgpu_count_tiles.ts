@@ -1,10 +1,14 @@
-/** Launch 1 of the sort of many assignments. */
+/**
+ * Launch 1 of the sort of many assignments: a workgroup counts the keys of a tile, which it reads a chunk at a time.
+ * Bit i of a key's mask says that id i of the chunk has the key. Then each word of the mask becomes the number of ids
+ * of the key before the word's own.
+ */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {roundUp} from '../../contract/output_sizes';
 import {newTensor, runWgsl, type StorageBinding, WORKGROUP_SIZE} from '../shared/webgpu';
-import {numKeysOf} from './plan';
-import {sortKeyOf, mapBuffer, type SortInputs} from './webgpu_launch';
+import {type MapUse, numKeysOf} from './plan';
+import {mapBuffer, SORT_KEY_OF, type SortInputs} from './webgpu_launch';
 
 const MAX_TILES = 128;
 const MIN_TILES = 16;
@@ -28,21 +32,98 @@ export function tilesOf(numAssignments: number, numKeys: number): {tileSize: num
  */
 const MASK_WORDS = 2376;
 const MAX_CHUNK = 1024;
+/** The WGSL has these as `const` by the same names, and CHUNK, the ids that a workgroup takes at once. */
+const CONSTANTS = {NUM_THREADS: WORKGROUP_SIZE, MASK_WORDS};
 
-/** Ids that a workgroup takes at once, and the keys that it counts then: many ids, if the masks of all keys fit. */
-function chunkSizes(tileSize: number, numKeys: number): {chunkSize: number; numKeysAtOnce: number} {
-  const keysOf = (chunkSize: number) => Math.floor(MASK_WORDS / (chunkSize / 32 + 1));
+/** As many ids as the masks of all keys leave room for. */
+function chunkSizeOf(tileSize: number, numKeys: number): number {
+  const keysAtOnce = (chunkSize: number) => Math.floor(MASK_WORDS / (chunkSize / 32 + 1));
   let chunkSize = WORKGROUP_SIZE;
-  while (2 * chunkSize <= Math.min(tileSize, MAX_CHUNK) && numKeys <= keysOf(2 * chunkSize)) {
+  while (2 * chunkSize <= Math.min(tileSize, MAX_CHUNK) && numKeys <= keysAtOnce(2 * chunkSize)) {
     chunkSize *= 2;
   }
-  return {chunkSize, numKeysAtOnce: keysOf(chunkSize)};
+  return chunkSize;
 }
 
-/**
- * Launch 1. A tile is read a chunk at a time. Bit i of a key's mask says that id i of the chunk has it; then its words
- * become the counts of the ids before them.
- */
+const countTilesWgsl = (mapUse: MapUse): string => /* wgsl */ `
+  // Ids of a thread in a chunk: id u of thread t is chunk + u * NUM_THREADS + t.
+  const IDS = CHUNK / NUM_THREADS;
+  const WORDS = CHUNK / 32;
+  const STRIDE = WORDS + 1;
+  const KEYS_AT_ONCE = MASK_WORDS / STRIDE;
+  const WORDS_AT_ONCE = 8u;
+  ${SORT_KEY_OF[mapUse]}
+  var<workgroup> masks : array<atomic<u32>, MASK_WORDS>;
+  var<workgroup> keyCounts : array<u32, KEYS_AT_ONCE>;
+
+  @compute @workgroup_size(NUM_THREADS)
+  fn main(@builtin(workgroup_id) group : vec3<u32>, @builtin(local_invocation_index) thread : u32) {
+    let tile = group.x;
+    let first = tile * uniforms.tileSize;
+    let end = min(first + uniforms.tileSize, uniforms.numAssignments);
+    let bit = 1u << (thread % 32);
+    // Where there are more keys than the masks hold, the tile is read again for each range of them.
+    for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += KEYS_AT_ONCE) {
+      let numKeysHere = min(KEYS_AT_ONCE, uniforms.numKeys - firstKey);
+      for (var key = thread; key < numKeysHere; key += NUM_THREADS) { keyCounts[key] = 0; }
+      for (var chunk = first; chunk < end; chunk += CHUNK) {
+        // Reads go out together. What is read in place of an id past the end is not counted.
+        var ids : array<i32, IDS>;
+        for (var u = 0u; u < IDS; u++) {
+          ids[u] = topkIds[min(chunk + u * NUM_THREADS + thread, uniforms.numAssignments - 1)];
+        }
+        var idKeys : array<u32, IDS>;
+        var isCounted : array<bool, IDS>;
+        var words : array<u32, IDS>;
+        for (var u = 0u; u < IDS; u++) {
+          let key = sortKeyOf(ids[u]);
+          idKeys[u] = key;
+          isCounted[u] =
+            chunk + u * NUM_THREADS + thread < end && key >= firstKey && key < firstKey + numKeysHere;
+          words[u] = (key - firstKey) * STRIDE + u * (NUM_THREADS / 32) + thread / 32;
+        }
+        // WGSL gives workgroup memory as zeros.
+        if (chunk > first || firstKey > 0) {
+          for (var w = thread; w < numKeysHere * STRIDE; w += NUM_THREADS) { atomicStore(&masks[w], 0); }
+          workgroupBarrier();
+        }
+        for (var u = 0u; u < IDS; u++) {
+          if (isCounted[u]) { atomicOr(&masks[words[u]], bit); }
+        }
+        workgroupBarrier();
+        var ranksInWord : array<u32, IDS>;
+        for (var u = 0u; u < IDS; u++) {
+          if (isCounted[u]) { ranksInWord[u] = countOneBits(atomicLoad(&masks[words[u]]) & (bit - 1)); }
+        }
+        workgroupBarrier();
+        for (var key = thread; key < numKeysHere; key += NUM_THREADS) {
+          var before = keyCounts[key];
+          for (var w = key * STRIDE; w < key * STRIDE + WORDS; w += WORDS_AT_ONCE) {
+            var bits : array<u32, WORDS_AT_ONCE>;
+            for (var u = 0u; u < WORDS_AT_ONCE; u++) { bits[u] = atomicLoad(&masks[w + u]); }
+            for (var u = 0u; u < WORDS_AT_ONCE; u++) {
+              atomicStore(&masks[w + u], before);
+              before += countOneBits(bits[u]);
+            }
+          }
+          keyCounts[key] = before;
+        }
+        workgroupBarrier();
+        for (var u = 0u; u < IDS; u++) {
+          if (isCounted[u]) {
+            let i = chunk + u * NUM_THREADS + thread;
+            keys[i] = idKeys[u];
+            ranks[i] = atomicLoad(&masks[words[u]]) + ranksInWord[u];
+          }
+        }
+        workgroupBarrier();
+      }
+      for (var key = thread; key < numKeysHere; key += NUM_THREADS) {
+        counts[tile * uniforms.numKeys + firstKey + key] = keyCounts[key];
+      }
+    }
+  }`;
+
 export function countTiles(
   backend: WebGPUBackend,
   {topkIds, expertMap, mapUse, sizes, ranks}: SortInputs,
@@ -50,7 +131,6 @@ export function countTiles(
   const {numAssignments, numExperts, numLocalExperts} = sizes;
   const numKeys = numKeysOf(numExperts, mapUse);
   const {tileSize, numTiles} = tilesOf(numAssignments, numKeys);
-  const {chunkSize, numKeysAtOnce} = chunkSizes(tileSize, numKeys);
   const keys = newTensor(backend, [numAssignments], 'int32');
   const counts = newTensor(backend, [numTiles * numKeys], 'int32');
   const buffers: StorageBinding[] = [
@@ -60,86 +140,13 @@ export function countTiles(
     {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
     ...mapBuffer(expertMap, mapUse === 'local' || mapUse === 'merge'),
   ];
-  const idsPerThread = chunkSize / WORKGROUP_SIZE;
-  const forEachId = (statement: (u: number) => string) =>
-    Array.from({length: idsPerThread}, (_, u) => statement(u)).join('');
   runWgsl(backend, {
     name: `MoeCountTiles_${mapUse === 'label' ? 'none' : mapUse}`,
     buffers,
-    uniforms: {numAssignments, numExperts, numLocalExperts, numKeys, tileSize, numKeysAtOnce},
-    constants: {CHUNK: chunkSize},
+    uniforms: {numAssignments, numExperts, numLocalExperts, numKeys, tileSize},
+    constants: {...CONSTANTS, CHUNK: chunkSizeOf(tileSize, numKeys)},
     numWorkgroups: numTiles,
-    code: () => `
-      var<workgroup> masks : array<atomic<u32>, ${MASK_WORDS}>;
-      var<workgroup> keyCounts : array<u32, ${Math.floor(MASK_WORDS / (WORKGROUP_SIZE / 32 + 1))}>;
-      ${sortKeyOf(mapUse)}
-
-      @compute @workgroup_size(${WORKGROUP_SIZE})
-      fn main(@builtin(workgroup_id) group : vec3<u32>, @builtin(local_invocation_index) thread : u32) {
-        let tile = group.x;
-        let first = tile * uniforms.tileSize;
-        let end = min(first + uniforms.tileSize, uniforms.numAssignments);
-        const WORDS = CHUNK / 32;
-        const STRIDE = WORDS + 1;
-        let bit = 1u << (thread % 32);
-        // Where there are more keys than the masks hold, the tile is read again for each range of them.
-        for (var firstKey = 0u; firstKey < uniforms.numKeys; firstKey += uniforms.numKeysAtOnce) {
-          let numKeysHere = min(uniforms.numKeysAtOnce, uniforms.numKeys - firstKey);
-          for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) { keyCounts[key] = 0; }
-          for (var chunk = first; chunk < end; chunk += CHUNK) {
-            ${forEachId((u) => `let i${u} = chunk + ${u * WORKGROUP_SIZE} + thread;`)}
-            // Reads go out together; of an id past the end, that of the last is not used.
-            ${forEachId((u) => `let id${u} = topkIds[min(i${u}, uniforms.numAssignments - 1)];`)}
-            ${forEachId(
-              (u) => `
-            let key${u} = sortKeyOf(id${u});
-            let isCounted${u} = i${u} < end && key${u} >= firstKey && key${u} < firstKey + numKeysHere;
-            let word${u} = (key${u} - firstKey) * STRIDE + ${(u * WORKGROUP_SIZE) / 32} + thread / 32;`,
-            )}
-            // WGSL gives workgroup memory as zeros.
-            if (chunk > first || firstKey > 0) {
-              for (var w = thread; w < numKeysHere * STRIDE; w += ${WORKGROUP_SIZE}) { atomicStore(&masks[w], 0); }
-              workgroupBarrier();
-            }
-            ${forEachId(
-              (u) => `
-            if (isCounted${u}) { atomicOr(&masks[word${u}], bit); }`,
-            )}
-            workgroupBarrier();
-            ${forEachId(
-              (u) => `
-            var rank${u} = 0u;
-            if (isCounted${u}) { rank${u} = countOneBits(atomicLoad(&masks[word${u}]) & (bit - 1)); }`,
-            )}
-            workgroupBarrier();
-            for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
-              var before = keyCounts[key];
-              for (var w = key * STRIDE; w < key * STRIDE + WORDS; w += 8) {
-                ${Array.from({length: 8}, (_, u) => `let mask${u} = atomicLoad(&masks[w + ${u}]);`).join('')}
-                ${Array.from(
-                  {length: 8},
-                  (_, u) => `
-                  atomicStore(&masks[w + ${u}], before);
-                  before += countOneBits(mask${u});`,
-                ).join('')}
-              }
-              keyCounts[key] = before;
-            }
-            workgroupBarrier();
-            ${forEachId(
-              (u) => `
-            if (isCounted${u}) {
-              keys[i${u}] = key${u};
-              ranks[i${u}] = atomicLoad(&masks[word${u}]) + rank${u};
-            }`,
-            )}
-            workgroupBarrier();
-          }
-          for (var key = thread; key < numKeysHere; key += ${WORKGROUP_SIZE}) {
-            counts[tile * uniforms.numKeys + firstKey + key] = keyCounts[key];
-          }
-        }
-      }`,
+    code: () => countTilesWgsl(mapUse),
   });
   return {keys, counts, numTiles, tileSize};
 }

@@ -19,8 +19,14 @@ export type Sorted = {
   /** int32 [numTiles * numKeys]: the sorted position of the first assignment of each key in each tile. */
   positions: TensorInfo;
   /**
-   * int32 [(numLocalKeys+1) * 4]: of each key of a local expert, in order, first row, row past its last, first row less
-   * sorted position, label; and after the last the number of rows in use, and the label of the rows past them.
+   * int32 [(numLocalKeys+1) * 4]: a record of each key of a local expert, in order, and a last one for the rows past
+   * those in use. With blocks of 4 rows, for three experts that have 3, 0 and 2 assignments:
+   *
+   *   key                                      0   1   2   3
+   *   x  its first row                         0   4   4   8, the number of rows in use
+   *   y  the row past its last assignment's    3   4   6
+   *   z  first row less first sorted position  0   1   1
+   *   w  the label of its rows                 0   1   2   the label of rows past those in use
    */
   experts: TensorInfo;
   /** Uniforms of the last launch. */
@@ -34,49 +40,54 @@ export function mapBuffer(expertMap: TensorInfo | undefined, isRead: boolean): S
   return expertMap != null && isRead ? [{name: 'expertMap', type: 'i32', access: 'read', tensor: expertMap}] : [];
 }
 
-/** WGSL: the sort key of an assignment; the last key is that of an id that is no expert. */
-export function sortKeyOf(mapUse: MapUse): string {
-  const isExpert = 'id >= 0 && id < i32(uniforms.numExperts)';
-  if (mapUse === 'local') {
-    return `
-      fn sortKeyOf(id : i32) -> u32 {
-        if (!(${isExpert})) { return 2 * uniforms.numExperts; }
-        let local = expertMap[id];
-        if (local >= 0 && local < i32(uniforms.numLocalExperts)) { return u32(local); }
-        return uniforms.numExperts + u32(id);
-      }`;
-  }
-  if (mapUse === 'merge') {
-    return `
-      fn sortKeyOf(id : i32) -> u32 {
-        if (!(${isExpert})) { return uniforms.numExperts; }
-        let expert = expertMap[id];
-        if (expert >= 0 && expert < i32(uniforms.numExperts)) { return u32(expert); }
-        return uniforms.numExperts;
-      }`;
-  }
-  return `
-    fn sortKeyOf(id : i32) -> u32 {
-      if (${isExpert}) { return u32(id); }
-      return uniforms.numExperts;
-    }`;
-}
+const SORT_KEY_IS_ID = /* wgsl */ `
+  fn sortKeyOf(id : i32) -> u32 {
+    if (id < 0 || id >= i32(uniforms.numExperts)) { return uniforms.numExperts; }
+    return u32(id);
+  }`;
 
-/** The uniforms that labelFunctions reads. */
+/** WGSL: sortKeyOf(id), the sort key of an assignment. The last key is that of an id that is no expert. */
+export const SORT_KEY_OF: Record<MapUse, string> = {
+  local: /* wgsl */ `
+  fn sortKeyOf(id : i32) -> u32 {
+    if (id < 0 || id >= i32(uniforms.numExperts)) { return 2 * uniforms.numExperts; }
+    let local = expertMap[id];
+    if (local >= 0 && local < i32(uniforms.numLocalExperts)) { return u32(local); }
+    return uniforms.numExperts + u32(id);
+  }`,
+  merge: /* wgsl */ `
+  fn sortKeyOf(id : i32) -> u32 {
+    if (id < 0 || id >= i32(uniforms.numExperts)) { return uniforms.numExperts; }
+    let expert = expertMap[id];
+    if (expert < 0 || expert >= i32(uniforms.numExperts)) { return uniforms.numExperts; }
+    return u32(expert);
+  }`,
+  none: SORT_KEY_IS_ID,
+  label: SORT_KEY_IS_ID,
+};
+
+/** The uniforms that LABELS reads. */
 export function labelUniforms({experts, tail, fill}: Labels): Record<string, number> {
   return {hasOwnLabels: Number(experts === 'own'), hasTailOfExpertZero: Number(tail === 'expertZero'), fillLabel: fill};
 }
 
+const labels = (nameOf: string): string => /* wgsl */ `
+  ${nameOf}
+  fn labelOf(expert : u32) -> i32 {
+    if (uniforms.hasOwnLabels == 1) { return nameOf(expert); }
+    return bitcast<i32>(uniforms.fillLabel);
+  }
+  fn tailLabel() -> i32 {
+    if (uniforms.hasTailOfExpertZero == 1) { return labelOf(0); }
+    return bitcast<i32>(uniforms.fillLabel);
+  }`;
+const LABELS_BY_INDEX = labels('fn nameOf(expert : u32) -> i32 { return i32(expert); }');
+const LABELS_BY_MAP = labels('fn nameOf(expert : u32) -> i32 { return expertMap[expert]; }');
+
 /** WGSL: labelOf(expert) and tailLabel(). */
-export function labelFunctions(mapUse: MapUse): string {
-  const own = mapUse === 'label' ? 'expertMap[expert]' : 'i32(expert)';
-  return `
-    fn labelOf(expert : u32) -> i32 {
-      if (uniforms.hasOwnLabels == 1) { return ${own}; }
-      return bitcast<i32>(uniforms.fillLabel);
-    }
-    fn tailLabel() -> i32 {
-      if (uniforms.hasTailOfExpertZero == 1) { return labelOf(0); }
-      return bitcast<i32>(uniforms.fillLabel);
-    }`;
-}
+export const LABELS: Record<MapUse, string> = {
+  none: LABELS_BY_INDEX,
+  local: LABELS_BY_INDEX,
+  merge: LABELS_BY_INDEX,
+  label: LABELS_BY_MAP,
+};

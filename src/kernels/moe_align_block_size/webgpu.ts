@@ -5,10 +5,11 @@
  */
 import {MoeAlignBlockSize} from '../../contract/kernel_names';
 import {alignSizes} from '../../contract/output_sizes';
-import {numKeysOf} from '../expert_sort/plan';
+import {type MapUse, numKeysOf} from '../expert_sort/plan';
 import {sortAssignments, sortScratch} from '../expert_sort/webgpu';
-import {sortKeyOf, labelFunctions, labelUniforms, mapBuffer} from '../expert_sort/webgpu_launch';
-import {countKeys, oneLaunchKeys, RANKED_AT_ONCE} from '../expert_sort/webgpu_one_launch';
+import {LABELS, labelUniforms, mapBuffer, SORT_KEY_OF} from '../expert_sort/webgpu_launch';
+import {COUNT_KEYS, oneLaunchConstants} from '../expert_sort/webgpu_one_launch';
+import {LAST_START_WGSL} from '../shared/last_start';
 import {
   assertBindable,
   disposeAll,
@@ -27,6 +28,76 @@ const MAX_FILL_WORKGROUPS = 1024;
 /** Up to so many workgroups a thread has one place: two searches in a row took 0.25 us more at T = 1 on an H100. */
 const FEW_FILL_WORKGROUPS = 4;
 
+/**
+ * WGSL: fillPlaces(total, fill, thread), for workgroup `fill` of those that have no assignments: fills places of no
+ * assignment, and labels blocks. The page has startOf(expert), the expert's first row; endOf(expert), the row past its
+ * last assignment's; blockLabel(expert); and blockTailLabel(), for blocks past the `total` of rows.
+ */
+const FILL_PLACES = /* wgsl */ `
+  ${LAST_START_WGSL}
+  fn expertAt(row : u32) -> u32 { return lastStart(row, uniforms.numExperts); }
+  fn fillPlaces(total : u32, fill : u32, thread : u32) {
+    let start = fill * NUM_THREADS + thread;
+    let step = uniforms.numFillWorkgroups * NUM_THREADS;
+    for (var s = start; s < uniforms.numSortedIds; s += step) {
+      if (s >= total || s >= endOf(expertAt(s))) { sortedTokenIds[s] = uniforms.numAssignments; }
+    }
+    for (var b = start; b < uniforms.numBlocks; b += step) {
+      let row = b * uniforms.blockSize;
+      if (row < total) { expertIds[b] = blockLabel(expertAt(row)); } else { expertIds[b] = blockTailLabel(); }
+    }
+  }`;
+
+const alignInOneWgsl = (mapUse: MapUse): string => /* wgsl */ `
+  ${SORT_KEY_OF[mapUse]}
+  ${LABELS[mapUse]}
+  ${COUNT_KEYS}
+  fn startOf(expert : u32) -> u32 { return keyRows[expert]; }
+  fn endOf(expert : u32) -> u32 { return keyRows[expert] + atomicLoad(&keyCounts[expert]); }
+  fn blockLabel(expert : u32) -> i32 { return labelOf(expert); }
+  fn blockTailLabel() -> i32 { return tailLabel(); }
+  ${FILL_PLACES}
+  ${entryPoint(/* wgsl */ `
+    let first = min(group * MAX_OWN, uniforms.numAssignments);
+    let end = min(first + MAX_OWN, uniforms.numAssignments);
+    countKeys(thread, first, end);
+
+    if (group < uniforms.numAssignmentWorkgroups) {
+      if (first + thread < end) {
+        let key = ownKeys[thread];
+        if (key < uniforms.numExperts) { sortedTokenIds[keyRows[key] + atomicLoad(&ranks[thread])] = first + thread; }
+      }
+      return;
+    }
+    let fill = group - uniforms.numAssignmentWorkgroups;
+    if (fill >= uniforms.numFillWorkgroups) { return; }
+    let total = keyRows[uniforms.numExperts];
+    if (fill == 0 && thread == 0) { numTokensPostPad[0] = total; }
+    fillPlaces(total, fill, thread);`)}`;
+
+const ALIGN_SORTED = /* wgsl */ `
+  fn startOf(expert : u32) -> u32 { return u32(experts[expert].x); }
+  fn endOf(expert : u32) -> u32 { return u32(experts[expert].y); }
+  fn blockLabel(expert : u32) -> i32 { return experts[expert].w; }
+  fn blockTailLabel() -> i32 { return experts[uniforms.numExperts].w; }
+  ${FILL_PLACES}
+  ${entryPoint(/* wgsl */ `
+    if (group < uniforms.numAssignmentWorkgroups) {
+      let i = group * NUM_THREADS + thread;
+      if (i < uniforms.numAssignments) {
+        let key = keys[i];
+        if (key < uniforms.numExperts) {
+          let position = positions[i / uniforms.tileSize * uniforms.numKeys + key] + ranks[i];
+          sortedTokenIds[i32(position) + experts[key].z] = i;
+        }
+      }
+      return;
+    }
+    let fill = group - uniforms.numAssignmentWorkgroups;
+    if (fill >= uniforms.numFillWorkgroups) { return; }
+    let total = u32(experts[uniforms.numExperts].x);
+    fillPlaces(total, fill, thread);`)}`;
+
 export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend, {topkIds, expertMap}, attrs) => {
   const {blockSize, numExperts} = attrs;
   const {numAssignments, numSortedIds, numBlocks} = alignSizes(topkIds.shape, attrs);
@@ -40,10 +111,9 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend,
   const sortedTokenIds = newTensor(backend, [numSortedIds], 'int32');
   const expertIds = newTensor(backend, [numBlocks], 'int32');
   const numTokensPostPad = newTensor(backend, [1], 'int32');
-  const KEYS = oneLaunchKeys(numAssignments, numExperts, mapUse);
-  const oneLaunch = KEYS != null;
-  const placesPerThread = oneLaunch ? PLACES_PER_THREAD.oneLaunch : PLACES_PER_THREAD.sorted;
-  const assignmentsPerWorkgroup = oneLaunch ? RANKED_AT_ONCE : WORKGROUP_SIZE;
+  const oneLaunch = oneLaunchConstants(plan, 1);
+  const placesPerThread = oneLaunch == null ? PLACES_PER_THREAD.sorted : PLACES_PER_THREAD.oneLaunch;
+  const assignmentsPerWorkgroup = oneLaunch?.MAX_OWN ?? WORKGROUP_SIZE;
   const numAssignmentWorkgroups = Math.ceil(numAssignments / assignmentsPerWorkgroup);
   const numFillWorkgroups = Math.min(
     MAX_FILL_WORKGROUPS,
@@ -71,7 +141,7 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend,
     ...labelUniforms(plan.labels),
   };
 
-  if (oneLaunch) {
+  if (oneLaunch != null) {
     runWgsl(backend, {
       name: `MoeAlignInOne_${mapUse}`,
       buffers: [
@@ -81,10 +151,9 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend,
         ...mapBuffer(expertMap, mapUse !== 'none'),
       ],
       uniforms,
-      constants: {KEYS},
+      constants: oneLaunch,
       numWorkgroups,
-      code: () => `${sortKeyOf(mapUse)} ${labelFunctions(mapUse)} ${countKeys} ${fillBlocks}
-          ${alignInOne}`,
+      code: () => alignInOneWgsl(mapUse),
     });
   } else {
     const ranks = newTensor(backend, [numAssignments], 'int32');
@@ -105,84 +174,11 @@ export const moeAlignBlockSizeWebGPU = webgpuKernel(MoeAlignBlockSize, (backend,
         {name: 'experts', type: 'vec4<i32>', access: 'read', tensor: experts},
       ],
       uniforms: {...uniforms, numKeys, numExperts: numLocalKeys, tileSize},
+      constants: {NUM_THREADS: WORKGROUP_SIZE},
       numWorkgroups,
-      code: () => `${fillBlocks} ${alignSorted}`,
+      code: () => ALIGN_SORTED,
     });
     disposeAll(backend, [keys, ranks, positions, experts]);
   }
   return {sortedTokenIds, expertIds, numTokensPostPad};
 });
-
-/**
- * WGSL that both ways share: fills the places and labels the blocks start, start + step, … The program adds
- * rowsOf(e), the first row of an expert and the row past its last, and the label of its blocks.
- */
-const fillBlocks = `
-  // The last expert that begins at the row or before: the one whose block it is in.
-  fn expertAt(row : u32) -> u32 {
-    var low = 0u;
-    var high = uniforms.numExperts;
-    while (high - low > 1) {
-      let middle = (low + high) / 2;
-      if (rowsOf(middle).x <= row) { low = middle; } else { high = middle; }
-    }
-    return low;
-  }
-
-  fn fillPlaces(total : u32, start : u32, step : u32) {
-    for (var s = start; s < uniforms.numSortedIds; s += step) {
-      if (s >= total || s >= rowsOf(expertAt(s)).y) { sortedTokenIds[s] = uniforms.numAssignments; }
-    }
-    for (var b = start; b < uniforms.numBlocks; b += step) {
-      let row = b * uniforms.blockSize;
-      if (row < total) { expertIds[b] = blockLabel(expertAt(row)); } else { expertIds[b] = blockTailLabel(); }
-    }
-  }
-`;
-
-const alignInOne = `
-  fn rowsOf(expert : u32) -> vec2<u32> {
-    return vec2<u32>(keyRows[expert], keyRows[expert] + atomicLoad(&keyCounts[expert]));
-  }
-  fn blockLabel(expert : u32) -> i32 { return labelOf(expert); }
-  fn blockTailLabel() -> i32 { return tailLabel(); }
-  ${entryPoint(`
-    let first = min(group * ${RANKED_AT_ONCE}, uniforms.numAssignments);
-    let end = min(first + ${RANKED_AT_ONCE}, uniforms.numAssignments);
-    countKeys(thread, first, end);
-
-    if (group < uniforms.numAssignmentWorkgroups) {
-      if (first + thread < end) {
-        let key = ownKeys[thread];
-        if (key < uniforms.numExperts) { sortedTokenIds[keyRows[key] + atomicLoad(&ranks[thread])] = first + thread; }
-      }
-      return;
-    }
-    let fill = group - uniforms.numAssignmentWorkgroups;
-    if (fill >= uniforms.numFillWorkgroups) { return; }
-    let total = keyRows[uniforms.numExperts];
-    if (fill == 0 && thread == 0) { numTokensPostPad[0] = total; }
-    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`)}
-`;
-
-const alignSorted = `
-  fn rowsOf(expert : u32) -> vec2<u32> { return vec2<u32>(experts[expert].xy); }
-  fn blockLabel(expert : u32) -> i32 { return experts[expert].w; }
-  fn blockTailLabel() -> i32 { return experts[uniforms.numExperts].w; }
-  ${entryPoint(`
-    if (group < uniforms.numAssignmentWorkgroups) {
-      let i = group * ${WORKGROUP_SIZE} + thread;
-      if (i < uniforms.numAssignments) {
-        let key = keys[i];
-        if (key < uniforms.numExperts) {
-          let position = positions[i / uniforms.tileSize * uniforms.numKeys + key] + ranks[i];
-          sortedTokenIds[i32(position) + experts[key].z] = i;
-        }
-      }
-      return;
-    }
-    let fill = group - uniforms.numAssignmentWorkgroups;
-    if (fill >= uniforms.numFillWorkgroups) { return; }
-    let total = u32(experts[uniforms.numExperts].x);
-    fillPlaces(total, fill * ${WORKGROUP_SIZE} + thread, uniforms.numFillWorkgroups * ${WORKGROUP_SIZE});`)}
-`;
