@@ -1,6 +1,7 @@
 /**
  * Which expert owns a row: the last expert that starts at the row or before. A binary search over ascending starts, of
- * which none need be 0 or different from the next.
+ * which none need be 0 or different from the next. A program has one startOf, so MoeSortOrder of expert_sort/webgl.ts,
+ * which searches keys and then chunks, has its two searches written out.
  */
 
 /** WGSL: lastStart(place, end), of starts 0 to end - 1 the last that is not past the place. The page has startOf(i). */
