@@ -28,6 +28,8 @@ const permuteAttrs: MoeKernels['MoePermute']['attrs'] = {
   padding: 'zero',
 };
 const lastToken = {...permuteAttrs, padding: 'lastToken', alignBlockSize: 4} as const;
+/** More experts than the sort of one launch has keys for. */
+const manyExperts = {numExperts: 1000, numLocalExperts: 1000};
 const alignAttrs = {blockSize: 4, numExperts: 8, padSortedIds: false, ignoreInvalidExperts: false};
 const slots = (numTokens: number, topk: number) => ({
   invPermutedIdx: ints(numTokens, topk),
@@ -66,6 +68,7 @@ const calls: KernelCalls = {
       {inputs, attrs: permuteAttrs},
       {inputs: {...inputs, expertMap}, attrs: permuteAttrs},
       {inputs: {...inputs, expertMap, a1qScale: floats(numTokens, 3)}, attrs: lastToken},
+      {inputs: {...inputs, expertMap: ints(1000)}, attrs: {...permuteAttrs, ...manyExperts}},
     ];
   }),
   MoeAlignBlockSize: [5, 8192].flatMap((numTokens) => {
@@ -75,6 +78,7 @@ const calls: KernelCalls = {
       {inputs, attrs: alignAttrs},
       {inputs: {...inputs, expertMap}, attrs: alignAttrs},
       {inputs: {...inputs, expertMap}, attrs: {...alignAttrs, ignoreInvalidExperts: true}},
+      {inputs, attrs: {...alignAttrs, numExperts: 1000}},
     ];
   }),
   MoeUnpermute: [7, 8].flatMap((size) =>

@@ -48,6 +48,8 @@ export const nastyRoutings: NastyRouting[] = [
   routing('T = 1, K = E', [1, 5, 5, 7], (_next, _t, k) => 4 - k),
   routing('K = E, every token in every expert', [9, 6, 6, 4], (_next, t, k) => (t + k) % 6),
   routing('K > E, repeated experts', [7, 5, 2, 3]),
+  routing('K = 40', [4, 40, 50, 3]),
+  routing('K = 300', [3, 300, 7, 2]),
   routing('an empty expert at both ends and between', [13, 2, 9, 5], (next) => [2, 3, 5][Math.floor(next() * 3)]),
   routing('all tokens to one expert', [40, 2, 8, 6], () => 5),
   routing('odd H', [17, 3, 4, 13]),

@@ -23,3 +23,6 @@ export function numKeysOf(numExperts: number, mapUse: MapUse): number {
 
 /** The label of each expert's rows, its own index or name or `fill`; and that of rows past the last expert's. */
 export type Labels = {experts: 'own' | 'fill'; tail: 'expertZero' | 'fill'; fill: number};
+
+/** What an op asks of the sort. */
+export type SortPlan = {sizes: SortSizes; mapUse: MapUse; labels: Labels};

@@ -17,7 +17,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {disposeAll, noteMade} from '../shared/gpu_kernel';
-import {type Labels, type MapUse, numKeysOf, type SortSizes} from './plan';
+import {LAST_START_GLSL} from '../shared/last_start';
+import {type Labels, type MapUse, numKeysOf, type SortPlan} from './plan';
 import {assertFits, runGlsl} from '../shared/webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
@@ -325,22 +326,22 @@ export function keyStarts(
   });
 }
 
-/** GLSL of keyOf(id), the sort key of an assignment; the last key is that of an id that is no expert. */
-const KEY_OF: Record<MapUse, string> = {
+/** GLSL of sortKeyOf(id), the sort key of an assignment; the last key is that of an id that is no expert. */
+const SORT_KEY_OF: Record<MapUse, string> = {
   local: `
-    int keyOf(int id) {
+    int sortKeyOf(int id) {
       if (id < 0 || id >= numExperts) { return 2 * numExperts; }
       int local = indexOf(getExpertMap(id));
       return local >= 0 && local < numLocalExperts ? local : numExperts + id;
     }`,
   merge: `
-    int keyOf(int id) {
+    int sortKeyOf(int id) {
       if (id < 0 || id >= numExperts) { return numExperts; }
       int expert = indexOf(getExpertMap(id));
       return expert >= 0 && expert < numExperts ? expert : numExperts;
     }`,
-  none: 'int keyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
-  label: 'int keyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
+  none: 'int sortKeyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
+  label: 'int sortKeyOf(int id) { return id < 0 || id >= numExperts ? numExperts : id; }',
 };
 
 export type SortedExperts = {
@@ -359,9 +360,9 @@ export function sortExperts(
   backend: MathBackendWebGL,
   topkIds: TensorInfo,
   expertMap: TensorInfo | undefined,
-  mapUse: MapUse,
-  {numAssignments, numExperts, numLocalExperts, blockSize}: SortSizes,
+  {sizes, mapUse}: SortPlan,
 ): SortedExperts {
+  const {numAssignments, numExperts, numLocalExperts, blockSize} = sizes;
   const readsMap = expertMap != null && (mapUse === 'local' || mapUse === 'merge');
   const keys = runGlsl(backend, {
     name: `MoeSortKeys_${readsMap ? mapUse : 'none'}`,
@@ -369,10 +370,10 @@ export function sortExperts(
     uniforms: {topk: topkIds.shape[1], numExperts, numLocalExperts},
     output: {shape: [numAssignments], dtype: 'int32'},
     code: `
-      ${KEY_OF[mapUse]}
+      ${SORT_KEY_OF[mapUse]}
       void main() {
         int i = getOutputCoords();
-        setOutput(float(keyOf(indexOf(getTopkIds(i / topk, imod(i, topk))))));
+        setOutput(float(sortKeyOf(indexOf(getTopkIds(i / topk, imod(i, topk))))));
       }`,
   });
   const order = sortByKey(backend, keys, numKeysOf(numExperts, mapUse));
@@ -407,17 +408,11 @@ export function disposeSorted(backend: MathBackendWebGL, sorted: SortedExperts, 
   );
 }
 
-/** GLSL: the last of the local experts that begins at the row or before, the one whose row it is. */
+/** GLSL: the local expert that has a row in use. */
 const EXPERT_AT = `
-  int expertAt(float row) {
-    int expert = 0;
-    int end = numLocalExperts;
-    while (end - expert > 1) {
-      int middle = (expert + end) / 2;
-      if (getRows(middle) <= row) { expert = middle; } else { end = middle; }
-    }
-    return expert;
-  }`;
+  int startOf(int expert) { return int(getRows(expert)); }
+  ${LAST_START_GLSL}
+  int expertAt(int row) { return lastStart(row, 0, numLocalExperts); }`;
 
 /** int32 [numRows]: the assignment of each row, `padding` where there is none. */
 export function assignmentsOfRows(
@@ -434,11 +429,11 @@ export function assignmentsOfRows(
     code: `
       ${EXPERT_AT}
       void main() {
-        float row = float(getOutputCoords());
+        int row = getOutputCoords();
         float assignment = float(padding);
-        if (row < getRows(numLocalExperts)) {
+        if (row < startOf(numLocalExperts)) {
           int expert = expertAt(row);
-          float position = getPositions(expert) + (row - getRows(expert));
+          float position = getPositions(expert) + (float(row) - getRows(expert));
           if (position < getPositions(expert + 1)) { assignment = getOrder(indexOf(position)); }
         }
         setOutput(assignment);
@@ -473,8 +468,8 @@ export function labelsOfRows(
       ${EXPERT_AT}
       float labelOf(int expert) { return ${expertMap == null ? 'float(expert)' : 'getExpertMap(expert)'}; }
       void main() {
-        float row = float(getOutputCoords() * rowsPerLabel);
-        if (row < getRows(numLocalExperts)) {
+        int row = getOutputCoords() * rowsPerLabel;
+        if (row < startOf(numLocalExperts)) {
           setOutput(labelOf(expertAt(row)));
         } else {
           setOutput(hasTailOfExpertZero == 1 ? labelOf(0) : float(fillLabel));

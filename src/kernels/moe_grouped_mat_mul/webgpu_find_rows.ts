@@ -18,32 +18,30 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {Part} from '../../contract/expert_weights';
+import {LAST_START_WGSL} from '../shared/last_start';
 
 /** WGSL: findRows. Reads expertFirstTokenOffset, TILE_ROWS and the uniforms of findingUniforms. */
 export const FIND_ROWS = /* wgsl */ `
+  ${LAST_START_WGSL}
   struct Rows { first : u32, end : u32, segment : u32 }
   fn boundary(i : u32) -> u32 {
     if (i == 0) { return 0u; }
     if (i > uniforms.numExperts + 1) { return uniforms.numRows; }
     return u32(clamp(expertFirstTokenOffset[i - 1], 0, i32(uniforms.numRows)));
   }
-  fn firstSlot(i : u32) -> u32 {
+  // The first slot of a segment of the part.
+  fn startOf(i : u32) -> u32 {
     let first = boundary(uniforms.firstSegment + i);
     if (uniforms.rowIsSlot == 1) { return first; }
     return first / TILE_ROWS - boundary(uniforms.firstSegment) / TILE_ROWS + i;
   }
   // first >= end means no rows. Any other result is a range of existing rows, whatever the offsets are.
   fn findRows(slot : u32) -> Rows {
-    var low = 0u;
-    var high = uniforms.numSegments;
-    while (high - low > 1) {
-      let middle = (low + high) / 2;
-      if (firstSlot(middle) <= slot) { low = middle; } else { high = middle; }
-    }
-    let segment = uniforms.firstSegment + low;
+    let i = lastStart(slot, uniforms.numSegments);
+    let segment = uniforms.firstSegment + i;
     let start = boundary(segment);
     let end = boundary(segment + 1);
-    let place = slot - firstSlot(low);
+    let place = slot - startOf(i);
     if (uniforms.rowIsSlot == 1) {
       let isBlock = slot >= start && place % TILE_ROWS == 0;
       return Rows(select(end, slot, isBlock), end, segment);

@@ -88,15 +88,15 @@ function sortKeys(
   localityMap: HostArray | undefined,
   {numExperts, numLocalExperts}: MoePermuteAttrs,
 ): Int32Array {
-  const keyOf = new Int32Array(numExperts);
+  const sortKeyOf = new Int32Array(numExperts);
   for (let id = 0; id < numExperts; id++) {
     const local = localityMap == null ? id : localityMap[id];
-    keyOf[id] = local >= 0 && local < numLocalExperts ? local : numExperts + id;
+    sortKeyOf[id] = local >= 0 && local < numLocalExperts ? local : numExperts + id;
   }
   const keys = new Int32Array(ids.length);
   for (let i = 0; i < ids.length; i++) {
     const id = ids[i];
-    keys[i] = id >= 0 && id < numExperts ? keyOf[id] : 2 * numExperts;
+    keys[i] = id >= 0 && id < numExperts ? sortKeyOf[id] : 2 * numExperts;
   }
   return keys;
 }

@@ -6,7 +6,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {MoePermute} from '../../contract/kernel_names';
 import {permuteSizes} from '../../contract/output_sizes';
-import {type Labels, type MapUse, numKeysOf} from '../expert_sort/plan';
+import {numKeysOf} from '../expert_sort/plan';
 import {assertExact, assertFits, assertFloat32, fillTensor, isPacked, runGlsl, webglKernel} from '../shared/webgl';
 import {
   assertSortFits,
@@ -16,6 +16,7 @@ import {
   type SortedExperts,
   sortExperts,
 } from '../expert_sort/webgl';
+import {permutePlan} from './plan';
 
 /** Whether permuted rows have 2 x 2 elements in a texel. They do if the tokens' rows do, as later ops prefer it. */
 const movesPackedRows = isPacked;
@@ -26,7 +27,8 @@ export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) 
   const {numAssignments, numRows} = permuteSizes(topkIds.shape, attrs);
   const topk = topkIds.shape[1];
   const padsWithLastToken = attrs.padding === 'lastToken';
-  const mapUse: MapUse = expertMap == null ? 'none' : padsWithLastToken ? 'label' : 'local';
+  const plan = permutePlan(numAssignments, expertMap != null, attrs);
+  const {mapUse, labels} = plan;
   const rowsShape = [numRows, hiddenStates.shape[1]];
   const scaleShape = [numRows, ...(a1qScale?.shape.slice(1) ?? [])];
 
@@ -46,11 +48,6 @@ export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) 
   }
   assertSortFits(MoePermute, numAssignments, numKeysOf(numExperts, mapUse));
 
-  const labels: Labels = {
-    experts: alignBlockSize > 0 ? 'own' : 'fill',
-    tail: padsWithLastToken ? 'expertZero' : 'fill',
-    fill: fillInvalidExpert,
-  };
   const names = mapUse === 'label' ? expertMap : undefined;
   if (numAssignments === 0) {
     const offsets = fillTensor(backend, [numLocalExperts + 1], 'int32', 0);
@@ -64,8 +61,7 @@ export const moePermuteWebGL = webglKernel(MoePermute, (backend, inputs, attrs) 
     };
   }
 
-  const sizes = {numAssignments, numExperts, numLocalExperts, blockSize: alignBlockSize};
-  const sorted = sortExperts(backend, topkIds, expertMap, mapUse, sizes);
+  const sorted = sortExperts(backend, topkIds, expertMap, plan);
   const lastAssignment = numAssignments - 1;
   const permutedIdx = assignmentsOfRows(backend, sorted, numRows, padsWithLastToken ? lastAssignment : numAssignments);
   const inverse = rowsOfAssignments(backend, sorted, {

@@ -10,6 +10,7 @@ import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webg
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
 import {gpuKernel, noteMade} from './gpu_kernel';
+import {LAST_START_GLSL} from './last_start';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
 
 export {disposeAll} from './gpu_kernel';
@@ -74,15 +75,12 @@ const INDEX_OF = `
  */
 export const EXPERT_OF_ROW = `
   int offsetOf(int expert) { return indexOf(getOffset(expert)); }
+  int startOf(int expert) { return offsetOf(expert); }
+  ${LAST_START_GLSL}
   int expertOfRow(int row) {
-    int low = firstExpert;
-    int high = firstExpert + numExperts;
-    if (row < offsetOf(low) || row >= offsetOf(high)) { return -1; }
-    while (high - low > 1) {
-      int middle = (low + high) / 2;
-      if (offsetOf(middle) <= row) { low = middle; } else { high = middle; }
-    }
-    return low - firstExpert;
+    int end = firstExpert + numExperts;
+    if (row < offsetOf(firstExpert) || row >= offsetOf(end)) { return -1; }
+    return lastStart(row, firstExpert, end) - firstExpert;
   }`;
 
 export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): TensorInfo {
