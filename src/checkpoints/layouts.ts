@@ -398,7 +398,7 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   if (quantization != null) {
     const {quant_method: method} = quantization as {quant_method?: unknown};
     const how = typeof method === 'string' ? shorten(method) : 'config.quantization_config';
-    reasons.push(`The checkpoint is quantized (${how}); take one in bfloat16.`);
+    reasons.push(`The checkpoint is quantized (${how}); use a bfloat16 checkpoint.`);
   }
   if (typeof numLayers === 'number' && layer >= numLayers) {
     reasons.push(`config.num_hidden_layers is ${numLayers}, and layers are counted from 0.`);

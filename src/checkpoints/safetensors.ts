@@ -144,8 +144,8 @@ function readFile(
       begin === expectedBegin,
       opName,
       () =>
-        `${nameOf(names[i])} of ${fileName} must begin at byte ${expectedBegin} of the data, where the one before it ` +
-        `ends, but its data_offsets are [${begin},${tensorEnd}].`,
+        `${nameOf(names[i])} of ${fileName} must begin at byte ${expectedBegin} of the data, where the tensor before ` +
+        `it ends, but its data_offsets are [${begin},${tensorEnd}].`,
     );
     end = tensorEnd;
   });
@@ -193,8 +193,8 @@ function splitFile(
     headerLength <= bytes.length - 8,
     opName,
     () =>
-      `${fileName} must have a header of ${headerLength} bytes, as its first 8 say, but has ${bytes.length - 8} after ` +
-      `them. Is it a whole safetensors file?`,
+      `${fileName} must have a header of ${headerLength} bytes, as its first 8 bytes say, but has ` +
+      `${bytes.length - 8} after them. Is it a whole safetensors file?`,
   );
   assert(
     headerLength <= MAX_HEADER_BYTES,

@@ -118,8 +118,8 @@ function chosenOf(topkIds: Tensor, {shape: [numTokens, numExperts]}: Tensor2D) {
   util.assert(
     numLogits <= 2 ** 24,
     () =>
-      `Error in ${MoeTopKBackprop}: a second gradient takes at most ${2 ** 24} logits (T*E), past which sums of int32 ` +
-      `tensors are not exact on GPUs, but there are ${numLogits}.`,
+      `Error in ${MoeTopKBackprop}: a second gradient takes at most ${2 ** 24} logits (T*E), because larger sums of ` +
+      `int32 tensors are not exact on GPUs, but there are ${numLogits}.`,
   );
   const firstLogits = Int32Array.from({length: numTokens}, (_, token) => token * numExperts);
   const slots = {

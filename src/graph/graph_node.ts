@@ -103,7 +103,8 @@ function assertKnownAttrs({attrs}: GraphNode, signature: NodeSignature, where: s
     assert(
       known.includes(name) || isOfTensorFlow(name),
       where,
-      () => `unknown attr '${name}'. ${known.length === 0 ? 'It has no attrs.' : `The attrs are ${known.join(', ')}.`}`,
+      () =>
+        `unknown attr '${name}'. ${known.length === 0 ? 'The op has no attrs.' : `The attrs are ${known.join(', ')}.`}`,
     );
   }
 }
@@ -132,7 +133,7 @@ function readInputs(
   const names = [...signature.inputs, ...presentInputs].map(toSnakeCase);
   assert(inputs.length === names.length, where, () => {
     const absent = signature.optionalInputs.filter((name) => !presentInputs.includes(name));
-    const ifGiven = absent.map((name) => `; ${toSnakeCase(name)} comes with ${toSnakeCase(hasAttr(name))}`).join('');
+    const ifGiven = absent.map((name) => `; ${toSnakeCase(name)} needs attr ${toSnakeCase(hasAttr(name))}`).join('');
     return `the inputs must be ${names.join(', ')} (${names.length}), but there are ${inputs.length}${ifGiven}.`;
   });
   return inputs.map((input, i) => {

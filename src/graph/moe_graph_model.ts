@@ -175,8 +175,9 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
     experts.numExperts === numExperts,
     opName,
     () =>
-      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, by ` +
-      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but is [${routerKernel.shape}].`,
+      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, ` +
+      `${experts.expertMap == null ? 'the number of experts of w1' : 'the length of expertMap'}), but is ` +
+      `[${routerKernel.shape}].`,
   );
   const scoreCorrectionBias = convertToOptionalTensor(given.scoreCorrectionBias, 'scoreCorrectionBias', opName, [
     'float32',
@@ -221,7 +222,7 @@ function assertWeightNames(weights: MoeGraphModelWeights): void {
     assert(
       !Array.isArray(parts) || !(parts as unknown[]).some((part) => part instanceof Tensor),
       opName,
-      () => `${name} must be one tensor, not a list of them: a node of a graph has one input for it.`,
+      () => `${name} must be one tensor, not a list of tensors: a node of a graph has one input for it.`,
     );
   }
 }
@@ -231,7 +232,8 @@ function convertRouterBias(bias: Tensor | TensorLike | null | undefined, numExpe
   assert(
     $bias == null || ($bias.rank === 1 && $bias.shape[0] === numExperts),
     opName,
-    () => `routerBias must be [E] = [${numExperts}] like routerKernel's columns, but is [${$bias!.shape}].`,
+    () =>
+      `routerBias must be [E] = [${numExperts}], an entry for each column of routerKernel, but is [${$bias!.shape}].`,
   );
   return $bias as Tensor1D | undefined;
 }

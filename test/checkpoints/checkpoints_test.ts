@@ -476,9 +476,9 @@ describe('moeCheckpoint, of what does not fit', () => {
     expect(reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layer 5 has no experts (config.mlp_only_layers).']);
     expect(reasonsOf({decoder_sparse_step: 2}, 4)).toEqual(['Only layers 1, 3, … have experts (config.decoder_sparse_step).']);
     expect(reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual(
-      ['The checkpoint is quantized (mxfp4); take one in bfloat16.']);
+      ['The checkpoint is quantized (mxfp4); use a bfloat16 checkpoint.']);
     expect(reasonsOf({quantization_config: {quant_method: {toString: 1}}}, 4)).toEqual(
-      ['The checkpoint is quantized (config.quantization_config); take one in bfloat16.']);
+      ['The checkpoint is quantized (config.quantization_config); use a bfloat16 checkpoint.']);
   });
 
   it('names the experts that a layer of another kind lacks', () => {

@@ -356,7 +356,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       "unknown attr 'num_expert'. The attrs are num_experts, num_local_experts, align_block_size, fill_invalid_expert, " +
       'has_a1q_scale, has_expert_map.'],
     ['an attr of an op without any', 'MoeSum', () => ({x: random(T, K, H)}), {axis: int(1)},
-      "unknown attr 'axis'. It has no attrs."],
+      "unknown attr 'axis'. The op has no attrs."],
     ['a missing attr', 'MoePermute', tokens, {}, 'attr num_experts must be an integer, but is not given.'],
     ['a fraction for an integer', 'MoePermute', tokens, {num_experts: float(2.5)},
       'attr num_experts must be an integer, but is 2.5.'],
@@ -372,13 +372,13 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       {topk: int(1), scoring: string('softmaxAfterTopk')},
       "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, but is the string 'softmaxaftertopk'."],
     ['too few inputs', 'MoePermute', () => ({x: random(T, H)}), {num_experts: int(E)},
-      'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale comes with has_a1q_scale; expert_map ' +
-      'comes with has_expert_map.'],
+      'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale needs attr has_a1q_scale; expert_map ' +
+      'needs attr has_expert_map.'],
     ['an optional input without its attr', 'MoePermute', () => ({...tokens(), map: map()}), {num_experts: int(E)},
-      'the inputs must be hidden_states, topk_ids (2), but there are 3; a1q_scale comes with has_a1q_scale; expert_map ' +
-      'comes with has_expert_map.'],
+      'the inputs must be hidden_states, topk_ids (2), but there are 3; a1q_scale needs attr has_a1q_scale; expert_map ' +
+      'needs attr has_expert_map.'],
     ['an attr without its optional input', 'MoePermute', tokens, {num_experts: int(E), has_expert_map: bool(true)},
-      'the inputs must be hidden_states, topk_ids, expert_map (3), but there are 2; a1q_scale comes with has_a1q_scale.'],
+      'the inputs must be hidden_states, topk_ids, expert_map (3), but there are 2; a1q_scale needs attr has_a1q_scale.'],
     ['what the op refuses', 'MoePermute', () => ({x: random(T, H), ids: random(T, K)}), {num_experts: int(E)},
       "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
     ['a number that the op refuses', 'MoePermute', tokens, {num_experts: int(E), align_block_size: int(0)},

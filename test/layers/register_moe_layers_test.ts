@@ -90,8 +90,8 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 describeWithFlags('registerMoeLayers', cpu, () => {
   it('is named by a layer that meets a model of another copy, before any weight is drawn', () => {
     const message =
-      "Error in mixtureOfExperts: layer 'mixture' must be of the same copy of tfjs as its input, but is of another. Call " +
-      'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.';
+      "Error in mixtureOfExperts: layer 'mixture' must come from the same copy of tfjs as its input, but comes from another. " +
+      'Call registerMoeLayers(tf) with the tf of the model, and make the layer with the result.';
     const copy = copyOfTfjs();
     const layer = registerMoeLayers(copy).mixtureOfExperts({...sizes, name: 'mixture', inputShape: [3]});
     const {numTensors} = tf.memory();

@@ -143,7 +143,7 @@ describeWithFlags('shared experts', ALL_ENVS, (env) => {
       [{...shared, w1: tf.zeros([0, 4])},
         'Error in fusedExperts: sharedExperts.w1 must have at least 1 row and column, but is [0,4].'],
       [{...shared, w1: tf.zeros([5, 4])},
-        'Error in fusedExperts: sharedExperts.w1 must have an even 2F when gated, a gate and an up for each of F, but 2F = 5.'],
+        'Error in fusedExperts: sharedExperts.w1 must have an even 2F when gated (a gate and an up for each of F), but 2F = 5.'],
       [{...shared, w2: tf.zeros([4, 10])},
         "Error in fusedExperts: sharedExperts.w2 must be [H, F] with F = 5 for sharedExperts.w1 [10,4] and weightFormat " +
         "'outIn', but is [4,10]."],

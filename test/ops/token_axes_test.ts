@@ -88,15 +88,15 @@ describeWithFlags('tokens along several axes', ALL_ENVS, () => {
     const x = tf.zeros<tf.Rank.R3>([2, 3, 4]);
     const calls: Array<[call: () => unknown, message: string]> = [
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([3, 2, 3]), 2),
-        'Error in fusedMoe: routerLogits must be like hiddenStates [2,3,4] but for the last axis, but is [3,2,3].'],
+        'Error in fusedMoe: routerLogits must have the shape of hiddenStates [2,3,4] except for the last axis, but is [3,2,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([6, 3]), 2),
-        'Error in fusedMoe: routerLogits must be like hiddenStates [2,3,4] but for the last axis, but is [6,3].'],
+        'Error in fusedMoe: routerLogits must have the shape of hiddenStates [2,3,4] except for the last axis, but is [6,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([2, 3, 4]), 2),
-        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, by w1), but has 4.'],
+        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, the number of experts of w1), but has 4.'],
       [() => tf.fusedExperts(x, w1, w2, tf.zeros([2, 3, 2]), tf.zeros([2, 2, 2], 'int32')),
-        'Error in fusedExperts: topkIds must be like hiddenStates [2,3,4] but for the last axis, but is [2,2,2].'],
+        'Error in fusedExperts: topkIds must have the shape of hiddenStates [2,3,4] except for the last axis, but is [2,2,2].'],
       [() => tf.fusedExperts(x, w1, w2, tf.zeros([6, 2]), tf.zeros([2, 3, 2], 'int32')),
-        'Error in fusedExperts: topkWeights must be like topkIds [2,3,2], but is [6,2].'],
+        'Error in fusedExperts: topkWeights must have the shape of topkIds [2,3,2], but is [6,2].'],
       [() => tf.fusedExperts(x, tf.zeros([3, 4, 5]), w2, tf.zeros([2, 3, 2]), tf.zeros([2, 3, 2], 'int32')),
         "Error in fusedExperts: w1 must be [L, 2I, H] with H = 4 for hiddenStates [2,3,4] and weightFormat 'outIn', but is " +
         "[3,4,5]. It fits weightFormat 'inOut'."],
