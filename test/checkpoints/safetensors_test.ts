@@ -50,7 +50,7 @@ describe('readSafetensors', () => {
     expect([...tensors.get('packed')!.bytes]).toEqual([1, 2]);
   });
 
-  it('takes a tensor of every dtype that it knows by its size, and one of a dtype to come', () => {
+  it('takes a tensor of every dtype whose size it knows, and a tensor of an unknown dtype', () => {
     const sizes = {
       F4: 4, F6_E2M3: 6, F6_E3M2: 6, BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E4M3FNUZ: 8, F8_E5M2: 8, F8_E5M2FNUZ: 8, F8_E8M0: 8, U16: 16,
       I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64,

@@ -30,7 +30,7 @@ const everyOption: MoeGraphModelOptions = {
 type Shared = {w1: tf.Tensor; w2: tf.Tensor; gate?: tf.Tensor};
 type Weights = {[Name in keyof MoeGraphModelWeights]: Name extends 'sharedExperts' ? Shared : tf.Tensor};
 
-/** The block by the ops themselves. */
+/** The block, computed by the ops themselves. */
 function blockOf({routerKernel, routerBias, w1, w2, ...biases}: Weights, {topk, ...options}: MoeGraphModelOptions) {
   return (x: tf.Tensor): tf.Tensor => {
     const product = tf.matMul(x as tf.Tensor2D, routerKernel as tf.Tensor2D);
@@ -39,7 +39,7 @@ function blockOf({routerKernel, routerBias, w1, w2, ...biases}: Weights, {topk, 
   };
 }
 
-/** What a file of a saved model holds: JSON and the bytes of the weights. */
+/** The contents of a saved model's file: JSON and the bytes of the weights. */
 async function throughAFile(model: tf.GraphModel): Promise<tf.io.ModelArtifacts> {
   let saved: tf.io.ModelArtifacts = {};
   await model.save(tf.io.withSaveHandler(async (artifacts) => {
@@ -56,7 +56,7 @@ async function expectBlock(weights: Weights, options: MoeGraphModelOptions): Pro
   const before = tf.memory().numTensors;
   const artifacts = await moeGraphModel(weights, options);
   expect(tf.memory().numTensors).withContext('moeGraphModel').toBe(before);
-  // Loading makes tensors of the weights, and they are the model's.
+  // Loading makes tensors of the weights, which belong to the model.
   tf.dispose(weights);
 
   const model = await tf.loadGraphModel(tf.io.fromMemory(artifacts));
@@ -80,7 +80,7 @@ async function expectBlock(weights: Weights, options: MoeGraphModelOptions): Pro
 describeWithFlags('moeGraphModel, a GraphModel of a whole block', ALL_ENVS, () => {
   beforeAll(() => registerMoeGraphOps());
 
-  it('gives what the ops give, saved and loaded again too, and leaves nothing', () => expectBlock(all(), everyOption));
+  it('gives the results of the ops, also saved and loaded again, and leaves nothing', () => expectBlock(all(), everyOption));
 
   it('holds the values of weights that tf.cast made float32 of integers', async () => {
     const integers = (values: tf.TensorLike, shape: number[]) => tf.cast(tf.tensor(values as number[], shape, 'int32'), 'float32');

@@ -1,6 +1,6 @@
 /**
- * Every error that the ops promise: the whole sentence, before any work, with nothing leaked. No kernel runs, so that cpu
- * shows them all; one of each op shows that they are the same on the other backends.
+ * Every error that the ops promise: the whole sentence, before any work, with nothing leaked. No kernel runs, so cpu
+ * has all cases; one case of each op shows that other backends have the same errors.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -17,7 +17,7 @@ const disposedVariable = () => {
   variable.dispose();
   return variable;
 };
-/** What a caller without types can pass. */
+/** A value that only callers without types can pass. */
 const untyped = (value: unknown) => value as never;
 
 type ErrorCase = [what: string, call: () => unknown, message: string];
