@@ -1,6 +1,6 @@
 /**
- * The script-tag build, `dist/tf-moe.min.js`. Its exports are added to the global `tf`, which is also what every
- * import of tfjs stands for there; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
+ * The script-tag build, `dist/tf-moe.min.js`. Its exports are added to the global `tf`. In this build every import of
+ * tfjs is also the global `tf`; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
  */
 import type {TfjsLayers} from './layers/expert_weights';
 import {registerMoeLayers} from './layers/register_layers';

@@ -1,7 +1,7 @@
 /**
- * Functions that have derivatives of any order. tfjs computes the gradients of its exp and sigmoid from
- * outputs that it saved, and its tape does not know where these come from: the next derivative misses terms, without
- * an error. Here they are made of the input, by the same functions again.
+ * For gradients of gradients: functions that have derivatives of any order. tfjs computes the gradients of its exp and
+ * sigmoid from saved outputs, and its tape does not know how these were computed, so the next derivative misses terms
+ * without an error. Here gradients are computed from the input, by the functions of this file again.
  */
 import {
   cast,
@@ -33,7 +33,7 @@ export const sigmoid: (x: Tensor) => Tensor = /* @__PURE__ */ smooth(coreSigmoid
 
 export const softplus = /* @__PURE__ */ smooth(coreSoftplus, (dy, x) => mul(dy, sigmoid(x)));
 
-/** a where the float32 `mask` is not 0, else b. tfjs's where has no second derivative if its condition is of x, too. */
+/** a where the float32 `mask` is not 0, else b. tfjs's where has no second derivative if its condition depends on x. */
 export const select: (mask: Tensor, a: Tensor, b: Tensor) => Tensor = /* @__PURE__ */ customGrad((...args) => {
   const [mask, a, b, save] = args as unknown as [Tensor, Tensor, Tensor, (tensors: Tensor[]) => void];
   save([mask]);
@@ -47,10 +47,10 @@ export const select: (mask: Tensor, a: Tensor, b: Tensor) => Tensor = /* @__PURE
   };
 });
 
-/** tfjs's minimum has a first derivative only, its maximum has all. */
+/** min(x, limit). tfjs's minimum has a first derivative only; its maximum has derivatives of any order. */
 export const atMost = (x: Tensor, limit: number): Tensor => neg(maximum(neg(x), -limit));
 
-/** The result of `f` without a gradient: not even zeros are computed for its inputs. */
+/** The result of `f` without a gradient. Not even zeros are computed for its inputs. */
 export function fixed(f: () => Tensor): Tensor {
   return customGrad(() => ({value: f(), gradFunc: () => []}))();
 }

@@ -10,8 +10,9 @@ export type {MoeGraphOpRegistry} from './graph/graph_ops';
 export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} from './graph/moe_graph_model';
 
 /**
- * registerMoeGraphOps of `tfjs-moe/graph`, for this tfjs where no other is given. Not that function itself: it imports
- * @tensorflow/tfjs-converter, which a strict package manager gives only to those who ask for it.
+ * Like registerMoeGraphOps of `tfjs-moe/graph`, but its default is this tfjs. It is another function, because that one
+ * imports the package @tensorflow/tfjs-converter, which a strict package manager hides from packages that do not depend
+ * on it.
  */
 export function registerMoeGraphOps(tf?: MoeGraphOpRegistry | null): void {
   registerGraphOps(tf ?? {registerOp});
@@ -19,7 +20,7 @@ export function registerMoeGraphOps(tf?: MoeGraphOpRegistry | null): void {
 
 const {mixtureOfExperts} = registerLayerClasses({layers: tfjsLayers, serialization});
 
-/** tf.layers of tfjs, and the layers of this package. */
+/** The tf.layers of tfjs, with the layers of this package added. */
 export const layers: typeof tfjsLayers & Pick<MoeLayers, 'mixtureOfExperts'> = {...tfjsLayers, mixtureOfExperts};
 /** The types of tf.layers. */
 export declare namespace layers {

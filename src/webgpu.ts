@@ -1,12 +1,12 @@
-/** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with all that the adapter offers. */
+/** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with every useful feature and limit of the adapter. */
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {watchDevice} from './contract/devices';
 
 export type WebGPUBackendOptions = {
-  /** Where devices come from. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */
+  /** The source of devices. Default: `navigator.gpu`. In Node.js: `create([])` of the npm package `webgpu`. */
   gpu?: GPU | null;
-  /** Which adapter to prefer, as navigator.gpu.requestAdapter takes it. Default: none. */
+  /** The adapter to prefer, as in navigator.gpu.requestAdapter. Default: `'high-performance'`. */
   powerPreference?: GPUPowerPreference | null;
 };
 
@@ -22,15 +22,15 @@ const USEFUL_LIMITS = [
   'maxComputeWorkgroupSizeY',
   'maxComputeWorkgroupSizeZ',
 ] as const;
-/** As tfjs ranks its own: before webgl and cpu where no backend is named. */
+/** The priority of tfjs's own registration: before webgl and cpu if no backend is named. */
 const PRIORITY = 3;
 
 /**
- * Registers tfjs's backend `webgpu` on a device with every useful feature and limit of the adapter: for Node.js, where
- * tfjs registers none, and to choose where the device comes from. tfjs's own registration asks for timestamps and the
- * sizes of buffers; this one for subgroups, shader-f16 and more storage buffers per stage too, which kernels of your
- * own may use; those of this package need none of them. A backend of that name that is running is removed, and its
- * tensors with it.
+ * Registers tfjs's backend `webgpu` on a device with every useful feature and limit of the adapter. Use it in Node.js,
+ * where tfjs does not register the backend, or to choose the source of the device. tfjs's own registration asks for
+ * timestamps and the sizes of buffers. This one also asks for subgroups, shader-f16 and more storage buffers per stage,
+ * for kernels of your own; the kernels of this package need none of these. A running backend of that name is removed,
+ * and its tensors with it.
  *
  *     await registerWebGPUBackend();
  *     await tf.setBackend('webgpu');
@@ -41,9 +41,9 @@ const PRIORITY = 3;
  *     Object.assign(globalThis, globals);
  *     await registerWebGPUBackend({gpu: create([])});
  *
- * @param options.gpu  Where devices come from. Default: `navigator.gpu`.
- * @param options.powerPreference  Default `'high-performance'`.
- * @throws if there is no WebGPU, no adapter, or in Node.js the globals are missing; nothing is registered then.
+ * @param options.gpu  The source of devices. Default: `navigator.gpu`.
+ * @param options.powerPreference  The adapter to prefer. Default: `'high-performance'`.
+ * @throws if there is no WebGPU, no adapter, or in Node.js the globals are missing. Nothing is registered then.
  */
 export async function registerWebGPUBackend(options?: WebGPUBackendOptions | null): Promise<void> {
   const gpu = options?.gpu ?? (globalThis as {navigator?: {gpu?: GPU}}).navigator?.gpu;
@@ -56,7 +56,7 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
   if (typeof GPUBufferUsage === 'undefined') {
     throw new Error(
       'Error in registerWebGPUBackend: the globals of WebGPU are missing. In Node.js, call Object.assign(globalThis, ' +
-        'globals) with those of the npm package webgpu first.',
+        'globals) with the globals of the npm package webgpu first.',
     );
   }
   const requestAdapter = async () => {
@@ -78,7 +78,7 @@ export async function registerWebGPUBackend(options?: WebGPUBackendOptions | nul
     removeBackend('webgpu');
   }
   const makeBackend = async () => {
-    // An adapter gives one device; tfjs makes the backend anew after a reset.
+    // An adapter gives one device only, and after a reset tfjs makes the backend again: each time with a new adapter.
     const adapter = await requestAdapter();
     const device = await adapter.requestDevice({
       requiredFeatures: USEFUL_FEATURES.filter((feature) => adapter.features.has(feature)) as GPUFeatureName[],

@@ -1,4 +1,7 @@
-/** Every example in a docstring of src/ops, src/graph, src/layers and src/checkpoints runs as it stands, and gives what it states. */
+/**
+ * Every example in a docstring of src/ops, src/graph, src/layers and src/checkpoints runs as it is printed, and gives
+ * the values that it states.
+ */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
 import * as checkpointsEntry from '../src/checkpoints/index';
@@ -6,7 +9,7 @@ import * as layersEntry from '../src/layers/index';
 import * as tf from '../src/tf';
 
 describeWithFlags('docstring examples', ALL_ENVS, () => {
-  it('are there for every op and layer', () => {
+  it('exist for every op and layer', () => {
     const files = docstringExamples.map(({file}) => file);
     expect(files).toContain('mixture_of_experts.ts');
     for (const [op] of Object.entries(tf).filter(([name, value]) => typeof value === 'function' && /^(moe|fused)[A-Z]/.test(name))) {
@@ -17,7 +20,7 @@ describeWithFlags('docstring examples', ALL_ENVS, () => {
   });
 
   docstringExamples.forEach(({file, run}) => {
-    it(`${file} gives what it states`, async () => {
+    it(`${file} gives the values that it states`, async () => {
       let stated = 0;
       const expectValue = (actual: unknown, expected: unknown) => {
         stated++;

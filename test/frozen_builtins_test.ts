@@ -1,4 +1,4 @@
-/** Pages may freeze what JavaScript comes with (SES does): names that objects inherit can then not be assigned. */
+/** Pages may freeze JavaScript's built-in objects, as SES does. Then names that objects inherit cannot be assigned. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {dropOverCapacity} from '../src/layers/expert_capacity';
 import * as tf from '../src/tf';
@@ -8,7 +8,7 @@ import {layerOf, loadedModel, randomTensor, savedModel} from './support/layers';
 const builtIns = [Object, Function, Array, Error, Promise, Map, Set, Number, String, Boolean, Float32Array, Int32Array];
 const prototypes = [...builtIns.map(({prototype}) => prototype as object), Object.getPrototypeOf(Float32Array.prototype) as object];
 
-/** Runs with all properties of built-in prototypes read-only, as Object.freeze leaves them. */
+/** Runs with all properties of built-in prototypes read-only, as after Object.freeze. */
 async function withFrozenBuiltIns(run: () => Promise<void>): Promise<void> {
   const frozen = prototypes.flatMap((prototype) =>
     Reflect.ownKeys(prototype).flatMap((name) => {

@@ -1,6 +1,6 @@
 import {type Amounts, defaultAmounts} from './training';
 
-/** The amounts of a command line or an address; what is not given is as usual. */
+/** The amounts in a command line or an address. An amount that is not given has its default. */
 export function amountsOf(digits: string | null | undefined, epochs: string | null | undefined): Amounts {
   const {numTraining, numHeldOut, numEpochs} = defaultAmounts;
   return {

@@ -1,4 +1,4 @@
-/** Labels, bars, counts and shares, a line each; the longest bar has `width` characters. */
+/** A line for each label, with its bar, count and share. The longest bar has `width` characters. */
 export function barChart(labels: string[], counts: number[], width = 40): string {
   const total = counts.reduce((sum, count) => sum + count, 0);
   const largest = Math.max(...counts, 1);

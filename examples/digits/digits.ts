@@ -7,17 +7,17 @@ const HALVED_SIZE = IMAGE_SIZE / 2;
 const PATCH_SIZE = 6;
 const PATCH_SPACING = 4;
 const PATCHES_PER_SIDE = (HALVED_SIZE - PATCH_SIZE) / PATCH_SPACING + 1;
-/** Tokens of a digit. */
+/** The number of tokens of a digit. */
 export const NUM_PATCHES = PATCHES_PER_SIDE ** 2;
-/** Numbers of a token. */
+/** The number of values of a token. */
 export const PATCH_PIXELS = PATCH_SIZE ** 2;
 
-/** `pixels` 0..1, one image after the other, each row by row. */
+/** `pixels` are 0..1, one image after the other, each row by row. */
 export type Digits = {pixels: Float32Array; labels: number[]};
 
 /**
- * The digits of all classes mixed evenly: any stretch has about the same part of each class, though the classes differ
- * in size, and images keep their order within a class.
+ * The digits of all classes, mixed evenly: any stretch has about the same part of each class, although classes differ
+ * in size. Images keep their order within a class.
  *
  * @param pixelsOfClass  The pixels of all zeros, of all ones, …: `data` of the package's files.
  */
@@ -44,7 +44,7 @@ export function sliceDigits({pixels, labels}: Digits, begin: number, end?: numbe
 }
 
 /**
- * Each digit moved by -1..1 pixels down and right, by another of the nine ways in each of nine epochs, so that a
+ * Moves each digit by -1..1 pixels down and right, in another of the nine ways in each of nine epochs, so that a
  * network learns shapes and not places.
  */
 export function shiftDigits({pixels, labels}: Digits, epoch: number): Digits {
@@ -53,7 +53,7 @@ export function shiftDigits({pixels, labels}: Digits, epoch: number): Digits {
   labels.forEach((_, image) => {
     const way = (image + 4 * epoch) % 9;
     const shift = (Math.floor(way / 3) - 1) * IMAGE_SIZE + (way % 3) - 1;
-    // Digits have a blank margin, so that what a row loses at one end comes in blank at the other.
+    // Digits have a blank margin, so the pixels that leave a row at one end and enter at the other are blank.
     const source = pixels.subarray(image * imagePixels, (image + 1) * imagePixels);
     const target = shifted.subarray(image * imagePixels, (image + 1) * imagePixels);
     target.set(source.subarray(Math.max(0, -shift), imagePixels - Math.max(0, shift)), Math.max(0, shift));
@@ -81,7 +81,7 @@ export function cutPatches({pixels, labels}: Digits): Float32Array {
   return patches;
 }
 
-/** Each pixel the mean of 2x2; images have an even number of rows, so all images are halved as one tall one. */
+/** Each pixel is the mean of 2x2 pixels. Images have an even number of rows, so they are halved as one tall image. */
 function halve(pixels: Float32Array): Float32Array {
   return Float32Array.from({length: pixels.length / 4}, (_, i) => {
     const from = 2 * Math.floor(i / HALVED_SIZE) * IMAGE_SIZE + 2 * (i % HALVED_SIZE);

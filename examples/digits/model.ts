@@ -9,8 +9,9 @@ const EXPERT_SIZE = 16;
 export type DigitModel = {model: tf.LayersModel; experts: ReturnType<typeof tf.layers.mixtureOfExperts>};
 
 /**
- * Patches [batch, NUM_PATCHES, PATCH_PIXELS] to the probabilities of the digits [batch, NUM_CLASSES]: each patch is a
- * token, to which its two experts add what they know of such patches. The same seed gives the same weights.
+ * A model from patches [batch, NUM_PATCHES, PATCH_PIXELS] to the probabilities of the digits [batch, NUM_CLASSES]. Each
+ * patch is a token, and its two experts add what they have learned about such patches. The same seed gives the same
+ * weights.
  */
 export function makeDigitModel({
   loadBalancingLossWeight,
@@ -42,7 +43,7 @@ export function makeDigitModel({
   return {model: tf.model({inputs: patches, outputs}), experts};
 }
 
-/** Adam with a learning rate that a callback may change; tfjs's own keeps its first. */
+/** Adam with a learning rate that a callback may change. tfjs's own Adam keeps its first rate. */
 export class AdamWithSchedule extends tf.AdamOptimizer {
   constructor(learningRate: number) {
     super(learningRate, 0.9, 0.999);

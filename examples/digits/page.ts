@@ -1,4 +1,4 @@
-/** The example in a page: `?backend=webgpu|webgl|cpu&digits=n&epochs=n`. Its lines go to the server that gave it. */
+/** The example in a page: `?backend=webgpu|webgl|cpu&digits=n&epochs=n`. Its lines go to the server of the page. */
 import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
@@ -15,7 +15,7 @@ function print(line: string): void {
   lastLine = lastLine.then(() => post('line', line)).catch(() => {});
 }
 
-/** Shows what comes next, in a frame that the browser paints before it. */
+/** Shows the next step, in a frame that the browser paints before the step. */
 async function announce(text: string): Promise<void> {
   showStatus(text);
   await tf.nextFrame();

@@ -1,8 +1,8 @@
-/** What the page shows. */
+/** The views of the page. */
 import {type Digits, IMAGE_SIZE, NUM_CLASSES} from './digits';
 import type {Epoch, Run, RunResult} from './training';
 
-/** Of the digits drawn: those that were read wrongly first. */
+/** The number of drawn digits. Digits that were read wrongly are drawn first. */
 const NUM_DRAWN = 60;
 const MOST_WRONG = 30;
 
@@ -19,19 +19,19 @@ function element<Name extends keyof HTMLElementTagNameMap>(
 
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
 
-/** What the page is busy with. */
+/** Shows what the page is doing. */
 export function showStatus(text: string): void {
   document.querySelector('#status')!.textContent = text;
 }
 
-/** How it ended. */
+/** Shows how the run ended. */
 export function showEnd(text: string, className: 'done' | 'failed'): void {
   showStatus(text);
   document.querySelector('#status')!.className = className;
   document.querySelector('#activity')!.classList.add('over');
 }
 
-/** A run from its first batch to its expert load. */
+/** The view of a run, from its first batch to its expert load. */
 export class RunView {
   private readonly progress = element('div');
   private readonly epochs = element('table', 'epochs', rowOf('th', ['epoch', 'loss', 'accuracy', 'time']));

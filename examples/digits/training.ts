@@ -1,4 +1,4 @@
-/** Trains the model with and without the balancing loss; Node and the page run this same code. */
+/** Trains the model with and without the balancing loss. Node.js and the page run this same code. */
 import * as tf from '../../src/tf';
 import {barChart} from './bar_chart';
 import {cutPatches, type Digits, NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS, shiftDigits, sliceDigits} from './digits';
@@ -18,10 +18,10 @@ export const runs: Run[] = [
 ];
 
 export type Epoch = {epoch: number; numEpochs: number; loss: number; accuracy: number; seconds: number};
-/** Of the held-out digits; `entropy` is a share of that of a uniform load, log E. */
+/** Results on the held-out digits; `entropy` is a share of log E, the entropy of a uniform load. */
 export type RunResult = {accuracy: number; load: number[]; entropy: number; predictions: number[]};
 
-/** What is told while it runs. Only `print` need do anything. */
+/** Calls during the training. Only `print` needs an effect. */
 export type Listener = {
   print(line: string): void;
   onBatch?(run: Run, share: number): void;
@@ -32,7 +32,7 @@ export type Listener = {
 export type Amounts = {numTraining: number; numHeldOut: number; numEpochs: number};
 export const defaultAmounts: Amounts = {numTraining: 8000, numHeldOut: 2000, numEpochs: 5};
 
-/** The last digits are held out, however many are trained on. */
+/** The last digits, which are held out whatever the number of digits for training is. */
 export function heldOutDigits(digits: Digits, {numHeldOut}: Amounts): Digits {
   return sliceDigits(digits, digits.labels.length - numHeldOut);
 }
@@ -40,7 +40,7 @@ export function heldOutDigits(digits: Digits, {numHeldOut}: Amounts): Digits {
 /** Digits as tensors: patches [n, NUM_PATCHES, PATCH_PIXELS], and one-hot labels [n, NUM_CLASSES]. */
 export function tensorsOf(digits: Digits): {patches: tf.Tensor3D; targets: tf.Tensor2D} {
   const patches = tf.tensor3d(cutPatches(digits), [digits.labels.length, NUM_PATCHES, PATCH_PIXELS]);
-  // Cast, because on wasm tf.oneHot takes the dtype but writes integers.
+  // A cast, because on wasm tf.oneHot takes the dtype but writes integers.
   const targets = tf.tidy(() => tf.cast(tf.oneHot(tf.tensor1d(digits.labels, 'int32'), NUM_CLASSES), 'float32'));
   return {patches, targets: targets as tf.Tensor2D};
 }
@@ -48,7 +48,9 @@ export function tensorsOf(digits: Digits): {patches: tf.Tensor3D; targets: tf.Te
 const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
 const number = (value: number) => value.toLocaleString('en-US');
 
-/** Both runs. Gives one line for each goal that was missed, none if all is well; goals are for the usual amounts. */
+/**
+ * Runs both trainings. Returns a line for each missed goal, none if all is well. The goals are for the default amounts.
+ */
 export async function trainBoth(digits: Digits, amounts: Amounts, listener: Listener): Promise<string[]> {
   const {numTraining, numEpochs} = amounts;
   const numTensorsBefore = tf.memory().numTensors;
@@ -122,7 +124,7 @@ async function trainOnce(
 const lineOf = ({epoch, numEpochs, loss, accuracy, seconds}: Epoch) =>
   `  epoch ${epoch}/${numEpochs}: loss ${loss.toFixed(4)}, accuracy ${percent(accuracy)}, ${seconds.toFixed(1)} s`;
 
-/** All held-out digits in one batch: the layer's load is that of its last one. */
+/** Evaluates all held-out digits in one batch, because the layer's load is the load of its last batch. */
 async function evaluate(
   model: tf.LayersModel,
   experts: ReturnType<typeof makeDigitModel>['experts'],
@@ -146,7 +148,7 @@ async function evaluate(
   };
 }
 
-/** Written so that NaN misses too. */
+/** The conditions are written so that NaN misses a goal too. */
 function missedGoals(withLoss: RunResult, withoutLoss: RunResult): string[] {
   const missed: string[] = [];
   const expect = (isMet: boolean, line: string) => {

@@ -1,4 +1,7 @@
-/** The checks of arguments that all ops share: one sentence a mistake, naming op, argument, expected and given. */
+/**
+ * The checks of arguments that all ops share. An error is one sentence with the op, the argument, what was expected and
+ * what was given.
+ */
 import {Tensor, tensor, type TensorLike, type TypedArray, util, Variable} from '@tensorflow/tfjs-core';
 
 type CheckedDtype = 'float32' | 'int32' | 'bool';
@@ -11,7 +14,7 @@ export function assert(condition: boolean, opName: string, message: () => string
 }
 
 /**
- * A value as messages show it: with its type where its text alone would mislead, shortened to a line, whatever it is.
+ * A value as messages show it, on one short line. Its type is added if its text alone would mislead.
  */
 export function describeValue(value: unknown): string {
   if (value instanceof Tensor) {
@@ -40,7 +43,7 @@ export const shorten = (text: string, maxLength = MAX_SHOWN_LENGTH): string =>
 const quote = (text: string) => `'${shorten(text)}'`;
 const withArticle = (name: string) => `${/^[aeio]/i.test(name) ? 'an' : 'a'} ${name}`;
 
-/** The text of a value; of what is nested two deep, only that it is there. */
+/** The text of a value. Objects and arrays that are nested two deep appear without their contents. */
 function show(value: unknown, depth = 0): string {
   if (typeof value === 'string') {
     return quote(value);
@@ -71,7 +74,7 @@ function classOf(value: unknown): string {
   return typeof constructor === 'function' && constructor.name !== '' ? constructor.name : 'Object';
 }
 
-/** The value, which must be one of a few names. */
+/** Asserts that the value is one of the allowed names, and returns it. */
 export function checkOneOf<Value extends string>(
   value: Value,
   allowed: readonly Value[],
@@ -86,8 +89,8 @@ export function checkOneOf<Value extends string>(
 }
 
 /**
- * The argument as a tensor of one of `dtypes`. Arrays become a tensor; nothing is rounded, truncated or
- * guessed on the way.
+ * The argument as a tensor of one of `dtypes`. Arrays become a tensor, and nothing is rounded, truncated or guessed on
+ * the way.
  */
 export function convertToTensor(
   x: Tensor | TensorLike,
@@ -114,7 +117,7 @@ export function convertToTensor(
     leaf = leaf[0];
   }
   const isTypedArray = util.isTypedArray(leafHolder as TypedArray);
-  // Numbers in plain arrays have no dtype of their own: they are whatever the argument asks for.
+  // Numbers in plain arrays have no dtype of their own: they take the dtype that the argument asks for.
   const dtype =
     !isTypedArray && (leaf === undefined || typeof leaf === 'number')
       ? dtypes[0]
@@ -138,7 +141,7 @@ export function convertToTensor(
   return tensor(values, shape, target as CheckedDtype);
 }
 
-/** An optional tensor argument: undefined and null both mean that it is not given. */
+/** An optional tensor argument. Both undefined and null mean that it is not given. */
 export function convertToOptionalTensor(
   x: Tensor | TensorLike | null | undefined,
   argName: string,
@@ -182,7 +185,7 @@ function assertRectangular(x: unknown, shape: number[], argName: string, opName:
   }
 }
 
-/** Asserts the rank; `axes` names them, such as '[T, H]', and `remedy` says what to do. */
+/** Asserts the rank. `axes` names the axes, such as '[T, H]', and `remedy` says what to do. */
 export function assertRank(x: Tensor, argName: string, opName: string, axes: string, remedy = ''): void {
   const rank = axes.split(',').length;
   assert(
@@ -200,10 +203,13 @@ export function assertPositiveInteger(value: number, argName: string, opName: st
   );
 }
 
-/** A million, past any model. Ops take time and memory by the number of experts alone, also for few tokens. */
+/**
+ * A million, more than any model has. The time and memory of ops grow with the number of experts alone, also for few
+ * tokens.
+ */
 export const MAX_EXPERTS = 2 ** 20;
 
-/** Asserts that a number is one of experts that ops take; `argName` is what it is the number of. */
+/** Asserts that a number of experts is one that ops accept; `argName` says what the number counts. */
 export function assertNumExperts(value: number, argName: string, opName: string): void {
   assertPositiveInteger(value, argName, opName);
   assert(value <= MAX_EXPERTS, opName, () => `${argName} must be at most ${MAX_EXPERTS}, but is ${value}.`);
@@ -222,12 +228,14 @@ export function assertFitsInt32(count: number, what: string, opName: string): vo
   assert(count <= MAX_INT32, opName, () => `${what} must be at most ${MAX_INT32}, but is ${count}.`);
 }
 
-/** The options object, or another one among them, checked: an unknown name is an error that lists the known ones. */
+/**
+ * Checks an options object, which may be nested in the options. An unknown name is an error that lists the known names.
+ */
 export function checkOptions<Options extends object>(
   options: Options | null | undefined,
   known: ReadonlyArray<keyof Options & string>,
   opName: string,
-  /** Where the options are those of one of the options, its name. */
+  /** The name of the option that holds these options, if they are nested. */
   ofOption?: string,
 ): Partial<Options> {
   if (options == null) {
@@ -253,8 +261,8 @@ export function checkOptions<Options extends object>(
 }
 
 /**
- * The options with an argument among them that may stand before them, by itself, or there: where the options stand in
- * its place, no null is needed before them.
+ * The options together with an argument that a caller passes either before the options or among them. Options may also
+ * be passed in the argument's place, so that no null is needed before them.
  */
 export function mergeIntoOptions<Options extends object, Name extends keyof Options & string>(
   argument: Options[Name] | Options | null | undefined,
@@ -264,7 +272,11 @@ export function mergeIntoOptions<Options extends object, Name extends keyof Opti
   opName: string,
 ): Partial<Options> {
   if (isPlainObject(argument)) {
-    assert(options == null, opName, () => `options must be the last argument, but stand in the place of ${name} too.`);
+    assert(
+      options == null,
+      opName,
+      () => `options must be given once, but are both the last argument and in the place of ${name}.`,
+    );
     return checkOptions(argument as Options, known, opName);
   }
   const given = checkOptions(options, known, opName);
@@ -285,7 +297,7 @@ export function checkBoolean(value: boolean | null | undefined, argName: string,
   return value ?? false;
 }
 
-/** Asserts, before any work, that a variable can take a result of this shape and dtype. */
+/** Asserts, before any work, that the variable `out` can take a result of this shape and dtype. */
 export function assertOut(out: Variable | null | undefined, shape: number[], dtype: string, opName: string): void {
   if (out == null) {
     return;

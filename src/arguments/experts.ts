@@ -1,4 +1,4 @@
-/** The arguments that the ops of experts have in common: weights, biases and the activation. */
+/** The arguments that the ops on experts share: weights, biases and the activation. */
 import {
   expandDims,
   Tensor,
@@ -29,24 +29,29 @@ import {
 import type {ExpertWeights} from '../contract/expert_weights';
 import type {MoeIndices} from './routing';
 
-/** Weights of experts: one tensor, or several that are read as their concatenation along axis 0. */
+/** Weights of experts: one tensor, or several tensors that are read as their concatenation along axis 0. */
 export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
 
 export type ActivationOptions = {
   /**
-   * `'linear'`, the default of moeGroupedMatMul; `'silu'` (or `'swish'`), that of fusedExperts and fusedMoe; `'relu'`;
-   * `'relu2'`, its square; `'gelu'`, by erf; `'geluTanh'` (or `'geluNew'`); or `'swigluOai'`, which is gated:
-   * min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
+   * One of these names:
+   * - `'linear'`: the default of moeGroupedMatMul.
+   * - `'silu'` (or `'swish'`): the default of fusedExperts and fusedMoe.
+   * - `'relu'`.
+   * - `'relu2'`: the square of relu.
+   * - `'gelu'`: GELU by erf.
+   * - `'geluTanh'` (or `'geluNew'`): GELU by tanh.
+   * - `'swigluOai'`, for gated experts: min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1).
    */
   activation?: MoeActivation | null;
   /**
-   * Whether the columns are gates g and ups u, the result being activation(g) * u. Default true in fusedExperts and
-   * fusedMoe, false in moeGroupedMatMul.
+   * Whether the columns are gates g and ups u, so that the result is activation(g) * u. Default true in fusedExperts
+   * and fusedMoe, false in moeGroupedMatMul.
    */
   gated?: boolean | null;
   /**
-   * `'concatenated'`: all gates, then all ups. `'interleaved'`: gate 2i, up 2i+1; it is the default of `'swigluOai'`,
-   * as gpt-oss is published. Else the default is `'concatenated'`.
+   * `'concatenated'`: all gates, then all ups. `'interleaved'`: the gate in column 2i, the up in column 2i+1. The
+   * default is `'interleaved'` for `'swigluOai'`, as gpt-oss is published, and else `'concatenated'`.
    */
   gateUp?: MoeGateUp | null;
   /** Alpha of `'swigluOai'`. Default 1.702. */
@@ -80,14 +85,14 @@ export const SWIGLU_ALPHA = 1.702;
 
 export const SWIGLU_LIMIT = 7;
 
-/** The activation by the name that kernels know it by, and what else it takes. */
+/** The activation and its parameters, under the name that kernels know. */
 export function checkActivation(given: Partial<ActivationOptions>, opName: string): MoeActivationAttrs {
   const activation = checkOneOf(given.activation ?? 'linear', moeActivations, 'activation', opName);
   const gated = checkBoolean(given.gated, 'gated', opName);
   assert(
     gated || activation !== 'swigluOai',
     opName,
-    () => "activation 'swigluOai' is for gated experts: it takes gated: true.",
+    () => "activation 'swigluOai' needs gated experts: pass gated: true.",
   );
   const swigluAlpha = given.swigluAlpha ?? SWIGLU_ALPHA;
   assert(
@@ -101,7 +106,7 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
     opName,
     () => `swigluLimit must be a positive number, but is ${describeValue(swigluLimit)}.`,
   );
-  // As the weights of gpt-oss are published.
+  // The weights of gpt-oss are published interleaved.
   const gateUp = given.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   return {
     activation: kernelActivations[activation],
@@ -112,7 +117,7 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
   };
 }
 
-/** The names of the weights of one matmul, and the rows that decide how many columns they read. */
+/** The names of one matmul's weights, and of the rows that determine how many columns the weights read. */
 type WeightArgument = {
   argName: string;
   /** The axes of outputs and inputs, such as 'D' and 'C'. */
@@ -123,7 +128,7 @@ type WeightArgument = {
   rows: string;
 };
 
-/** float32 [L, out, in], or [L, in, out] for 'inOut': one tensor or parts of it along axis 0. */
+/** float32 [L, out, in], or [L, in, out] for 'inOut': one tensor, or parts that are concatenated along axis 0. */
 export function convertExpertWeights(
   weights: MoeExpertWeights,
   argument: WeightArgument,
@@ -142,14 +147,16 @@ export function convertExpertWeights(
     assert(
       part.shape[1] === first.shape[1] && part.shape[2] === first.shape[2],
       opName,
-      () => `${argName}[${p}] must be like ${argName}[0] [${first.shape}] but for axis 0, but is [${part.shape}].`,
+      () =>
+        `${argName}[${p}] must have the shape of ${argName}[0] [${first.shape}] except for axis 0, but is ` +
+        `[${part.shape}].`,
     );
   });
   const numExperts = parts.reduce((count, {shape}) => count + shape[0], 0);
   return {parts, numExperts, numOut: first.shape[weightFormat === 'outIn' ? 1 : 2]};
 }
 
-/** float32 [out, in], or [in, out] for 'inOut', as the weights of one expert. */
+/** float32 [out, in], or [in, out] for 'inOut', as the weights of a single expert. */
 function convertSharedWeights(
   weights: Tensor | TensorLike,
   argument: WeightArgument,
@@ -190,7 +197,7 @@ function convertWeights(
   return $weights;
 }
 
-/** float32 [L, out], or not given; `axes` names them. */
+/** The bias, float32 [L, out], or undefined if it is not given; `axes` names its axes. */
 export function convertExpertBias(
   bias: Tensor | TensorLike | null | undefined,
   argName: string,
@@ -207,7 +214,7 @@ export function convertExpertBias(
   return $bias as Tensor2D | undefined;
 }
 
-/** w2 . act(w1 . x + b1) + b2, of one expert or several. */
+/** The weights of w2 . act(w1 . x + b1) + b2, for one expert or several. */
 export type FeedForward = {
   w1: ExpertWeights;
   w2: ExpertWeights;
@@ -223,24 +230,26 @@ export type Experts = FeedForward & {
   weightFormat: MoeWeightFormat;
   activation: MoeActivationAttrs;
   applyRouterWeightOnInput: boolean;
-  /** One expert that every token takes; gate is [H, 1]. */
+  /** One expert for every token; its gate is [H, 1]. */
   shared?: FeedForward & {gate?: Tensor2D};
 };
 
-/** The experts that every token takes, as one expert of their width together. */
+/** The experts for every token, given as one expert of their total width F. */
 export type MoeSharedExperts = {
   /** float32 [2F, H]; [F, H] with `gated: false`; [H, 2F] and [H, F] with `weightFormat: 'inOut'`. */
   w1: Tensor | TensorLike;
   /** float32 [H, F]; [F, H] with `weightFormat: 'inOut'`. */
   w2: Tensor | TensorLike;
-  /** float32 [H, 1], whatever the weightFormat: their output is multiplied by sigmoid(x . gate). Default: not. */
+  /**
+   * float32 [H, 1], for either weightFormat. The shared output is multiplied by sigmoid(x . gate). Default: no gate.
+   */
   gate?: Tensor | TensorLike | null;
 };
 
 export type FusedExpertsOptions = ActivationOptions & {
   /**
    * `'outIn'`, the default: an expert's weights have a row for each output, as in files of vLLM, PyTorch and Hugging
-   * Face. `'inOut'`: a row for each input, w1 [L, H, 2I] and w2 [L, I, H], as tf.layers and gpt-oss have them.
+   * Face. `'inOut'`: they have a row for each input, w1 [L, H, 2I] and w2 [L, I, H], as in tf.layers and gpt-oss.
    */
   weightFormat?: MoeWeightFormat | null;
   /** float32 [L, 2I]; [L, I] with `gated: false`. Default: none. */
@@ -248,13 +257,16 @@ export type FusedExpertsOptions = ActivationOptions & {
   /** float32 [L, H]. Default: none. */
   w2Bias?: Tensor | TensorLike | null;
   /**
-   * int32 [E]: the local expert of each global one, -1 where it is not here. The results of all shards add up to that
-   * of the whole. Default: all are here, E = L.
+   * int32 [E]: the local index of each global expert id, -1 for an expert that is not local. The results of all shards
+   * add up to the result of the whole model. Default: all experts are local, E = L.
    */
   expertMap?: MoeIndices | null;
-  /** Multiply the rows by their weights before w1, not after w2, as Llama-4 does. Default false. */
+  /** Multiply rows by their router weights before w1 instead of after w2, as Llama-4 does. Default false. */
   applyRouterWeightOnInput?: boolean | null;
-  /** Experts that every token takes, added last. Of several shards that add up, one may have them. Default: none. */
+  /**
+   * Experts for every token, added last. If the results of several shards are added, pass them to one shard only.
+   * Default: none.
+   */
   sharedExperts?: MoeSharedExperts | null;
 };
 
@@ -268,13 +280,13 @@ export const fusedExpertsOptionNames = [
   'sharedExperts',
 ] as const;
 
-/** The arguments that routed and shared experts of a call have in common. */
+/** The arguments that routed and shared experts of a call share. */
 type CommonArguments = {xShape: number[]; gated: boolean; weightFormat: MoeWeightFormat};
 
 type PairNames<Weights> = {
   w1: string;
   w2: string;
-  /** The axis between the two, which is twice as long in w1 where there are gates. */
+  /** The axis between w1 and w2. It is twice as long in w1 if w1 has gates. */
   width: string;
   convert: (weights: Weights, argument: WeightArgument, format: MoeWeightFormat, opName: string) => ExpertWeights;
   shapeOf: (weights: ExpertWeights) => number[];
@@ -315,7 +327,8 @@ function convertPair<Weights>(
     !gated || $w1.numOut % 2 === 0,
     opName,
     () =>
-      `${names.w1} must have an even ${out} when gated, a gate and an up for each of ${width}, but ${out} = ${$w1.numOut}.`,
+      `${names.w1} must have an even ${out} when gated (a gate and an up for each of ${width}), but ${out} = ` +
+      `${$w1.numOut}.`,
   );
   const intermediateSize = gated ? $w1.numOut / 2 : $w1.numOut;
   const $w2 = convert(
@@ -353,7 +366,7 @@ function convertSharedExperts(
   return {...pair, gate: $gate};
 }
 
-/** The arguments of fusedExperts that say what the experts are, in the name of the op that was called. */
+/** The arguments of fusedExperts that describe the experts; errors name `opName`, the op that was called. */
 export function convertExperts(
   xShape: number[],
   w1: MoeExpertWeights,
@@ -380,7 +393,7 @@ export function convertExperts(
       expertMap.shape[0] >= numLocalExperts,
       opName,
       () =>
-        `expertMap must have an entry for each expert, no fewer than are local (L = ${numLocalExperts}), but has ` +
+        `expertMap must have an entry for each expert, at least as many as are local (L = ${numLocalExperts}), but has ` +
         `${expertMap.shape[0]}.`,
     );
   }

@@ -1,4 +1,4 @@
-/** The arguments that several ops have in common, converted and checked in one way. */
+/** The arguments that several ops share, converted and checked in one way. */
 import {
   type Rank,
   reshape,
@@ -25,14 +25,14 @@ import {
 type Given = Tensor | TensorLike;
 
 /**
- * Ids of experts and of rows: int32 tensors, nested arrays of integers, Int32Array or Uint8Array. A number alone is no
- * list of ids, so the types refuse it.
+ * Ids of experts or rows: int32 tensors, nested arrays of integers, Int32Array or Uint8Array. The types refuse a single
+ * number, because it is no list of ids.
  */
 export type MoeIndices = Tensor | Int32Array | Uint8Array | NestedIndices;
 
 type NestedIndices = ReadonlyArray<number | Int32Array | Uint8Array | NestedIndices>;
 
-/** A tensor [..., size] of tokens along any leading axes, as a matrix with a row for each of T tokens. */
+/** Tokens [..., size] along any leading axes, as a matrix with a row for each of T tokens. */
 export type TokenRows = {rows: Tensor2D; shape: number[]};
 
 /** A tensor [..., size] of rank 2 or more, size >= 1; `axis` names the last axis. */
@@ -70,17 +70,17 @@ export function assertSameTokens(
   assert(
     util.arraysEqual(shape.slice(0, -1), of.shape.slice(0, -1)),
     opName,
-    () => `${argName} must be like ${nameOf} [${of.shape}] but for the last axis, but is [${shape}].`,
+    () => `${argName} must have the shape of ${nameOf} [${of.shape}] except for the last axis, but is [${shape}].`,
   );
 }
 
-/** A row for each token, along the leading axes that tokens were given with. */
+/** A row for each token, along the leading axes of the tokens that were given. */
 export function alongTokens<R extends Rank>(rows: Tensor2D, {shape}: TokenRows): Tensor<R> {
   const alongAxes = [...shape.slice(0, -1), rows.shape[1]] as ShapeMap[R];
   return shape.length === 2 ? (rows as Tensor as Tensor<R>) : reshape(rows, alongAxes);
 }
 
-/** hiddenStates of ops that only move them: float32 or int32 [T, H], H >= 1. */
+/** The hiddenStates of ops that only move rows: float32 or int32 [T, H], H >= 1. */
 export function convertHiddenStates(x: Given, opName: string): Tensor2D {
   const $x = convertToTensor(x, 'hiddenStates', opName, ['float32', 'int32']) as Tensor2D;
   assertRank($x, 'hiddenStates', opName, '[T, H]', 'Reshape it to [-1, H] first.');
@@ -88,7 +88,7 @@ export function convertHiddenStates(x: Given, opName: string): Tensor2D {
   return $x;
 }
 
-/** topkIds: int32 [T, K], K >= 1; T = numTokens where that is given. */
+/** topkIds: int32 [T, K], K >= 1. T must be numTokens, if it is given. */
 export function convertTopkIds(x: Given, opName: string, numTokens?: number): Tensor2D {
   const $x = convertToTensor(x, 'topkIds', opName, ['int32']) as Tensor2D;
   assertRank($x, 'topkIds', opName, '[T, K]', 'Reshape it to [-1, K] first.');
@@ -109,14 +109,14 @@ export function convertTopkWeights(x: Given, opName: string): Tensor2D {
   return $x;
 }
 
-/** The scoring, 'softmax' where it is not given. */
+/** The scoring; 'softmax' if it is not given. */
 export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName: string): MoeTopkScoring {
   return checkOneOf(scoring ?? 'softmax', moeScorings, 'scoring', opName);
 }
 
 export const moeScorings: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
 
-/** expertMap: int32 [E], or not given. */
+/** expertMap: int32 [E], or undefined if it is not given. */
 export function convertExpertMap(
   x: Given | null | undefined,
   numExperts: number,
@@ -135,8 +135,8 @@ export function convertExpertMap(
 }
 
 /**
- * a1qScale, or not given. `perToken` tells whether it is gathered: rank 0, rank 1, and a first dimension of
- * 1 for several tokens are scales of the whole tensor.
+ * a1qScale, or undefined if it is not given. `perToken` says whether it is gathered. Scales of rank 0 or 1, and scales
+ * of several tokens whose first dimension is 1, are for the whole tensor.
  */
 export function convertScale(
   x: Given | null | undefined,
@@ -159,7 +159,7 @@ export function convertScale(
   return {scale, perToken: true};
 }
 
-/** invPermutedIdx: int32 [N] or [T, K], for the T and K of the weights. */
+/** invPermutedIdx: int32 [N] or [T, K], with the T and K of topkWeights. */
 export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: string): Tensor {
   const $x = convertToTensor(x, 'invPermutedIdx', opName, ['int32']);
   const [numTokens, topk] = topkWeights.shape;
@@ -178,29 +178,29 @@ export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: s
 
 export type MoeTopkOptions = {
   /**
-   * How logits become scores. `'softmax'`, the default: over all E. `'softmaxAfterTopk'`: over the K chosen, as in
-   * gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
+   * How logits become scores. `'softmax'` (default): softmax over all E experts. `'softmaxAfterTopk'`: softmax over the
+   * K chosen experts, as in gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
    */
   scoring?: MoeTopkScoring | null;
   /**
-   * Divide the K weights by their sum; it is exact also where the scores are too small for float32. Default: true where
-   * topk > 1.
+   * Divide the K weights by their sum. The result is exact also if the scores are too small for float32. Default: true
+   * if topk > 1.
    */
   renormalize?: boolean | null;
   /**
-   * float32 [E], added to the scores for the choice alone, as in DeepSeek-V3. Not with `'softmaxAfterTopk'`. Default:
+   * float32 [E], added to the scores only to choose experts, as in DeepSeek-V3. Not with `'softmaxAfterTopk'`. Default:
    * none.
    */
   scoreCorrectionBias?: Tensor | TensorLike | null;
   /**
-   * Choose in groups of E / numExpertGroups consecutive experts: the `topkGroups` best groups stay, ties to the lower.
-   * A group's value is its largest logit, or with the bias the sum of its two largest of score + bias. Default: no
-   * groups.
+   * Divide the experts into groups of E / numExpertGroups consecutive experts, and choose only from the `topkGroups`
+   * best groups. Of equal groups the lower one is better. A group's value is its largest logit; with
+   * scoreCorrectionBias it is the sum of its two largest values of score + bias. Default: no groups.
    */
   numExpertGroups?: number | null;
-  /** How many groups stay; it comes with numExpertGroups. */
+  /** The number of groups from which experts are chosen. Required with numExpertGroups. */
   topkGroups?: number | null;
-  /** The factor that multiplies the weights last. Default 1. */
+  /** The weights are multiplied by this factor last. Default 1. */
   routedScalingFactor?: number | null;
 };
 
@@ -251,7 +251,7 @@ function checkGroups(
   return groups;
 }
 
-/** How experts are chosen, checked, defaults filled in: all but the tensors. */
+/** The checked options of the choice of experts, with defaults: all except tensors. */
 export function checkRouting(
   numExperts: number,
   topk: number,

@@ -16,17 +16,17 @@ import {
   shortShape,
 } from './safetensors';
 
-/** The bytes of one safetensors file, a list of those of several, or tensors as readSafetensors gives them. */
+/** The bytes of one safetensors file, a list of the bytes of several files, or the tensors of readSafetensors. */
 export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
 
 export type LoadMoeCheckpointOptions = {
   /** The number of the layer in the checkpoint, from 0. */
   layerIndex: number;
-  /** The beginning of the tensors' names, before `layers.`. Default `'model.'`. */
+  /** The beginning of the tensors' names, up to `layers.`. Default `'model.'`. */
   prefix?: string | null;
 };
 
-/** A weight of the block, with the tensors of the files, of one size, that it is the concatenation of. */
+/** A weight of the block: the concatenation of tensors of the files, which all have one size. */
 export type StoredWeight = {
   shape: number[];
   tensors: SafetensorsTensor[];
@@ -39,7 +39,7 @@ export type StoredBlock = {
   stored: Map<WeightName, StoredWeight>;
 };
 
-/** A Map of another window is one, too. */
+/** A Map of another window counts too. */
 function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
   try {
     Map.prototype.has.call(files, '');
@@ -49,7 +49,7 @@ function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
   }
 }
 
-/** Finds and checks every tensor of the block; none is read. */
+/** Finds and checks every tensor of the block, without reading any. */
 export function readBlock(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
@@ -109,7 +109,7 @@ function problemOf(found: SafetensorsTensor | undefined, shape: number[]): strin
 
 const MAX_LISTED_PROBLEMS = 10;
 
-/** Throws the first problems; one more than are listed says that there are more. */
+/** Throws the first problems. If there are more than the list holds, the message says so. */
 export function assertNone(problems: string[], what: string, opName: string, reasons: string[] = []): void {
   assert(problems.length === 0, opName, () => {
     const listed = problems.slice(0, MAX_LISTED_PROBLEMS);
@@ -122,7 +122,7 @@ export function toTensor(weight: StoredWeight): Tensor {
   return tensor(valuesOf(weight, 0, util.sizeFromShape(weight.shape)), weight.shape);
 }
 
-/** In parts of at most `expertsPerTensor` along axis 0. */
+/** The weight as tensors of at most `expertsPerTensor` experts along axis 0. */
 export function toTensors(weight: StoredWeight, expertsPerTensor: number): Tensor3D[] {
   const [numExperts, rows, columns] = weight.shape;
   const parts: Tensor3D[] = [];
@@ -134,7 +134,7 @@ export function toTensors(weight: StoredWeight, expertsPerTensor: number): Tenso
   return parts;
 }
 
-/** `size` values of the weight from the `from`-th on; whole matrices where they are transposed. */
+/** `size` values of the weight, beginning at number `from`. Transposed weights are read in whole matrices. */
 function valuesOf({tensors, transposed}: StoredWeight, from: number, size: number): Float32Array {
   const values = new Float32Array(size);
   if (transposed == null) {
@@ -150,7 +150,7 @@ function valuesOf({tensors, transposed}: StoredWeight, from: number, size: numbe
   return values;
 }
 
-/** Fills `out` with the values of the concatenated tensors from the `from`-th on. */
+/** Fills `out` with values of the concatenated tensors, beginning at number `from`. */
 function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Float32Array): void {
   const tensorSize = util.sizeFromShape(tensors[0].shape);
   let filled = 0;
@@ -163,7 +163,7 @@ function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Floa
   }
 }
 
-/** Rows whose cache lines stay while all columns are read. */
+/** So few rows that their cache lines stay cached while all columns are read. */
 const TRANSPOSED_ROWS = 32;
 
 function transpose(matrix: Float32Array, {rows, columns, gatesFirst}: TransposedMatrices, out: Float32Array): void {

@@ -13,7 +13,7 @@ export type MoeModelConfig = Readonly<Record<string, unknown>>;
 export type Sizes = {numExperts: number; hiddenSize: number; intermediateSize: number};
 
 export const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);
-/** Activations of transformers, by the names that these ops know them by. */
+/** Activations of transformers, and their names in this package. */
 export const activations: {[hiddenAct: string]: MoeActivation} = {
   silu: 'silu',
   swish: 'silu',
@@ -24,7 +24,7 @@ export const activations: {[hiddenAct: string]: MoeActivation} = {
   gelu_pytorch_tanh: 'geluTanh',
 };
 
-/** Values of config.json, checked. One that is not there is the default of transformers, where that is given. */
+/** Checked values of config.json. A missing value is the default of transformers, if a default is given. */
 export class ConfigReader {
   constructor(
     private readonly config: MoeModelConfig,
@@ -35,12 +35,12 @@ export class ConfigReader {
     return this.config[key] != null;
   }
 
-  /** The one of two keys that is there, or the first. */
+  /** The one of two keys that config.json has; `key` if it has both or neither. */
   either(key: string, other: string): string {
     return !this.has(key) && this.has(other) ? other : key;
   }
 
-  /** A length of tensors' axes. */
+  /** The length of an axis of tensors. */
   size(key: string): number {
     return this.integer(key, 1, MAX_SIZE);
   }
@@ -77,7 +77,7 @@ export class ConfigReader {
     return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown, 'silu')];
   }
 
-  /** One of the values that these ops can do; the first is the default. */
+  /** One of the values that this package supports; the first is the default. */
   only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
     const quoted = values.map((value) => (typeof value === 'string' ? `'${value}'` : value)).join(' or ');
     const isKnown = (value: unknown): value is Value => values.some((known) => known === value);

@@ -1,4 +1,4 @@
-/** Checkpoints of Hugging Face, for fusedMoe and for the layer: `tfjs-moe/checkpoints`. */
+/** Hugging Face checkpoints, for fusedMoe and for the layer: `tfjs-moe/checkpoints`. */
 export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';

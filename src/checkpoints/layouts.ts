@@ -11,7 +11,9 @@ import {checkRouting} from '../arguments/routing';
 import type {WeightName} from '../contract/block_weights';
 import {ConfigReader, isInteger, MAX_SIZE, type MoeModelConfig, type Sizes} from './config_reader';
 
-/** Tensors of the checkpoint that must have one shape, named when asked for: there may be millions. */
+/**
+ * Tensors of the checkpoint that must have one shape. Their names are made on request, because there may be millions.
+ */
 type CheckpointTensors = {
   count: number;
   shape: number[];
@@ -19,8 +21,8 @@ type CheckpointTensors = {
 };
 
 /**
- * The matrices of a tensor that are to be transposed. `gatesFirst`: their columns are gate 0, up 0, gate 1, …, and
- * all gates are to come before all ups.
+ * The matrices of a tensor that must be transposed. `gatesFirst`: their columns are gate 0, up 0, gate 1, …, and all
+ * gates must be moved before all ups.
  */
 export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: boolean};
 
@@ -28,7 +30,7 @@ export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: bo
 type CheckpointWeight = {
   shape: number[];
   tensors: CheckpointTensors;
-  /** Absent where the values lie as they should. */
+  /** Absent if the values are in the right order already. */
   transposed?: TransposedMatrices;
 };
 
@@ -41,9 +43,9 @@ export type MoeCheckpointRouting = {
   scoring: MoeTopkScoring;
   /** Whether the K weights are divided by their sum. */
   renormalize: boolean;
-  /** Into how many groups the choice divides experts, where it does. */
+  /** The number of groups of experts, if the family chooses in groups. */
   numExpertGroups?: number;
-  /** How many groups stay; it comes with numExpertGroups. */
+  /** The number of groups from which experts are chosen. Present with numExpertGroups. */
   topkGroups?: number;
   /** The factor of the weights, if it is not 1. */
   routedScalingFactor?: number;
@@ -58,14 +60,16 @@ export type MoeCheckpointRouting = {
 };
 
 export type CheckpointLayout = Sizes & {
-  /** The shared experts count as one of this size; 0 without any. */
+  /** The width of the shared experts, which count as one expert; 0 without shared experts. */
   sharedIntermediateSize: number;
   topk: number;
   weights: CheckpointWeights;
   routing: MoeCheckpointRouting;
 };
 
-/** The block in its checkpoint: what its names begin with, such as 'model.layers.3.', and which there are. */
+/**
+ * The block in its checkpoint: how its tensors' names begin, such as 'model.layers.3.', and which tensors there are.
+ */
 type CheckpointBlock = {
   at: string;
   hasTensor: (name: string) => boolean;
@@ -85,7 +89,7 @@ const named = (shape: number[], ...names: string[]): CheckpointTensors => ({
   nameOf: (index) => names[index],
 });
 
-/** [out, in] as torch.nn.Linear has it, under the one of its names that the checkpoint has, or the first. */
+/** [out, in] as in torch.nn.Linear, by the first of `names` that the checkpoint has, or by the first of all. */
 function routerKernel({numExperts, hiddenSize}: Sizes, {at, hasTensor}: CheckpointBlock, ...names: string[]) {
   const paths = names.map((name) => at + name);
   const tensors = named([numExperts, hiddenSize], paths.find(hasTensor) ?? paths[0]);
@@ -94,7 +98,7 @@ function routerKernel({numExperts, hiddenSize}: Sizes, {at, hasTensor}: Checkpoi
 
 type ExpertTensors = {w1: CheckpointTensors; w2: CheckpointTensors};
 
-/** Three tensors an expert: `<path>.<expert>.<gate, up or down>.weight`. */
+/** Three tensors for each expert: `<path>.<expert>.<gate, up or down>.weight`. */
 function tensorsPerExpert(path: string, [gate, up, down]: [string, string, string], sizes: Sizes): ExpertTensors {
   const {numExperts, hiddenSize, intermediateSize} = sizes;
   return {
@@ -111,7 +115,7 @@ function tensorsPerExpert(path: string, [gate, up, down]: [string, string, strin
   };
 }
 
-/** Two tensors for all experts, an output a row. */
+/** Two tensors for all experts, with a row for each output. */
 function stackedTensors(w1: string, w2: string, {numExperts, hiddenSize, intermediateSize}: Sizes): ExpertTensors {
   return {
     w1: named([numExperts, 2 * intermediateSize, hiddenSize], w1),
@@ -119,7 +123,7 @@ function stackedTensors(w1: string, w2: string, {numExperts, hiddenSize, interme
   };
 }
 
-/** `stacked` where the checkpoint has any tensor of it, else `usual`. */
+/** `stacked` if the checkpoint has one of its tensors, else `usual`. */
 function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, usual: ExpertTensors, stacked: ExpertTensors) {
   const {numExperts, hiddenSize, intermediateSize} = sizes;
   const isStacked = hasTensor(stacked.w1.nameOf(0)) || hasTensor(stacked.w2.nameOf(0));
@@ -130,7 +134,7 @@ function expertWeights(sizes: Sizes, {hasTensor}: CheckpointBlock, usual: Expert
   };
 }
 
-/** One gated expert for all tokens; `w1` names its gate and its up, or both in one. */
+/** One gated expert for all tokens; `w1` names its gate and its up, or one tensor with both. */
 function sharedExpert(w1: string[], w2: string, hiddenSize: number, sharedSize: number) {
   return {
     shared_w1: weight([2 * sharedSize, hiddenSize], named([(2 * sharedSize) / w1.length, hiddenSize], ...w1)),
@@ -167,7 +171,7 @@ const mixtral: LayoutOf = (config, block) => {
   };
 };
 
-/** The projections that Qwen-MoE, OLMoE and DeepSeek have in common. */
+/** The projections that Qwen-MoE, OLMoE and DeepSeek share. */
 function projections(block: CheckpointBlock, sizes: Sizes) {
   const path = `${block.at}mlp.experts`;
   return {
@@ -200,7 +204,9 @@ const qwen3Moe: LayoutOf = (config, block) => {
   };
 };
 
-/** Qwen2MoeSparseMoeBlock: as Qwen3's, with a shared expert times the sigmoid of a gate of its own. */
+/**
+ * Qwen2MoeSparseMoeBlock: like Qwen3's, with a shared expert whose output is multiplied by the sigmoid of its own gate.
+ */
 const qwen2Moe: LayoutOf = (config, block) => {
   const {at} = block;
   const layout = qwen3Moe(config, block);
@@ -229,7 +235,7 @@ const olmoe: LayoutOf = (config, block) => {
   };
 };
 
-/** The weights of both DeepSeeks: experts, and shared experts stored as one. */
+/** The weights of both DeepSeek families: experts, and shared experts that are stored as one expert. */
 function deepseek(
   config: ConfigReader,
   block: CheckpointBlock,
@@ -255,7 +261,9 @@ const expertGroups = (config: ConfigReader) => ({
   topkGroups: config.size('topk_group'),
 });
 
-/** DeepseekV2Moe: transformers never renormalizes there, and DeepSeek's own code leaves the scale out when it does. */
+/**
+ * DeepseekV2Moe. transformers never renormalizes; DeepSeek's own code renormalizes on request, and then does not scale.
+ */
 const deepseekV2: LayoutOf = (config, block) => {
   config.only('norm_topk_prob', [false]);
   config.only('scoring_func', ['softmax']);
@@ -280,7 +288,7 @@ const deepseekV3: LayoutOf = (config, block) => {
   return {...layout, weights: {...layout.weights, score_correction_bias}};
 };
 
-/** GraniteMoeMoE: gates, then ups, in input_linear. */
+/** GraniteMoeMoE: input_linear has gates, then ups. */
 const graniteMoe: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
   const path = `${block.at}block_sparse_moe`;
@@ -302,7 +310,7 @@ const graniteMoe: LayoutOf = (config, block) => {
   };
 };
 
-/** GraniteMoeSharedMLP lies beside the block of Granite's experts, and its output is added. */
+/** GraniteMoeSharedMLP stands beside the block of Granite's experts, and its output is added. */
 const graniteMoeShared: LayoutOf = (config, block) => {
   const {at} = block;
   const layout = graniteMoe(config, block);
@@ -312,7 +320,7 @@ const graniteMoeShared: LayoutOf = (config, block) => {
   return {...layout, sharedIntermediateSize, weights: {...layout.weights, ...shared}};
 };
 
-/** GptOssExperts and GptOssTopKRouter: an input a row, gates and ups in turn. */
+/** GptOssExperts and GptOssTopKRouter: a row for each input, with gates and ups in turn. */
 const gptOss: LayoutOf = (config, block) => {
   const sizes = config.sizes('num_local_experts', 'intermediate_size');
   const {numExperts: E, hiddenSize: H, intermediateSize: I} = sizes;
@@ -371,7 +379,7 @@ export function checkpointLayout(config: MoeModelConfig, block: CheckpointBlock,
   return layout;
 }
 
-/** Where config.json has what fusedMoe checks. */
+/** The keys of config.json for the options that fusedMoe checks. */
 const configKeys: {[option: string]: string} = {
   topk: 'num_experts_per_tok',
   numExpertGroups: 'n_group',
@@ -390,7 +398,7 @@ function inWordsOfConfig(check: () => void): void {
   }
 }
 
-/** The reasons in config.json why layer `layer` may lack the weights of its family's layers. */
+/** The reasons in config.json for which layer `layer` may lack the weights of its family's layers. */
 export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string[] {
   const {quantization_config: quantization, num_hidden_layers: numLayers, first_k_dense_replace: numDense} = config;
   const {mlp_only_layers: denseLayers, decoder_sparse_step: step} = config;
@@ -398,7 +406,7 @@ export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string
   if (quantization != null) {
     const {quant_method: method} = quantization as {quant_method?: unknown};
     const how = typeof method === 'string' ? shorten(method) : 'config.quantization_config';
-    reasons.push(`The checkpoint is quantized (${how}); take one in bfloat16.`);
+    reasons.push(`The checkpoint is quantized (${how}); use a bfloat16 checkpoint.`);
   }
   if (typeof numLayers === 'number' && layer >= numLayers) {
     reasons.push(`config.num_hidden_layers is ${numLayers}, and layers are counted from 0.`);

@@ -1,4 +1,4 @@
-/** The weights of a checkpoint's block into a layer. */
+/** Puts the weights of a checkpoint's block into a layer. */
 import {tensor, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
 import {assert, checkOptions, describeValue} from '../arguments/checks';
 import {checkActivation} from '../arguments/experts';
@@ -11,17 +11,17 @@ import type {CheckpointLayout} from './layouts';
 
 /** The parts of a layer that loadMoeCheckpoint uses. MixtureOfExperts has them. */
 export type MoeWeightsLayer = {
-  /** It is in messages. */
+  /** The name in messages. */
   name: string;
-  /** The arguments that decide what it computes; those of config.json are compared to them. */
+  /** The arguments that determine what the layer computes. They are compared with config.json. */
   getConfig(): {[key: string]: unknown};
-  /** Names and shapes of its weights, in the order of setWeights; a name may have the layer's own before it. */
+  /** Names and shapes of the weights, in the order of setWeights. The layer's own name may stand before a weight's. */
   readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
   /** Called once, with all weights. */
   setWeights(weights: Tensor[]): void;
 };
 
-/** The arguments that decide it, each in one way of writing it. */
+/** The arguments that determine what a layer computes, each in one spelling. */
 function computedBy(args: MoeLayerConfig, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
@@ -30,7 +30,7 @@ function computedBy(args: MoeLayerConfig, opName: string) {
   return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
 }
 
-/** In what a MixtureOfExperts computes otherwise than config.json says, though its weights have the same shapes. */
+/** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */
 function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
   const args = layer.getConfig();
   if (args.numExperts === undefined) {
@@ -56,7 +56,7 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
  * };
  * const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [config.hidden_size]});
  * const model = tf.sequential({layers: [layer]}); // builds the layer
- * // Yours are the bytes of the shards that have the layer. Here is what readSafetensors makes of such.
+ * // In your code, these are the bytes of the shards that have the layer. Here they are tensors of readSafetensors.
  * const block = {gate: 1, 'experts.0.gate_proj': 2, 'experts.0.up_proj': 3, 'experts.0.down_proj': 4};
  * const shards = new Map(Object.entries(block).map(([name, value]) => [
  *   `model.layers.5.mlp.${name}.weight`,
@@ -67,17 +67,18 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
  * output instanceof tf.Tensor && await output.array(); // => [[24]]
  * ```
  *
- * @param layer  A layer whose weights have the names and shapes of MixtureOfExperts', in any order.
+ * @param layer  A layer whose weights have the names and shapes of the weights of MixtureOfExperts, in any order.
  * @param files  As in moeCheckpoint.
  * @param config  As in moeCheckpoint.
- * @param options.layerIndex  Which layer of the checkpoint, from 0.
- * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
+ * @param options.layerIndex  The number of the layer in the checkpoint, from 0.
+ * @param options.prefix  The beginning of the tensors' names, up to `layers.`. Default `'model.'`.
  *
- * The layer must also choose and compute as config.json says; for another topk, say, pass one that says so. A
- * score_correction_bias of the layer that the checkpoint does not have becomes 0, which corrects nothing.
+ * The layer must also choose and compute as config.json says. To use another topk, for example, pass a config that says
+ * so. If the layer has a score_correction_bias and the checkpoint has none, the bias becomes 0, which corrects nothing.
  *
- * @throws as moeCheckpoint; if the layer is not built; if the layer has a weight that the checkpoint has not, the
- *     checkpoint one that the layer has not, or shapes or those arguments differ: one error. The layer stays as it was.
+ * @throws as moeCheckpoint. Also if the layer is not built; if the layer has a weight that the checkpoint lacks, or
+ *     lacks a weight that the checkpoint has; or if shapes or arguments differ. One error lists all such problems, and
+ *     the layer stays as it was.
  */
 export function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
@@ -99,7 +100,7 @@ export function loadMoeCheckpoint(
   );
   const {layout, stored} = readBlock(files, config, given, opName);
   const layerWeights = layer.weights.map(({originalName, shape}) => ({
-    // tf.layers puts the layer's own name before it.
+    // tf.layers puts the layer's own name before a weight's name.
     name: originalName.slice(originalName.lastIndexOf('/') + 1),
     shape: shape as number[],
   }));

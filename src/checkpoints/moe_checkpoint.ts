@@ -9,8 +9,8 @@ import type {MoeCheckpointRouting} from './layouts';
 
 export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
   /**
-   * Give w1 and w2 as lists of tensors of at most so many experts: the way past the size that a device binds. Default:
-   * one tensor each.
+   * Return w1 and w2 as lists of tensors of at most this many experts, for weights that are larger than a device binds
+   * in one tensor. Default: one tensor each.
    */
   expertsPerTensor?: number | null;
 };
@@ -18,15 +18,15 @@ export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
 export type MoeCheckpoint<Experts = Tensor3D> = {
   /** float32 [H, E]: routerLogits = x . routerKernel. */
   routerKernel: Tensor2D;
-  /** float32 [E], added to the logits, where the family has one. */
+  /** float32 [E], added to the logits; absent if the family has no router bias. */
   routerBias?: Tensor1D;
-  /** float32 [E, 2I, H], of each expert the gates, then the ups. */
+  /** float32 [E, 2I, H]: for each expert its gates, then its ups. */
   w1: Experts;
   /** float32 [E, H, I]. */
   w2: Experts;
   /** K, experts per token. */
   topk: number;
-  /** The options of fusedMoe that differ from its defaults, with the family's tensors among them. */
+  /** The options of fusedMoe that differ from its defaults, including the tensors of the family. */
   options: MoeCheckpointRouting & {
     w1Bias?: Tensor2D;
     w2Bias?: Tensor2D;
@@ -40,7 +40,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *
  * ```js
  * import {moeCheckpoint} from 'tfjs-moe/checkpoints';
- * // Yours are fetched: the shards that have the layer, and `await (await fetch('…/config.json')).json()`.
+ * // In your code, fetch the shards that have the layer, and `await (await fetch('…/config.json')).json()`.
  * // Here E = 2 experts of H = I = 1.
  * const config = {
  *   model_type: 'mixtral', hidden_size: 1, intermediate_size: 1, num_local_experts: 2, num_experts_per_tok: 1,
@@ -67,7 +67,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *
  * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`.
  *
- * The values of config.model_type, each with its tensors after `<prefix>layers.<layerIndex>.`:
+ * These are the values of config.model_type, with the tensors of each after `<prefix>layers.<layerIndex>.`:
  *
  * | model_type | router | experts |
  * | --- | --- | --- |
@@ -83,33 +83,34 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * | gpt_oss | mlp.router.weight [E, H], .bias [E] | mlp.experts.gate_up_proj [E, H, 2I], gates and ups in turn, |
  * | | | down_proj [E, I, H], …_bias of both |
  *
- * Mixtral's, Qwen's, OLMoE's and DeepSeek's experts may be stacked, as transformers 5 holds them: mlp.gate.weight,
- * mlp.experts.gate_up_proj [E, 2I, H] and mlp.experts.down_proj [E, H, I]; Granite's may have the names
+ * The experts of Mixtral, Qwen, OLMoE and DeepSeek may be stacked, as in transformers 5: mlp.gate.weight,
+ * mlp.experts.gate_up_proj [E, 2I, H] and mlp.experts.down_proj [E, H, I]. Granite's tensors may have the names
  * block_sparse_moe.router.weight, block_sparse_moe.experts.gate_up_proj and .down_proj. Other tensors are not read.
- * Files of quantized experts, such as gpt-oss in MXFP4 and DeepSeek-V3 in float8, are errors: use bfloat16 ones.
+ * Files of quantized experts, such as gpt-oss in MXFP4 and DeepSeek-V3 in float8, are errors: use bfloat16 files.
  *
- * @param files  The bytes of a safetensors file, a list of those of its shards, a tensor being in any of them, or the
- *     Map of readSafetensors: the way to read headers once for many layers.
+ * @param files  The bytes of a safetensors file, or a list of the bytes of its shards: a tensor may be in any shard.
+ *     The Map of readSafetensors also works; with it, headers are read once for many layers.
  * @param config  The checkpoint's config.json, parsed: it has the sizes, and how the router chooses.
- * @param options.layerIndex  Which layer of the checkpoint, from 0.
- * @param options.prefix  What names begin with before `layers.`. Default `'model.'`.
- * @param options.expertsPerTensor  Give w1 and w2 as lists of tensors of at most so many experts: the way past the size
- *     that a device binds.
- * @returns Tensors in float32, whatever the family, that belong to the caller: `tf.dispose(result)`.
- *     `routerKernel` [H, E], and `routerBias` [E] where the family has one.
- *     `w1` [E, 2I, H], of each expert the gates, then the ups; `w2` [E, H, I].
- *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and where the family has them
+ * @param options.layerIndex  The number of the layer in the checkpoint, from 0.
+ * @param options.prefix  The beginning of the tensors' names, up to `layers.`. Default `'model.'`.
+ * @param options.expertsPerTensor  Return w1 and w2 as lists of tensors of at most this many experts, for weights that
+ *     are larger than a device binds in one tensor.
+ * @returns Float32 tensors for every family. They belong to the caller: `tf.dispose(result)`.
+ *     `routerKernel` [H, E], and `routerBias` [E] if the family has one.
+ *     `w1` [E, 2I, H]: for each expert its gates, then its ups. `w2` [E, H, I].
+ *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family has them
  *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts.
  *
- * Memory: each weight is made on the host in one array, beside at most one matrix that is being transposed.
+ * Memory: each weight is made on the host in one array. At most one matrix that is being transposed is beside it.
  *
- * @throws if a file is no safetensors file, config.json lacks what the family needs or asks for what these ops cannot
- *     do, such as more than 2^20 experts; if tensors are missing, of another shape, of a dtype other than F32, F16 and
- *     BF16, or of other bytes than those take, also in a Map: one error that names the first ten, and says where
- *     config.json has the reason, such as a dense layer; before any tensor is made.
+ * @throws if a file is no safetensors file. Also if config.json lacks a value that the family needs, or asks for
+ *     something that these ops cannot do, such as more than 2^20 experts. Also if tensors, in files or in a Map, are
+ *     missing, have another shape or a dtype other than F32, F16 and BF16, or have another number of bytes than shape
+ *     and dtype take. One error names the first ten such tensors, and the reason if config.json has it, such as a dense
+ *     layer. It comes before any tensor is made.
  *
- * Source: of each model_type src/transformers/models/<model_type>/ of huggingface/transformers, and for experts stacked
- * or one by one its conversion_mapping.py; Granite's newer names are in sglang's loader.
+ * Source: for each model_type, src/transformers/models/<model_type>/ of huggingface/transformers; for stacked and
+ * single experts, its conversion_mapping.py; for Granite's newer names, the loader of sglang.
  */
 export function moeCheckpoint(
   files: MoeCheckpointFiles,

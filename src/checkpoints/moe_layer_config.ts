@@ -8,25 +8,25 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
   numExperts: number;
   /** I, the width of one expert. */
   intermediateSize: number;
-  /** K, how many experts each token goes to. */
+  /** K, the number of experts for each token. */
   topk: number;
-  /** True: every family's experts are activation(gate) * up. */
+  /** True: the experts of every family are activation(gate) * up. */
   gated: boolean;
   /** Whether experts have biases. */
   useBias: boolean;
   /** Whether the router has a bias. */
   useRouterBias: boolean;
-  /** Whether there is a bias for the choice alone. */
+  /** Whether a bias takes part in the choice of experts only. */
   useScoreCorrectionBias: boolean;
-  /** 1 where there are shared experts, however many the checkpoint counts: they are one of their width together. */
+  /** 1 if there are shared experts, however many the checkpoint counts: they are one expert of their total width. */
   numSharedExperts: number;
-  /** F, the width of the shared experts together. */
+  /** F, the total width of the shared experts. */
   sharedIntermediateSize: number;
   /** Whether the shared experts' output is multiplied by sigmoid(x . shared_gate). */
   sharedExpertGate: boolean;
-  /** Zeros, which cost nothing: the layer is there to be filled. */
+  /** Zeros, which cost nothing: the weights are loaded later. */
   kernelInitializer: 'zeros';
-  /** Zeros as well. */
+  /** Zeros too. */
   routerInitializer: 'zeros';
 };
 
@@ -37,7 +37,7 @@ export function withoutAbsent<Fields extends object>(fields: Fields): Fields {
 
 export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
   const {numExperts, intermediateSize, sharedIntermediateSize, topk, weights, routing} = layout;
-  // The layer's w1 is as it is given here, whatever the activation.
+  // The layer has no gateUp: for every activation its w1 has gates before ups, as here.
   const {gateUp: _, ...options} = routing;
   return {
     numExperts,
@@ -57,7 +57,7 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
 }
 
 /**
- * The arguments of a mixtureOfExperts layer that takes the blocks of a Hugging Face checkpoint.
+ * The arguments of a mixtureOfExperts layer for the blocks of a Hugging Face checkpoint.
  *
  * ```js
  * import {moeLayerConfig} from 'tfjs-moe/checkpoints';
@@ -70,10 +70,11 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
  * ```
  *
  * @param config  The checkpoint's config.json, parsed, of a `model_type` that moeCheckpoint knows.
- * @returns Plain values; add a name, losses and what else training takes. The initializers are zeros, which cost
- *     nothing: the layer is there to be filled. To train it from the start, give others after these.
+ * @returns Plain values. Add a name, losses and other arguments for training. The initializers are zeros, which cost
+ *     nothing, because the weights are loaded later. To train the layer from the start, pass other initializers after
+ *     these values.
  *
- * @throws if config.json lacks what the family needs, or asks for what the layer cannot do.
+ * @throws if config.json lacks a value that the family needs, or asks for something that the layer cannot do.
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
   return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, 'moeLayerConfig'));

@@ -1,12 +1,12 @@
 /** The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes. */
 import {assert, describeValue, shorten} from '../arguments/checks';
 
-/** Also of shared memory. */
+/** A buffer may also be shared memory. */
 export type SafetensorsBytes = ArrayBufferLike | Uint8Array;
 
-/** One tensor as the file has it; `bytes` is a view of the file, not a copy. */
+/** One tensor of a file; `bytes` is a view of the file, not a copy. */
 export type SafetensorsTensor = {
-  /** As the format names it, such as 'BF16'. */
+  /** The format's name of the dtype, such as 'BF16'. */
   dtype: string;
   /** The sizes of its axes; none for a scalar. */
   shape: number[];
@@ -14,7 +14,7 @@ export type SafetensorsTensor = {
   bytes: Uint8Array;
 };
 
-/** By name. */
+/** The tensors of one or several files, by name. */
 export type SafetensorsTensors = Map<string, SafetensorsTensor>;
 
 type TensorHeader = {
@@ -50,7 +50,7 @@ const bitsOfDtype: ReadonlyMap<string, number> = /* @__PURE__ */ new Map(
   }),
 );
 
-/** The longest header that the reader of the format's authors takes. */
+/** The longest header that the reader by the format's authors accepts. */
 const MAX_HEADER_BYTES = 100_000_000;
 
 const MAX_SHOWN_DIMENSIONS = 8;
@@ -60,7 +60,7 @@ const MAX_SHOWN_DIMENSIONS = 8;
  *
  * ```js
  * import {readSafetensors, safetensorsValues} from 'tfjs-moe/checkpoints';
- * // Yours is fetched: new Uint8Array(await (await fetch(url)).arrayBuffer())
+ * // In your code, fetch the file: new Uint8Array(await (await fetch(url)).arrayBuffer())
  * const header = new TextEncoder().encode('{"scale":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}');
  * const file = Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0, ...header, 0x80, 0x3f, 0, 0xc0);
  * const scale = readSafetensors(file).get('scale');
@@ -68,12 +68,12 @@ const MAX_SHOWN_DIMENSIONS = 8;
  * scale && [...safetensorsValues(scale)]; // => [1, -2]
  * ```
  *
- * @param files  The bytes of one file, or a list of those of several; shared memory, too.
- * @returns A Map from names to `{dtype, shape, bytes}`, `bytes` being views of the files.
+ * @param files  The bytes of one file, or a list of the bytes of several files. Shared memory works too.
+ * @returns A Map from names to `{dtype, shape, bytes}`, in which `bytes` are views of the files.
  *
- * @throws if a header is not as the format has it, or longer than 100,000,000 bytes; if a tensor's bytes are not as
- *     many as its dtype and shape take, overlap, leave a gap or pass the end of the file; if two files have a tensor of
- *     the same name.
+ * @throws if a header does not follow the format or is longer than 100,000,000 bytes. Also if a tensor has another
+ *     number of bytes than its dtype and shape take, or its bytes overlap, leave a gap or pass the end of the file.
+ *     Also if two files have a tensor of the same name.
  *
  * Source: https://huggingface.co/docs/safetensors, "Format", and the checks of its Rust crate.
  */
@@ -81,7 +81,7 @@ export function readSafetensors(files: SafetensorsBytes | readonly SafetensorsBy
   return parseSafetensors(files, 'readSafetensors');
 }
 
-/** readSafetensors in the name of the function that was called. */
+/** readSafetensors with errors in the name of `opName`, the function that was called. */
 export function parseSafetensors(
   files: SafetensorsBytes | readonly SafetensorsBytes[],
   opName: string,
@@ -106,7 +106,7 @@ export function parseSafetensors(
   return tensors;
 }
 
-/** A tensor's name in a message: whole, unless it is no name. */
+/** A tensor's name in a message. It is whole, unless it is too long for a name. */
 export const shortName = (name: string): string => shorten(name, 200);
 const nameOf = (name: string): string => `tensor '${shortName(name)}'`;
 
@@ -122,13 +122,13 @@ function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint
   return new Uint8Array(file);
 }
 
-/** [[Class]] of a value of another window too, whose classes are not these. */
+/** [[Class]] of a value, also of one from another window, whose classes are different objects. */
 const tagOf = (value: unknown): string => Object.prototype.toString.call(value).slice('[object '.length, -1);
 const isArrayBuffer = (value: unknown): value is ArrayBufferLike => /^(Shared)?ArrayBuffer$/.test(tagOf(value));
 const isUint8Array = (value: unknown): value is Uint8Array =>
   ArrayBuffer.isView(value) && tagOf(value) === 'Uint8Array';
 
-/** Gives every tensor of a file to `add`, in the order of their bytes, once the whole header is checked. */
+/** Passes every tensor of a file to `add`, in the order of their bytes, after the whole header is checked. */
 function readFile(
   bytes: Uint8Array,
   fileName: string,
@@ -144,8 +144,8 @@ function readFile(
       begin === expectedBegin,
       opName,
       () =>
-        `${nameOf(names[i])} of ${fileName} must begin at byte ${expectedBegin} of the data, where the one before it ` +
-        `ends, but its data_offsets are [${begin},${tensorEnd}].`,
+        `${nameOf(names[i])} of ${fileName} must begin at byte ${expectedBegin} of the data, where the tensor before ` +
+        `it ends, but its data_offsets are [${begin},${tensorEnd}].`,
     );
     end = tensorEnd;
   });
@@ -159,7 +159,7 @@ function readFile(
   });
 }
 
-/** As two lists, for there may be a million. */
+/** Two lists, because there may be a million tensors. */
 type NamedTensors = {names: string[]; tensors: TensorHeader[]};
 
 function checkedTensors(header: Record<string, unknown>, fileName: string, opName: string): NamedTensors {
@@ -169,7 +169,7 @@ function checkedTensors(header: Record<string, unknown>, fileName: string, opNam
 
 function inOrderOfBytes({names, tensors}: NamedTensors): NamedTensors {
   const compare = ({data_offsets: a}: TensorHeader, {data_offsets: b}: TensorHeader) => a[0] - b[0] || a[1] - b[1];
-  // Nearly every writer lists them so.
+  // Nearly every writer lists tensors in this order.
   if (tensors.every((tensor, i) => i === 0 || compare(tensors[i - 1], tensor) <= 0)) {
     return {names, tensors};
   }
@@ -193,8 +193,8 @@ function splitFile(
     headerLength <= bytes.length - 8,
     opName,
     () =>
-      `${fileName} must have a header of ${headerLength} bytes, as its first 8 say, but has ${bytes.length - 8} after ` +
-      `them. Is it a whole safetensors file?`,
+      `${fileName} must have a header of ${headerLength} bytes, as its first 8 bytes say, but has ` +
+      `${bytes.length - 8} after them. Is it a whole safetensors file?`,
   );
   assert(
     headerLength <= MAX_HEADER_BYTES,
@@ -210,10 +210,10 @@ function splitFile(
   return {header: header as Record<string, unknown>, data: bytes.subarray(8 + headerLength)};
 }
 
-/** undefined where the bytes are no JSON in UTF-8. */
+/** Undefined if the bytes are no JSON in UTF-8. */
 function parseJson(bytes: Uint8Array): unknown {
   try {
-    // A copy, for browsers refuse to decode shared memory.
+    // A copy, because browsers refuse to decode shared memory.
     return JSON.parse(new TextDecoder('utf-8', {fatal: true, ignoreBOM: true}).decode(bytes.slice()));
   } catch {
     return undefined;
@@ -227,7 +227,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 const areCounts = (values: unknown): values is number[] =>
   Array.isArray(values) && values.every((value) => Number.isSafeInteger(value) && value >= 0);
 
-/** Newer versions of the format have dtypes that are not known here: they are taken as they come. */
+/** Newer versions of the format have dtypes that are unknown here. They are accepted. */
 const isDtype = (value: unknown): value is string => typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,31}$/.test(value);
 
 function checkTensorHeader(entry: unknown, name: string, fileName: string, opName: string): TensorHeader {
@@ -254,7 +254,7 @@ function checkTensorHeader(entry: unknown, name: string, fileName: string, opNam
 export const shortShape = (shape: readonly number[]): string =>
   `[${shape.slice(0, MAX_SHOWN_DIMENSIONS)}${shape.length > MAX_SHOWN_DIMENSIONS ? ',…' : ''}]`;
 
-/** How many bytes a tensor takes, or undefined for a dtype that is not known here. */
+/** The number of bytes of a tensor; undefined for an unknown dtype. */
 function numBytesOf(dtype: string, shape: readonly number[]): number | undefined {
   const bits = bitsOfDtype.get(dtype);
   return bits && (shape.includes(0) ? 0 : shape.reduce((product, length) => product * length, bits / 8));
@@ -263,7 +263,7 @@ function numBytesOf(dtype: string, shape: readonly number[]): number | undefined
 export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
 
 /**
- * The values of a tensor of readSafetensors as float32: every F32, F16 and BF16 value exactly.
+ * The values of a tensor of readSafetensors as float32. Every F32, F16 and BF16 value is exact.
  *
  * ```js
  * import {safetensorsValues} from 'tfjs-moe/checkpoints';
@@ -271,9 +271,9 @@ export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
  * ```
  *
  * @param tensor  `{dtype, shape, bytes}`, of dtype F32, F16 or BF16.
- * @returns A Float32Array of its own, as tf.tensor takes it with the tensor's shape.
+ * @returns A new Float32Array, for tf.tensor with the tensor's shape.
  *
- * @throws if the dtype is another, or `bytes` are not as many as dtype and shape take.
+ * @throws if the dtype is another, or `bytes` has another length than dtype and shape take.
  */
 export function safetensorsValues(tensor: SafetensorsTensor): Float32Array {
   const misfit = misfitOf(tensor);
@@ -285,7 +285,7 @@ export function safetensorsValues(tensor: SafetensorsTensor): Float32Array {
 
 export type Misfit = {expected: string; given: string};
 
-/** Why the values of what is given for a tensor cannot be read, or undefined where they can. */
+/** Why the values of `tensor` cannot be read; undefined if they can. */
 export function misfitOf(tensor: unknown): Misfit | undefined {
   const {dtype, shape, bytes} = isRecord(tensor) ? tensor : {};
   if (typeof dtype !== 'string' || !areCounts(shape) || !isUint8Array(bytes)) {
@@ -301,13 +301,13 @@ export function misfitOf(tensor: unknown): Misfit | undefined {
 }
 
 /**
- * Fills `out` with the values of the tensor from the `from`-th on; its dtype is one of readableDtypes. The host is
- * little-endian, as tfjs's own readers of weights take it to be.
+ * Fills `out` with values of the tensor, beginning at number `from`. The dtype must be one of readableDtypes. The host
+ * is little-endian, as tfjs's own readers of weights assume.
  */
 export function readValues({dtype, bytes}: SafetensorsTensor, from: number, out: Float32Array): void {
   const end = from + out.length;
   if (dtype === 'F32') {
-    // As bytes, for neither the tensor's place in the file nor the file's in its buffer need be a multiple of 4.
+    // Copied as bytes, because the offsets of the tensor and of the file need not be multiples of 4.
     new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes.subarray(4 * from, 4 * end));
     return;
   }
@@ -325,7 +325,7 @@ export function readValues({dtype, bytes}: SafetensorsTensor, from: number, out:
   }
 }
 
-/** 16 bits each; copied only where the file has them at an odd place, which writers avoid. */
+/** The tensor as 16-bit words. They are copied only if they lie at an odd offset, which writers avoid. */
 function halvesOf(bytes: Uint8Array): Uint16Array {
   const {buffer, byteOffset, length} = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint16Array(buffer, byteOffset, length / 2);
@@ -333,7 +333,7 @@ function halvesOf(bytes: Uint8Array): Uint16Array {
 
 let halfValues: Float32Array | undefined;
 
-/** The value of each of the 2^16 float16s: looking them up is several times faster than taking them apart. */
+/** The value of each of the 2^16 float16s. Looking values up is several times faster than decoding their bits. */
 function valuesOfHalves(): Float32Array {
   halfValues ??= Float32Array.from({length: 2 ** 16}, (_, half) => valueOfHalf(half));
   return halfValues;

@@ -1,6 +1,6 @@
-/** The weights of a mixture-of-experts block: of the layer, of its saved files, and of checkpoints. */
+/** The weights of a mixture-of-experts block: in the layer, in its saved files, and in checkpoints. */
 
-/** In the order of the layer and of saved files, which must never change; neither must a name. */
+/** In the order of the layer and of saved files. Neither the order nor a name may ever change. */
 export const weightNames = [
   'router_kernel',
   'router_bias',

@@ -1,19 +1,19 @@
 /** The devices of backends: whether a device is lost, and the largest buffer that it binds. */
 import {type KernelBackend, util} from '@tensorflow/tfjs-core';
 
-/** tfjs's WebGL context, by the members that tell it apart. */
+/** tfjs's WebGL context, by the members that identify it. */
 type Gpgpu = {gl: WebGLRenderingContext; vertexBuffer?: WebGLBuffer};
 type Devices = {gpgpu?: Gpgpu; device?: GPUDevice};
 
 /**
- * A device is lost once and for all. A WebGL context may be restored, which tfjs asks for, but what a backend had made
- * in it before stays invalid, and its draws give zeros without an error. So these are the GPGPUContexts of webgl, of
- * which a new backend has its own, and the devices of webgpu.
+ * A lost device stays lost. tfjs asks for a WebGL context to be restored, but everything that a backend made in the
+ * context before stays invalid, and its draws give zeros without an error. So the set holds the GPGPUContexts of webgl,
+ * because a new backend has a new one, and the devices of webgpu.
  */
 const lost = new WeakSet<object>();
 const watched = new WeakSet<object>();
 
-/** Notes when the device of a backend is lost, from here on: to be called as early as possible. */
+/** Notes from now on when the device of a backend is lost. Call it as early as possible. */
 export function watchDevice(backend: KernelBackend): void {
   const {gpgpu, device} = backend as KernelBackend & Devices;
   if (gpgpu?.gl != null && !watched.has(gpgpu)) {
@@ -28,15 +28,15 @@ export function watchDevice(backend: KernelBackend): void {
 
 function watchContext(gpgpu: Gpgpu): void {
   const {gl, vertexBuffer} = gpgpu;
-  // Lost and restored before: asks the device, once.
+  // The context may have been lost and restored before. This asks the device, once.
   if (vertexBuffer != null && !gl.isContextLost() && !gl.isBuffer(vertexBuffer)) {
     lost.add(gpgpu);
   }
-  // There is no canvas outside of browsers.
+  // There is no canvas outside browsers.
   gl.canvas?.addEventListener?.('webglcontextlost', () => lost.add(gpgpu));
 }
 
-/** The kind of a backend's device, if it is lost: nothing that the backend holds or computes is right any more. */
+/** The kind of a backend's device if it is lost. Nothing that the backend then holds or computes is right. */
 export function lostDeviceOf(backend: KernelBackend): 'WebGL context' | 'WebGPU device' | undefined {
   watchDevice(backend);
   const {gpgpu, device} = backend as KernelBackend & Devices;
@@ -47,8 +47,8 @@ export function lostDeviceOf(backend: KernelBackend): 'WebGL context' | 'WebGPU 
 }
 
 /**
- * Asserts that the device of a backend, if it has such a limit, binds each tensor whole: past it a device drops all
- * work of a batch, and nothing throws. Tensors are given by name, with their shapes.
+ * Asserts that the device of a backend, if it has a limit, can bind each tensor as a whole. If a tensor is too large, a
+ * device drops all work of a batch without an error. Tensors are given as names and shapes.
  */
 export function assertBindable(backend: KernelBackend, opName: string, tensors: Record<string, number[]>): void {
   const limits = (backend as KernelBackend & Devices).device?.limits;

@@ -20,7 +20,7 @@ export function partsOf<T extends {shape: number[]} = TensorInfo>(
   });
 }
 
-/** D, and the columns of the result. */
+/** D, and the number of columns of the result. */
 export function columnsOf(
   {shape}: {shape: number[]},
   {weightFormat, gated}: MoeGroupedMatMulAttrs,
@@ -35,12 +35,12 @@ export type ExpertWeights = {
   numOut: number;
 };
 
-/** The parts under the names that the kernel has for them. */
+/** The parts, by the names of the kernel's inputs. */
 export function namedParts<T>(parts: readonly T[]): {[part: `weights${number}`]: T} {
   return Object.fromEntries(parts.map((part, p) => [partName(p), part]));
 }
 
-/** The inputs of MoeGroupedMatMul in the order in which they are saved for its gradient. */
+/** The inputs of MoeGroupedMatMul, in the order in which its gradient saves them. */
 export function groupedMatMulInputs(
   x: TensorInfo,
   expertFirstTokenOffset: TensorInfo,
@@ -50,7 +50,7 @@ export function groupedMatMulInputs(
   return {x, expertFirstTokenOffset, ...namedParts(parts), bias};
 }
 
-/** The names of those inputs; a bias is the last, where there is one. */
+/** The names of the inputs of groupedMatMulInputs. A bias is the last, if there is one. */
 export function groupedMatMulInputNames({numParts}: Pick<MoeGroupedMatMulAttrs, 'numParts'>): string[] {
   return ['x', 'expertFirstTokenOffset', ...Array.from({length: numParts}, (_, p) => partName(p)), 'bias'];
 }

@@ -2,8 +2,8 @@
 export type HostArray = Float32Array | Int32Array;
 
 /**
- * `values` in the array that the dtype has: float32 in a Float32Array, integers and booleans in an Int32Array. What a
- * backend gives may be another one: tf.cast on cpu makes float32 of integers in name only, and keeps their array.
+ * `values` in the array type of the dtype: float32 in a Float32Array, integers and booleans in an Int32Array. A backend
+ * may return another type: on cpu, tf.cast from integers to float32 changes only the dtype and keeps the array.
  */
 export function hostValuesOf(values: ArrayLike<number>, dtype: string): HostArray {
   if (dtype === 'float32') {

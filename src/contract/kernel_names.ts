@@ -10,7 +10,7 @@
  */
 import type {Tensor, Tensor1D, Tensor2D, Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
 
-/** Sorts assignments by expert into blocks of B, each of one expert. */
+/** Sorts assignments by expert into blocks of B assignments of one expert. */
 export const MoeAlignBlockSize = 'MoeAlignBlockSize';
 export type MoeAlignBlockSizeInputs = {
   topkIds: TensorInfo; //        int32 [T, K]
@@ -61,7 +61,7 @@ export type MoePermuteOutputs = {
   a1qScale?: Tensor; //                  [R, ...], of the dtype of a1qScale, where it is given
 };
 
-/** out[t] = sum over k of w[t,k] * rows[inv[t,k]], in slot order, skipping slots that are not here. */
+/** out[t] = sum over k of w[t,k] * rows[inv[t,k]], in slot order. Slots without a row are skipped. */
 export const MoeUnpermute = 'MoeUnpermute';
 export type MoeUnpermuteInputs = {
   permutedHiddenStates: TensorInfo; //     float32 [R, H]
@@ -102,7 +102,7 @@ export type MoeUnpermuteBackpropWeightsOutputs = {
   dWeights: Tensor2D; //                   float32 [T, K]
 };
 
-/** The places of moePermute's rows among those of their expert, in descending order of a value for each row. */
+/** The place of each row of moePermute among the rows of its expert, in descending order of a value for each row. */
 export const MoeRankRows = 'MoeRankRows';
 export type MoeRankRowsInputs = {
   values: TensorInfo; //                   float32 [R]
@@ -110,8 +110,8 @@ export type MoeRankRowsInputs = {
 };
 export type MoeRankRowsOutputs = {
   /**
-   * int32 [R]: how many rows of the same expert have a larger value, or the same one and come before. 0 for a row of no
-   * expert, unspecified where a value of the expert is NaN.
+   * int32 [R]: how many rows of the same expert have a larger value, or an equal value and an earlier place. 0 for a
+   * row of no expert; unspecified if a value of the expert is NaN.
    */
   ranks: Tensor1D;
 };
@@ -127,11 +127,11 @@ export type MoeSumOutputs = {
 
 /**
  * The activations of moeGroupedMatMul. 'relu2' is the square of 'relu', 'swish' is 'silu', 'geluNew' is 'geluTanh', and
- * 'gelu' is the one by erf. 'swigluOai', of gpt-oss, is for gated experts only.
+ * 'gelu' is GELU by erf. 'swigluOai', of gpt-oss, is for gated experts only.
  */
 export type MoeActivation =
   'linear' | 'relu' | 'relu2' | 'silu' | 'swish' | 'gelu' | 'geluTanh' | 'geluNew' | 'swigluOai';
-/** An activation by the one name that kernels know it by. */
+/** The activations under the one name that kernels know. */
 export type MoeKernelActivation = Exclude<MoeActivation, 'swish' | 'geluNew'>;
 
 /** 'outIn': an expert's weights are [D, C], a row for each output. 'inOut': [C, D]. */
@@ -152,10 +152,11 @@ export type MoeActivationAttrs = {
 
 /**
  * out[r] = activation(weights[e] . x[r] + bias[e]) for the rows r of expert e, offset[e] <= r < offset[e+1]. Rows of no
- * expert are 0 and not read. Offsets that do not ascend in 0..R give unspecified values, from these tensors alone.
+ * expert are 0 in the result and are not read. Offsets that do not ascend in 0..R give unspecified values, computed
+ * from these tensors alone.
  */
 export const MoeGroupedMatMul = 'MoeGroupedMatMul';
-/** weights0, weights1, …: float32 [n, D, C] or [n, C, D], L experts in all. */
+/** weights0, weights1, …: float32 [n, D, C] or [n, C, D], together L experts. */
 export type MoeWeightParts = {[part: `weights${number}`]: TensorInfo};
 export type MoeGroupedMatMulInputs = MoeWeightParts & {
   x: TensorInfo; //                        float32 [R, C]
@@ -170,7 +171,7 @@ export type MoeGroupedMatMulOutputs = {
   out: Tensor2D; //                        float32 [R, D], or [R, D/2] if gated
 };
 
-/** d MoeGroupedMatMul / d z, z being its product without activation: dz[r, d], from dy and z. */
+/** d MoeGroupedMatMul / d z, where z is its product without activation: dz[r, d], from dy and z. */
 export const MoeGroupedMatMulBackpropActivation = 'MoeGroupedMatMulBackpropActivation';
 export type MoeGroupedMatMulBackpropActivationInputs = {
   dy: TensorInfo; //                       float32 [R, D] or [R, D/2]
@@ -198,7 +199,7 @@ export type MoeGroupedMatMulBackpropWeightsOutputs = {
 /** How a router's logits become scores. */
 export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
 
-/** Chooses K experts for each token by its logits, and gives their weights. */
+/** Chooses K experts for each token by its logits, and computes their weights. */
 export const MoeTopK = 'MoeTopK';
 export type MoeTopKInputs = {
   routerLogits: TensorInfo; //             float32 [T, E]
@@ -209,9 +210,9 @@ export type MoeTopKAttrs = {
   topk: number;
   scoring: MoeTopkScoring;
   renormalize: boolean;
-  /** Groups of as many consecutive experts each; 1 for none. */
+  /** The number of groups of consecutive experts, all of one size; 1 for no groups. */
   numExpertGroups: number;
-  /** How many groups stay. */
+  /** The number of groups from which experts are chosen. */
   topkGroups: number;
   routedScalingFactor: number;
 };
@@ -220,19 +221,19 @@ export type MoeTopKOutputs = {
   topkIds: Tensor2D; //                    int32 [T, K]
 };
 
-/** d MoeTopK's weights / d routerLogits, the choice held fixed. */
+/** d MoeTopK's weights / d routerLogits; the choice is held fixed. */
 export const MoeTopKBackprop = 'MoeTopKBackprop';
 export type MoeTopKBackpropInputs = {
   dTopkWeights: TensorInfo; //             float32 [T, K]
   routerLogits: TensorInfo; //             float32 [T, E]
-  topkIds: TensorInfo; //                  int32 [T, K], in a row K different ones of 0..E-1
+  topkIds: TensorInfo; //                  int32 [T, K], K different ids of 0..E-1 in a row
 };
 export type MoeTopKBackpropAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
 export type MoeTopKBackpropOutputs = {
   dRouterLogits: Tensor2D; //              float32 [T, E]
 };
 
-/** The score of each expert over the sum of a token's scores, and the logarithm of this sum. */
+/** The score of each expert divided by the sum of the token's scores, and the logarithm of this sum. */
 export const MoeRouterProbabilities = 'MoeRouterProbabilities';
 export type MoeRouterProbabilitiesInputs = {
   routerLogits: TensorInfo; //             float32 [T, E]
@@ -291,7 +292,7 @@ export type MoeKernels = {
 };
 export type MoeKernelName = keyof MoeKernels;
 
-/** The order in which tfjs hands on the outputs of a kernel. */
+/** The order of the outputs that a kernel gives to tfjs. */
 export const moeKernelOutputNames: {
   readonly [K in MoeKernelName]: ReadonlyArray<keyof MoeKernels[K]['outputs'] & string>;
 } = {

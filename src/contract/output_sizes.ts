@@ -1,5 +1,5 @@
 /**
- * Output sizes of the kernels, part of the contract in kernel_names.ts: functions of shapes and attributes
+ * Output sizes of the kernels, part of the contract in kernel_names.ts. They are functions of shapes and attributes
  * alone, so that ops can check and kernels can allocate without reading anything back.
  */
 import type {MoeAlignBlockSizeAttrs, MoePermuteAttrs} from './kernel_names';
@@ -10,8 +10,8 @@ export function roundUp(count: number, blockSize: number): number {
 }
 
 /**
- * min(N + E*(B-1), N*B): enough rows for any routing when each expert's share is padded to a multiple of B. Of few
- * assignments each has at most a block to itself.
+ * min(N + E*(B-1), N*B): enough rows for any routing when each expert's share is padded to a multiple of B. The second
+ * bound is for few assignments, which have at most a block each.
  */
 export function paddedRowsBound(numAssignments: number, numExperts: number, blockSize: number): number {
   return numAssignments + Math.min(numAssignments, numExperts) * (blockSize - 1);

@@ -22,7 +22,7 @@ function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTenso
   for (const [name, value] of Object.entries(inputs)) {
     // An absent optional input must not be a key: backprop reads the id of every input it finds.
     if (value != null) {
-      // Not an assignment, which would fail for `values` where Array.prototype is frozen.
+      // An assignment would fail for the name `values` if Array.prototype is frozen.
       Object.defineProperty(named, name, {value, enumerable: true, configurable: true, writable: true});
     }
   }
@@ -30,19 +30,21 @@ function namedInputs(inputs: Record<string, TensorInfo | undefined>): NamedTenso
 }
 
 function assertRegistered(kernelName: MoeKernelName): void {
-  // Starts a backend where none runs yet, as every op of tfjs does.
+  // Starts a backend if none runs yet, as every op of tfjs does.
   backend();
   const backendName = getBackend();
   util.assert(
     getKernel(kernelName, backendName) != null,
     () =>
       `Error in ${runningOpName(kernelName)}: the backend '${backendName}' has no kernel ${kernelName} of tfjs-moe. ` +
-      `Register all of them by registerMoeKernels('${backendName}', like), or for cpu, webgl and webgpu by importing ` +
-      'tfjs-moe/kernels/….',
+      `Call registerMoeKernels('${backendName}', like) to register all kernels; for cpu, webgl and webgpu, importing ` +
+      'tfjs-moe/kernels/… does so too.',
   );
 }
 
-/** Runs the kernel of that name on the current backend, on the tape like any op of tfjs: its outputs by name. */
+/**
+ * Runs the kernel on the current backend and records it on the tape like any op of tfjs. Returns its outputs by name.
+ */
 export function runMoeKernel<K extends MoeKernelName>(
   kernelName: K,
   inputs: MoeKernels[K]['inputs'],
@@ -60,7 +62,7 @@ export function runMoeKernel<K extends MoeKernelName>(
   ) as MoeKernels[K]['outputs'];
 }
 
-/** An object of `values`, each under its name; a name past them is absent. */
+/** An object with each of `values` under its name. Names without a value are absent. */
 export function byName<Value>(names: readonly string[], values: readonly Value[]): Record<string, Value> {
   const named: Record<string, Value> = {};
   values.forEach((value, i) => {

@@ -1,4 +1,4 @@
-/** How gradients are written: what is saved, and what comes in, by the names of the contract. */
+/** How gradients are written: the saved tensors and the incoming gradients have the names of the contract. */
 import type {GradConfig, Tensor} from '@tensorflow/tfjs-core';
 import {type MoeKernelName, type MoeKernels, moeKernelOutputNames} from '../contract/kernel_names';
 import {byName} from '../contract/run_kernel';
@@ -11,7 +11,9 @@ type Saves<K extends MoeKernelName, Inputs extends InputName<K>, Outputs extends
   outputs?: readonly Outputs[];
 };
 
-/** The gradient of a kernel to its inputs, from those of its outputs and from the tensors that `saves` names. */
+/**
+ * The gradient of a kernel to its inputs, from the gradients of its outputs and from the tensors that `saves` names.
+ */
 export function gradConfig<K extends MoeKernelName, Inputs extends InputName<K>, Outputs extends OutputName<K> = never>(
   kernelName: K,
   {inputs, outputs = []}: Saves<K, Inputs, Outputs>,

@@ -1,4 +1,4 @@
-/** Every output is an index; the entry lets a gradient pass by this kernel on the tape of a router. */
+/** Every output is an index. The entry exists so that a gradient can pass this kernel on the tape of a router. */
 import {MoeAlignBlockSize} from '../contract/kernel_names';
 import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';

@@ -1,14 +1,14 @@
 /**
- * MoeGroupedMatMulBackpropActivation is linear in dy; with v for what comes in, by dz:
+ * MoeGroupedMatMulBackpropActivation is linear in dy. With v the gradient that comes in to dz:
  *
  *   dz = dy * a'(z)                      gives   d dy = v * a'(z)     d z = dy * v * a''(z)
  *
- *   y = a(gate) * up, of which           gives   d dy   = vGate * a'(gate) * up + vUp * a(gate)
+ *   y = a(gate) * up, and from it        gives   d dy   = vGate * a'(gate) * up + vUp * a(gate)
  *   dGate = dy * a'(gate) * up                   d gate = dy * (vGate * a''(gate) * up + vUp * a'(gate))
  *   dUp = dy * a(gate)                           d up   = dy * vGate * a'(gate)
  *
- * where a' is the kernel itself and a'' is made of core ops that have derivatives of any order, so that this has too.
- * exp, sigmoid, tanh and clipByValue of tfjs lack them; see smooth_ops.
+ * a' is the kernel itself, and a'' is made of core ops that have derivatives of any order, so this gradient has them
+ * too. tfjs's exp, sigmoid, tanh and clipByValue lack them; see smooth_ops.
  */
 import {
   abs,
@@ -74,7 +74,7 @@ function gatedBackpropZ(dy: Tensor, z: Tensor, v: Tensor, activation: MoeActivat
   return reshape(stack([byGate == null ? byUp : add(byUp, byGate), dUp], pairAxis(activation)), z.shape);
 }
 
-/** [R, D] as its gates and its ups, [R, D/2] each. */
+/** The columns [R, D] as gates and ups, [R, D/2] each. */
 function gateAndUp(columns: Tensor, activation: MoeActivationAttrs): Tensor[] {
   const [numRows, numColumns] = columns.shape;
   const pairs = activation.gateUp === 'concatenated' ? [2, numColumns / 2] : [numColumns / 2, 2];
@@ -98,7 +98,7 @@ function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivat
   };
 }
 
-/** 1 where x <= limit, NaN of NaN, else 0. */
+/** 1 if x <= limit, NaN if x is NaN, else 0. */
 function isAtMost(x: Tensor, limit: number): Tensor {
   return sub(1, step(sub(x, limit)));
 }
@@ -107,13 +107,13 @@ function clamp(x: Tensor, limit: number): Tensor {
   return atMost(maximum(x, -limit), limit);
 }
 
-/** x * a''(z) without the clamps; undefined where a'' is 0 of whatever z. */
+/** x * a''(z) without the clamps; undefined if a'' is 0 for every z. */
 function timesCurvature(x: Tensor, z: Tensor, activation: MoeActivationAttrs): Tensor | undefined {
   const curvature = curvatureOf(z, activation);
   return curvature && mul(x, curvature);
 }
 
-/** Past these the second derivatives are 0 for float32, which comes of squares here, without overflow on the way. */
+/** Past these limits the second derivatives are 0 in float32. Here the 0 comes from squares, which do not overflow. */
 const SIGMOID_LIMIT = 120;
 const GELU_LIMIT = 16;
 const GELU_SCALE = 2 * Math.sqrt(2 / Math.PI);
@@ -153,14 +153,14 @@ function curvatureOf(x: Tensor, {activation, swigluAlpha}: MoeActivationAttrs): 
   }
 }
 
-/** The curvature of a finite x, NaN of NaN and infinities. */
+/** The curvature for a finite x; NaN for NaN and infinities. */
 function ofFinite(x: Tensor, curvature: Tensor): Tensor {
   return add(curvature, mul(x, 0));
 }
 
 /**
- * The second derivative of x * s(w(x)), from w and its first two; of the sigmoid s, s' = 1 / (2 cosh(w/2))^2 and
- * s'' = -s' * tanh(w/2).
+ * The second derivative of x * s(w(x)), from w and its first two derivatives. s is the sigmoid:
+ * s' = 1 / (2 cosh(w/2))^2 and s'' = -s' * tanh(w/2).
  */
 function timesSigmoidCurvature(x: Tensor, w: Tensor, slope: Tensor, curvature: Tensor): Tensor {
   const half = mul(clamp(w, SIGMOID_LIMIT), 0.5);

@@ -1,13 +1,13 @@
 /**
  * With z = weights[e] . x[r] + bias[e] and y its activation:
  *
- *   dz       = MoeGroupedMatMulBackpropActivation, z being computed again: kept, it would be twice as large as y
+ *   dz       = MoeGroupedMatMulBackpropActivation of z, which is computed again: it would be twice as large as y
  *   dx       = MoeGroupedMatMul of dz with the same weights read in the other format
  *   dWeights = MoeGroupedMatMulBackpropWeights of dz and x
- *   dBias    = the same of ones and dz
+ *   dBias    = MoeGroupedMatMulBackpropWeights of ones and dz
  *
- * The two matmuls are linear in both of their factors and each other's gradients, and the first has a gradient of its
- * own: there are derivatives of any order. dy of a row of no expert is never read by the last three.
+ * The two matmuls are linear in both of their factors and are each other's gradients, and the kernel of dz has a
+ * gradient of its own, so there are derivatives of any order. The last three never read dy of a row of no expert.
  */
 import {type GradConfig, ones, reshape, slice, type Tensor, tidy} from '@tensorflow/tfjs-core';
 import {groupedMatMulInputNames, groupedMatMulInputs, namedParts, partsOf} from '../contract/expert_weights';
@@ -43,7 +43,7 @@ function outerProducts(a: Tensor, b: Tensor, offset: Tensor, attrs: MoeGroupedMa
 
 type Saved = {x: Tensor; expertFirstTokenOffset: Tensor; bias?: Tensor; [part: `weights${number}`]: Tensor};
 
-/** Saves all inputs: which there are depends on the number of parts. */
+/** Saves all inputs, because their number depends on the number of parts. */
 export const moeGroupedMatMulGradConfig: GradConfig = {
   kernelName: MoeGroupedMatMul,
   saveAllInputs: true,
@@ -86,7 +86,7 @@ export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
   MoeGroupedMatMulBackpropWeights,
   {inputs: ['a', 'b', 'expertFirstTokenOffset']},
   ({dWeights: ddWeights}, {a, b, expertFirstTokenOffset: offset}, {firstExpert, numExperts}) => {
-    // With a part of the experts, the rows of all other experts are rows of no expert.
+    // If the matmul has a part of the experts, the rows of all other experts are rows of no expert.
     const isPart = numExperts + 1 < offset.size;
     const ofPart = () => (isPart ? slice(offset, firstExpert, numExperts + 1) : offset);
     return {

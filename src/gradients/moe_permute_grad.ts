@@ -1,6 +1,6 @@
 /**
- * The adjoint of copying token t to rows inv[t,0..K-1] is summing those rows: MoeUnpermute with weights 1.
- * Rows of no assignment have no slot, so their dy is never read. K may be as large as there are rows.
+ * The adjoint of copying token t to rows inv[t,0..K-1] is the sum of these rows: MoeUnpermute with weights 1. Rows of
+ * no assignment have no slot, so their dy is never read. K may be as large as the number of rows.
  */
 import {ones, reshape, type Tensor, util, zeros} from '@tensorflow/tfjs-core';
 import {MoePermute, MoeUnpermute} from '../contract/kernel_names';

@@ -1,4 +1,4 @@
-/** Ranks are indices; the entry lets a gradient pass by this kernel on the tape of a router. */
+/** Ranks are indices. The entry exists so that a gradient can pass this kernel on the tape of a router. */
 import {MoeRankRows} from '../contract/kernel_names';
 import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';

@@ -1,9 +1,9 @@
 /**
- * With p the probabilities, dp and dLogSums what comes in:
+ * With p the probabilities, dp and dLogSums the gradients that come in:
  *
  *   dLogits = slope * p * (dp - sum of p * dp + dLogSums)
  *
- * where p is the kernel itself, so that this has derivatives of any order. It is 0 where p is, and NaN where p is.
+ * p is the kernel itself, so this gradient has derivatives of any order. It is 0 where p is 0, and NaN where p is NaN.
  */
 import {add, expandDims, mul, sub} from '@tensorflow/tfjs-core';
 import {MoeRouterProbabilities} from '../contract/kernel_names';

@@ -1,17 +1,19 @@
 /**
- * To the logits, through the weights, the choice held fixed. Ids select and the bias only chooses: zeros.
+ * The gradient to the logits, through the weights; the choice is held fixed. Ids and the bias get zeros.
  *
- * First order is a kernel. Its own gradient is made of other kernels and of ops that have derivatives of any order.
+ * The first order is a kernel. The kernel's own gradient is made of other kernels and of ops that have derivatives of
+ * any order.
  *
- * Let z be the logits that weights are made of: all where 'softmax' is not renormalized, else those of the chosen;
- * l(z) = log(score), u the softmax of l, g = dTopkWeights * routedScalingFactor, and v what comes in, each by z. Then
+ * Let z be the logits from which weights are computed: all logits if 'softmax' is not renormalized, else the chosen
+ * ones. Let l(z) = log(score), u the softmax of l, g = dTopkWeights * routedScalingFactor, and v the gradient that
+ * comes in for each z. Then
  *
  *   v . MoeTopKBackprop = h = sum of a * u * (g - sum of g * u),    a = v * l'
  *   dh/dg = u * (a - A),                                            A = sum of a * u
  *   dh/dz = v * l'' * u * (g - sum of g * u) + l' * u * (q - sum of q * u),    q = a * (g - sum of g * u) - A * g
  *
- * or, where there is no softmax, h = sum of a * score * g: dh/dg is the kernel of v in place of g, and dh/dz is this
- * times g and the slope of log(score * l'). u is 0 for -Infinity, and so are its gradients.
+ * Without a softmax, h = sum of a * score * g. Then dh/dg is the kernel with v in place of g, and dh/dz is this times g
+ * and the slope of log(score * l'). For a logit of -Infinity u is 0, and so are its gradients.
  */
 import {
   add,
@@ -112,14 +114,17 @@ function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeTopkScorin
   };
 }
 
-/** [T, E] to what was chosen of it, [T, K], and back with zeros elsewhere, each the other's gradient. */
+/**
+ * A pair of functions: from [T, E] to the chosen entries [T, K], and back with zeros elsewhere. Each is the other's
+ * gradient.
+ */
 function chosenOf(topkIds: Tensor, {shape: [numTokens, numExperts]}: Tensor2D) {
   const numLogits = numTokens * numExperts;
   util.assert(
     numLogits <= 2 ** 24,
     () =>
-      `Error in ${MoeTopKBackprop}: a second gradient takes at most ${2 ** 24} logits (T*E), past which sums of int32 ` +
-      `tensors are not exact on GPUs, but there are ${numLogits}.`,
+      `Error in ${MoeTopKBackprop}: a second gradient takes at most ${2 ** 24} logits (T*E), because larger sums of ` +
+      `int32 tensors are not exact on GPUs, but there are ${numLogits}.`,
   );
   const firstLogits = Int32Array.from({length: numTokens}, (_, token) => token * numExperts);
   const slots = {

@@ -1,10 +1,10 @@
 /**
- * All three kernels are the partial derivatives of one form that is linear in each of w, rows and dy,
+ * All three kernels are partial derivatives of one form, which is linear in each of w, rows and dy:
  *
  *   f(w, rows, dy) = sum over slots of w[t,k] * (rows[inv[t,k]] . dy[t])
  *   MoeUnpermute = df/d dy,   MoeUnpermuteBackpropRows = df/d rows,   MoeUnpermuteBackpropWeights = df/d w
  *
- * so the gradient of each is made of the other two, and derivatives of any order exist.
+ * So the gradient of each kernel is made of the other two, and derivatives of any order exist.
  */
 import type {Tensor} from '@tensorflow/tfjs-core';
 import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../contract/kernel_names';

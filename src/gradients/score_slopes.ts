@@ -1,4 +1,4 @@
-/** The slopes of a router's scores, of ops that have derivatives of any order. */
+/** The slopes of a router's scores, made of ops that have derivatives of any order. */
 import {add, div, maximum, mul, neg, onesLike, square, step, sub, type Tensor} from '@tensorflow/tfjs-core';
 import type {MoeTopkScoring} from '../contract/kernel_names';
 import {atMost, exp, select, sigmoid, softplus} from '../smooth_ops';
@@ -11,7 +11,7 @@ export function slopeOf(z: Tensor, scoring: MoeTopkScoring): Tensor {
   if (scoring === 'sigmoid') {
     return sigmoid(neg(z));
   }
-  // For small z by series in e = exp(z), as softplus loses their digits on GPUs: sigmoid(z) = e / (1 + e), and
+  // For small z a series in e = exp(z), because softplus loses digits there on GPUs: sigmoid(z) = e / (1 + e), and
   // softplus(z) = e * (1 - e / 2 + e * e / 3).
   const limit = -4;
   const e = exp(atMost(z, limit));
@@ -21,7 +21,7 @@ export function slopeOf(z: Tensor, scoring: MoeTopkScoring): Tensor {
   return mul(select(isLarge, div(sigmoid(large), softplus(large)), div(1, mul(add(1, e), ratio))), 0.5);
 }
 
-/** d log(score * slope) / d z. The derivative of the slope is slope * (this - slope). */
+/** d log(score * slope) / d z. The derivative of the slope is slope * (turnOf - slope). */
 export function turnOf(z: Tensor, slope: Tensor, scoring: MoeTopkScoring): Tensor {
   if (scoring === 'softmax' || scoring === 'softmaxAfterTopk') {
     return slope;

@@ -2,7 +2,7 @@ import {reshape, sum, type Tensor} from '@tensorflow/tfjs-core';
 import {MoeSum} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 
-/** tfjs's own sum adds the values of more experts in float32 chains that lose bits. */
+/** With more experts tfjs's own sum adds values in float32 chains that lose bits. */
 const MANY_EXPERTS = 4096;
 
 /** The sum of each token's values over experts: [T, E] to [T, 1]. */

@@ -1,11 +1,11 @@
 /** The types of the attrs of a node in a GraphModel: how a value is read from one, and written into one. */
 
-/** An attr as it stands in the JSON of a graph; a string is in base64. */
+/** An attr in the JSON of a graph; a string is in base64. */
 export type AttrJson = {i: string} | {f: number} | {b: boolean} | {s: string};
 
 export type AttrType<Value> = {
   expected: string;
-  /** The value of an attr as tfjs decoded it, undefined where it is of another type. */
+  /** The value of an attr as tfjs decoded it; undefined if the value has another type. */
   read(decoded: unknown): Value | undefined;
   write(value: Value): AttrJson;
 };
@@ -33,7 +33,7 @@ export const boolean: AttrType<boolean> = {
   write: (value) => ({b: value}),
 };
 
-/** One of an option's values, in snake_case: tfjs lower-cases the strings of graphs. */
+/** One of an option's values in snake_case, because tfjs lower-cases the strings of graphs. */
 export const oneOf = <Value extends string>(values: readonly Value[]): AttrType<Value> => ({
   expected: `one of ${values.map(toSnakeCase).join(', ')}`,
   read: (decoded) => values.find((value) => toSnakeCase(value) === decoded),

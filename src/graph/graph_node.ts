@@ -3,16 +3,16 @@ import type {Tensor} from '@tensorflow/tfjs-core';
 import {assert, describeValue} from '../arguments/checks';
 import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';
 
-/** A node as tfjs gives it to whoever executes it. */
+/** A node, as tfjs gives it to the function that executes it. */
 export type GraphNode = {
   inputs: Array<Tensor | undefined>;
   attrs: {[name: string]: unknown};
 };
 
-/** Inputs and attrs by the names that the op has for them; in a graph they are in snake_case. */
+/** Inputs and attrs by the names of the op; in a graph the names are in snake_case. */
 export type NodeSignature = {
   inputs: readonly string[];
-  /** Each has a boolean attr has_<name>, and is an input only where that is true. */
+  /** Each has a boolean attr has_<name>, and is an input only if the attr is true. */
   optionalInputs: readonly string[];
   attrs: AttrTypes;
   optionalAttrs: AttrTypes;
@@ -22,7 +22,9 @@ export type GraphOp = NodeSignature & {
   execute(node: GraphNode, graphOpName: string): Tensor | Tensor[];
 };
 
-/** An op of graphs that is `run` with what its nodes hold: what they must, and what they may. */
+/**
+ * An op of graphs. `run` gets the inputs and attrs of a node: the required ones and the optional ones that are given.
+ */
 export function graphOp<
   Input extends string,
   OptionalInput extends string,
@@ -48,14 +50,14 @@ export function graphOp<
       try {
         return run(args as Parameters<typeof run>[0], options as Parameters<typeof run>[1]);
       } catch (error) {
-        // The op names its argument; in a graph of many nodes, the node has to be found too.
+        // The op names its argument; the message adds the node, because a graph has many nodes.
         throw new Error(`Error in ${where}: ${(error as Error).message}`, {cause: error});
       }
     },
   };
 }
 
-/** The node's name is not in tfjs's types, but there. */
+/** Nodes have a name, although tfjs's types do not say so. */
 function describeNode(node: GraphNode, graphOpName: string): string {
   const {node: definition} = node as {node?: {name?: string}};
   return definition?.name == null ? `a node of ${graphOpName}` : `node '${definition.name}' (${graphOpName})`;
@@ -90,7 +92,7 @@ export function hasAttr(inputName: string): string {
   return `has${inputName[0].toUpperCase()}${inputName.slice(1)}`;
 }
 
-/** The attrs of TensorFlow's own: T is a dtype, and those that begin with _ are internal. */
+/** The attrs of TensorFlow itself: T is a dtype, and attrs whose names begin with _ are internal. */
 const isOfTensorFlow = (attrName: string) => attrName === 'T' || attrName.startsWith('_');
 
 function assertKnownAttrs({attrs}: GraphNode, signature: NodeSignature, where: string): void {
@@ -103,12 +105,13 @@ function assertKnownAttrs({attrs}: GraphNode, signature: NodeSignature, where: s
     assert(
       known.includes(name) || isOfTensorFlow(name),
       where,
-      () => `unknown attr '${name}'. ${known.length === 0 ? 'It has no attrs.' : `The attrs are ${known.join(', ')}.`}`,
+      () =>
+        `unknown attr '${name}'. ${known.length === 0 ? 'The op has no attrs.' : `The attrs are ${known.join(', ')}.`}`,
     );
   }
 }
 
-/** Undefined where the node does not have the attr. */
+/** Undefined if the node does not have the attr. */
 function readAttr<Value>({attrs}: GraphNode, name: string, type: AttrType<Value>, where: string): Value | undefined {
   const attrName = toSnakeCase(name);
   if (!Object.prototype.hasOwnProperty.call(attrs, attrName)) {
@@ -132,7 +135,7 @@ function readInputs(
   const names = [...signature.inputs, ...presentInputs].map(toSnakeCase);
   assert(inputs.length === names.length, where, () => {
     const absent = signature.optionalInputs.filter((name) => !presentInputs.includes(name));
-    const ifGiven = absent.map((name) => `; ${toSnakeCase(name)} comes with ${toSnakeCase(hasAttr(name))}`).join('');
+    const ifGiven = absent.map((name) => `; ${toSnakeCase(name)} needs attr ${toSnakeCase(hasAttr(name))}`).join('');
     return `the inputs must be ${names.join(', ')} (${names.length}), but there are ${inputs.length}${ifGiven}.`;
   });
   return inputs.map((input, i) => {

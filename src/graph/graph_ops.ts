@@ -37,7 +37,7 @@ const expertsAttrs = {...matMulAttrs, applyRouterWeightOnInput: boolean};
 /** The last inputs of fusedExperts and fusedMoe, in this order. */
 const expertsInputs = ['w1Bias', 'w2Bias', 'expertMap', 'sharedW1', 'sharedW2', 'sharedGate'] as const;
 
-/** The shared experts are one option of the ops, and inputs by themselves here. */
+/** The shared experts are one option of the ops, but separate inputs in a graph. */
 function withSharedExperts<Options extends {sharedW1?: Tensor; sharedW2?: Tensor; sharedGate?: Tensor}>({
   sharedW1,
   sharedW2,
@@ -144,9 +144,9 @@ export const graphOps = {
   MoeSum: graphOp({inputs: ['x'], optionalInputs: [], attrs: {}, optionalAttrs: {}}, ({x}) => moeSum(x)),
 } satisfies {[name: string]: GraphOp};
 
-/** A module of tfjs that takes ops for GraphModels: @tensorflow/tfjs or @tensorflow/tfjs-converter. */
+/** A module of tfjs that registers ops for GraphModels: @tensorflow/tfjs or @tensorflow/tfjs-converter. */
 export type MoeGraphOpRegistry = {
-  /** Makes an op known that nodes of that name execute. */
+  /** Registers `execute` for the nodes whose op has this name. */
   registerOp(name: string, execute: (node: GraphNode) => Tensor | Tensor[]): void;
 };
 

@@ -1,4 +1,4 @@
-/** The ops of this package in GraphModels, registered there only when asked to: `tfjs-moe/graph`. */
+/** The ops of this package in GraphModels, registered only by a call of registerMoeGraphOps: `tfjs-moe/graph`. */
 import '../index';
 
 export type {MoeGraphOpRegistry} from './graph_ops';

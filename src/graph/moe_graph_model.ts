@@ -37,9 +37,9 @@ export type MoeGraphModelWeights = {
   routerKernel: Tensor | TensorLike;
   /** float32 [E]. Default: none. */
   routerBias?: Tensor | TensorLike | null;
-  /** float32 [L, 2I, H], as in fusedExperts, but one tensor: a node of a graph has one input for it. */
+  /** float32 [L, 2I, H], as in fusedExperts, but always one tensor: a node of a graph has one input for it. */
   w1: Tensor | TensorLike;
-  /** float32 [L, H, I], one tensor as well. */
+  /** float32 [L, H, I], one tensor too. */
   w2: Tensor | TensorLike;
   /** float32 [L, 2I]; [L, I] with `gated: false`. Default: none. */
   w1Bias?: Tensor | TensorLike | null;
@@ -49,7 +49,7 @@ export type MoeGraphModelWeights = {
   scoreCorrectionBias?: Tensor | TensorLike | null;
   /** int32 [E], as in fusedExperts. Default: none, E = L. */
   expertMap?: MoeIndices | null;
-  /** As in fusedExperts; in the graph shared_w1, shared_w2 and shared_gate. Default: none. */
+  /** As in fusedExperts; the graph has them as shared_w1, shared_w2 and shared_gate. Default: none. */
   sharedExperts?: MoeSharedExperts | null;
 };
 
@@ -85,8 +85,8 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
 ];
 
 /**
- * A mixture-of-experts block as a GraphModel: the router's matmul and bias, then fusedMoe, with the weights in it. It
- * is loaded, run and saved as any GraphModel, and shows by example what a converter has to write.
+ * A mixture-of-experts block as a GraphModel: the router's matmul and bias, then fusedMoe, with the weights included.
+ * It is loaded, run and saved like any GraphModel. It also shows what a converter has to write.
  *
  * ```js
  * // H = 2, E = 2 experts of I = 1, K = 1
@@ -102,16 +102,17 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
  * output instanceof tf.Tensor && await output.array(); // => [[1, 1], [30, 30]]
  * ```
  *
- * The result is the model's artifacts, not a loaded model: they can be stored or sent without a second copy of the
+ * The result is the model's artifacts, not a loaded model. Artifacts can be stored or sent without a second copy of the
  * weights on the device, nodes can be added to them, and the caller's own tfjs loads them.
  *
  * @param weights  {@link MoeGraphModelWeights}.
  * @param options  {@link MoeGraphModelOptions}: topk, and the other options of fusedMoe that are not tensors.
- * @returns a promise of tf.io.ModelArtifacts. Input `hidden_states` float32 [-1, H], output `output` float32 [-1, H].
- *     The nodes are these, a Const for each weight by its name in snake_case, those of sharedExperts by `shared_w1`,
- *     `shared_w2` and `shared_gate`, and `router_logits`. They are to be loaded after registerMoeGraphOps.
+ * @returns a promise of tf.io.ModelArtifacts. The input is `hidden_states`, float32 [-1, H]; the output is `output`,
+ *     float32 [-1, H]. The other nodes are `router_logits` and a Const for each weight, by its name in snake_case; the
+ *     weights of sharedExperts are `shared_w1`, `shared_w2` and `shared_gate`. Call registerMoeGraphOps before loading
+ *     the artifacts.
  *
- * The values of the weights are read from the device, once, here. The arguments stay the caller's.
+ * The values of the weights are read from the device once, in this call. The arguments still belong to the caller.
  *
  * The promise is rejected if a rank, dtype, shape, number or name does not fit, before anything is read.
  */
@@ -119,7 +120,7 @@ export async function moeGraphModel(
   weights: MoeGraphModelWeights,
   options: MoeGraphModelOptions,
 ): Promise<io.ModelArtifacts> {
-  // Clones, so that all of these are to be disposed here, whether a weight came as a tensor or as an array.
+  // Clones, so that all of them are disposed here, whether a weight was given as a tensor or as an array.
   const tensors = tidy(() => cloneAll(checkWeights(weights, options)));
   try {
     const {data, specs} = await encodeWeights(tensors);
@@ -141,7 +142,10 @@ type NamedTensors = {[name: string]: Tensor};
 const cloneAll = (tensors: NamedTensors): NamedTensors =>
   Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, clone(tensor)]));
 
-/** As io.encodeWeights, which takes the bytes of what tf.cast made float32 in name only for floats. */
+/**
+ * Like io.encodeWeights, which fails after tf.cast made float32 in name only: it takes the bytes of integers for
+ * floats.
+ */
 async function encodeWeights(tensors: NamedTensors): ReturnType<typeof io.encodeWeights> {
   const values = await Promise.all(
     Object.values(tensors).map(async (weight) => hostValuesOf(await weight.data(), weight.dtype)),
@@ -158,7 +162,7 @@ async function encodeWeights(tensors: NamedTensors): ReturnType<typeof io.encode
   }
 }
 
-/** The weights that are given, by their names in the graph, once everything that can be checked is. */
+/** The given weights by their names in the graph, after all checks that need no values. */
 function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptions): NamedTensors {
   assertWeightNames(weights);
   const given = {...checkOptions(options, optionNames, opName), ...weights};
@@ -175,13 +179,14 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
     experts.numExperts === numExperts,
     opName,
     () =>
-      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, by ` +
-      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but is [${routerKernel.shape}].`,
+      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, ` +
+      `${experts.expertMap == null ? 'the number of experts of w1' : 'the length of expertMap'}), but is ` +
+      `[${routerKernel.shape}].`,
   );
   const scoreCorrectionBias = convertToOptionalTensor(given.scoreCorrectionBias, 'scoreCorrectionBias', opName, [
     'float32',
   ]);
-  // Called with no tokens, only for its checks.
+  // A call without tokens, only for its checks.
   chooseExperts(zeros([0, numExperts]), given.topk as number, {...given, scoreCorrectionBias}, opName);
   const {shared} = experts;
   const tensors: {[name: string]: Tensor | undefined} = {
@@ -221,7 +226,7 @@ function assertWeightNames(weights: MoeGraphModelWeights): void {
     assert(
       !Array.isArray(parts) || !(parts as unknown[]).some((part) => part instanceof Tensor),
       opName,
-      () => `${name} must be one tensor, not a list of them: a node of a graph has one input for it.`,
+      () => `${name} must be one tensor, not a list of tensors: a node of a graph has one input for it.`,
     );
   }
 }
@@ -231,7 +236,8 @@ function convertRouterBias(bias: Tensor | TensorLike | null | undefined, numExpe
   assert(
     $bias == null || ($bias.rank === 1 && $bias.shape[0] === numExperts),
     opName,
-    () => `routerBias must be [E] = [${numExperts}] like routerKernel's columns, but is [${$bias!.shape}].`,
+    () =>
+      `routerBias must be [E] = [${numExperts}], an entry for each column of routerKernel, but is [${$bias!.shape}].`,
   );
   return $bias as Tensor1D | undefined;
 }
@@ -242,7 +248,7 @@ const dataTypes: {[dtype: string]: string} = {float32: 'DT_FLOAT', int32: 'DT_IN
 const dataType = (dtype: string) => ({type: dataTypes[dtype]});
 const tensorShape = (shape: number[]) => ({dim: shape.map((size) => ({size: String(size)}))});
 
-/** The nodes, and which of them are input and output. */
+/** The nodes of the graph, and which of them are its input and output. */
 function topologyOf(
   weightSpecs: WeightSpecs,
   options: MoeGraphModelOptions,

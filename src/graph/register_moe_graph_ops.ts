@@ -2,8 +2,8 @@ import {registerOp} from '@tensorflow/tfjs-converter';
 import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
 
 /**
- * Makes the ops of this package known to tf.loadGraphModel, so that a GraphModel can have them as nodes. Call it before
- * the model is loaded; calling it again changes nothing.
+ * Registers the ops of this package with tf.loadGraphModel, so that a GraphModel can have them as nodes. Call it before
+ * the model is loaded. Calling it again changes nothing.
  *
  * ```js
  * tf.registerMoeGraphOps();
@@ -31,11 +31,12 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * await offsets.array(); // => [0, 1, 1, 2]
  * ```
  *
- * In MoeTopK, FusedExperts and FusedMoe, tokens may be along several axes, such as hidden_states [B, T, H].
+ * In MoeTopK, FusedExperts and FusedMoe, tokens may have several axes, such as hidden_states [B, T, H].
  *
- * Inputs are in the order given. One in [] is optional: it is there, in its place, where the boolean attr `has_<name>`
- * is true, such as `has_expert_map`. Attrs: `int`, `bool`, `float`, and strings `s` (base64 in the JSON of a graph) in
- * snake_case, as tfjs lower-cases them. One marked ! must be given; any other that is left out has the op's default.
+ * Inputs are in the order of the list below. An input in [] is optional: it is in its place if its boolean attr
+ * `has_<name>` is true, such as `has_expert_map`. Attrs are `int`, `bool`, `float`, and strings `s` (base64 in the JSON
+ * of a graph); strings are in snake_case, because tfjs lower-cases them. An attr marked ! is required; any other attr
+ * has the op's default if it is left out.
  *
  * - MoePermute(hidden_states, topk_ids, [a1q_scale], [expert_map])
  *   attrs: num_experts int!, num_local_experts int, align_block_size int, fill_invalid_expert int
@@ -54,30 +55,30 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  *   output: 0
  * - FusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, [w1_bias], [w2_bias], [expert_map], [shared_w1],
  *   [shared_w2], [shared_gate])
- *   attrs: those of MoeGroupedMatMul, and apply_router_weight_on_input bool
+ *   attrs: as MoeGroupedMatMul, and apply_router_weight_on_input bool
  *   output: 0
  * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map],
  *   [shared_w1], [shared_w2], [shared_gate])
- *   attrs: those of MoeTopK and of FusedExperts
+ *   attrs: as MoeTopK and as FusedExperts
  *   outputs: 0 hidden_states, 1 topk_weights, 2 topk_ids
  * - MoeSum(x)
  *   output: 0
  *
  * scoring: softmax, softmax_after_topk, sigmoid, sqrt_softplus. activation: linear, relu, relu2, silu, swish, gelu,
- * gelu_tanh, gelu_new, swiglu_oai. weight_format: out_in, in_out. gate_up: concatenated, interleaved; the second is the
- * default of swiglu_oai.
+ * gelu_tanh, gelu_new, swiglu_oai. weight_format: out_in, in_out. gate_up: concatenated, interleaved; the default for
+ * swiglu_oai is interleaved.
  *
- * An output is referred to by its number, `permuted:1`: tfjs takes `permuted:offsets:0` for output 0. A signature that
- * has several outputs of one node needs an Identity node for each, of which tfjs would else keep one. Control inputs
- * (`^name`) count as inputs in tfjs and are an error. The attr T and those that begin with _ are TensorFlow's own and
- * are not read.
+ * Refer to an output by its number, such as `permuted:1`: tfjs takes `permuted:offsets:0` for output 0. If a signature
+ * has several outputs of one node, give each an Identity node: tfjs would keep only one of them otherwise. Control
+ * inputs (`^name`) count as inputs in tfjs and are an error. The attr T and attrs whose names begin with _ belong to
+ * TensorFlow and are not read.
  *
- * Executed by execute, executeAsync and predict; nothing is read back, and nothing is left over.
+ * execute, executeAsync and predict run the ops. Nothing is read back, and no tensor is left over.
  *
- * @param tf  What has the `registerOp` of the tfjs that loads the model: @tensorflow/tfjs, @tensorflow/tfjs-converter.
- *     Default: the installed @tensorflow/tfjs-converter; in `tfjs-moe/tf`, its own @tensorflow/tfjs.
+ * @param tf  The module that has the `registerOp` of the tfjs that loads the model: @tensorflow/tfjs or its converter,
+ *     @tensorflow/tfjs-converter. Default: the installed converter; in `tfjs-moe/tf`, that entry's @tensorflow/tfjs.
  *
- * @throws if `tf` has no registerOp. A node whose attrs or inputs do not fit is an error when it is executed, which
+ * @throws if `tf` has no registerOp. A node whose attrs or inputs do not fit throws when it is executed; the error
  *     names node, op and attr.
  */
 export function registerMoeGraphOps(tf?: MoeGraphOpRegistry | null): void {

@@ -1,18 +1,18 @@
 import {engine} from '@tensorflow/tfjs-core';
 
-/** Stands for one batch: the calls that belong together have the same object. */
+/** Identifies one batch: all calls of a batch have the same object. */
 export type Batch = object;
 
 /**
- * Tells which calls of a layer belong to one batch. A batch is what one gradient records; without a gradient it is what
- * runs within one outermost tf.tidy, as all of a predict, an evaluate and a model.apply do. A call outside of both is a
- * batch by itself. Training and prediction have batches of their own.
+ * Tells which calls of a layer belong to one batch. All calls that one gradient records are a batch. Without a
+ * gradient, all calls within one outermost tf.tidy are a batch, such as all calls of a predict, an evaluate or a
+ * model.apply. A call outside both is a batch by itself. Training and prediction have separate batches.
  */
 export class Batches {
   private readonly training = new WeakMap<object, Batch>();
   private readonly prediction = new WeakMap<object, Batch>();
 
-  /** The batch that a call belongs to. */
+  /** The batch of the current call. */
   batchOf(isTraining: boolean): Batch {
     const batches = isTraining ? this.training : this.prediction;
     const run = currentTape() ?? outermostScope();
@@ -29,13 +29,13 @@ export class Batches {
     return batch;
   }
 
-  /** Whether a gradient that is being recorded, if one is, has `batch`. */
+  /** Whether `batch` belongs to the gradient that is being recorded. True if no gradient is being recorded. */
   isOfTape(batch: Batch | undefined): boolean {
     const tape = currentTape();
     return tape == null || (batch != null && this.training.get(tape) === batch);
   }
 
-  /** Ends the batch under way, which is whole for whoever asks for its numbers; but not that of a gradient. */
+  /** Ends the current batch, because its numbers are asked for. The batch of a gradient goes on. */
   end(): void {
     const scope = outermostScope();
     if (scope != null && currentTape() == null) {
@@ -45,10 +45,10 @@ export class Batches {
   }
 }
 
-/** The operations that are being recorded for a gradient; another object for each gradient. */
+/** The operations that are being recorded for a gradient. Each gradient has another object. */
 function currentTape(): object | null {
   const {activeTape, gradientDepth} = engine().state;
-  // The tape of a gradient that threw stays there.
+  // After a gradient has thrown, tfjs still has its tape.
   return gradientDepth > 0 ? (activeTape ?? null) : null;
 }
 

@@ -2,16 +2,19 @@ import {customGrad, fill, greaterEqual, type Rank, scalar, type Tensor2D, where,
 import {rankInExpert} from '../ops/rank_in_expert';
 import type {MoeDropPolicy} from './mixture_of_experts_options';
 
-/** How many tokens an expert takes of `numTokens`, masked ones among them: their number is known on the device only. */
+/**
+ * How many of `numTokens` tokens an expert takes. Masked tokens are included, because only the device knows their
+ * number.
+ */
 export function expertCapacity(numTokens: number, topk: number, numExperts: number, capacityFactor: number): number {
   const share = (capacityFactor * (numTokens * topk)) / numExperts;
-  // 1.1 * 100 / 10 is a little more than 11 in doubles.
+  // 1.1 * 100 / 10 is a little more than 11 in float64.
   return Math.ceil(share * (1 - 4 * Number.EPSILON));
 }
 
 /**
- * topkIds with -1 in place of the assignments that are past their expert's capacity. Those with the largest weights
- * stay, or with 'position' those of the first tokens; of equal weights, those of the first tokens.
+ * topkIds with -1 in place of each assignment past its expert's capacity. An expert keeps the assignments with the
+ * largest weights, and of equal weights those of the first tokens. With 'position' it keeps those of the first tokens.
  */
 export function dropOverCapacity(
   topkIds: Tensor2D,
@@ -21,10 +24,10 @@ export function dropOverCapacity(
   dropPolicy: MoeDropPolicy,
 ): Tensor2D {
   if (capacity >= topkIds.shape[0]) {
-    // A token chooses an expert once at most.
+    // A token chooses an expert at most once, so no expert has more assignments than there are tokens.
     return topkIds;
   }
-  // Which stay is held fixed for gradients, as the choice itself is; comparisons have none.
+  // Gradients hold the kept assignments fixed, like the choice itself: comparisons have no gradient.
   const drop = customGrad((...args) => {
     const [ids, weights] = args as Tensor2D[];
     const rank = rankInExpert(ids, dropPolicy === 'probability' ? weights : undefined, numExperts);

@@ -19,17 +19,17 @@ import {
 import type {Batch} from './batches';
 import {differencesOf, offsetsOf} from '../ops/expert_counts';
 
-/** The expert ids of a call: as chosen, -1 for masked tokens; and as run, -1 also for dropped ones. */
+/** The expert ids of a call. chosenIds are -1 for masked tokens; keptIds are -1 for dropped assignments too. */
 export type Routing = {chosenIds: Tensor2D; keptIds: Tensor2D};
-/** int32 [E] each: how many assignments an expert has. */
+/** int32 [E] each: the number of assignments of each expert. */
 type Loads = {chosen: Tensor1D; kept: Tensor1D};
-/** int32 [E+1] each, where the load of an expert is the difference of two entries: a sum of them is one of loads. */
+/** int32 [E+1] each. An expert's load is the difference of two entries, so offsets of several calls can be added. */
 type Offsets = {chosen: Tensor1D; kept: Tensor1D};
 type Counted = Routing & {batch: Batch; earlierCalls: Offsets | undefined};
 
 /**
  * The load of all calls of the last batch. Only the ids of the last call are kept. They are counted when another call
- * comes or somebody asks: most batches have one call, and are not asked for.
+ * comes or when the load is asked for. Most batches have one call, and nobody asks for their load.
  */
 export class BatchLoad {
   private last: Counted | undefined;
@@ -71,24 +71,24 @@ export class BatchLoad {
   }
 }
 
-/** A tensor may be there twice. */
+/** The list may hold a tensor twice. */
 const tensorsOf = ({chosenIds, keptIds, earlierCalls}: Counted): Tensor[] => [
   chosenIds,
   keptIds,
   ...Object.values(earlierCalls ?? {}),
 ];
 
-/** The entropy of the shares of a load, in nats; 0 of nothing. */
+/** The entropy of a load's shares, in nats; 0 if the load is empty. */
 export function entropyOf(load: Tensor1D): Scalar {
   const counts = cast(load, 'float32');
   const shares = div(counts, maximum(sum(counts), 1));
-  // An expert without a share adds 0, and no logarithm of it.
+  // An expert without a share adds 0: the sum below has log(1) for it instead of log(0).
   const logarithms = log(add(shares, cast(equal(shares, 0), 'float32')));
-  // Not neg: 0 stays 0.
+  // neg would turn 0 into -0.
   return sub(0, sum<Scalar>(mul(shares, logarithms)));
 }
 
-/** The part of the chosen assignments that was not kept; 0 of none. */
+/** The part of the chosen assignments that was dropped; 0 if none was chosen. */
 export function droppedShareOf({chosen, kept}: Loads): Scalar {
   const numChosen = sum(cast(chosen, 'float32'));
   const numKept = sum(cast(kept, 'float32'));

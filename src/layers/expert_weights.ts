@@ -1,4 +1,6 @@
-/** The weights of the layer: their names, shapes and order, and how tf.layers' own parts see one expert at a time. */
+/**
+ * The weights of the layer: their names, shapes and order, and how the objects of tf.layers see one expert at a time.
+ */
 import {
   type DataType,
   type serialization,
@@ -20,11 +22,14 @@ import {
 import {seedOf} from './seeds';
 import type {WeightName} from '../contract/block_weights';
 
-/** The parts of a copy of tfjs that the layer uses. Each copy has classes and a registry of layers of its own. */
+/** The parts of a copy of tfjs that the layer uses. Each copy has its own classes and its own registry of layers. */
 export type TfjsLayers = {
-  /** Its Layer, which the layer extends, and its dense, which reads the layer's initializers and the like. */
+  /**
+   * `Layer`, which the layer extends, and `dense`, which resolves the layer's initializers, regularizers and
+   * constraints.
+   */
   layers: Pick<typeof layers, 'Layer' | 'dense'>;
-  /** Its registry, which names of classes in saved models are looked up in. */
+  /** The registry in which the classes of saved models are looked up by name. */
   serialization: Pick<typeof serialization, 'registerClass' | 'SerializationMap'>;
 };
 
@@ -35,7 +40,7 @@ type Initializer = {
   getConfig(): serialization.ConfigDict;
 };
 type Constraint = {apply(weight: Tensor): Tensor};
-/** The objects that tf.layers makes of names and configs. */
+/** The objects that tf.layers makes from names and configs. */
 type WeightParts = {
   kernelInitializer: Initializer;
   routerInitializer: Initializer;
@@ -46,7 +51,7 @@ type WeightParts = {
   biasConstraint: Constraint | null;
 };
 
-/** Names and configs are resolved by tf.layers inside its layers only: one of them does it here. */
+/** Resolves names and configs with a dense layer, because tf.layers resolves them inside its layers only. */
 export function resolveWeightParts(
   {layers}: TfjsLayers,
   given: MixtureOfExpertsWeightArgs,
@@ -59,12 +64,12 @@ export function resolveWeightParts(
     const value = toCamelCase(given[argName]) ?? undefined;
     const message = () =>
       `${argName} must be a name, a config or an object of this copy of tf.layers, but is ${describeValue(value)}.`;
-    // tf.layers takes its default for false, 0, NaN and ''.
+    // tf.layers would use its default for false, 0, NaN and ''.
     assert(value === undefined || Boolean(value), opName, message);
     try {
       const dense = layers.dense({name: argName, units: 1, [denseArgName]: value});
       parts[argName] = (dense as unknown as WeightParts)[denseArgName];
-      // Anew each time, for who asks may change what is given.
+      // A new config each time, because callers may change it.
       configs.push(() => [argName, dense.getConfig()[denseArgName]]);
     } catch (error) {
       throw new Error(`Error in ${opName}: ${message()} tf.layers says: ${firstSentence((error as Error).message)}`);
@@ -73,7 +78,7 @@ export function resolveWeightParts(
   return {parts: parts as WeightParts, getConfig: () => Object.fromEntries(configs.map((config) => config()))};
 }
 
-/** Without the advice for models from Python that follows it, and not longer than a message should be. */
+/** Without the advice for models from Python that follows, and at most as long as a message should be. */
 function firstSentence(message: string): string {
   const [sentence] = /^[^\n]*?(?=\. This may be due|\n|$)/.exec(message)!;
   return `${sentence.slice(0, 200).replace(/\.$/, '')}.`;
@@ -90,13 +95,13 @@ type WeightSpec = {
   trainable?: boolean;
 };
 
-/** The weights that the options ask for, in the order of weightNames. */
+/** The weights for these options, in the order of weightNames. */
 export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
   const gateAndUp = options.gated ? 2 : 1;
   const kernel = {regularizer: parts.kernelRegularizer, constraint: parts.kernelConstraint};
   const bias = {regularizer: parts.biasRegularizer, constraint: parts.biasConstraint};
-  // Seeded, each matrix draws with a seed of its own: experts that are alike would stay alike.
+  // With a seed, each matrix draws with a seed of its own: equal experts would stay equal.
   const seeds = {w1: 0, w1Bias: 0, w2: E, w2Bias: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
   const kernelInitializer = (seed: number) => withSeedOf(parts.kernelInitializer, seed);
   const experts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
@@ -148,11 +153,11 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   return specs.filter((spec) => spec !== false);
 }
 
-/** `draw`, but for an initializer of one value: a layer that is to be filled should cost nothing before. */
+/** `draw`, except for an initializer of one value, which costs nothing: such a layer is made to be filled later. */
 const unlessConstant = (initializer: Initializer, draw: (shape: number[]) => Tensor): WeightSpec['initializer'] =>
   ['Zeros', 'Ones', 'Constant'].includes(initializer.getClassName()) ? initializer : {apply: draw};
 
-/** An initializer of [experts, ...], each expert by itself. */
+/** An initializer of [experts, ...] that draws each expert separately. */
 const perExpert = (initializer: Initializer, draw: (expert: number, shape: number[]) => Tensor) =>
   unlessConstant(initializer, ([numExperts, ...shape]) =>
     tidy(() => stack(Array.from({length: numExperts}, (_, e) => draw(e, shape)))),
@@ -162,7 +167,7 @@ const mapExperts = (constrain: (weight: Tensor) => Tensor): Constraint => ({
   apply: (weight) => tidy(() => stack(unstack(weight).map(constrain))),
 });
 
-/** tf.layers takes its fans and norms from kernels [in, out]. */
+/** Draws as [in, out], because tf.layers computes fans and norms from kernels of that shape. */
 function drawOutIn(initializer: Initializer, [numOut, numIn]: number[]): Tensor {
   return tidy(() => transpose(initializer.apply([numIn, numOut], 'float32')));
 }

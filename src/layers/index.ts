@@ -12,7 +12,9 @@ export {type MoeLayers, registerMoeLayers} from './register_layers';
 
 const moeLayers = registerLayerClasses({layers, serialization});
 
-/** A mixture-of-experts layer for tf.layers, input [..., H] to output of the same shape: {@link MixtureOfExperts}. */
+/**
+ * A mixture-of-experts layer for tf.layers, from input [..., H] to output of the same shape: {@link MixtureOfExperts}.
+ */
 export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = moeLayers.mixtureOfExperts;
 export const MixtureOfExperts: MixtureOfExpertsClass = moeLayers.MixtureOfExperts;
 export type MixtureOfExperts = MixtureOfExpertsLayer;

@@ -49,9 +49,9 @@ type Inputs = Parameters<layers.Layer['apply']>[0];
 const opName = 'mixtureOfExperts';
 
 /**
- * A mixture-of-experts layer for tf.layers: a router sends each token to its `topk` best experts, and their outputs are
- * added by its weights. It takes the place of the dense layers of a transformer's feed-forward block; input [..., H]
- * of any rank from 2 on, output of the same shape.
+ * A mixture-of-experts layer for tf.layers. A router sends each token to its `topk` best experts, and their outputs are
+ * multiplied by the router's weights and added. The layer takes the place of the dense layers of a transformer's
+ * feed-forward block. The input is [..., H] of rank 2 or more, and the output has the same shape.
  *
  * ```js
  * const experts = tf.layers.mixtureOfExperts({numExperts: 4, intermediateSize: 8, topk: 2, inputShape: [3, 6]});
@@ -64,66 +64,71 @@ const opName = 'mixtureOfExperts';
  * (await experts.expertLoad().array()).reduce((sum, count) => sum + count); // => 30
  * ```
  *
- * It works in sequential and functional models, under fit, fitDataset, evaluate and predict, and saves and loads as any
- * layer does. With `tfjs-moe/tf` it is `tf.layers.mixtureOfExperts`; else import it, or only register it, from
- * `tfjs-moe/layers` before a model that has it is loaded.
+ * The layer works in sequential and functional models, in fit, fitDataset, evaluate and predict. It is saved and loaded
+ * like any other layer. In `tfjs-moe/tf` it is `tf.layers.mixtureOfExperts`. Else import it from `tfjs-moe/layers`;
+ * that import also registers it, which must happen before a model with the layer is loaded.
  *
- * **Router.** Logits are x . router_kernel (+ router_bias); moeTopk chooses.
+ * **Router.** Logits are x . router_kernel (+ router_bias), and moeTopk chooses the experts.
  *
- * **Balance.** The layer adds to the loss of fit and trainOnBatch: `loadBalancingLossWeight` times moeLoadBalancingLoss
- * and `routerZLossWeight` times moeRouterZLoss. With `loadBalancingLossPer: 'sequence'` each sequence of [B, S, H] is
- * balanced by itself. evaluate and predict leave them out. A training loop of one's own calls
+ * **Balance.** In fit and trainOnBatch the layer adds `loadBalancingLossWeight` times moeLoadBalancingLoss and
+ * `routerZLossWeight` times moeRouterZLoss to the loss. evaluate and predict do not add them. With
+ * `loadBalancingLossPer: 'sequence'` each sequence of [B, S, H] is balanced by itself. Your own training loop calls
  * `model.apply(x, {training: true})` and adds `model.calculateLosses()`, once for each gradient, after all of its
- * calls. Without such a loss, `scoreCorrectionBiasUpdateRate` balances as DeepSeek-V3 does: each training step moves
- * the bias of an expert by the rate, up where its load is less than the mean, down where it is more.
+ * calls. `scoreCorrectionBiasUpdateRate` balances without a loss, as DeepSeek-V3 does: each training step moves the
+ * bias of an expert by the rate, up if its load is less than the mean, down if it is more.
  *
- * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert, counts in
- * no loss and no load, and its output is 0. tf.layers passes a mask on to later layers too, even if it is not for them.
- * The layer ignores a mask whose shape is not that of the input without its last axis. A foreign mask of that shape
- * cannot be told from the layer's own.
+ * **Masks.** A token that the mask of an Embedding (maskZero) or Masking layer leaves out goes to no expert and counts
+ * in no loss and no load, and its output is 0. tf.layers passes a mask on to later layers too, even if it is not for
+ * them. The layer ignores a mask whose shape is not that of the input without its last axis. It cannot tell a foreign
+ * mask of that shape from its own.
  *
- * **Capacity.** With `capacityFactor`, in training an expert takes at most ceil(capacityFactor * T * topk / E) of the T
- * tokens of a call, masked ones counted in T; others lose that expert and keep the weights of the rest.
+ * **Capacity.** With `capacityFactor`, an expert takes in training at most ceil(capacityFactor * T * topk / E) of the T
+ * tokens of a call; T includes masked tokens. Each further token loses that expert and keeps the weights of its other
+ * experts.
  *
- * **Counts.** expertLoad, expertLoadEntropy and droppedShare are about the last batch, and count all calls of the layer
- * in it: both uses of a layer that a model uses twice, each step of timeDistributed. A batch is one of these:
- * - a training step, which is what one gradient records;
- * - a predict, an evaluate, or the validation of an epoch of fit, with all rows, whatever its `batchSize` is; of a
- *   dataset, the last batch that it gave;
- * - a model.apply, and in general what runs within one outermost tf.tidy, until the program awaits something or asks
+ * **Counts.** expertLoad, expertLoadEntropy and droppedShare describe the last batch. They count all calls of the layer
+ * in the batch: both calls in a model that uses the layer twice, and every step of timeDistributed. A batch is one of
+ * these:
+ * - a training step: everything that one gradient records;
+ * - a predict, an evaluate, or the validation of an epoch of fit, with all rows, whatever its `batchSize` is; for a
+ *   dataset, only its last batch;
+ * - a model.apply, and in general everything within one outermost tf.tidy, until the program awaits something or asks
  *   for a count;
- * - a call outside of tf.tidy. model.execute opens no tf.tidy.
+ * - a call outside tf.tidy. model.execute opens no tf.tidy.
  *
- * The auxiliary loss of a training step is the mean of those of the calls. A model adds it once for each of its uses of
- * the layer. The score correction bias moves once for a training step, by the load of all calls.
+ * The auxiliary loss of a training step is the mean over its calls. A model adds it once for each of its uses of the
+ * layer. The score correction bias moves once for a training step, by the load of all calls.
  *
- * **Weights**, in the order of `layer.weights` and by these names in saved files: router_kernel [H, E],
- * router_bias [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F],
- * shared_gate [H, 1], and not trainable score_correction_bias [E]. F is sharedIntermediateSize. 2I and 2F are the
- * gates, then the ups (`gateUp: 'concatenated'` of the ops, whatever the activation); without `gated` they are I and F.
- * A weight that no argument asks for is not there.
+ * **Weights**, in the order of `layer.weights` and with their names in saved files: router_kernel [H, E], router_bias
+ * [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F], shared_gate
+ * [H, 1], and score_correction_bias [E], which is not trainable. F is sharedIntermediateSize. 2I and 2F are the gates,
+ * then the ups, for every activation (`gateUp: 'concatenated'` of the ops); without `gated` they are I and F. A weight
+ * is absent if no argument asks for it.
  *
- * A layer that is frozen, by its own `trainable` or its model's, adds no loss and keeps its bias. Two limits of
- * tf.layers 4.22: a frozen model within a sequential one is thawed when that one is compiled; and freezing a model
- * reaches the layers that it holds, not those of models within it. There, set this layer's own `trainable`.
+ * **Freezing.** A layer that is frozen, by its own `trainable` or by its model's, adds no loss and keeps its bias.
+ * tf.layers 4.22 has two limits. A frozen model within a sequential model is unfrozen when the sequential model is
+ * compiled. Freezing a model reaches the layers that it holds, but not the layers of models within it. In such models,
+ * set this layer's own `trainable`.
  *
- * Gradient: to the input and every trainable weight, of any order, what was chosen and dropped held fixed.
+ * Gradient: to the input and every trainable weight, of any order. Chosen experts and dropped assignments are held
+ * fixed.
  *
- * @param args  {@link MixtureOfExpertsArgs}, and whatever else every layer of tf.layers takes.
+ * @param args  {@link MixtureOfExpertsArgs}, and the arguments of every layer of tf.layers.
  *
- * @throws if an argument is unknown or does not fit, before the layer is made; when it is called, if its input is no
- *     tensor, or is of a model of another copy of tfjs, which takes the layer of registerMoeLayers alone.
+ * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its input is no tensor.
+ *     It also throws if its input comes from another copy of tfjs, whose models take only layers of registerMoeLayers.
  *
  * Source: GShard, Switch Transformers, DeepSeek-V3; Megatron-LM `MoELayer`.
  */
 export interface MixtureOfExperts extends layers.Layer {
-  /** int32 [E]: how many tokens of the last batch each expert ran, on the device; exact up to 2^24. */
+  /** int32 [E]: how many tokens of the last batch each expert ran, on the device. Exact up to 2^24. */
   expertLoad(): Tensor1D;
-  /** float32 scalar: the entropy of expertLoad's shares, in nats; ln(E) where all experts are alike. */
+  /** float32 scalar: the entropy of the shares of expertLoad, in nats; ln(E) if all experts have the same load. */
   expertLoadEntropy(): Scalar;
   /**
-   * float32 scalar: the part of the last batch's assignments that were past their expert's capacity: 0 after
-   * validation, which fit runs before the end of its epoch, since nothing is dropped there, and after no tokens.
+   * float32 scalar: the part of the last batch's assignments that was dropped, being past the capacity of its expert.
+   * It is 0 if there were no tokens. It is also 0 after validation, in which nothing is dropped; fit validates before
+   * an epoch ends.
    */
   droppedShare(): Scalar;
 }
@@ -135,11 +140,11 @@ export type MixtureOfExpertsClass = {
   readonly prototype: MixtureOfExperts;
   /** 'MixtureOfExperts', its name in saved models. */
   className: string;
-  /** A layer of the arguments that getConfig gives, as a saved model has them. */
+  /** Makes a layer from the arguments of getConfig, in the form that a saved model has. */
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The layer as a class of the Layer that is given. */
+/** The class of the layer, built on the Layer class of `tf`. */
 export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
   class MixtureOfExpertsLayer extends tf.layers.Layer {
     static className = 'MixtureOfExperts';
@@ -175,7 +180,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
       );
       for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
-        // tf.layers asks for objects of its own classes, and calls no more of them than apply.
+        // tf.layers asks for objects of its own classes, but calls only their method `apply`.
         this.variables[spec.name] = this.addWeight(
           spec.name,
           spec.shape,
@@ -202,8 +207,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
           input instanceof Tensor || input.sourceLayer instanceof tf.layers.Layer,
           opName,
           () =>
-            `layer '${this.name}' must be of the same copy of tfjs as its input, but is of another. Call ` +
-            'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.',
+            `layer '${this.name}' must come from the same copy of tfjs as its input, but comes from another. Call ` +
+            'registerMoeLayers(tf) with the tf of the model, and make the layer with the result.',
         );
       }
       return super.apply(inputs, kwargs);
@@ -219,7 +224,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         const input = Array.isArray(inputs) ? inputs[0] : inputs;
         const isTraining = Boolean(kwargs?.training);
         const {x, mask} = tokensOf(input, tokenMask(kwargs?.mask, input.shape));
-        // Not `trainable`: a model that is frozen freezes the weights of its layers, and leaves that as it is.
+        // A frozen model freezes the weights of its layers, but does not change their `trainable`.
         const isLearning = isTraining && this.trainableWeights.length > 0;
         const batch = this.batches.batchOf(isTraining);
         const logits = this.routerLogits(x, isTraining);
@@ -275,7 +280,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return this.variables[name]?.read() as Variable | undefined;
     }
 
-    /** Not by tfjs's matMul, whose gradient to the kernel is a float32 sum over all tokens. */
+    /** Not with tfjs's matMul, because its gradient to the kernel is a float32 sum over all tokens. */
     private routerLogits(x: Tensor2D, isTraining: boolean): Tensor2D {
       const bias = this.read('router_bias');
       return moeGroupedMatMul(
@@ -365,7 +370,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
         activation,
         gated,
-        // Whatever the activation: files hold weights in this order.
+        // For every activation, because files hold weights in this order.
         gateUp: 'concatenated',
         swigluAlpha,
         swigluLimit,
@@ -375,7 +380,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       });
     }
 
-    /** 0 in a gradient that has not called the layer. */
+    /** 0 in a gradient in which the layer was not called. */
     private auxiliaryLoss(): Scalar {
       this.batches.end();
       return this.batches.isOfTape(this.auxiliaryLosses.batch) ? this.auxiliaryLosses.mean() : scalar(0);
@@ -393,7 +398,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
   return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
 }
 
-/** A tensor of any copy of tfjs. */
+/** Whether the input is a symbolic tensor of any copy of tfjs. */
 function isSymbolic(input: unknown): input is SymbolicTensor {
   return typeof input === 'object' && input != null && 'sourceLayer' in input && 'tensorIndex' in input;
 }
@@ -402,7 +407,7 @@ function onlyShape(shape: Shape): Array<number | null> {
   return (Array.isArray(shape[0]) ? shape[0] : shape) as Array<number | null>;
 }
 
-/** bool [T], or none: tf.layers goes on giving a mask to later layers, whatever their shapes. */
+/** The mask as bool [T], or undefined: tf.layers passes masks on to later layers, whatever their shapes are. */
 function tokenMask(mask: Tensor | Tensor[] | null | undefined, inputShape: number[]): Tensor1D | undefined {
   const given = Array.isArray(mask) ? mask[0] : mask;
   if (given == null || !util.arraysEqual(given.shape, inputShape.slice(0, -1))) {
@@ -412,8 +417,8 @@ function tokenMask(mask: Tensor | Tensor[] | null | undefined, inputShape: numbe
 }
 
 /**
- * `x`, float32 [T, H]: masked tokens are 0, and so are their outputs, so that nothing of what they hold gets any
- * further. No tokens become one masked token, because tfjs's gradients of empty tensors fail on GPUs.
+ * `x`, float32 [T, H]. Masked tokens become 0, and so do their outputs, so that their contents go nowhere. An empty
+ * input becomes one masked token, because tfjs's gradients of empty tensors fail on GPUs.
  */
 function tokensOf(input: Tensor, mask: Tensor1D | undefined): {x: Tensor2D; mask: Tensor1D | undefined} {
   const hiddenSize = input.shape[input.rank - 1];

@@ -1,4 +1,4 @@
-/** The arguments of the layer: their types, and what becomes of them once checked, defaults filled in. */
+/** The arguments of the layer: their types, their checks and their defaults. */
 import type {layers} from '@tensorflow/tfjs-layers';
 import type {MoeActivation} from '../contract/kernel_names';
 import {
@@ -18,14 +18,14 @@ import {checkRouting} from '../arguments/routing';
 type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
-/** Which of an expert's tokens stay when it has more than its capacity. */
+/** Which tokens an expert keeps if it has more than its capacity. */
 export type MoeDropPolicy = 'probability' | 'position';
 
 /** Names, configs or objects, as tf.layers.dense takes them. */
 export type MixtureOfExpertsWeightArgs = {
   /**
    * The initializer of experts, shared experts and shared_gate. Default `'glorotNormal'`. Each expert is drawn like a
-   * dense layer of its size. A seed is the first expert's; all other experts have seeds of their own.
+   * dense layer of its size. A seed is the seed of the first expert; all other experts have seeds of their own.
    */
   kernelInitializer?: DenseArgs['kernelInitializer'] | null;
   /** The initializer of router_kernel. Default `'glorotNormal'`. */
@@ -37,8 +37,8 @@ export type MixtureOfExpertsWeightArgs = {
   /** The regularizer of the biases. */
   biasRegularizer?: DenseArgs['biasRegularizer'] | null;
   /**
-   * The constraint of the kernels, for each expert's matrix [in, out] by itself. tf.layers 4.22 applies constraints
-   * when weights are set or loaded, not in fit.
+   * The constraint of the kernels, applied to each expert's matrix [in, out] separately. tf.layers 4.22 applies
+   * constraints when weights are set or loaded, but not in fit.
    */
   kernelConstraint?: DenseArgs['kernelConstraint'] | null;
   /** The constraint of the biases. */
@@ -51,11 +51,11 @@ export type MixtureOfExpertsArgs = LayerArgs &
     numExperts: number;
     /** I, the width of one expert. */
     intermediateSize: number;
-    /** K, how many experts each token goes to. Default 2. */
+    /** K, the number of experts for each token. Default 2. */
     topk?: number | null;
     /** As in moeTopk. Default `'softmax'`. */
     scoring?: MoeTopkScoring | null;
-    /** As in moeTopk. Default: true where topk > 1. */
+    /** As in moeTopk. Default: true if topk > 1. */
     renormalize?: boolean | null;
     /** As in moeTopk, with `topkGroups`. */
     numExpertGroups?: number | null;
@@ -63,7 +63,7 @@ export type MixtureOfExpertsArgs = LayerArgs &
     topkGroups?: number | null;
     /** As in moeTopk. Default 1. */
     routedScalingFactor?: number | null;
-    /** As in moeGroupedMatMul; default `'silu'`. */
+    /** As in moeGroupedMatMul. Default `'silu'`. */
     activation?: MoeActivation | null;
     /** Whether an expert is activation(gate) * up. Default true. */
     gated?: boolean | null;
@@ -75,24 +75,24 @@ export type MixtureOfExpertsArgs = LayerArgs &
     useBias?: boolean | null;
     /** Whether the router has a bias. Default false. */
     useRouterBias?: boolean | null;
-    /** How many experts take every token; they are one of their width together. Default 0. */
+    /** The number of experts for every token. They are computed as one expert of their total width. Default 0. */
     numSharedExperts?: number | null;
-    /** F, the width of the shared experts together. Default numSharedExperts * intermediateSize. */
+    /** F, the total width of the shared experts. Default numSharedExperts * intermediateSize. */
     sharedIntermediateSize?: number | null;
     /** Whether the shared experts' output is multiplied by sigmoid(x . shared_gate). Default false. */
     sharedExpertGate?: boolean | null;
-    /** How much of moeLoadBalancingLoss the layer adds to the loss in training. Default 0.01. */
+    /** The factor of moeLoadBalancingLoss in the loss of training. Default 0.01. */
     loadBalancingLossWeight?: number | null;
     /**
-     * What moeLoadBalancingLoss balances: `'batch'` (default), all tokens of a call; `'sequence'`, each sequence by
-     * itself, for inputs [B, ..., H] of rank 3 or more, whose B are the sequences.
+     * What moeLoadBalancingLoss balances. `'batch'` (default): all tokens of a call. `'sequence'`: each sequence by
+     * itself, for inputs [B, ..., H] of rank 3 or more, which have B sequences.
      */
     loadBalancingLossPer?: MoeLoadBalancingScope | null;
-    /** How much of moeRouterZLoss. Default 0. */
+    /** The factor of moeRouterZLoss in the loss of training. Default 0. */
     routerZLossWeight?: number | null;
     /**
-     * Whether there is the bias that moeTopk adds for its choice. Default: where its update rate is not 0. True with a
-     * rate of 0 is a bias that stays, as of a checkpoint.
+     * Whether the layer has moeTopk's score correction bias. Default: true if its update rate is not 0. With true and a
+     * rate of 0 the bias does not change, as for the bias of a checkpoint.
      */
     useScoreCorrectionBias?: boolean | null;
     /**
@@ -101,20 +101,19 @@ export type MixtureOfExpertsArgs = LayerArgs &
      */
     scoreCorrectionBiasUpdateRate?: number | null;
     /**
-     * In training, multiply the router's input by random numbers of 1 - jitter to 1 + jitter, as Switch Transformers
+     * In training, multiply the router's input by random numbers from 1 - jitter to 1 + jitter, as Switch Transformers
      * do. Default 0.
      */
     routerJitter?: number | null;
-    /** Makes the jitter the same for the same calls of a new layer. */
+    /** The seed of the jitter: a new layer with the same seed has the same jitter in the same calls. */
     seed?: number | null;
     /**
-     * In training an expert takes at most ceil(capacityFactor * T * topk / E) of T tokens. Default: nothing is
-     * dropped.
+     * In training an expert takes at most ceil(capacityFactor * T * topk / E) of T tokens. Default: nothing is dropped.
      */
     capacityFactor?: number | null;
     /**
-     * Which tokens of a full expert stay: `'probability'` (default), those with the largest weights, of equal ones
-     * the first; `'position'`, the first.
+     * Which tokens a full expert keeps. `'probability'` (default): the tokens with the largest weights, and of equal
+     * weights the first tokens. `'position'`: the first tokens.
      */
     dropPolicy?: MoeDropPolicy | null;
   };
@@ -157,7 +156,7 @@ const argNames = [
   'capacityFactor',
   'dropPolicy',
   ...weightArgNames,
-  // The arguments of every layer, and the ones that deserialization adds.
+  // The arguments of every layer, and the arguments that deserialization adds.
   'name',
   'trainable',
   'inputShape',
@@ -193,7 +192,7 @@ export type MixtureOfExpertsOptions = ReturnType<typeof checkArgs>;
 /** The layer's own options, each with a value or null, as a config holds them. */
 export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   type Known = MixtureOfExpertsArgs & {customObjects?: unknown};
-  assert(args != null, opName, () => 'its arguments must have numExperts and intermediateSize, but are not given.');
+  assert(args != null, opName, () => 'args must have numExperts and intermediateSize, but are not given.');
   const given = checkOptions<Known>(args, argNames, opName) as MixtureOfExpertsArgs;
   const {numExperts, intermediateSize} = given;
   assertPositiveInteger(numExperts, 'numExperts', opName);
@@ -236,7 +235,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   };
 }
 
-/** Checks arguments that tf.layers does not check, if a mistake in them would show as some other error. */
+/** Checks arguments that tf.layers does not check, if a mistake in them would cause some other error. */
 function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): void {
   const {name, trainable} = given;
   assert(
@@ -252,7 +251,8 @@ function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): voi
       shape == null || (Array.isArray(shape) && shape.every(isDim)),
       opName,
       () =>
-        `${argName} must be an array of integers of at least 0, or null where unknown, but is ${describeValue(shape)}.`,
+        `${argName} must be an array of integers of at least 0, with null for an unknown size, but is ` +
+        `${describeValue(shape)}.`,
     );
   }
 }
@@ -291,7 +291,7 @@ function checkSharedExperts(given: MixtureOfExpertsArgs, opName: string) {
   assert(
     !sharedExpertGate || sharedIntermediateSize > 0,
     opName,
-    () => 'sharedExpertGate takes shared experts: numSharedExperts or sharedIntermediateSize must be positive.',
+    () => 'sharedExpertGate needs shared experts: numSharedExperts or sharedIntermediateSize must be positive.',
   );
   return {numSharedExperts, sharedIntermediateSize, sharedExpertGate};
 }
@@ -314,7 +314,7 @@ function checkScoreCorrection(given: MixtureOfExpertsArgs, scoring: MoeTopkScori
     opName,
     () =>
       'useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring ' +
-      "'softmaxAfterTopk', which has no scores before the choice that a bias could correct.",
+      "'softmaxAfterTopk', which has no scores before the choice of experts.",
   );
   return {useScoreCorrectionBias, scoreCorrectionBiasUpdateRate};
 }

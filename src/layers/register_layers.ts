@@ -4,16 +4,19 @@ import type {MixtureOfExpertsArgs} from './mixture_of_experts_options';
 
 /** The layers of this package, made for one copy of tfjs. */
 export type MoeLayers = {
-  /** A mixture-of-experts layer for tf.layers, input [..., H] to output of the same shape: {@link MixtureOfExperts}. */
+  /**
+   * A mixture-of-experts layer for tf.layers, from input [..., H] to output of the same shape: {@link
+   * MixtureOfExperts}.
+   */
   mixtureOfExperts: (args: MixtureOfExpertsArgs) => MixtureOfExperts;
   /** The class of that layer, for `instanceof` and `new`. */
   MixtureOfExperts: MixtureOfExpertsClass;
 };
 
-/** By the Layer class that they are built on, so that every entry has the same ones. */
+/** The layers of each Layer class that they are built on, so that every entry has the same layers. */
 const layersOf = new WeakMap<object, MoeLayers>();
 
-/** The layers for this copy of tfjs, their class registered there, unless one of its name is: then that one stays. */
+/** The layers for this copy of tfjs. Their class is registered there, unless a class of its name already is. */
 export function registerLayerClasses(tf: TfjsLayers): MoeLayers {
   const {Layer} = tf.layers;
   if (!layersOf.has(Layer)) {
@@ -29,16 +32,16 @@ export function registerLayerClasses(tf: TfjsLayers): MoeLayers {
 }
 
 /**
- * Brings the layers to a copy of tfjs that is not the one `tfjs-moe/layers` imports, such as a second version on a
- * page: layer classes and what loading knows of them are each copy's own. Registers MixtureOfExperts, built on that
- * copy's Layer, and adds `tf.layers.mixtureOfExperts`. Both look first: calling it again changes nothing.
+ * Adds the layers to a copy of tfjs other than the one that `tfjs-moe/layers` imports, such as a second version on a
+ * page. Each copy has its own layer classes and its own registry for loading. Registers MixtureOfExperts, built on that
+ * copy's Layer, and adds `tf.layers.mixtureOfExperts`. Calling it again changes nothing.
  *
- * Where `tf.layers` is frozen, it is replaced by a copy; where `tf` is fixed too, as the namespace of an ES module is,
- * use what is returned.
+ * If `tf.layers` is frozen, it is replaced by a copy. If `tf` is frozen too, like the namespace of an ES module, use
+ * the result.
  *
  * @param tf  All of tfjs, or its `layers` and `serialization`.
  * @returns `mixtureOfExperts` and `MixtureOfExperts` of that copy.
- * @throws if it has no `layers.Layer` or no `serialization`; nothing is registered then.
+ * @throws if `tf` has no `layers.Layer` or no `serialization`; nothing is registered then.
  */
 export function registerMoeLayers(tf: TfjsLayers): MoeLayers {
   if (typeof tf?.layers?.Layer !== 'function' || typeof tf.serialization?.registerClass !== 'function') {

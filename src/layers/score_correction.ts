@@ -4,17 +4,17 @@ import type {Batch} from './batches';
 
 /**
  * Moves the score correction bias of a layer as DeepSeek-V3 does: once for a batch of training, by the load of all its
- * calls, which all choose by the bias that the batch began with.
+ * calls. All calls of the batch choose by the bias from its beginning.
  */
 export class ScoreCorrection {
   private step: {batch: Batch; bias: Tensor1D; load: Tensor1D} | undefined;
 
-  /** The bias to choose by. */
+  /** The bias for the choice. */
   biasOf(variable: LayerVariable, batch: Batch): Tensor1D {
     return this.step?.batch === batch ? this.step.bias : (variable.read() as Tensor1D);
   }
 
-  /** Moves the bias of an expert by `rate`, up where it has less than the mean of `load`, float32 [E], else down. */
+  /** Moves the bias of an expert by `rate`: up if its entry of `load`, float32 [E], is below the mean, else down. */
   update(variable: LayerVariable, load: Tensor1D, rate: number, batch: Batch): void {
     const before = this.step?.batch === batch ? this.step : undefined;
     const bias = keep(clone(before?.bias ?? (variable.read() as Tensor1D)));

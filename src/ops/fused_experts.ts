@@ -26,15 +26,15 @@ function fusedExperts_<R extends Rank>(
   assert(
     util.arraysEqual($weights.shape, $ids.shape),
     opName,
-    () => `topkWeights must be like topkIds [${$ids.shape}], but is [${$weights.shape}].`,
+    () => `topkWeights must have the shape of topkIds [${$ids.shape}], but is [${$weights.shape}].`,
   );
   const experts = convertExperts($x.shape, w1, w2, given, opName);
   return alongTokens(runExperts($x.rows, $weights.rows, $ids.rows, experts, opName), $x);
 }
 
 /**
- * The experts of a mixture: each token through the experts it was routed to, merged by its weights. Permute, two
- * grouped matmuls and unpermute, with no readback: 6 launches on webgpu, 4 for few tokens.
+ * Runs each token through the experts that it was routed to, and merges their outputs by the token's weights. The op is
+ * permute, two grouped matmuls and unpermute, with no readback: 6 launches on webgpu, 4 for few tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, L = 2 experts of I = 1, K = 1
@@ -46,22 +46,22 @@ function fusedExperts_<R extends Rank>(
  * ```
  *
  * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with weights and ids [..., K].
- * @param w1  float32 [L, 2I, H], gate and up of each of L experts; [L, I, H] with `gated: false`. An array of tensors
- *     is read as their concatenation along axis 0, the way past the size that a device binds.
+ * @param w1  float32 [L, 2I, H]: gates and ups of each of L experts; [L, I, H] with `gated: false`. An array of tensors
+ *     is read as their concatenation along axis 0, for weights that are larger than a device binds in one tensor.
  * @param w2  float32 [L, H, I].
  * @param topkWeights  float32 [T, K].
- * @param topkIds  int32 [T, K]. A slot whose expert is not local, or whose id is no expert, adds nothing.
+ * @param topkIds  int32 [T, K]. A slot adds nothing if its expert is not local or its id names no expert.
  * @param options  {@link FusedExpertsOptions}.
- * @returns float32 [T, H], or of the rank of hiddenStates: the sum over slots of
- *     w * (w2 . act(w1 . x + w1Bias) + w2Bias); shared experts are added last.
+ * @returns float32 [T, H], or the shape of hiddenStates: the sum over slots of w * (w2 . act(w1 . x + w1Bias) +
+ *     w2Bias). The outputs of shared experts are added last.
  *
- * Memory: rows [T*K, H] and [T*K, I] between launches, of at most 128 MiB each; more tokens are taken in chunks. For a
- * gradient [T*K, 2I] too, within the same limit, and the rows of all chunks stay until it is done.
+ * Memory: rows [T*K, H] and [T*K, I] between launches, at most 128 MiB each; more tokens are run in chunks. A gradient
+ * needs rows [T*K, 2I] too, within the same limit, and keeps the rows of all chunks until it is done.
  *
  * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and topkWeights, of any order.
  *
- * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
- *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
+ *     device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `fused_experts`.
  */

@@ -13,7 +13,7 @@ import {runExperts} from './run_experts';
 export type FusedMoeOptions<ReturnRouting extends boolean = false> = MoeTopkOptions &
   FusedExpertsOptions & {
     /**
-     * Give {@link FusedMoeResult}, with the weights and ids that were chosen, for losses and loads of experts. Default
+     * Return {@link FusedMoeResult}, which has the chosen weights and ids too, for losses and expert loads. Default
      * false.
      */
     returnRouting?: ReturnRouting | null;
@@ -21,15 +21,15 @@ export type FusedMoeOptions<ReturnRouting extends boolean = false> = MoeTopkOpti
 
 /** The results of fusedMoe with `returnRouting: true`. */
 export type FusedMoeResult<R extends Rank = Rank> = {
-  /** float32 [T, H], what is given without it. */
+  /** float32 [T, H], the result of fusedMoe without `returnRouting`. */
   output: Tensor<R>;
-  /** float32 [T, K], as moeTopk gives them; a gradient of them goes to routerLogits. */
+  /** float32 [T, K], as moeTopk returns them; their gradient goes to routerLogits. */
   topkWeights: Tensor<R>;
   /** int32 [T, K]. */
   topkIds: Tensor<R>;
 };
 
-/** {@link FusedMoeResult} where that is asked for, else its output. */
+/** {@link FusedMoeResult} with `returnRouting: true`, else its output alone. */
 export type FusedMoeReturn<R extends Rank, ReturnRouting extends boolean> = ReturnRouting extends true
   ? FusedMoeResult<R>
   : Tensor<R>;
@@ -55,8 +55,9 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
     numColumns === experts.numExperts,
     opName,
     () =>
-      `routerLogits must have a column for each expert (E = ${experts.numExperts}, by ` +
-      `${experts.expertMap == null ? 'w1' : 'expertMap'}), but has ${numColumns}.`,
+      `routerLogits must have a column for each expert (E = ${experts.numExperts}, ` +
+      `${experts.expertMap == null ? 'the number of experts of w1' : 'the length of expertMap'}), but has ` +
+      `${numColumns}.`,
   );
   const {topkWeights, topkIds} = chooseExperts($logits.rows, topk, given, opName);
   const output = alongTokens<R>(runExperts($x.rows, topkWeights, topkIds, experts, opName), $x);
@@ -68,7 +69,7 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
 
 /**
  * A whole mixture-of-experts block: chooses each token's experts by its router logits, runs them, and merges their
- * outputs. moeTopk and fusedExperts in one, with no readback: 7 launches on webgpu, 5 for few tokens.
+ * outputs. The op is moeTopk and fusedExperts in one, with no readback: 7 launches on webgpu, 5 for few tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, E = 2 experts of I = 1, K = 1
@@ -85,15 +86,15 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
  * @param w2  float32 [L, H, I].
  * @param routerLogits  float32 [T, E]; E is the length of expertMap, or L without one.
  * @param topk  K, experts per token, 1 <= K <= E.
- * @param options  {@link FusedMoeOptions}: those of {@link MoeTopkOptions} and of {@link FusedExpertsOptions}, and
+ * @param options  {@link FusedMoeOptions}: all of {@link MoeTopkOptions} and {@link FusedExpertsOptions}, and
  *     returnRouting.
- * @returns float32 [T, H], or of the rank of hiddenStates; with `returnRouting: true` {@link FusedMoeResult}.
+ * @returns float32 [T, H], or the shape of hiddenStates; with `returnRouting: true` {@link FusedMoeResult}.
  *
- * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and routerLogits, of any order, the choice held
- * fixed.
+ * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and routerLogits, of any order. The choice of
+ * experts is held fixed.
  *
- * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
- *     the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
+ *     device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `fused_moe`.
  */

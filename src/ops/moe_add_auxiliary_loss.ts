@@ -16,13 +16,13 @@ function moeAddAuxiliaryLoss_<T extends Tensor>(y: T | TensorLike, loss: Tensor 
 const withGradientOf = /* @__PURE__ */ customGrad((...args) => {
   const [y, loss, save] = args as unknown as [Tensor, Tensor, (tensors: Tensor[]) => void];
   save([loss]);
-  // A clone of dy, for tfjs disposes what it has added up.
+  // A clone, because tfjs disposes a dy that it has added up.
   return {value: clone(y), gradFunc: (dy: Tensor, [saved]: Tensor[]) => [clone(dy), onesLike(saved)]};
 });
 
 /**
- * y itself, whose gradient also carries that of `loss`, as if `loss` had been added to whatever is minimized: the way
- * to balance experts inside of a model whose training loop is not one's own.
+ * Returns y. The gradient of the result also carries the gradient of `loss`, as if `loss` had been added to the
+ * minimized loss. Use it to balance experts inside a model whose training loop you do not write.
  *
  * ```js
  * const routerLogits = tf.tensor2d([[1, 0], [1, 0]]);
@@ -34,14 +34,16 @@ const withGradientOf = /* @__PURE__ */ customGrad((...args) => {
  * gradient[0] > 0 && gradient[1] < 0; // => true
  * ```
  *
- * @param y  float32, of any shape: anything on the way to what is minimized, such as the result of fusedMoe.
- * @param loss  float32 scalar: an auxiliary loss, times its weight. Where the minimized loss is a mean over devices or
- *     accumulated steps, or is scaled, scale this one alike.
- * @returns a new handle of y's values. The loss must reach what is minimized through it: dropped, it adds nothing.
+ * @param y  float32, of any shape: any tensor from which the minimized loss is computed, such as the result of
+ *     fusedMoe.
+ * @param loss  float32 scalar: an auxiliary loss, times its weight. If the minimized loss is scaled, or is a mean over
+ *     devices or accumulated steps, scale `loss` by the same factor.
+ * @returns a new handle of y's values. The minimized loss must be computed from this handle: otherwise `loss` adds
+ *     nothing.
  *
- * Gradient: dy, unchanged, to y; 1 to `loss`, whatever dy. Of any order.
+ * Gradient: dy, unchanged, to y; 1 to `loss`, whatever dy is; of any order.
  *
- * @throws if y is not float32 or loss no float32 scalar, before any work.
+ * @throws if y is not float32 or `loss` is not a float32 scalar, before any work.
  *
  * Source: Megatron-LM `MoEAuxLossAutoScaler`, DeepSeek's `AddAuxiliaryLoss`.
  */

@@ -13,25 +13,25 @@ import {convertExpertMap, convertTopkIds, type MoeIndices} from '../arguments/ro
 
 export type MoeAlignBlockSizeOptions = {
   /**
-   * int32 [E]: global expert id to local index. Without `ignoreInvalidExperts` every expert keeps its blocks and the
-   * map only translates their labels, whatever its entries. Default: none.
+   * int32 [E]: the local index of each global expert id. Without `ignoreInvalidExperts` every expert keeps its blocks,
+   * and the map only translates their labels, whatever its entries are. Default: none.
    */
   expertMap?: MoeIndices | null;
   /** Round S up to a multiple of B. Default false. */
   padSortedIds?: boolean | null;
   /**
-   * Apply the map before sorting, drop what it sends outside 0..E-1, and label unused blocks -1. Default false: unused
-   * blocks are labelled as expert 0.
+   * Apply the map before sorting, drop assignments that the map sends outside 0..E-1, and label unused blocks -1.
+   * Default false: unused blocks are labelled as expert 0.
    */
   ignoreInvalidExperts?: boolean | null;
 };
 
 export type MoeAlignBlockSizeResult = {
-  /** int32 [S]: assignment ids, expert by expert, ascending within an expert; N where there is none. */
+  /** int32 [S]: assignment ids, expert by expert, ascending within an expert; N in places without an assignment. */
   sortedTokenIds: Tensor1D;
   /** int32 [ceil(S/B)]: the expert of each block. */
   expertIds: Tensor1D;
-  /** int32 [1]: how many leading entries of `sortedTokenIds` are in blocks of an expert. */
+  /** int32 [1]: how many leading entries of `sortedTokenIds` belong to blocks of an expert. */
   numTokensPostPad: Tensor1D;
 };
 
@@ -77,9 +77,9 @@ function moeAlignBlockSize_(
  * No gradient: every output is an index. Sizes depend on shapes only; nothing is read back.
  *
  * @throws if topkIds is not int32 [T, K], a number is not a positive integer, the map's length is not E, or an option
- *     is unknown. On GPUs also where a tensor is larger than the device binds, and on webgl where an index could
- *     pass 2^24, or 2,048 on devices of half-float textures.
+ *     is unknown. On GPUs also if a tensor is larger than the device binds. On webgl also if an index could pass 2^24,
+ *     or 2,048 on devices of half-float textures.
  *
- * Source: vLLM `moe_align_block_size`, with its order made ascending on every device.
+ * Source: vLLM `moe_align_block_size`. The ids of an expert ascend here on every device.
  */
 export const moeAlignBlockSize = /* @__PURE__ */ op({moeAlignBlockSize_});

@@ -4,9 +4,9 @@ import {assert, assertNumExperts, assertPositiveInteger, checkOneOf, describeVal
 export type MoeExpertMapStrategy = 'linear' | 'roundRobin';
 
 export type MoeExpertMapResult = {
-  /** L, how many experts the shard has: the option of that name of moePermute. */
+  /** L, the number of experts of the shard: the option `numLocalExperts` of moePermute. */
   numLocalExperts: number;
-  /** int32 [E]: the local index of each expert, -1 where it is not in this shard; an option of that name, too. */
+  /** int32 [E]: the local index of each expert, -1 for an expert of another shard. The option `expertMap` of ops. */
   expertMap: Tensor1D;
 };
 
@@ -54,11 +54,11 @@ function moeExpertMap_(
  * await tf.moeExpertMap(5, 2, 1, 'roundRobin').expertMap.array(); // => [-1, 0, -1, 1, -1]
  * ```
  *
- * @param numExperts  E, the number of experts in all, at most 2^20.
- * @param numShards  How many shards share them, at most E.
+ * @param numExperts  E, the number of experts of all shards, at most 2^20.
+ * @param numShards  The number of shards, at most E.
  * @param shard  This shard, 0..numShards-1.
- * @param strategy  `'linear'` (default): consecutive experts; `'roundRobin'`: every numShards-th. The first
- *     E % numShards shards get one expert more.
+ * @param strategy  `'linear'` (default): consecutive experts. `'roundRobin'`: every numShards-th expert. The first E %
+ *     numShards shards get one expert more.
  * @returns {@link MoeExpertMapResult}.
  *
  * @throws if a number does not fit or the strategy is unknown.

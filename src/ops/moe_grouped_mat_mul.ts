@@ -45,7 +45,7 @@ function moeGroupedMatMul_(
   assert(
     !activation.gated || numOut % 2 === 0,
     opName,
-    () => `weights must have an even D when gated, a gate and an up for each output, but D = ${numOut}.`,
+    () => `weights must have an even D when gated (a gate and an up for each output), but D = ${numOut}.`,
   );
   const $offset = convertToTensor(expertFirstTokenOffset, 'expertFirstTokenOffset', opName, ['int32']) as Tensor1D;
   assertRank($offset, 'expertFirstTokenOffset', opName, '[L+1]');
@@ -66,8 +66,8 @@ function moeGroupedMatMul_(
 }
 
 /**
- * The matmul of a mixture of experts: the rows of each expert times its own weights, all experts in one launch, with
- * bias, activation and gating in the same pass.
+ * The matmul of a mixture of experts: multiplies the rows of each expert by its own weights, all experts in one launch,
+ * with bias, activation and gating in the same pass.
  *
  * ```js
  * // R = 3 rows of C = 2 columns: row 0 is expert 0's, rows 1 and 2 are expert 1's; D = 2
@@ -78,21 +78,23 @@ function moeGroupedMatMul_(
  * ```
  *
  * @param x  float32 [R, C]: the rows of moePermute.
- * @param weights  float32 [L, D, C], an output a row, as checkpoints of vLLM, PyTorch and Hugging Face have them. An
- *     array of tensors is read as their concatenation along axis 0, the way past the size that a device binds.
- * @param expertFirstTokenOffset  int32 [L+1], of the same moePermute: rows offset[e] to offset[e+1] - 1 are of expert
- *     e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; the values of others are
- *     unspecified.
+ * @param weights  float32 [L, D, C], a row for each output, as checkpoints of vLLM, PyTorch and Hugging Face have them.
+ *     An array of tensors is read as their concatenation along axis 0, for weights that are larger than a device binds
+ *     in one tensor.
+ * @param expertFirstTokenOffset  int32 [L+1], from the same moePermute: rows offset[e] to offset[e+1] - 1 belong to
+ *     expert e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; other offsets give
+ *     unspecified values.
  * @param options  {@link MoeGroupedMatMulOptions}.
- * @returns float32 [R, D], or [R, D/2] if gated. NaN and infinities go where core ops of tfjs would take them, on every
- *     backend: NaN of NaN, also through a clamp, and NaN where 0 meets Infinity.
+ * @returns float32 [R, D], or [R, D/2] if gated. On every backend NaN and infinities go where core ops of tfjs would
+ *     take them: NaN gives NaN, also through a clamp, and 0 times Infinity gives NaN.
  *
- * Gradient: to x, weights and bias, of any order; the product before the activation is computed again rather than kept.
- * The gradient of a clamp of 'swigluOai' is 1 up to its limit, 0 past it. dy of rows of no expert is ignored. Sums over
- * the rows of an expert are within 64 * 2^-24 of the sum of their terms' sizes, however many rows there are.
+ * Gradient: to x, weights and bias, of any order. The product before the activation is not kept, but computed again.
+ * The gradient of a clamp of 'swigluOai' is 1 up to its limit and 0 past it. The dy of rows of no expert is ignored.
+ * Sums over the rows of an expert have an error of at most 64 * 2^-24 of the sum of the terms' sizes, however many rows
+ * there are.
  *
- * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also where a tensor is larger than
- *     the device binds, and on webgl where R is past 2^24, or past 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
+ *     device binds. On webgl also if R is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: DeepGEMM's and vLLM's grouped GEMM; jax.lax.ragged_dot.
  */

@@ -30,24 +30,30 @@ import {assertSameTokens, checkScoring, convertTokenRows, type MoeIndices, type 
 import {expertCounts as countsOfExperts} from './expert_counts';
 import {convertTokenMask, meansOver, routedTokens, sumsOver} from './router_losses';
 
-/** Whose assignments and probabilities are balanced against each other. */
+/**
+ * The tokens over which the loss balances assignments against probabilities: all of them, or each sequence by itself.
+ */
 export type MoeLoadBalancingScope = 'batch' | 'sequence';
 
 export type MoeLoadBalancingLossOptions = {
   /**
-   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits and ids.
-   * Default: all count.
+   * int32, float32 or bool, an entry for each token. A token whose entry is 0 or false does not count, whatever its
+   * logits and ids are. Default: all tokens count.
    */
   mask?: Tensor | TensorLike | null;
-  /** Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`; else score / sum of them. */
+  /** The probabilities: softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else score / sum of scores. */
   scoring?: MoeTopkScoring | null;
-  /** `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of those of the sequences of [B, S, E]. */
+  /**
+   * `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of the losses of the sequences of [B, S, E].
+   */
   per?: MoeLoadBalancingScope | null;
-  /** float32 or int32 [E]: how many assignments each expert has in the global batch, in place of those of topkIds. */
+  /**
+   * float32 or int32 [E]: each expert's number of assignments in the global batch, in place of the counts of topkIds.
+   */
   expertCounts?: Tensor | TensorLike | null;
 };
 
-/** Sums of int32 tensors are exact up to here on GPUs. */
+/** Sums of int32 tensors are exact up to this number on GPUs. */
 const MAX_EXPERTS_OF_SEQUENCES = 2 ** 24;
 
 function moeLoadBalancingLoss_(
@@ -100,7 +106,7 @@ function convertIds(x: MoeIndices, logits: TokenRows, opName: string): Tensor2D 
   return $ids.rows;
 }
 
-/** The number of sequences that are balanced each by itself: 1 for the whole batch. */
+/** The number of sequences that are balanced, each by itself: 1 for the whole batch. */
 function checkScope(per: MoeLoadBalancingScope | null | undefined, {shape}: TokenRows, opName: string): number {
   checkOneOf(per ?? 'batch', ['batch', 'sequence'], 'per', opName);
   if (per !== 'sequence') {
@@ -118,8 +124,8 @@ function checkScope(per: MoeLoadBalancingScope | null | undefined, {shape}: Toke
     numSequences * numExperts <= MAX_EXPERTS_OF_SEQUENCES,
     opName,
     () =>
-      `the number of sequences times that of experts (B*E) must be at most ${MAX_EXPERTS_OF_SEQUENCES} with per ` +
-      `'sequence', but is ${numSequences * numExperts}.`,
+      `the number of sequences times the number of experts (B*E) must be at most ${MAX_EXPERTS_OF_SEQUENCES} with ` +
+      `per 'sequence', but is ${numSequences * numExperts}.`,
   );
   return util.sizeFromShape(shape) === 0 ? 1 : numSequences;
 }
@@ -142,15 +148,16 @@ function convertExpertCounts(
     assert(
       per !== 'sequence',
       opName,
-      () => "expertCounts must not be given with per 'sequence', where each sequence has counts of its own.",
+      () => "expertCounts must not be given with per 'sequence', because each sequence has counts of its own.",
     );
   }
   return $x;
 }
 
 /**
- * float32 [B, E]: how many of the assignments of each sequence each expert has, of 1 in all, by one count of B*E
- * experts. An id that is no expert's, or of a token that does not count, becomes -1, which no count has.
+ * float32 [B, E]: each expert's share of the assignments of each sequence; the shares of a sequence add up to 1. All
+ * B*E experts are counted at once. An id becomes -1, which no count includes, if it names no expert or its token does
+ * not count.
  */
 function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequences: number): Tensor {
   const [numTokens] = rows.shape;
@@ -170,8 +177,9 @@ function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequenc
 }
 
 /**
- * The loss that spreads tokens over experts: E * sum over e of share[e] * meanProbability[e]. It is 1 where both are
- * alike for all experts, as in Switch Transformers and Megatron-LM (Hugging Face transformers counts K there).
+ * The loss that spreads tokens over experts: E * sum over e of share[e] * meanProbability[e]. It is 1 if all experts
+ * have the same share and the same mean probability, as in Switch Transformers and Megatron-LM. (It is K in Hugging
+ * Face transformers.)
  *
  * ```js
  * const routerLogits = tf.tensor2d([[1, 1], [1, 1]]);
@@ -182,31 +190,32 @@ function sharesOf(rows: Tensor2D, counts: Tensor, numExperts: number, numSequenc
  * await tf.moeLoadBalancingLoss(sequences, [[[0], [0]], [[1], [0]]], {per: 'sequence'}).array(); // => 1
  * ```
  *
- * @param routerLogits  float32 [..., E], of at least rank 2: a token a row.
- * @param topkIds  int32 [..., K]: the `topkIds` of moeTopk. An id outside 0..E-1, such as -1 for one that was dropped,
+ * @param routerLogits  float32 [..., E], of at least rank 2: a row for each token.
+ * @param topkIds  int32 [..., K]: the `topkIds` of moeTopk. An id outside 0..E-1, such as -1 for a dropped assignment,
  *     is in no share.
- * @param options.mask  int32, float32 or bool [...]: a token of 0 or false does not count, whatever its logits and ids.
- *     Default: all count.
- * @param options.scoring  Whose probabilities: the softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else
- *     score / sum of scores.
- * @param options.per  `'batch'` (default): one loss for all tokens. `'sequence'`: routerLogits are [B, S, E], topkIds
- *     [B, S, K] and the mask [B, S]; the mean of the losses of the B sequences, each by its own tokens, as DeepSeek-V3
- *     and Megatron-LM (`seq_aux_loss`) balance. A sequence of which no token counts is not in this mean.
- * @param options.expertCounts  float32 or int32 [E]: how many assignments each expert has in the global batch, of which
- *     this one is a part (other devices, accumulated steps). They give the shares, in place of topkIds. All 0: the loss
- *     is 0. Not with `'sequence'`.
- * @returns a float32 scalar, with share[e] the part of the counted assignments that expert e has, and
- *     meanProbability[e] the sum of its probabilities over the tokens that count, divided by their number; 0 where none
- *     counts. A token whose logits are nothing but -Infinity has no probabilities and does not count, nor do its ids,
- *     as if it were masked. NaN in a token that counts makes the loss NaN, and the gradient of this token; so does
- *     Infinity, but for `'sigmoid'`.
+ * @param options.mask  int32, float32 or bool [...]: a token whose entry is 0 or false does not count, whatever its
+ *     logits and ids are. Default: all tokens count.
+ * @param options.scoring  The probabilities: softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else score /
+ *     sum of scores.
+ * @param options.per  `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of the losses of B
+ *     sequences, each computed from its own tokens, as DeepSeek-V3 and Megatron-LM (`seq_aux_loss`) balance;
+ *     routerLogits are [B, S, E], topkIds [B, S, K] and the mask [B, S]. A sequence without a token that counts is not
+ *     in this mean.
+ * @param options.expertCounts  float32 or int32 [E]: each expert's number of assignments in the global batch, which
+ *     contains this batch (other devices, accumulated steps). The shares come from these counts in place of topkIds. If
+ *     all counts are 0, the loss is 0. Not with `'sequence'`.
+ * @returns a float32 scalar. share[e] is the part of the counted assignments that expert e has. meanProbability[e] is
+ *     the sum of its probabilities over the tokens that count, divided by their number; it is 0 if no token counts. A
+ *     token whose logits are all -Infinity has no probabilities: neither the token nor its ids count, as if it were
+ *     masked. NaN in a token that counts makes the loss and the gradient of this token NaN. Infinity does so too,
+ *     except with `'sigmoid'`.
  *
  * Gradient: to routerLogits, through the probabilities, of any order; 0 for a token that does not count. Shares are
- * held fixed: none comes to topkIds, the mask or expertCounts.
+ * held fixed: topkIds, the mask and expertCounts get no gradient.
  *
  * @throws if a rank, dtype, shape or option does not fit, or B*E is past 2^24 with `'sequence'`, before any work. On
- *     GPUs also where routerLogits is larger than the device binds, and on webgl where the number of tokens, of
- *     assignments or of experts is past 2^24, or past 2,048 on devices of half-float textures.
+ *     GPUs also if routerLogits is larger than the device binds. On webgl also if the number of tokens, of assignments
+ *     or of experts is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: Megatron-LM `switch_load_balancing_loss_func`, `_apply_seq_aux_loss` and `_apply_global_aux_loss`; the
  * sequence-wise balance loss of DeepSeek-V3.

@@ -29,25 +29,26 @@ import {
 
 export type MoePermuteOptions = {
   /**
-   * float32 or int32 scales of the rows: [T, ...] is gathered along with them, rows of no assignment carrying the last
-   * token's; rank 0, rank 1 or [1, ...] is the scale of the whole tensor and comes back as a clone. Default: none.
+   * float32 or int32 scales of the rows. Scales [T, ...] are gathered with the rows, and rows of no assignment get the
+   * last token's scale. A scale of rank 0, rank 1 or shape [1, ...] is for the whole tensor and is returned as a clone.
+   * Default: none.
    */
   a1qScale?: Tensor | TensorLike | null;
-  /** L, 1..E. Default E. Without a map it must be absent or E. */
+  /** L, 1..E. Default E. Without a map it must be E or left out. */
   numLocalExperts?: number | null;
   /**
-   * int32 [E]: global expert id to local index. An entry outside 0..L-1 is an expert that is not local: its assignments
-   * have no row. Equal entries merge. Default: all are local.
+   * int32 [E]: the local index of each global expert id. An expert whose entry is outside 0..L-1 is not local, and its
+   * assignments have no row. Experts with equal entries are merged. Default: all experts are local.
    */
   expertMap?: MoeIndices | null;
-  /** B: pad each expert's rows to a multiple of B; an expert without tokens gets none. Default: no padding. */
+  /** B: pad each expert's rows to a multiple of B; an expert without tokens gets no rows. Default: no padding. */
   alignBlockSize?: number | null;
-  /** The value of `mIndices` in rows past the last expert's. Default -1. */
+  /** The value of `mIndices` in rows past the last expert's rows. Default -1. */
   fillInvalidExpert?: number | null;
   /**
-   * A variable of the result's shape and dtype, assigned `permutedHiddenStates` once the op has succeeded. It shares
-   * the result's data, so it saves no memory; gradients flow through the returned tensor, and the variable read
-   * elsewhere is a leaf. It may also be an input. Default: none.
+   * A variable of the result's shape and dtype. It is assigned `permutedHiddenStates` once the op has succeeded, and
+   * shares the result's data, so it saves no memory. Gradients flow through the returned tensor; the variable itself is
+   * a leaf where other code reads it. It may also be an input. Default: none.
    */
   out?: Variable | null;
 };
@@ -57,16 +58,16 @@ export type MoePermuteResult = {
   permutedHiddenStates: Tensor2D;
   /** int32 [L+1]: the first row of each local expert; the last value is the number of rows in use. */
   expertFirstTokenOffset: Tensor1D;
-  /** int32 [N]: the row of each assignment; at or past the last offset where it has none. */
+  /** int32 [N]: the row of each assignment; at least the last offset for an assignment without a row. */
   invPermutedIdx: Tensor1D;
   /**
-   * int32 [R]: the local expert of each row, padding included; constant without alignBlockSize (`alignBlockSize: 1`
-   * gives real ones without padding).
+   * int32 [R]: the local expert of each row, padding included. Constant without alignBlockSize; `alignBlockSize: 1`
+   * gives the experts of the rows without padding.
    */
   mIndices: Tensor1D;
-  /** int32 [R]: the assignment that was copied to the row, else N. */
+  /** int32 [R]: the assignment that was copied to the row; N for a row of no assignment. */
   permutedIdx: Tensor1D;
-  /** [R, ...] or as given; absent where it is not given. */
+  /** [R, ...], or the clone of a scale of the whole tensor; absent if no scale was given. */
   a1qScale?: Tensor;
 };
 
@@ -133,20 +134,21 @@ function moePermute_(
  * await permuted.permutedIdx.array(); // => [1, 2, 3, 5, 0, 4]
  * ```
  *
- * @param hiddenStates  float32 or int32 [T, H]: one row a token, any H >= 1. Rows keep their bits; on webgl they are
- *     float32 only, and subnormals may become 0.
- * @param topkIds  int32 [T, K]: the experts of each token; repeats are separate assignments. An id outside
- *     0..E-1, such as -1 for a padding token, is not here: it has no row and no offset counts it.
- * @param numExperts  E, the number of experts in all (global), at most 2^20.
+ * @param hiddenStates  float32 or int32 [T, H]: a row for each token, any H >= 1. Rows keep their bits. On webgl they
+ *     must be float32, and subnormals may become 0.
+ * @param topkIds  int32 [T, K]: the experts of each token; repeated ids are separate assignments. An assignment whose
+ *     id is outside 0..E-1, such as -1 for a padding token, has no row, and no offset counts it.
+ * @param numExperts  E, the number of all experts (global), at most 2^20.
  * @param options  {@link MoePermuteOptions}.
- * @returns {@link MoePermuteResult}, with R = N, or aligned min(N + E*(B-1), N*B) rounded up to a multiple of B.
+ * @returns {@link MoePermuteResult}, with R = N. With alignBlockSize, R = min(N + E*(B-1), N*B) rounded up to a
+ *     multiple of B.
  *
- * Gradient: to hiddenStates and to a gathered a1qScale where they are float32. The dy of rows of no assignment
- * is ignored. Sizes depend on shapes only; nothing is read back.
+ * Gradient: to hiddenStates and to a gathered a1qScale, if they are float32. The dy of rows of no assignment is
+ * ignored. Sizes depend on shapes only; nothing is read back.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Never for ids. On GPUs also
- *     where a tensor is larger than the device binds, and on webgl where T*K, R, E or fillInvalidExpert is past
- *     2^24, or past 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. Ids never throw. On GPUs also
+ *     if a tensor is larger than the device binds. On webgl also if T*K, R, E or fillInvalidExpert is past 2^24, or
+ *     past 2,048 on devices of half-float textures.
  *
  * Source: vLLM `moe_permute`; rows that vLLM leaves unwritten are 0 here.
  */

@@ -15,7 +15,7 @@ export type MoePermuteBlockAlignedOptions = {
   /** As in moePermute. Default: none. */
   a1qScale?: Tensor | TensorLike | null;
   /**
-   * int32 [E]: translates the labels in `expertIds`; assignments to experts that are not local keep their rows.
+   * int32 [E]: translates the labels in `expertIds`. Assignments to experts that are not local keep their rows.
    * Default: none.
    */
   expertMap?: MoeIndices | null;
@@ -26,11 +26,11 @@ export type MoePermuteBlockAlignedResult = {
   permutedHiddenStates: Tensor2D;
   /** int32 [S]: the assignment of each row, N-1 for padding. */
   sortedTokenIds: Tensor1D;
-  /** int32 [S]: the expert of each row; expert 0's label for rows past the last block. */
+  /** int32 [S]: the expert of each row; rows past the last block have the label of expert 0. */
   expertIds: Tensor1D;
-  /** int32 [N]: the row of each assignment, S for an id that is not an expert. */
+  /** int32 [N]: the row of each assignment; S for an assignment whose id names no expert. */
   invPermutedIdx: Tensor1D;
-  /** [S, ...] or as given; absent where it is not given. */
+  /** [S, ...], or the clone of a scale of the whole tensor; absent if no scale was given. */
   a1qScale?: Tensor;
 };
 
@@ -82,8 +82,8 @@ function moePermuteBlockAligned_(
 }
 
 /**
- * Copies token rows into blocks of B rows of one expert, padding included: vLLM's reference path, in which
- * every row of the result is a row of some token.
+ * Copies token rows into blocks of B rows of one expert, padding included. This is vLLM's reference path: every row of
+ * the result is a copy of some token's row.
  *
  * ```js
  * const hiddenStates = tf.tensor2d([[1], [2], [3]]);
@@ -96,7 +96,7 @@ function moePermuteBlockAligned_(
  * ```
  *
  * @param hiddenStates  float32 or int32 [T, H]; float32 on webgl.
- * @param topkIds  int32 [T, K]. An id outside 0..E-1 gets no row.
+ * @param topkIds  int32 [T, K]. An assignment whose id is outside 0..E-1 gets no row.
  * @param numExperts  E, at most 2^20.
  * @param blockSize  B, rows a block.
  * @param options  {@link MoePermuteBlockAlignedOptions}.
@@ -104,8 +104,8 @@ function moePermuteBlockAligned_(
  *
  * Gradient: to hiddenStates and a gathered a1qScale, through rows of assignments only.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also where a tensor is
- *     larger than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also if a tensor is
+ *     larger than the device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float
  *     textures.
  *
  * Source: vLLM `_moe_permute`.

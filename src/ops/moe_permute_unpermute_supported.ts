@@ -3,9 +3,9 @@ import {lostDeviceOf} from '../contract/devices';
 import {MoePermute, MoeUnpermute} from '../contract/kernel_names';
 
 /**
- * Whether moePermute and moeUnpermute run on a backend: it is running, their kernels are registered for it, and its
- * device has what they need: it is not lost, and on a WebGL backend of any name it has WebGL 2. A WebGL context that
- * was lost and restored is lost to the backend that used it.
+ * Whether moePermute and moeUnpermute run on a backend. The backend must be running, their kernels must be registered
+ * for it, and its device must not be lost. A WebGL backend of any name must have WebGL 2. A backend whose WebGL context
+ * was lost cannot use that context again, even if it is restored.
  *
  * ```js
  * await tf.ready();
@@ -13,8 +13,8 @@ import {MoePermute, MoeUnpermute} from '../contract/kernel_names';
  * tf.moePermuteUnpermuteSupported('no-such-backend'); // => false
  * ```
  *
- * @param backendName  Default: the current backend. It is never started for the answer: false for one that is
- *     not running yet.
+ * @param backendName  Default: the current backend. The function never starts a backend: the result is false for a
+ *     backend that is not running yet.
  *
  * Source: vLLM `moe_permute_unpermute_supported`.
  */
@@ -28,7 +28,7 @@ export function moePermuteUnpermuteSupported(backendName: string | null | undefi
   );
 }
 
-/** A WebGL backend is known by its context. */
+/** WebGL backends may have any name: their context tells them apart. */
 function hasUsableDevice(backend: KernelBackend): boolean {
   const isWebGL = (backend as {gpgpu?: object}).gpgpu != null;
   return lostDeviceOf(backend) == null && (!isWebGL || env().getNumber('WEBGL_VERSION') === 2);

@@ -5,8 +5,8 @@ import {convertTokenMask, meansOver, routedTokens} from './router_losses';
 
 export type MoeRouterZLossOptions = {
   /**
-   * int32, float32 or bool, an entry for each token: one of 0 or false does not count, whatever its logits. Default:
-   * all count.
+   * int32, float32 or bool, an entry for each token. A token whose entry is 0 or false does not count, whatever its
+   * logits are. Default: all tokens count.
    */
   mask?: Tensor | TensorLike | null;
 };
@@ -30,17 +30,17 @@ function moeRouterZLoss_(routerLogits: Tensor | TensorLike, options?: MoeRouterZ
  * (await tf.moeRouterZLoss(routerLogits, {mask: [1, 1, 0]}).data())[0].toFixed(3); // => '2.000'
  * ```
  *
- * @param routerLogits  float32 [..., E], of at least rank 2: a token a row.
- * @param options.mask  int32, float32 or bool [...]: a token of 0 or false does not count, whatever its logits.
- *     Default: all count.
- * @returns a float32 scalar, the sum over the tokens that count, divided by their number; 0 where none counts. A token
- *     whose logits are nothing but -Infinity has no logsumexp and does not count, as if it were masked. NaN or Infinity
- *     in a token that counts makes the loss NaN, and the gradient of this token.
+ * @param routerLogits  float32 [..., E], of at least rank 2: a row for each token.
+ * @param options.mask  int32, float32 or bool [...]: a token whose entry is 0 or false does not count, whatever its
+ *     logits are. Default: all tokens count.
+ * @returns a float32 scalar: the sum over the tokens that count, divided by their number; 0 if no token counts. A token
+ *     whose logits are all -Infinity has no logsumexp and does not count, as if it were masked. NaN or Infinity in a
+ *     token that counts makes the loss and the gradient of this token NaN.
  *
  * Gradient: to routerLogits, of any order; 0 for a token that does not count.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where routerLogits is
- *     larger than the device binds, and on webgl where E is past 2^24, or past 2,048 on devices of half-float textures.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also if routerLogits is larger
+ *     than the device binds. On webgl also if E is past 2^24, or past 2,048 on devices of half-float textures.
  *
  * Source: the router z-loss of ST-MoE, as in Megatron-LM `z_loss_func`.
  */

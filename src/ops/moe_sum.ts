@@ -5,8 +5,8 @@ import {assert, assertOut, assertRank, checkOptions, convertToTensor} from '../a
 
 export type MoeSumOptions = {
   /**
-   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
-   * none.
+   * A variable float32 [T, H]. It is assigned the result once the op has succeeded, and shares the result's data.
+   * Default: none.
    */
   out?: Variable | null;
 };
@@ -40,8 +40,8 @@ function moeSum_(x: Tensor | TensorLike, options?: MoeSumOptions | null): Tensor
  *
  * Gradient: to x.
  *
- * @throws if x is not float32 [T, K, H], or an option is unknown. On GPUs also where a tensor is larger than the
- *     device binds.
+ * @throws if x is not float32 [T, K, H], or an option is unknown. On GPUs also if a tensor is larger than the device
+ *     binds.
  *
  * Source: vLLM `moe_sum`.
  */

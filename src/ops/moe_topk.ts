@@ -13,11 +13,12 @@ import {
 export type {MoeTopkScoring} from '../contract/kernel_names';
 
 export type MoeTopkResult<R extends Rank = Rank> = {
-  /** float32 [T, K], or of the rank of the logits. */
+  /** float32 [T, K], or [..., K] for logits of another rank. */
   topkWeights: Tensor<R>;
   /**
-   * int32 [T, K]: K different experts, the largest logit first, ties to the lower id. The ids are the same on every
-   * backend. With a bias, score + bias decides in place of the logit; its last bits differ between devices.
+   * int32 [T, K]: K different experts in descending order of their logits; of equal logits the lower id comes first.
+   * The ids are the same on every backend. With a bias, score + bias decides in place of the logit, and the last bits
+   * of the scores differ between devices.
    */
   topkIds: Tensor<R>;
 };
@@ -34,7 +35,7 @@ function moeTopk_<R extends Rank>(
   return {topkWeights: alongTokens(topkWeights, $logits), topkIds: alongTokens(topkIds, $logits)};
 }
 
-/** moeTopk in the name of the op that was called. */
+/** moeTopk with errors in the name of `opName`, the op that was called. */
 export function chooseExperts(
   $logits: Tensor2D,
   topk: number,
@@ -67,16 +68,16 @@ function convertBias(
       scoring !== 'softmaxAfterTopk',
       opName,
       () =>
-        `scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice ` +
-        `that a bias could correct.`,
+        `scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the ` +
+        `choice of experts.`,
     );
   }
   return $bias;
 }
 
 /**
- * Chooses the K best experts of each token by its router logits, and gives their weights: scores, top-k and
- * renormalization in one kernel, one launch on webgpu.
+ * Chooses the K best experts of each token by its router logits and computes their weights. Scores, top-k and
+ * renormalization are one kernel, which is one launch on webgpu.
  *
  * ```js
  * const routerLogits = tf.tensor2d([[0, 2, 1, 2], [3, 3, 1, 0]]); // T = 2, E = 4
@@ -90,20 +91,20 @@ function convertBias(
  * @param routerLogits  float32 [T, E]; or [..., E] of any rank, such as [B, T, E].
  * @param topk  K, 1..E.
  * @param options  {@link MoeTopkOptions}.
- * @returns {@link MoeTopkResult}: topkWeights float32 [T, K] and topkIds int32 [T, K], or of the rank of routerLogits.
- *     A NaN logit ranks below -Infinity. An expert of -Infinity has weight 0; a row of nothing else has the ids 0..K-1.
- *     A NaN or Infinity logit gives what the scoring gives: NaN under a softmax.
+ * @returns {@link MoeTopkResult}: topkWeights float32 [T, K] and topkIds int32 [T, K], or [..., K] for logits [..., E].
+ *     A NaN logit ranks below -Infinity. An expert whose logit is -Infinity has weight 0; a row of such logits alone
+ *     has the ids 0..K-1. NaN and Infinity go through the scoring: a softmax gives NaN.
  *
- * Gradient: of topkWeights to routerLogits, of any order, the choice held fixed; 0 for a logit of -Infinity. Where a
- * softmax or a sum of scores makes NaN of weights, NaN to all logits that they are made of. Zeros to
- * scoreCorrectionBias.
+ * Gradient: of topkWeights to routerLogits, of any order; the choice of experts is held fixed. It is 0 for a logit of
+ * -Infinity. If a softmax or a sum of scores makes weights NaN, it is NaN for all logits from which these weights are
+ * computed. scoreCorrectionBias gets zeros.
  *
- * Not expressed: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and anything
- * random. Llama-4's way is `scoring: 'sigmoid'` with its weight on the expert's input.
+ * Not supported: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and random
+ * choices. For Llama-4, use `scoring: 'sigmoid'` and apply the weight to the expert's input.
  *
- * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also where a tensor is
- *     larger than the device binds, and on webgl where E is past 2^24, or past 2,048 on devices of half-float
- *     textures; subnormal logits may count as 0 there.
+ * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also if a tensor is
+ *     larger than the device binds. On webgl also if E is past 2^24, or past 2,048 on devices of half-float textures.
+ *     Subnormal logits may count as 0 on webgl.
  *
  * Source: vLLM `fused_topk`, `grouped_topk` and `topk_softmax`, TransformerEngine's fused router.
  */

@@ -12,11 +12,11 @@ import {
 import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 
 export type MoeUnpermuteOptions = {
-  /** int32 [L+1], from the same moePermute, in place of the argument of that name. */
+  /** int32 [L+1], from the same moePermute, in place of the argument `expertFirstTokenOffset`. */
   expertFirstTokenOffset?: MoeIndices | null;
   /**
-   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
-   * none.
+   * A variable float32 [T, H]. It is assigned the result once the op has succeeded, and shares the result's data.
+   * Default: none.
    */
   out?: Variable | null;
 };
@@ -78,23 +78,22 @@ function moeUnpermute_(
  * await merged.array(); // => [[2, 20], [4, 40], [4.5, 45]]
  * ```
  *
- * @param permutedHiddenStates  float32 [R, H]: one row an assignment, in the order of moePermute; any R.
+ * @param permutedHiddenStates  float32 [R, H]: a row for each assignment, in the order of moePermute; any R.
  * @param topkWeights  float32 [T, K].
  * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment, from the same moePermute.
- * @param expertFirstTokenOffset  int32 [L+1], from the same moePermute; only its last value V counts. A slot
- *     whose index is below 0, at least R or at least V is skipped: neither its row nor its weight is read, so
- *     NaN in a row of no assignment cannot reach the result. Without it every slot within R is read, those of
- *     experts that are not here too.
- * @param options  {@link MoeUnpermuteOptions}; expertFirstTokenOffset may be left out before them, or be among them.
- * @returns float32 [T, H]: the sum over k of topkWeights[t,k] * row, in slot order in float32; 0 where all
- *     slots are skipped. The error is at most min(K + 1, 64) * 2^-24 of the sum of the terms' sizes.
+ * @param expertFirstTokenOffset  int32 [L+1], from the same moePermute; only its last value V counts. A slot is skipped
+ *     if its index is below 0, at least R or at least V. Neither the row nor the weight of a skipped slot is read, so
+ *     NaN in a row of no assignment cannot reach the result. Without the offset every slot whose index is within R is
+ *     read, also slots of experts that are not local.
+ * @param options  {@link MoeUnpermuteOptions}. Pass expertFirstTokenOffset before the options or among them.
+ * @returns float32 [T, H]: the sum over k of topkWeights[t,k] * row, in slot order in float32; 0 if all slots are
+ *     skipped. The error is at most min(K + 1, 64) * 2^-24 of the sum of the terms' sizes.
  *
- * Gradient: to permutedHiddenStates and topkWeights, of any order, within 64 * 2^-24 of the sum of the terms' sizes,
- * however many slots read a row.
+ * Gradient: to permutedHiddenStates and topkWeights, of any order. Its error is at most 64 * 2^-24 of the sum of the
+ * terms' sizes, however many slots read a row.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where a tensor is larger
- *     than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
- *     textures.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also if a tensor is larger than
+ *     the device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `moe_unpermute`.
  */

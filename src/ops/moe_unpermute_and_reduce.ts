@@ -14,13 +14,13 @@ import {assert, assertOut, checkBoolean, convertToTensor, mergeIntoOptions} from
 import {convertInvPermutedIdx, convertTopkWeights, type MoeIndices} from '../arguments/routing';
 
 export type MoeUnpermuteAndReduceOptions = {
-  /** int32 [N] or [T, K], in place of the argument of that name. */
+  /** int32 [N] or [T, K], in place of the argument `invPermutedIdx`. */
   invPermutedIdx?: MoeIndices | null;
-  /** The rows carry their weights already: sum them as they are. Default false. */
+  /** The rows are already multiplied by their weights: sum them as they are. Default false. */
   applyRouterWeightOnInput?: boolean | null;
   /**
-   * A variable float32 [T, H], assigned the result once the op has succeeded; it shares the result's data. Default:
-   * none.
+   * A variable float32 [T, H]. It is assigned the result once the op has succeeded, and shares the result's data.
+   * Default: none.
    */
   out?: Variable | null;
 };
@@ -91,18 +91,17 @@ function moeUnpermuteAndReduce_(
  * await merged.array(); // => [[1], [1.5], [3]]
  * ```
  *
- * @param permutedHiddenStates  float32 [S, H]; without `invPermutedIdx` [T*K, H] or [T, K, H], one row an
- *     assignment in their own order. It is never written to.
+ * @param permutedHiddenStates  float32 [S, H]. Without `invPermutedIdx` [T*K, H] or [T, K, H]: a row for each
+ *     assignment, in the order of assignments. It is never written to.
  * @param topkWeights  float32 [T, K].
- * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment; an index outside 0..S-1 is skipped.
- * @param options  {@link MoeUnpermuteAndReduceOptions}; invPermutedIdx may be left out before them, or be among them.
- * @returns float32 [T, H]: the weighted sum in slot order in float32, as close as that of moeUnpermute.
+ * @param invPermutedIdx  int32 [N] or [T, K]: the row of each assignment. An index outside 0..S-1 is skipped.
+ * @param options  {@link MoeUnpermuteAndReduceOptions}. Pass invPermutedIdx before the options or among them.
+ * @returns float32 [T, H]: the weighted sum in slot order in float32, with the error bound of moeUnpermute.
  *
- * Gradient: to permutedHiddenStates and topkWeights (zeros under applyRouterWeightOnInput).
+ * Gradient: to permutedHiddenStates and topkWeights; zeros to topkWeights with applyRouterWeightOnInput.
  *
- * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also where a tensor is larger
- *     than the device binds, and on webgl where an index could pass 2^24, or 2,048 on devices of half-float
- *     textures.
+ * @throws if a rank, dtype, shape or option name does not fit, before any work. On GPUs also if a tensor is larger than
+ *     the device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.
  *
  * Source: vLLM `_moe_unpermute_and_reduce`.
  */

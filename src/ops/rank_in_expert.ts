@@ -14,8 +14,9 @@ import {runMoeKernel} from '../contract/run_kernel';
 import {moePermute} from './moe_permute';
 
 /**
- * int32 [T, K]: how many assignments of its expert come before an assignment, those with larger weights, or without
- * `topkWeights` and where weights are the same, those of earlier tokens. Any number where there is no expert.
+ * int32 [T, K]: how many assignments of the same expert come before an assignment. Assignments with larger weights come
+ * first; with equal weights, or without `topkWeights`, assignments of earlier tokens come first. The value is arbitrary
+ * for an assignment of no expert.
  */
 export function rankInExpert(topkIds: Tensor2D, topkWeights: Tensor2D | undefined, numExperts: number): Tensor2D {
   const ofOneColumn = (x: Tensor2D): Tensor2D => reshape(x, [topkIds.size, 1]);

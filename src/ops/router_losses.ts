@@ -1,4 +1,4 @@
-/** The common parts of the router losses: the tokens' probabilities, the tokens that count, and means over them. */
+/** What the router losses share: the probabilities of tokens, the tokens that count, and means over them. */
 import {
   cast,
   concat,
@@ -24,7 +24,7 @@ import {fixed, select} from '../smooth_ops';
 import {assert, convertToOptionalTensor} from '../arguments/checks';
 import type {TokenRows} from '../arguments/routing';
 
-/** mask: int32, float32 or bool, an entry for each token, as float32 [T, 1]; or not given. */
+/** The mask (int32, float32 or bool, an entry for each token) as float32 [T, 1]; undefined if it is not given. */
 export function convertTokenMask(
   x: Tensor | TensorLike | null | undefined,
   {shape}: TokenRows,
@@ -37,50 +37,50 @@ export function convertTokenMask(
     opName,
     () => `mask must be [${tokenShape}], an entry for each token of routerLogits [${shape}], but is [${$x!.shape}].`,
   );
-  // By way of bool, where any number but 0 is 1.
+  // The cast to bool makes every number but 0 a 1.
   return $x && reshape(cast(cast($x, 'bool'), 'float32'), [-1, 1]);
 }
 
 export type RoutedTokens = {
-  /** [T, E]: of each token the score of each expert over the sum of its scores. */
+  /** [T, E]: each expert's score divided by the sum of the token's scores. */
   probabilities: Tensor;
-  /** [T, 1]: the logarithm of that sum. */
+  /** [T, 1]: the logarithm of the sum of the token's scores. */
   logSums: Tensor;
-  /** float32 [T, 1]: 1 for a token that counts, 0 for one that is masked or whose logits are nothing but -Infinity. */
+  /** float32 [T, 1]: 1 for a token that counts, 0 for a masked token and for a token whose logits are all -Infinity. */
   counts: Tensor;
 };
 
-/** Nothing of what is in a masked token gets into a loss or its gradient. */
+/** The contents of a masked token reach neither a loss nor its gradient. */
 export function routedTokens(
   {rows: tokens}: TokenRows,
   mask: Tensor | undefined,
   scoring: MoeTopkScoring,
 ): RoutedTokens {
-  // Sums of nothing are not 0 on every backend: one row, which does not count.
+  // Sums over no rows are not 0 on every backend, so no tokens become one row that does not count.
   const isEmpty = tokens.size === 0;
   const rows = isEmpty ? concat([tokens, zeros([1, tokens.shape[1]])]) : tokens;
   const given = isEmpty ? zeros([1, 1]) : mask;
   const routerLogits = given == null ? rows : select(given, rows, zerosLike(rows));
   const {probabilities, logSums} = runMoeKernel(MoeRouterProbabilities, {routerLogits}, {scoring});
   const counts = fixed(() => {
-    // A token whose probabilities are all 0 has none, and does not count. NaN counts.
+    // A token whose probabilities are all 0 does not count. A token with NaN counts.
     const has = sub(1, cast(equal(sum(probabilities, 1, true), 0), 'float32'));
     return given == null ? has : mul(has, given);
   });
   return {probabilities, logSums: expandDims(logSums, 1), counts};
 }
 
-/** The mean of each of B sequences over its tokens that count: [T, n] to [B, n]; 0 where no token counts. */
+/** The mean of each of B sequences over its tokens that count: [T, n] to [B, n]. It is 0 if no token counts. */
 export function meansOver(counts: Tensor, rows: Tensor, numSequences: number): Tensor {
   return div(sumsOver(mul(rows, counts), numSequences), maximum(sumsOver(counts, numSequences), 1));
 }
 
-/** So many rows are one sum; the sums of more are added in turn, lest one thread of a GPU add them all. */
+/** At most this many rows are one sum. More rows are summed in steps, so that no GPU thread adds all of them. */
 const ROWS_OF_SUM = 256;
 
 /**
- * The sums over each of B sequences of as many rows: [T, n] to [B, n]. tfjs's own sum adds a prime number of rows in
- * one float32 chain on webgl, and a 512th of them on webgpu.
+ * The sums over each of B sequences of equal length: [T, n] to [B, n]. tfjs's own sum adds a prime number of rows in
+ * one float32 chain on webgl, and in chains of a 512th of the rows on webgpu.
  */
 export function sumsOver(rows: Tensor, numSequences: number): Tensor {
   const [numRows, numColumns] = rows.shape as [number, number];

@@ -28,10 +28,12 @@ import {assertFitsInt32} from '../arguments/checks';
 import {type ExpertWeights, groupedMatMulInputs} from '../contract/expert_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
 
-/** Every WebGPU device binds a buffer of this size, so no rows between two launches take more, but for one token's. */
+/**
+ * Every WebGPU device binds a buffer of this size. Rows between two launches are larger only if one token's rows are.
+ */
 const MAX_ROWS_BYTES = 2 ** 27;
 
-/** Runs the experts, a chunk of tokens at a time where their rows are more than a device may bind. */
+/** Runs the experts, in chunks of tokens if the rows would be larger than a device may bind. */
 export function runExperts(
   x: Tensor2D,
   topkWeights: Tensor2D,
@@ -43,10 +45,10 @@ export function runExperts(
   const [numTokens, topk] = topkIds.shape;
   const {shared} = experts;
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
-  // Core ops cut them into chunks and join the results.
+  // Core ops cut these tensors into chunks and join the results.
   assertBindable(backend(), opName, {hiddenStates: x.shape, topkIds: topkIds.shape});
   const chunkSizeOf = (rowsPerToken: number, {intermediateSize}: FeedForward) => {
-    // A gradient computes gates and ups once more, from before the activation.
+    // A gradient computes the gates and ups before the activation again.
     const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;
     const rowSize = Math.max(x.shape[1], intermediateSize * (hasGateAndUp ? 2 : 1));
     return Math.max(1, Math.floor(maxRowsBytes / (4 * rowsPerToken * rowSize)));
@@ -94,7 +96,7 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
 
 type Permuted = {
   rows: Tensor2D;
-  /** float32 [T, K]: the weights by which the outputs of experts are added. */
+  /** float32 [T, K]: the weights by which expert outputs are multiplied before they are summed. */
   weights: Tensor2D;
   invPermutedIdx: Tensor2D;
   expertFirstTokenOffset: Tensor1D;
@@ -115,11 +117,12 @@ function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts,
 }
 
 /**
- * The same, with the weights in the rows already. A row is read by one slot, so that the gradient of moeUnpermute to it
- * is w[t,k] * x[t]. NaN of a slot whose expert is not here gets neither into a row nor into a gradient.
+ * `permute`, with rows that are already multiplied by their weights. One slot reads each row, so the gradient of
+ * moeUnpermute to the rows is w[t,k] * x[t]. NaN of a slot whose expert is not local reaches neither a row nor a
+ * gradient.
  */
 function permuteWeighted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
-  // Rows of no columns: only the indices are of use.
+  // Rows without columns, because only the indices are used.
   const {rows, invPermutedIdx, expertFirstTokenOffset} = permute(zeros([x.shape[0], 0]), topkWeights, topkIds, experts);
   const {dRows} = runMoeKernel(
     MoeUnpermuteBackpropRows,
@@ -135,7 +138,7 @@ function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']
   if (gate == null) {
     return out;
   }
-  // Not tfjs's matMul, whose gradient is not 0 for no tokens on every backend.
+  // The gradient of tfjs's matMul is not 0 on every backend if there are no tokens.
   const {out: openness} = runMoeKernel(
     MoeGroupedMatMul,
     {x, expertFirstTokenOffset: allRows, weights0: reshape(gate, [1, 1, gate.shape[0]])},

@@ -1,4 +1,4 @@
-/** How messages show what came: every op has its numbers, booleans and names checked by these. */
+/** How messages show a given value. These checks are the ones that every op uses for numbers, booleans and names. */
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {describeValue} from '../../src/arguments/checks';

@@ -1,4 +1,4 @@
-/** Node.js has no store of the browser: specs in this folder run in browsers alone. */
+/** The specs in this folder run in browsers only, because Node.js has no store of the browser. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {moeGraphModel, registerMoeGraphOps} from '../../src/graph/index';
 import * as tf from '../../src/tf';

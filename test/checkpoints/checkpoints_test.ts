@@ -1,4 +1,4 @@
-/** Every layout of checkpoints that moeCheckpoint knows, in files written here, against the naive loops. */
+/** Every layout of checkpoints that moeCheckpoint knows, in files that these specs write, against the naive loops. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {
   loadMoeCheckpoint,
@@ -21,7 +21,7 @@ const caseOf = (name: string): CheckpointCase => checkpointCases.find((checkpoin
 const bytesOf = (checkpoint: CheckpointCase) => safetensorsFile(writtenTensors(checkpoint));
 const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
 
-/** What the model's block gives for block.x. */
+/** The output of the model's block for block.x. */
 function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
   const logits = block.x.map((token) =>
     block.router.map((row, e) => row.reduce((sum, value, h) => sum + value * token[h], weights.router_bias ? block.routerBias[e] : 0)));
@@ -50,7 +50,7 @@ async function expectRight(result: MoeCheckpoint<tf.Tensor3D | tf.Tensor3D[]>, c
   await expectWithin(out, values, (i) => 2e-5 * magnitudes[i] + 1e-5, checkpoint.name);
 }
 
-/** The optional weights by the names of the layer. */
+/** The optional weights, by the names of the layer. */
 const optionalWeights = (result: MoeCheckpoint) => ({
   router_bias: result.routerBias,
   w1_bias: result.options.w1Bias,
@@ -117,7 +117,7 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
     }
   });
 
-  it('makes no tensors but those of its result, which the caller may dispose of or keep out of a tidy', () => {
+  it('makes only the tensors of its result, which the caller may dispose of or keep out of a tidy', () => {
     const checkpoint = caseOf('gpt_oss');
     const before = tf.memory().numTensors;
     const result = tf.tidy(() => load(checkpoint));
@@ -130,7 +130,7 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
   it('takes very many experts', async () => {
     const [one, ten] = [1, 10].map((value): SafetensorsTensor =>
       ({dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)}));
-    // More than a call takes arguments.
+    // More experts than a function call may have arguments.
     const numExperts = 70_000;
     const gate = {dtype: 'F32', shape: [numExperts, 1], bytes: new Uint8Array(4 * numExperts)};
     const tensors = new Map<string, SafetensorsTensor>([['model.layers.0.block_sparse_moe.gate.weight', gate]]);
@@ -242,7 +242,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
   }
 
   for (const name of ['mixtral', 'qwen2_moe', 'deepseek_v3', 'granitemoe', 'gpt_oss']) {
-    it(`fills a mixtureOfExperts layer of moeLayerConfig with ${name}, which gives what fusedMoe does`, async () => {
+    it(`fills a mixtureOfExperts layer of moeLayerConfig with ${name}, which then computes what fusedMoe does`, async () => {
       const checkpoint = caseOf(name);
       const {config} = checkpoint;
       const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [H]});
@@ -262,7 +262,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     });
   }
 
-  it('is for a layer that draws nothing before, and takes no memory but that of its weights', async () => {
+  it('fills a layer that has drawn no weights, and takes memory for its weights only', async () => {
     for (const {config} of [caseOf('qwen2_moe'), caseOf('gpt_oss')]) {
       const args = moeLayerConfig(config);
       let model: tf.LayersModel | undefined;
@@ -277,14 +277,14 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     }
   });
 
-  it('sets a score_correction_bias that the checkpoint has not to 0', async () => {
+  it('sets a score_correction_bias that the checkpoint lacks to 0', async () => {
     const layer = builtLayer({...experts, score_correction_bias: [E]});
     const checkpoint = caseOf('qwen3_moe');
     loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
     await expectFloats(layer.getWeights()[3], [0, 0, 0, 0], 'score_correction_bias');
   });
 
-  it('says where the layer computes otherwise than config.json', () => {
+  it('says where the layer computes differently from config.json', () => {
     const {config} = caseOf('mixtral');
     const inWords = tf.layers.mixtureOfExperts(
       {numExperts: E, intermediateSize: I, topk: 2, activation: 'swish', numExpertGroups: 1, topkGroups: 1, inputShape: [H]});
@@ -300,7 +300,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       'activation: expected silu, but the layer has gelu');
   });
 
-  it('says where the layer has another swigluOai than config.json', () => {
+  it('says that the layer has another swigluOai than config.json', () => {
     const {config} = caseOf('gpt_oss');
     const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), swigluAlpha: 1.702, swigluLimit: null, inputShape: [H]});
     const withSilu = tf.layers.mixtureOfExperts({...moeLayerConfig(config), activation: 'silu', inputShape: [H]});
@@ -319,7 +319,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     expect(problemsOf(withSilu)).toEqual(['activation: expected swigluOai, but the layer has silu']);
   });
 
-  it('says all that does not fit, and leaves the layer as it was', async () => {
+  it('names everything that does not fit, and leaves the layer as it was', async () => {
     const checkpoint = caseOf('qwen2_moe');
     const layer = builtLayer({...experts, w1: [E, I, H], w2_bias: [E, H]});
     const before = tf.memory().numTensors;
@@ -361,7 +361,7 @@ const unknownModelType = (given: string) =>
   'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
   `gpt_oss, but is ${given}.`;
 
-describe('moeCheckpoint, of what does not fit', () => {
+describe('moeCheckpoint of files or configs that do not fit', () => {
   const mixtral = caseOf('mixtral');
   const file = bytesOf(mixtral);
   const configErrors: Array<[MoeModelConfig | null, string]> = [
@@ -435,7 +435,7 @@ describe('moeCheckpoint, of what does not fit', () => {
     });
   });
 
-  it('takes the time of what there is for very many experts', () => {
+  it('takes time by the number of tensors in the file, whatever number of experts the config has', () => {
     const many = {...mixtral.config, num_local_experts: 2 ** 20};
     expect(moeLayerConfig(many).numExperts).toBe(2 ** 20);
     expect(() => moeCheckpoint(file, many, {layerIndex: 4})).toThrowError(/, but more than 10 do not fit:\n(.*: expected .*, but there is none\n?){10}$/);
@@ -476,9 +476,9 @@ describe('moeCheckpoint, of what does not fit', () => {
     expect(reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layer 5 has no experts (config.mlp_only_layers).']);
     expect(reasonsOf({decoder_sparse_step: 2}, 4)).toEqual(['Only layers 1, 3, … have experts (config.decoder_sparse_step).']);
     expect(reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual(
-      ['The checkpoint is quantized (mxfp4); take one in bfloat16.']);
+      ['The checkpoint is quantized (mxfp4); use a bfloat16 checkpoint.']);
     expect(reasonsOf({quantization_config: {quant_method: {toString: 1}}}, 4)).toEqual(
-      ['The checkpoint is quantized (config.quantization_config); take one in bfloat16.']);
+      ['The checkpoint is quantized (config.quantization_config); use a bfloat16 checkpoint.']);
   });
 
   it('names the experts that a layer of another kind lacks', () => {

@@ -50,7 +50,7 @@ describe('readSafetensors', () => {
     expect([...tensors.get('packed')!.bytes]).toEqual([1, 2]);
   });
 
-  it('takes a tensor of every dtype that it knows by its size, and one of a dtype to come', () => {
+  it('takes a tensor of every dtype whose size it knows, and a tensor of an unknown dtype', () => {
     const sizes = {
       F4: 4, F6_E2M3: 6, F6_E3M2: 6, BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E4M3FNUZ: 8, F8_E5M2: 8, F8_E5M2FNUZ: 8, F8_E8M0: 8, U16: 16,
       I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64,
@@ -141,9 +141,9 @@ describe('readSafetensors', () => {
     ['numbers', [[1, 2]], 'files[0] must be an ArrayBuffer or a Uint8Array, but is the array [1, 2].'],
     ['a short file', bytes(1, 2, 3), "files[0] must begin with the 8 bytes of its header's length, but has 3 bytes."],
     ['half a header', good.subarray(0, 20),
-      `files[0] must have a header of ${good[0]} bytes, as its first 8 say, but has 12 after them. Is it a whole safetensors file?`],
+      `files[0] must have a header of ${good[0]} bytes, as its first 8 bytes say, but has 12 after them. Is it a whole safetensors file?`],
     ['another format', new TextEncoder().encode('<!doctype html><title>404</title>'),
-      'files[0] must have a header of 8104636974849335000 bytes, as its first 8 say, but has 25 after them. Is it a whole safetensors file?'],
+      'files[0] must have a header of 8104636974849335000 bytes, as its first 8 bytes say, but has 25 after them. Is it a whole safetensors file?'],
     ['no JSON', fileOf('{'), 'files[0] must have a header that is a JSON object. Is it a safetensors file?'],
     ['no object', fileOf('[]'), 'files[0] must have a header that is a JSON object. Is it a safetensors file?'],
     ['no dtype', fileOf('{"a":{"shape":[1]}}'),
@@ -153,9 +153,9 @@ describe('readSafetensors', () => {
     ['a length that does not fit', fileOf(headerOf({a: {...one, shape: [3]}}), bytes(0, 0, 0, 0, 0, 0, 0, 0)),
       "tensor 'a' of files[0] must take 12 bytes as F32 [3], but its data_offsets [0,8] span 8."],
     ['tensors that overlap', fileOf(headerOf({a: one, b: {...one, data_offsets: [4, 12]}}), new Uint8Array(12)),
-      "tensor 'b' of files[0] must begin at byte 8 of the data, where the one before it ends, but its data_offsets are [4,12]."],
+      "tensor 'b' of files[0] must begin at byte 8 of the data, where the tensor before it ends, but its data_offsets are [4,12]."],
     ['a gap', fileOf(headerOf({a: {...one, data_offsets: [4, 12]}}), new Uint8Array(12)),
-      "tensor 'a' of files[0] must begin at byte 0 of the data, where the one before it ends, but its data_offsets are [4,12]."],
+      "tensor 'a' of files[0] must begin at byte 0 of the data, where the tensor before it ends, but its data_offsets are [4,12]."],
     ['half the data', fileOf(headerOf({a: one}), new Uint8Array(7)), 'files[0] must have 8 bytes of data, where its last tensor ends, but has 7.'],
     ['a byte order mark', fileOf('\uFEFF{}'), 'files[0] must have a header that is a JSON object. Is it a safetensors file?'],
     ['bytes that are no UTF-8', bytes(4, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0xff, 0xff, 0x7d),

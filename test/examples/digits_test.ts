@@ -31,7 +31,7 @@ describeWithFlags('the digits example', ALL_ENVS, () => {
     const {model, experts} = makeDigitModel({loadBalancingLossWeight: 0.05, seed: 1});
     const optimizer = new AdamWithSchedule(0.02);
     model.compile({optimizer, loss: 'categoricalCrossentropy', metrics: ['accuracy']});
-    // Before the training, so that a browser is not busy with all of the shaders at once: Karma would think it gone.
+    // Before the training, so that a browser does not compile all shaders at once: Karma would give the browser up.
     const untrained = model.predict(patches) as tf.Tensor;
     expect((await untrained.data()).length).toBe(digits.labels.length * NUM_CLASSES);
     untrained.dispose();

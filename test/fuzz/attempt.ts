@@ -1,4 +1,4 @@
-/** What the fuzzer draws: an op with its input, or an event, ready to be tried. */
+/** The draws of the fuzzer: an op with its input, or an event, ready to be tried. */
 import * as fc from 'fast-check';
 import {type Call, checkCall} from './call';
 import {coreOps} from './core_ops';
@@ -6,9 +6,9 @@ import {oneOf} from './numbers';
 
 export type Attempt = {
   name: string;
-  /** What was drawn, to be printed where it fails. */
+  /** The draw as text, to be printed if it fails. */
   input: object;
-  /** N, or the rows of what has no routing. */
+  /** N, or the number of rows of an op without routing. */
   numAssignments: number;
   check: () => Promise<void>;
 };

@@ -1,4 +1,4 @@
-/** The backend that is tried: its start, its start anew, its memory and its errors. */
+/** The backend under test: its start and restart, its memory and its errors. */
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../../src/webgpu';
@@ -10,10 +10,10 @@ export type BackendName = (typeof backendNames)[number];
 export const webglBackend = () => tf.backend() as MathBackendWebGL;
 export const webgpuBackend = () => tf.backend() as WebGPUBackend;
 
-/** Errors that devices have reported, which throw nothing in WebGPU. */
+/** Errors that devices have reported: in WebGPU they throw nothing. */
 const reported: string[] = [];
 
-/** Starts a backend, or starts it anew. */
+/** Starts or restarts a backend. */
 export async function startBackend(name: BackendName): Promise<void> {
   if (name === 'webgpu') {
     await registerWebGPUBackend();
@@ -25,7 +25,7 @@ export async function startBackend(name: BackendName): Promise<void> {
   if (!(await tf.setBackend(name))) {
     throw new Error(`The backend '${name}' cannot start here.`);
   }
-  // Or tfjs compiles its own programs again for every shape.
+  // Otherwise tfjs compiles its own programs again for every shape.
   tf.env().set('WEBGL_USE_SHAPES_UNIFORMS', true);
   if (name === 'webgpu') {
     webgpuBackend().device.addEventListener('uncapturederror', ({error}) => reported.push(error.message));
@@ -48,7 +48,7 @@ export async function deviceName(): Promise<string> {
   }
 }
 
-/** Whether its context or device is gone. */
+/** Whether the context or device of the backend is lost. */
 export async function isLost(): Promise<boolean> {
   switch (tf.getBackend()) {
     case 'webgl':
@@ -61,8 +61,8 @@ export async function isLost(): Promise<boolean> {
 }
 
 /**
- * The values of a tensor. With shapes as uniforms tfjs 4.22 reads one with more rows than a texture by the program of a
- * smaller one, and gives other values: such a tensor gets a program of its own.
+ * The values of a tensor. With shapes as uniforms, tfjs 4.22 reads a tensor that has more rows than a texture with the
+ * program of a smaller tensor, and returns other values. Such a tensor gets a program of its own.
  */
 export function valuesOf(tensor: tf.Tensor): Promise<Float32Array | Int32Array | Uint8Array> {
   if (tf.getBackend() !== 'webgl' || tensor.size / (tensor.shape.at(-1) || 1) <= tf.env().getNumber('WEBGL_MAX_TEXTURE_SIZE')) {
@@ -78,9 +78,9 @@ export function valuesOf(tensor: tf.Tensor): Promise<Float32Array | Int32Array |
 
 export type MemoryInUse = Record<'numTensors' | 'numDataBuffers' | 'numBytes' | 'numBytesInGPU', number>;
 
-/** What is in use once the device has done all that it was given. */
+/** The memory in use after the device has done all of its work. */
 export async function memoryInUse(): Promise<MemoryInUse> {
-  // A read of what the device has computed submits all that is open.
+  // A read of a result submits all open work.
   tf.env().set('WEBGPU_CPU_FORWARD', false);
   const last = tf.tidy(() => tf.neg(tf.scalar(1)));
   await last.data();
@@ -97,10 +97,10 @@ export function assertSameMemory(before: MemoryInUse, after: MemoryInUse): void 
   }
 }
 
-/** Throws what the device has reported since the last time. */
+/** Throws the errors that the device has reported since the last call. */
 export async function assertNoDeviceErrors(): Promise<void> {
   if (tf.getBackend() === 'webgpu') {
-    // Errors arrive before the work that was submitted last is reported done.
+    // Errors arrive before the end of the last submitted work is reported.
     await webgpuBackend().device.queue.onSubmittedWorkDone();
   }
   const errors = reported.splice(0);

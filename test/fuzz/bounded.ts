@@ -1,13 +1,13 @@
 /**
- * Arithmetic in float64 that knows how far float32 may be from it: each value has an error, which is Infinity or NaN
- * where float32 may give anything, as where it overflows.
+ * Arithmetic in float64 with a bound for the error of float32: each value has an error, which is Infinity or NaN if
+ * float32 may give any value, as after an overflow.
  */
 export type Bounded = {values: Float64Array; errors: Float64Array};
 
 export const MAX_FLOAT32 = (2 - 2 ** -23) * 2 ** 127;
 const MIN_NORMAL = 2 ** -126;
 
-/** Numbers that are what they are. */
+/** Numbers without an error. */
 export const exact = (values: ArrayLike<number>): Bounded => ({
   values: Float64Array.from(values),
   errors: new Float64Array(values.length),
@@ -15,12 +15,12 @@ export const exact = (values: ArrayLike<number>): Bounded => ({
 
 export const zeros = (length: number): Bounded => exact(new Float64Array(length));
 
-/** What rounding is allowed to be: a part of the sum of |terms|, and a number. */
+/** The tolerance for rounding: a part of the sum of |terms|, and a number. */
 export type Tolerance = {relative: number; absolute: number};
 
 export const isSubnormal = (x: number) => x !== 0 && x < MIN_NORMAL && x > -MIN_NORMAL;
 
-/** A sum of products. What is subnormal on the way may count as 0. */
+/** A sum of products. Subnormal intermediate values may count as 0. */
 export class Sum {
   private value = 0;
   private magnitude = 0;

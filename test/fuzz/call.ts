@@ -1,11 +1,14 @@
-/** One call of an op, and all that is looked at: outputs, what core ops make of them, gradients, memory, device errors. */
+/**
+ * One call of an op, and everything that is checked: outputs, core ops on the outputs, gradients, memory, device
+ * errors.
+ */
 import * as tf from '../../src/tf';
 import {assertNoDeviceErrors, assertSameMemory, memoryInUse, valuesOf} from './backend';
 import {checkCoreOp, type CoreOp} from './core_ops';
 import {type Input, makeInput} from './inputs';
 import {assertWanted, type Wanted} from './wanted';
 
-/** Tensors, by their type; some are arrays, which every argument takes as well. */
+/** Tensors with their types. Some are arrays, which every argument takes as well. */
 export type Args = Record<string, tf.Tensor>;
 export type Values = Record<string, ArrayLike<number>>;
 
@@ -14,25 +17,27 @@ export type Call = {
   /** A variable for the op to assign; `wanted` has it as an output of this name. */
   out?: {shape: number[]; dtype: 'float32' | 'int32'};
   run: (args: Args, out: tf.Variable | undefined) => tf.NamedTensorMap;
-  /** By the outputs' names, with the outputs' values: a choice that rounding decides cannot be known before. */
+  /**
+   * By the outputs' names. It gets the outputs' values, because a choice that rounding decides cannot be known before.
+   */
   wanted: (given: Values) => Record<string, Wanted>;
   gradient?: Gradient;
-  /** What is thrown in place of any work, a part of the message. */
+  /** A part of the message that is thrown before any work. */
   throws?: string;
 };
 
 export type Gradient = {
-  /** Of this output, */
+  /** The output whose gradient is taken, */
   of: string;
   dy: Input;
-  /** to these inputs. */
+  /** and the inputs that it goes to. */
   wanted: (given: Values) => Record<string, Wanted>;
 };
 
 export type CallSettings = {
-  /** What its results go into. */
+  /** The core op that takes the results. */
   coreOp: CoreOp;
-  /** Whether tfjs computes its own ops of small tensors that the host has on the host. */
+  /** Whether tfjs runs its own ops on the host for small tensors whose values are on the host. */
   forwardsToHost: boolean;
 };
 

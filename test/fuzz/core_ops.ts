@@ -1,4 +1,6 @@
-/** Results as tfjs's own ops take them: a result may look right when it is read, and be something else on its device. */
+/**
+ * Results as inputs of tfjs's own ops: a result may look right when it is read, and be something else on its device.
+ */
 import * as tf from '../../src/tf';
 import {valuesOf} from './backend';
 import {type Bounded, exact, Sum, zeros} from './bounded';
@@ -7,7 +9,7 @@ import {assertWanted, type Wanted} from './wanted';
 export const coreOps = ['none', 'neg', 'concat', 'sum', 'matMul'] as const;
 export type CoreOp = (typeof coreOps)[number];
 
-/** Their programs compute integers in floats, and leave subnormals out. */
+/** The programs of core ops compute integers in floats, and leave subnormals out. */
 const MAX_EXACT = 2 ** 23;
 const MIN_NORMAL = 2 ** -126;
 
@@ -51,7 +53,7 @@ function copied(values: number[]): Bounded {
   return bounded;
 }
 
-/** The sum of each row, so many times; anything where it has what is not finite. */
+/** The sum of each row, `times` times; any value for a row that is not finite. */
 function rowSums({shape, size}: tf.Tensor, values: number[], times: number): Bounded {
   const rowSize = shape[shape.length - 1];
   const sums = zeros((size / rowSize) * times);

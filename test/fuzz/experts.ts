@@ -1,6 +1,6 @@
 /**
- * Experts in float64 with errors: the grouped matmul, activations and gates, and their gradients. Rows have each their
- * expert, -1 for none.
+ * Experts in float64 with errors: the grouped matmul, activations and gates, and their gradients. Each row has an
+ * expert; -1 is no expert.
  */
 import type {MoeActivation, MoeGateUp, MoeWeightFormat} from '../../src/tf';
 import {erf} from '../naive/grouped_mat_mul';
@@ -42,7 +42,7 @@ export function matMul(x: Bounded, expertOfRow: number[], product: MatMul): Boun
   return z;
 }
 
-/** What `dz` gives x, the weights and the bias. */
+/** The gradients of `dz` to x, the weights and the bias. */
 export function matMulGradients(
   x: Bounded,
   dz: Bounded,
@@ -95,7 +95,7 @@ export type ActivationDraw = {
 type Activation = {
   value: (x: number) => number;
   slope: (x: number) => number;
-  /** The most of the second derivative. */
+  /** The largest second derivative. */
   curvature: number;
 };
 
@@ -118,7 +118,7 @@ const geluTanh: Activation = {
     if (!Number.isFinite(x)) {
       return NaN;
     }
-    // Past 20 in magnitude, 0 or 1 to the last bit of float64; there the cube may overflow.
+    // Past 20 in magnitude the result is 0 or 1 to the last bit of float64, and the cube may overflow.
     const near = Math.min(Math.max(x, -20), 20);
     const tanh = Math.tanh(Math.sqrt(2 / Math.PI) * (near + 0.044715 * near ** 3));
     return 0.5 * (1 + tanh) + 0.5 * near * (1 - tanh ** 2) * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * near ** 2);
@@ -151,14 +151,14 @@ function activationOf({activation, swigluAlpha}: ActivationDraw, otherwise: MoeA
 /** A number with its error. */
 type Applied = {value: number; error: number};
 
-/** A function of a number that has an error, by its slopes near it. */
+/** A function of a number with an error, by the function's slopes nearby. */
 function valueAt({value, slope, curvature}: Activation, x: number, error: number): Applied {
   const result = value(x);
   if (!Number.isFinite(x)) {
     return {value: result, error};
   }
   const steepest = Math.max(...[x - error, x, x + error].map((near) => Math.abs(slope(near))));
-  // What is 0 far below has an error by x, not by its own size.
+  // A function that is 0 far below has an error by x, not by its own size.
   const rounding = 1e-5 * Math.abs(result) + (Math.abs(x) > 10 ? 0 : 1e-7 * Math.abs(x)) + 1e-37;
   const all = steepest * error + curvature * error ** 2 + rounding;
   return {value: result, error: Math.abs(result) + all > MAX_FLOAT32 ? Infinity : all};
@@ -173,7 +173,7 @@ function slopeAt({slope, curvature}: Activation, x: number, error: number): Appl
 }
 
 const clamped = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);
-/** 1 where x is inside, NaN of NaN; anything where its error lets it be on both sides. */
+/** 1 if x is inside, NaN if x is NaN; any value if the error of x reaches both sides. */
 function isInside(x: number, error: number, low: number, high: number): Applied {
   const inside = (near: number) => (near >= low && near <= high ? 1 : 0);
   if (Number.isNaN(x)) {
@@ -190,7 +190,7 @@ const columnsOf = (o: number, numOutputs: number, interleaved: boolean) =>
   interleaved ? {gate: 2 * o, up: 2 * o + 1} : {gate: o, up: numOutputs + o};
 
 type Gates = {
-  /** activation(gate), and its derivative; the other factor, and its derivative. */
+  /** activation(gate) and its derivative, then the other factor and its derivative. */
   act: Applied;
   dAct: Applied;
   factor: Applied;
@@ -236,7 +236,7 @@ function put(to: Bounded, i: number, {value, error}: Applied): void {
 const isInterleaved = ({gateUp, activation}: ActivationDraw) =>
   gateUp === 'interleaved' || (gateUp == null && activation === 'swigluOai');
 
-/** [R, columns] to [R, columns], or half of them where gated; 0 in rows of no expert. */
+/** [R, columns] to [R, columns], or to half as many columns if gated; 0 in rows of no expert. */
 export function activate(z: Bounded, expertOfRow: number[], draw: ActivationDraw, otherwise: MoeActivation): Bounded {
   const numColumns = z.values.length / Math.max(1, expertOfRow.length);
   const numOutputs = draw.gated ? numColumns / 2 : numColumns;
@@ -257,7 +257,7 @@ export function activate(z: Bounded, expertOfRow: number[], draw: ActivationDraw
   return h;
 }
 
-/** What `dh` gives z. */
+/** The gradient of `dh` to z. */
 export function activateGradient(
   z: Bounded,
   dh: Bounded,
@@ -287,7 +287,7 @@ export function activateGradient(
 }
 
 
-/** All that a pair of matmuls with an activation between them is, and what gradients it has. */
+/** A pair of matmuls with an activation between them: values and gradients. */
 export type FeedForward = {first: MatMul; second: MatMul; activation: ActivationDraw};
 
 export type FeedForwardGradients = Record<'dx' | 'dW1' | 'dW1Bias' | 'dW2' | 'dW2Bias', Bounded>;

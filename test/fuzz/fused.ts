@@ -33,9 +33,9 @@ import {anyIds, rowsOf, tokenAxes, tokenCounts, topks} from './routing';
 import {acceptedIds, decidedIds, naiveOptions, type RouterDraw, routerOptions, routers, topkGradient, weightErrors} from './topk';
 import {type Wanted, wantedBits, wantedInts, wantedNear} from './wanted';
 
-/** Experts with all that says how they compute. */
+/** Experts with all options of their computation. */
 export type ExpertsDraw = {
-  /** Whose product is T. */
+  /** Sizes whose product is T. */
   axes: number[];
   size: {numTokens: number; hiddenSize: number; intermediateSize: number; numExperts: number; numLocal: number};
   x: Drawn;
@@ -43,12 +43,12 @@ export type ExpertsDraw = {
   w2: WeightsDraw;
   w1Bias: Drawn | undefined;
   w2Bias: Drawn | undefined;
-  /** Of E; without it all are here. */
+  /** A map of E experts; without it all experts are local. */
   expertMap: Drawn | undefined;
   activation: ActivationDraw;
   weightFormat: tf.MoeWeightFormat | undefined;
   applyRouterWeightOnInput: boolean | undefined;
-  /** The experts that every token takes, F wide. */
+  /** The experts for every token, F wide. */
   shared: {width: number; w1: Drawn; w2: Drawn; gate: Drawn | undefined} | undefined;
 };
 
@@ -64,7 +64,7 @@ const expertsDraws: fc.Arbitrary<ExpertsDraw> = fc
     w2: anyWeights,
     w1Bias: maybe(drawn(ordinaryFloats)),
     w2Bias: maybe(drawn(ordinaryFloats)),
-    // Of these experts more than are here.
+    // How many more experts the map has than are local, and its entries.
     map: maybe(fc.tuple(oneOf(0, 1, 4, 60, 1025), drawn(someOf([1, goodIndices], [1, anyIndices])))),
     activation: activations,
     weightFormat: weightFormats,
@@ -126,7 +126,7 @@ const expertOptions = ({activation, weightFormat, applyRouterWeightOnInput, shar
   sharedExperts: shared && {w1: args.sharedW1, w2: args.sharedW2, gate: args.sharedGate},
 });
 
-/** Of rows of values, each at a token: the sums of a token's. */
+/** The sum of the rows of each token. */
 function addRows(sums: Sum[], rows: Bounded, rowSize: number, tokenOf: (row: number) => number, factors?: Bounded): void {
   rows.values.forEach((value, at) => {
     const row = Math.floor(at / rowSize);
@@ -135,7 +135,7 @@ function addRows(sums: Sum[], rows: Bounded, rowSize: number, tokenOf: (row: num
   });
 }
 
-/** Each row times a factor of its own. */
+/** Each row times its own factor. */
 function scaleRows(rows: Bounded, rowSize: number, factors: Bounded, tolerance: Tolerance): Bounded {
   const scaled = zeros(rows.values.length);
   rows.values.forEach((value, at) => {
@@ -145,7 +145,7 @@ function scaleRows(rows: Bounded, rowSize: number, factors: Bounded, tolerance: 
   return scaled;
 }
 
-/** The products of rows with each other. */
+/** The dot products of rows with rows. */
 function dotRows(a: Bounded, b: Bounded, rowSize: number): Bounded {
   const dots = zeros(a.values.length / rowSize);
   dots.values.forEach((_, row) => {
@@ -158,7 +158,7 @@ function dotRows(a: Bounded, b: Bounded, rowSize: number): Bounded {
   return dots;
 }
 
-/** Rows of tokens as those of their slots; 0 where a slot's expert is not here, and nothing of its token is read. */
+/** Rows of tokens as rows of their slots. A slot whose expert is not local has 0, and nothing of its token is read. */
 function spread(rows: Bounded, rowSize: number, expertOfSlot: number[], topk: number): Bounded {
   const slots = zeros(expertOfSlot.length * rowSize);
   slots.values.forEach((_, at) => {
@@ -195,7 +195,7 @@ export function naiveExperts(
   const tokenOf = (slot: number) => Math.floor(slot / topk);
   const isScaled = draw.applyRouterWeightOnInput === true;
   const here = exact(expertOfSlot.map((expert) => (expert >= 0 ? 1 : 0)));
-  /** Weights where they are read, 0 of slots that are not here. */
+  /** The weights of slots that are read; 0 for slots whose expert is not local. */
   const factors = zeros(ids.length);
   expertOfSlot.forEach((expert, slot) => {
     if (expert >= 0) {
@@ -364,7 +364,7 @@ const fusedMoeDraws = fc
     };
   });
 
-/** The ids and weights of all tokens; where rounding decides the choice, weights that may be anything. */
+/** The ids and weights of all tokens. If rounding decides the choice, the weights may have any value. */
 function route(rows: number[][], router: RouterDraw): {ids: number[]; weights: Bounded} {
   const options = naiveOptions(router);
   const ids = rows.map((row) => naiveIds(row, options));

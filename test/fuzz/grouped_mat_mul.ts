@@ -11,7 +11,7 @@ import {type Wanted, wantedNear} from './wanted';
 
 export const weightFormats = oneOf<tf.MoeWeightFormat | undefined>(undefined, 'outIn', 'inOut');
 
-/** An activation with what goes with it; swigluOai is gated. */
+/** An activation and its options; swigluOai is gated. */
 export const activations: fc.Arbitrary<ActivationDraw> = fc
   .record({
     activation: oneOf<tf.MoeActivation | undefined>(
@@ -39,13 +39,13 @@ export function weightInputs(name: string, {drawn: given, isInParts}: WeightsDra
   return Object.fromEntries(
     parts.filter((values) => values.length > 0).map((values, p) => [
       `${name}${p}`,
-      // A list of weights is one of tensors.
+      // A list of weights is a list of tensors.
       asFloats({values, source: given.source === 'array' && isInParts ? 'host' : given.source}, [values.length / expertSize, ...rest]),
     ]),
   );
 }
 
-/** The argument that is made of such inputs. */
+/** The argument `weights`, from such inputs. */
 export const weightArgument = (name: string, args: Args, {isInParts}: WeightsDraw): tf.MoeExpertWeights =>
   isInParts ? ([0, 1].map((p) => args[`${name}${p}`]).filter((part) => part != null) as tf.Tensor[]) : args[`${name}0`];
 
@@ -80,7 +80,7 @@ const groupedDraws = fc
     x: drawn(floats),
     weights: anyWeights,
     bias: maybe(drawn(ordinaryFloats)),
-    // Those that do not ascend give unspecified values, but do nothing else.
+    // Offsets that do not ascend give unspecified values, but have no other effect.
     offset: drawn(someOf([9, ascending], [1, anyIndices])),
     isPoisoned: fc.boolean(),
     dy: maybe(drawn(floats)),
@@ -109,7 +109,7 @@ export const groupedMatMulCalls = callsOf(
       offset.values.findIndex((first, e) => first <= row && row < (offset.values[e + 1] ?? -1)),
     );
     const numOutputs = activation.gated ? numColumns / 2 : numColumns;
-    // What is of no expert is not read.
+    // Rows of no expert are not read.
     const poisoned = (values: number[], rowSize: number) =>
       draw.isPoisoned && ascends ? values.map((value, i) => (expertOfRow[Math.floor(i / rowSize)] < 0 ? NaN : value)) : values;
     const x = poisoned(draw.x.values, numIn);

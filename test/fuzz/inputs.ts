@@ -1,31 +1,31 @@
-/** Arguments of ops that are tensors, and the ways by which a tensor may have come to be. */
+/** Arguments of ops that are tensors, and the possible origins of a tensor. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {oneOf} from './numbers';
 
-/** Values with where they come from; where that cannot be, they come from the host. */
+/** Values and their origin. If a tensor cannot have this origin, it comes from the host. */
 export type Drawn = {values: number[]; source: Source};
 export type Source =
   | 'host'
   /** Arrays in place of a tensor. */
   | 'array'
-  /** On the device alone, once it is uploaded. */
+  /** Only on the device, after an upload. */
   | 'device'
   /** A view in another shape. */
   | 'reshape'
-  /** Rows of a larger tensor, which is disposed. */
+  /** Rows of a larger tensor that is disposed. */
   | 'slice'
-  /** Of two tensors, the rows of both. */
+  /** The concatenated rows of two tensors. */
   | 'concat'
   /** A cast of integers or booleans to float32, or of floats or booleans to int32. */
   | 'cast'
-  /** Made on the cpu backend, and moved when it is used. */
+  /** Made on the cpu backend, and moved to this backend when it is used. */
   | 'cpu';
 export type Input = Drawn & {shape: number[]; dtype: 'float32' | 'int32' | 'bool'};
 
 const sources = oneOf<Source>('host', 'host', 'array', 'device', 'device', 'reshape', 'slice', 'concat', 'cast', 'cpu');
 
-/** Values that are drawn before their number is known, from somewhere. */
+/** Values that are drawn before their number is known, with a drawn origin. */
 export const drawn = <Sizes extends number[]>(
   values: fc.Arbitrary<(...sizes: Sizes) => number[]>,
 ): fc.Arbitrary<(...sizes: Sizes) => Drawn> =>
@@ -79,7 +79,7 @@ function typedArrayOf({values, dtype}: Input): Float32Array | Int32Array | Uint8
   return {float32: Float32Array, int32: Int32Array, bool: Uint8Array}[dtype].from(values);
 }
 
-/** Plain numbers have no dtype: they are floats where an argument takes both. */
+/** Plain numbers have no dtype: they are floats if an argument takes both. */
 const elementsOf = ({values, dtype}: Input): boolean[] | number[] | Int32Array =>
   dtype === 'bool' ? values.map((value) => value !== 0) : dtype === 'int32' ? Int32Array.from(values) : values;
 
@@ -95,7 +95,7 @@ function nested(values: boolean[] | number[] | Int32Array, shape: number[]): tf.
   return Array.from({length: shape[0]}, (_, i) => nested(values.slice(i * size, (i + 1) * size), rest)) as tf.TensorLike;
 }
 
-/** Whether tfjs's programs copy these values as they are: they compute in floats, and subnormals may become 0. */
+/** Whether tfjs's programs copy these values unchanged: the programs compute in floats, and subnormals may become 0. */
 const keepsBits = (values: number[]) =>
   values.every((value) => value === 0 || (Math.abs(value) >= MIN_NORMAL && !(Math.abs(value) > 2 ** 24 && Number.isInteger(value))) || !Number.isFinite(value));
 
@@ -122,7 +122,7 @@ function concatOfParts(input: Input): tf.Tensor {
   return tf.tidy(() => tf.concat([part(0, 1), part(1, numRows)]));
 }
 
-/** What was drawn for it are integers, but a call may have put others in. */
+/** The drawn values are integers, but a call may have replaced them. */
 function castOf({values, shape, dtype}: Input): tf.Tensor | undefined {
   if (dtype === 'bool' || !values.every((value) => Object.is(asInteger(value), value))) {
     return undefined;

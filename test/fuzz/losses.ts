@@ -37,12 +37,12 @@ const hasNone = (row: number[]) => row.every((logit) => logit === -Infinity);
 const TOLERANCE = {relative: 2e-5, absolute: 1e-6};
 const unknown = (length: number): Bounded => ({values: new Float64Array(length), errors: new Float64Array(length).fill(Infinity)});
 
-/** The tokens that count, each with its logits: neither masked nor of nothing but -Infinity. */
+/** The tokens that count, with their logits: a token counts unless it is masked or all of its logits are -Infinity. */
 function countedOf(rows: number[][], mask: MaskDraw): Array<{t: number; row: number[]}> {
   return rows.map((row, t) => ({t, row})).filter(({t, row}) => (mask == null || mask.given.values[t] !== 0) && !hasNone(row));
 }
 
-/** log(sum of exp), NaN where it is not a number or not of ordinary size. */
+/** log(sum of exp); NaN if it is not a number or not of ordinary size. */
 function logSumExp(row: number[]): number {
   const max = Math.max(...row);
   return max + Math.log(row.reduce((sum, x) => sum + Math.exp(x - max), 0));

@@ -1,4 +1,6 @@
-/** The device goes, and comes back: ops say so until the backend is made anew, then all is as before. */
+/**
+ * The device is lost and comes back. Ops report the loss until the backend is restarted; then everything is as before.
+ */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import type {Attempt} from './attempt';
@@ -40,7 +42,7 @@ async function loseContext(): Promise<void> {
   await lost;
   assertSaysSo();
   const restored = event('webglcontextrestored');
-  // Not in the event that tells of the loss.
+  // Not in the event that reports the loss.
   setTimeout(() => context.restoreContext());
   await restored;
   assertSaysSo();

@@ -1,28 +1,28 @@
 /**
- * Numbers to draw, before it is known how many: so a failure keeps its numbers while its sizes shrink. Tensors are of one
- * kind each: were NaN everywhere, nothing else would be seen.
+ * Numbers that are drawn before their count is known, so that a failure keeps its numbers while its sizes shrink. The
+ * numbers of a tensor are all of one kind: if NaN were everywhere, no other failure would show.
  */
 import * as fc from 'fast-check';
 
 export const MIN_INT32 = -(2 ** 31);
 export const MAX_INT32 = 2 ** 31 - 1;
 
-/** As many numbers as a tensor takes. */
+/** Gives as many numbers as a tensor takes. */
 export type Numbers = (length: number) => number[];
 
-/** One of the values, which ascend; it shrinks to the first. A value that is there twice is drawn twice as often. */
+/** One of the ascending values. It shrinks to the first. A repeated value is drawn more often. */
 export const oneOf = <Value>(...values: Value[]): fc.Arbitrary<Value> =>
   fc.nat({max: values.length - 1}).map((i) => values[i]);
 
-/** Of several kinds, by weight; it shrinks to the first. */
+/** One of several kinds, by weight. It shrinks to the first. */
 export const someOf = <Value>(...kinds: Array<[weight: number, kind: fc.Arbitrary<Value>]>): fc.Arbitrary<Value> =>
   fc.oneof({withCrossShrink: true}, ...kinds.map(([weight, arbitrary]) => ({weight, arbitrary})));
 
-/** Given, or every other time not. */
+/** Undefined in half of the draws. */
 export const maybe = <Value>(value: fc.Arbitrary<Value>): fc.Arbitrary<Value | undefined> =>
   someOf<Value | undefined>([1, fc.constant(undefined)], [1, value]);
 
-/** Different numbers of one tensor; more of them repeat these, at other distances each time. */
+/** The different numbers of a tensor. Further numbers repeat these, at other distances each time. */
 const NUM_DIFFERENT = 61;
 const SHIFT = 17;
 
@@ -35,9 +35,9 @@ export const numbersOf = (number: fc.Arbitrary<number>): fc.Arbitrary<Numbers> =
   repeated(number).map((numberAt) => (length) => Array.from({length}, (_, i) => numberAt(i)));
 
 const smallInteger = fc.integer({min: -4, max: 4});
-/** Of 22 bits, so that products and sums round. */
+/** Numbers of 22 bits, so that products and sums round. */
 const ordinary = fc.integer({min: -(2 ** 22), max: 2 ** 22}).map((i) => i / 2 ** 20);
-/** Of any size that float32 has, subnormals too. */
+/** Numbers of any size that float32 has, subnormals too. */
 const ofAnySize = fc
   .tuple(fc.integer({min: -(2 ** 23), max: 2 ** 23}), fc.integer({min: -150, max: 100}))
   .map(([i, exponent]) => Math.fround(i * 2 ** exponent));
@@ -59,7 +59,7 @@ export const floats = someOf(
 /** float32, all finite and of ordinary size. */
 export const ordinaryFloats = someOf([1, numbersOf(smallInteger)], [2, numbersOf(ordinary)]);
 
-/** Router logits: as far apart as routers have them, masked by -Infinity, alike, or anything. */
+/** Router logits: as far apart as in real routers, masked by -Infinity, equal, or of any kind. */
 export const logits = someOf(
   [4, numbersOf(ordinary)],
   [2, numbersOf(ordinary.map((value) => 4 * value))],
@@ -76,7 +76,7 @@ export const int32s = someOf(
   [1, numbersOf(someOf([4, fc.integer({min: -9, max: 9})], [1, fc.integer({min: MIN_INT32, max: MAX_INT32})]))],
 );
 
-/** As many indices as a tensor takes, of things of which there are `count`. */
+/** Gives as many indices as a tensor takes, each of one of `count` things. */
 export type Indices = (length: number, count: number) => number[];
 
 const indicesOf = (index: fc.Arbitrary<(count: number) => number>): fc.Arbitrary<Indices> =>
@@ -88,7 +88,7 @@ const atAnEnd = oneOf<(count: number) => number>(
   () => -(2 ** 24) - 1, () => MAX_INT32, () => MIN_INT32, () => MIN_INT32 + 1,
 );
 
-/** All of something that is there. */
+/** All indices name an existing thing. */
 export const goodIndices = indicesOf(within);
-/** Some of them around the ends of what is there, and at those of int32 and of what float32 counts. */
+/** Some or all indices are around the ends of the range, of int32, or of the integers that float32 counts. */
 export const anyIndices = someOf([2, indicesOf(someOf([5, within], [1, atAnEnd]))], [1, indicesOf(atAnEnd)]);

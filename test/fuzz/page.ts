@@ -1,4 +1,6 @@
-/** The fuzzer in a page, for scripts/fuzz.mjs: options in its address, lines and at last the result posted. */
+/**
+ * The fuzzer in a page, for scripts/fuzz.mjs. Options are in its address; it posts its lines and at last the result.
+ */
 import {fuzzOptions, runFuzz} from './run';
 
 let posted: Promise<unknown> = Promise.resolve();

@@ -10,7 +10,7 @@ import {floats, int32s, MAX_INT32, maybe, MIN_INT32, oneOf, someOf} from './numb
 import {anyMap, blockSizeOf, blockSizes, naiveRouting, type RoutingDraw, routings} from './routing';
 import {type Wanted, wantedBits, wantedInts, wantedNear} from './wanted';
 
-/** Rows or scales that are moved: float32, or int32 of any bits. */
+/** Rows or scales that ops move: float32, or int32 with any bits. */
 type MovedDraw = {dtype: 'float32' | 'int32'; given: Drawn};
 const moved: fc.Arbitrary<(length: number) => MovedDraw> = someOf(
   [5, drawn(floats).map((valuesOf) => (length: number): MovedDraw => ({dtype: 'float32', given: valuesOf(length)}))],
@@ -18,7 +18,7 @@ const moved: fc.Arbitrary<(length: number) => MovedDraw> = someOf(
 );
 const inputOf = ({dtype, given}: MovedDraw, shape: number[]): Input => ({...given, shape, dtype});
 
-/** [T, …] goes along with the rows; what else there is comes back as it is. */
+/** A scale [T, …] is gathered with the rows; any other scale is returned unchanged. */
 type ScaleDraw = {shape: number[]; moved: MovedDraw};
 const scales: fc.Arbitrary<(numTokens: number) => ScaleDraw> = fc
   .tuple(oneOf<(numTokens: number) => number[]>(
@@ -30,13 +30,13 @@ const scales: fc.Arbitrary<(numTokens: number) => ScaleDraw> = fc
   });
 const isPerToken = ({shape}: ScaleDraw, numTokens: number) => shape.length >= 2 && !(shape[0] === 1 && numTokens > 1);
 
-/** Of what there is a gradient, and what comes in, as many values as there are. */
+/** The outputs that have a gradient, and the gradient that comes in, with as many values as the output has. */
 type GradientDraw = {of: 'permutedHiddenStates' | 'a1qScale'; dy: (length: number) => Drawn};
 const gradients: fc.Arbitrary<GradientDraw | undefined> = maybe(
   fc.record({of: oneOf('permutedHiddenStates' as const, 'a1qScale' as const), dy: drawn(floats)}),
 );
 
-/** The gradient to the rows of tokens: the sum of what comes in at the rows of its assignments; NaN comes in at others. */
+/** The gradient to the rows of tokens: the sum of the incoming rows of its assignments. NaN comes in at other rows. */
 function gradientOf(
   draw: {numTokens: number; topk: number},
   {of, ...given}: GradientDraw,
@@ -70,7 +70,7 @@ function gradientOf(
   };
 }
 
-/** Rows of tokens as they are moved, 0 for -1. */
+/** Rows of tokens after the move, 0 for -1. */
 function movedRows({dtype, given}: MovedDraw, tokens: number[], rowShape: number[]): Wanted {
   const rowSize = tf.util.sizeFromShape(rowShape);
   const rows = tokens.flatMap((token) =>
@@ -79,7 +79,7 @@ function movedRows({dtype, given}: MovedDraw, tokens: number[], rowShape: number
   return wantedBits(rows, [tokens.length, ...rowShape], dtype);
 }
 
-/** Scales with the rows of `tokens`, or handed through. */
+/** Scales with the rows of `tokens`, or the scale of the whole tensor. */
 function wantedScale(scale: ScaleDraw | undefined, numTokens: number, tokens: number[]): Record<string, Wanted> {
   if (scale == null) {
     return {};
@@ -92,7 +92,7 @@ function wantedScale(scale: ScaleDraw | undefined, numTokens: number, tokens: nu
   };
 }
 
-/** What webgl refuses first, whose textures hold floats. */
+/** The first int32 input that webgl refuses, because its textures hold floats. */
 function webglRefuses(rows: MovedDraw, scale: ScaleDraw | undefined, numTokens: number, fill = 0): string | undefined {
   if (tf.getBackend() !== 'webgl') {
     return undefined;
@@ -104,7 +104,7 @@ function webglRefuses(rows: MovedDraw, scale: ScaleDraw | undefined, numTokens: 
   return rows.dtype === 'int32' || isGatheredInt ? 'must be float32 on the webgl backend' : undefined;
 }
 
-/** The input that a gradient of this output goes to, if it is one of float32. */
+/** The float32 input that the gradient of this output goes to, if there is one. */
 function differentiated(
   of: 'permutedHiddenStates' | 'a1qScale' | undefined,
   {numTokens, hiddenSize}: RoutingDraw,
@@ -180,7 +180,7 @@ export const permuteCalls = callsOf(
   },
 );
 
-/** Labels are entries of the map as they are: within what every backend counts. */
+/** Labels are unchanged entries of the map, so entries must be in the range that every backend counts exactly. */
 const MAX_LABEL = 2 ** 24;
 const labelsOf = (map: Drawn | undefined): Drawn | undefined =>
   map && {...map, values: map.values.map((label) => Math.min(Math.max(label, -MAX_LABEL), MAX_LABEL))};

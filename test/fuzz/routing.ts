@@ -1,4 +1,4 @@
-/** Which experts tokens go to: sizes, ids, and maps of experts that are here. */
+/** The experts of tokens: sizes, ids, and maps of local experts. */
 import * as fc from 'fast-check';
 import type {Routing} from '../naive/routing';
 import {type Drawn, drawn} from './inputs';
@@ -33,7 +33,7 @@ const sizes: fc.Arbitrary<Sizes> = someOf(
   [1, fc.record({numTokens: oneOf(1030, 1200), topk: fc.constant(8), numExperts: oneOf(2, 60, 300), hiddenSize: oneOf(1, 4)})],
 );
 
-/** Experts, few of them, or ids of which some are none. */
+/** Ids of any experts, of few experts, or ids of which some name no expert. */
 export const anyIds = drawn(
   someOf(
     [4, goodIndices],
@@ -65,7 +65,7 @@ export const naiveRouting = ({ids, numTokens, topk, numExperts}: RoutingDraw): R
   numExperts,
 });
 
-/** A map of E experts: it merges them, has entries that are no expert's, or has none that is here. */
+/** A map of E experts. It may merge experts, have entries that are no local index, or have no local expert. */
 export const anyMap = drawn(
   someOf(
     [2, goodIndices],
@@ -75,7 +75,7 @@ export const anyMap = drawn(
   ),
 );
 
-/** B, smaller where padding would make many elements. */
+/** B, smaller if padding would make too many elements. */
 export const blockSizes = oneOf(1, 2, 3, 4, 7, 16, 64);
 export const blockSizeOf = (size: number, {numTokens, topk, numExperts, hiddenSize}: RoutingDraw): number =>
   (numTokens * topk + numExperts * size) * hiddenSize > 50_000 ? Math.min(size, 2) : size;

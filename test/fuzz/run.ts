@@ -1,4 +1,4 @@
-/** Tries draws until there were enough assignments or there is no time left, and says what failed. */
+/** Tries draws until there were enough assignments or the time is over, and reports failures. */
 import * as fc from 'fast-check';
 import type {Attempt} from './attempt';
 import {type BackendName, deviceName, isLost, startBackend} from './backend';
@@ -14,14 +14,14 @@ import {sumCalls, unpermuteAndReduceCalls, unpermuteCalls} from './unpermute';
 
 export type FuzzOptions = {
   backend: BackendName;
-  /** Draw i is that of seed + i, so that any can be had again as the first. */
+  /** Draw i has the seed `seed` + i, so that any draw can be repeated as the first. */
   seed: number;
   minutes: number;
-  /** Of assignments. */
+  /** The number of assignments. */
   count: number;
 };
 
-/** The options of flags; what is not given has no end. */
+/** The options of flags. A limit that is not given is infinite. */
 export const fuzzOptions = ({backend, seed, minutes, count}: Record<string, string | undefined>): FuzzOptions => ({
   backend: backend as BackendName,
   seed: Number(seed),
@@ -34,12 +34,12 @@ const attempts = [
   groupedMatMulCalls, fusedExpertsCalls, fusedMoeCalls, zLossCalls, loadBalancingLossCalls, badInputs, layers,
 ];
 const anyAttempt: fc.Arbitrary<Attempt> = fc.noBias(fc.oneof(...attempts));
-/** Rarely, for a new device compiles all programs again. */
+/** Rarely, because a new device compiles all programs again. */
 const LOSS_EVERY = 1000;
 
 const SHRINKING_MS = 60_000;
 const PROGRESS_MS = 5_000;
-/** Longer than any draw takes, on a software GPU of a busy machine too. */
+/** Longer than any draw takes, also on a software GPU of a busy machine. */
 const TIMEOUT_MS = 600_000;
 const MAX_PRINTED = 3_000;
 
@@ -80,11 +80,11 @@ export async function runFuzz(
 type Failure = {
   kind: string;
   message: string;
-  /** Whether it is running still: nothing that follows could be told from it. */
+  /** Whether the draw is still running. Then later failures cannot be told apart from its own. */
   isStuck: boolean;
 };
 
-/** Tries the draw of a seed. One that fails is shrunk, unless its kind has failed before. */
+/** Tries the draw of a seed. A failing draw is shrunk, unless a draw of its kind has failed before. */
 async function failureOf(
   seed: number,
   backend: BackendName,
@@ -98,7 +98,7 @@ async function failureOf(
       isFirst = false;
       onDraw(attempt);
     }
-    // fast-check's own limits leave behind what runs.
+    // With fast-check's own limits, draws would go on running.
     if (performance.now() > deadline) {
       return;
     }
@@ -136,7 +136,7 @@ async function failureOf(
 type Failed = fc.RunDetails<[Attempt]>;
 const messageOf = ({errorInstance}: Failed) =>
   errorInstance instanceof Error ? errorInstance.message : String(errorInstance);
-/** The op and what is wrong, without the numbers. */
+/** The op and its failure, without the numbers. */
 const kindOf = (details: Failed) =>
   `${details.counterexample?.[0].name}: ${messageOf(details).replace(/-?\b\d[\d.e+-]*|NaN|-?Infinity/g, '#').slice(0, 100)}`;
 

@@ -12,7 +12,7 @@ import {type Wanted, wantedBits, wantedNear} from './wanted';
 
 export const scorings: fc.Arbitrary<tf.MoeTopkScoring> = oneOf('softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus');
 
-/** How experts are chosen, and out of how many. */
+/** How experts are chosen, and from how many. */
 export type RouterDraw = {
   topk: number;
   numExperts: number;
@@ -23,7 +23,7 @@ export type RouterDraw = {
   bias: Drawn | undefined;
 };
 
-/** More compile programs of their own. */
+/** Larger numbers would compile programs of their own. */
 const MAX_TOPK = 8;
 
 /** `part` of 1..max. */
@@ -54,7 +54,7 @@ export const routers: fc.Arbitrary<(numExperts: number) => RouterDraw> = fc
     };
   });
 
-/** The options as the op takes them, but for the bias. */
+/** The options of the op, except the bias. */
 export const routerOptions = ({scoring, renormalize, routedScalingFactor, groups}: RouterDraw) => ({
   scoring,
   renormalize,
@@ -71,14 +71,17 @@ export const naiveOptions = ({topk, bias, ...router}: RouterDraw): NaiveTopkOpti
   scoreCorrectionBias: bias?.values,
 });
 
-/** Whether rounding decides the choice: with a bias, scores are compared, which devices compute each a little else. */
+/**
+ * Whether rounding decides the choice: with a bias, scores are compared, and devices compute scores slightly
+ * differently.
+ */
 function isUndecided(row: number[], options: NaiveTopkOptions): boolean {
   if (options.scoreCorrectionBias == null) {
     return false;
   }
   const compared = comparedOf(row, options).filter((value) => !Number.isNaN(value)).sort((a, b) => a - b);
   const groupSize = row.length / (options.numExpertGroups ?? 1);
-  // Sums of two, of groups.
+  // The values of groups are sums of two.
   const scale = groupSize === row.length ? 1 : 2 * Math.max(...compared.map(Math.abs));
   return compared.some((value, i) => {
     const before = compared[i - 1];
@@ -89,13 +92,13 @@ function isUndecided(row: number[], options: NaiveTopkOptions): boolean {
 /** Values of groups may be as close as sums of any two. */
 const hasGroups = ({numExpertGroups = 1}: NaiveTopkOptions) => numExpertGroups > 1;
 
-/** The ids of a token, or undefined where rounding decides. */
+/** The ids of a token, or undefined if rounding decides. */
 export function decidedIds(row: number[], options: NaiveTopkOptions): number[] | undefined {
   const isOpen = isUndecided(row, options) || (options.scoreCorrectionBias != null && hasGroups(options));
   return isOpen ? undefined : naiveIds(row, options);
 }
 
-/** The ids of all tokens: the given ones where rounding decides, if they may be. */
+/** The ids of all tokens. If rounding decides, these are the given ids, if they are possible. */
 export const acceptedIds = (rows: number[][], given: ArrayLike<number>, options: NaiveTopkOptions): number[][] =>
   rows.map((row, t) => {
     const {topk} = options;
@@ -107,7 +110,7 @@ export const acceptedIds = (rows: number[][], given: ArrayLike<number>, options:
 export const weightErrors = (weights: number[], {routedScalingFactor = 1}: NaiveTopkOptions): number[] =>
   weights.map((weight) => 1e-5 * Math.abs(weight) + 1e-6 * Math.max(1, Math.abs(routedScalingFactor)));
 
-/** The gradient to a token's logits, the choice held fixed. */
+/** The gradient to a token's logits; the choice is held fixed. */
 export function topkGradient(
   row: number[],
   ids: number[],
@@ -124,7 +127,7 @@ export function topkGradient(
   const isSoftmaxOfAll = scoring === 'softmax' && !renormalize;
   const isSoftmax = scoring === 'softmaxAfterTopk' || renormalize || scoring === 'softmax';
   const g = (k: number) => dWeights.values[k] * routedScalingFactor;
-  // What is subnormal before it is scaled may count as 0.
+  // A value that is subnormal before it is scaled may count as 0.
   const gError = (k: number, weight: number) =>
     dWeights.errors[k] * Math.abs(routedScalingFactor) + (isSubnormal(weight * dWeights.values[k]) ? Math.abs(g(k)) : 0);
   const probabilities = isSoftmaxOfAll ? naiveWeights(row, row.map((_, e) => e), {...options, topk: row.length, renormalize: false, routedScalingFactor: 1}) : unscaled;
@@ -166,7 +169,7 @@ const topkDraws = fc
     numExperts: someOf(
       [12, oneOf(1, 2, 3, 4, 5, 8, 9, 16, 60)],
       [2, oneOf(129, 160, 257)],
-      // More than workgroup memory holds.
+      // More experts than workgroup memory holds.
       [1, fc.constant(3700)],
     ),
     axes: tokenAxes,

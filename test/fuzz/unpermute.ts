@@ -16,7 +16,7 @@ type Slots = {
   hiddenSize: number;
   rows: number[];
   weights: number[];
-  /** The row of each slot, undefined where it is skipped. */
+  /** The row of each slot, undefined for a skipped slot. */
   rowOfSlot: Array<number | undefined>;
 };
 
@@ -62,7 +62,7 @@ function wantedDWeights({numTokens, topk, hiddenSize, rows, rowOfSlot}: Slots, d
   return wantedNear(dWeights, [numTokens, topk]);
 }
 
-/** Nothing of rows, weights and dy gets into what does not read them: NaN there. */
+/** The slots and dy with NaN in all rows, weights and dy that are not read: this NaN must reach no result. */
 function poisoned(slots: Slots, dy: number[]): {slots: Slots; dy: number[]} {
   const {topk, hiddenSize, rows, weights, rowOfSlot} = slots;
   const readRows = new Set(rowOfSlot);
@@ -84,7 +84,7 @@ const sizes = fc.record({
   numRows: oneOf(0, 1, 2, 3, 5, 8, 17, 64, 130),
 });
 
-/** Rows that slots read; all of them are there, or some are not. */
+/** Rows that slots read. All of them exist, or some do not. */
 const anyInverse = drawn(someOf([1, goodIndices], [2, anyIndices]));
 
 const unpermuteDraws = fc
@@ -263,7 +263,7 @@ export const sumCalls = callsOf(
             const from = Math.floor(slot / topk) * hiddenSize;
             return dy.values.slice(from, from + hiddenSize);
           });
-          // A copy, but for subnormals, by a product with 1.
+          // A product with 1 copies every value except subnormals.
           const errors = values.map((value) => (Math.abs(value) < 2 ** -126 ? Math.abs(value) : 0));
           return {x: {values, errors, shape: [numTokens, topk, hiddenSize], dtype: 'float32'}};
         },

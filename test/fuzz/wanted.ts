@@ -1,4 +1,4 @@
-/** What an output has to be, and whether it is. */
+/** The expected value of an output, and the comparison. */
 import * as tf from '../../src/tf';
 import {type Bounded, MAX_FLOAT32} from './bounded';
 
@@ -6,7 +6,7 @@ export type Wanted = {
   shape: number[];
   dtype: 'float32' | 'int32';
   values: ArrayLike<number>;
-  /** How far each element may be off; without them, not a bit. */
+  /** The tolerance of each element. Without tolerances every bit must be equal. */
   errors?: ArrayLike<number>;
 };
 
@@ -14,7 +14,7 @@ export const wantedInts = (values: number[], shape = [values.length]): Wanted =>
 export const wantedBits = (values: number[], shape: number[], dtype: Wanted['dtype'] = 'float32'): Wanted => ({values, shape, dtype});
 export const wantedNear = (bounded: Bounded, shape: number[]): Wanted => ({...bounded, shape, dtype: 'float32'});
 
-/** Throws where an output is not what is wanted. */
+/** Throws if an output is not the expected one. */
 export function assertWanted(name: string, tensor: tf.Tensor, given: ArrayLike<number>, wanted: Wanted): void {
   const described = `${tensor.dtype} [${tensor.shape}]`;
   if (described !== `${wanted.dtype} [${wanted.shape}]`) {
@@ -34,7 +34,7 @@ export function assertWanted(name: string, tensor: tf.Tensor, given: ArrayLike<n
 
 const shown = (value: number) => (Object.is(value, -0) ? '-0' : String(value));
 
-/** WebGL has subnormals where it likes. */
+/** WebGL may keep subnormals or make them 0. */
 const isSame = (given: number, wanted: number) =>
   Object.is(given, wanted) || (tf.getBackend() === 'webgl' && Math.abs(wanted) < 2 ** -126 && given === 0);
 

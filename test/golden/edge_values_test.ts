@@ -1,4 +1,4 @@
-/** The contract's values where no peer's case reaches: bad ids, merged and partial maps, repeats, no tokens. */
+/** Values of the contract that no recorded case covers: bad ids, merged and partial maps, repeats, no tokens. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts} from '../support/expect';
@@ -127,7 +127,7 @@ describeWithFlags('edge values', ALL_ENVS, () => {
     await expectInts(result.mIndices, [], 'mIndices');
   });
 
-  it('few assignments among many experts take a block each, at most', async () => {
+  it('few assignments among many experts take at most a block each', async () => {
     const permuted = tf.moePermute(tf.ones([1, 3]), [[5, 200, 5]], 256, {alignBlockSize: 4, fillInvalidExpert: 77});
     expect(permuted.permutedHiddenStates.shape).toEqual([12, 3]);
     await expectInts(permuted.permutedIdx, [0, 2, 3, 3, 1, ...repeat(3, 7)], 'permutedIdx');

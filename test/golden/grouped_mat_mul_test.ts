@@ -1,6 +1,6 @@
 /**
- * Grouped matmuls as jax.lax.ragged_dot, torch._grouped_mm and MegaBlocks have them, with both gradients, and the
- * activations and gates of gpt-oss, ONNX Runtime and Hugging Face, through experts whose weights are the identity.
+ * Grouped matmuls of jax.lax.ragged_dot, torch._grouped_mm and MegaBlocks, with both gradients. Activations and gates
+ * of gpt-oss, ONNX Runtime and Hugging Face, through experts whose weights are the identity.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';

@@ -1,7 +1,7 @@
 /**
- * The layers of real models: their experts, top-k, routers and activations as they are, sizes some 256 times smaller and
- * still multiples of 4, as theirs are. Two are not expressed whole: Phi-3.5-MoE's sparsemixer has a softmax in its place, and
- * DeepSeek-V4's values stay below its clamp.
+ * The layers of real models. Their experts, top-k, routers and activations are as published; their sizes are some 256
+ * times smaller and, like the real sizes, multiples of 4. Two layers are not expressed completely: a softmax replaces
+ * Phi-3.5-MoE's sparsemixer, and DeepSeek-V4's values stay below its clamp.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';

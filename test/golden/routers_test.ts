@@ -1,6 +1,6 @@
 /**
- * The routers of other systems, expressed by the options of moeTopk, and their losses. Not among them: the sparsemixer of
- * Phi-3.5-MoE, whose weights are softmaxes over the experts near each pick and do not sum to 1.
+ * The routers of other systems, expressed by the options of moeTopk, and their losses. The sparsemixer of Phi-3.5-MoE
+ * is not among them: its weights are softmaxes over the experts near each pick and do not sum to 1.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -56,7 +56,7 @@ describeWithFlags('routers of other systems', ALL_ENVS, () => {
   }
 });
 
-/** The inputs of TransformerEngine's router tests: no ties, but neighbours that are close. */
+/** The inputs of TransformerEngine's router tests. They have no ties, but values that are close together. */
 describeWithFlags('routers on the logits of TransformerEngine', ALL_ENVS, () => {
   const [numTokens, numExperts, topk] = [48, 128, 8];
   const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
@@ -75,7 +75,7 @@ describeWithFlags('routers on the logits of TransformerEngine', ALL_ENVS, () => 
   });
 
   for (const scoring of ['sigmoid', 'sqrtSoftplus'] as const) {
-    it(`${scoring} and a bias that turns the order around`, async () => {
+    it(`${scoring} and a bias that reverses the order`, async () => {
       const logits = upTo(numTokens).map((t) =>
         upTo(numExperts).map((e) => (e - numExperts / 2) * 1e-2 + (t - numTokens / 2) * 1e-4));
       const scoreCorrectionBias = upTo(numExperts).map((e) => (numExperts - 1 - e) * 0.1);
@@ -88,7 +88,7 @@ describeWithFlags('router losses of other systems', ALL_ENVS, () => {
   const {inputs, expected} = numbersCase;
   const logits = () => tensorOf(inputs.logits);
   const ids = () => tf.moeTopk(logits(), inputs.k).topkIds;
-  /** probs * (dProbs - the mean of dProbs): what comes through the softmax. */
+  /** probs * (dProbs - the mean of dProbs): the gradient that passes the softmax. */
   const throughSoftmax = (dProbabilities: number[]): number[] => {
     const [, numExperts] = inputs.logits.shape;
     return expected.probs.data!.map((p, i, all) => {
@@ -105,7 +105,7 @@ describeWithFlags('router losses of other systems', ALL_ENVS, () => {
     }
     const first = tf.slice(ids(), [0, 0], [-1, 1]);
     await expectWithin(tf.moeLoadBalancingLoss(logits(), first), [expected.deepspeed_top1], bound, 'deepspeed_top1');
-    // transformers counts K where there is balance.
+    // The loss of transformers is K at balance.
     const [hf, masked] = [expected.huggingface_load_balancing_loss_func, expected.huggingface_with_attention_mask_1110];
     await expectWithin(tf.moeLoadBalancingLoss(logits(), ids()), [hf / inputs.k], bound, 'transformers');
     const mask = [1, 1, 1, 0];

@@ -1,8 +1,8 @@
 /**
  * TransformerEngine's permutation cases, values and gradients, expressed by our ops:
- *   an index map is topkIds; fewer output tokens are fewer rows handed to moeUnpermute
+ *   an index map is topkIds; fewer output tokens are fewer rows for moeUnpermute
  *   a routing mask [T, E] is topkIds [T, K = E] with e where the mask is set and -1 elsewhere
- *   sorting chunks is moePermute with one expert a chunk, numbered by its place in the new order
+ *   sorting chunks is moePermute with one expert for each chunk, numbered by its place in the new order
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';

@@ -1,4 +1,4 @@
-/** moeAlignBlockSize on the docstring examples of vLLM and on its test grid, the latter by hashes. */
+/** moeAlignBlockSize on the docstring examples of vLLM and on its test grid. The grid is compared by hashes. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts} from '../support/expect';
@@ -18,7 +18,7 @@ type AlignCase = {
 
 const cases = (align.cases as unknown as AlignCase[]).filter(({op}) => op === 'moe_align_block_size');
 
-/** sum of (a[i] + 1) * (i * 2654435761 + 1) mod 2^32, as the grid was hashed. */
+/** The hash of the grid's values: sum of (a[i] + 1) * (i * 2654435761 + 1) mod 2^32. */
 function hash32(values: ArrayLike<number>, length: number): number {
   let hash = 0;
   for (let i = 0; i < length; i++) {
@@ -45,7 +45,8 @@ describeWithFlags('vLLM align cases', ALL_ENVS, (env) => {
           ignoreInvalidExperts: params.ignore_invalid_experts,
         },
       );
-      // Our tails are those of the seed's era; dropping experts, and fewer blocks for few assignments, came later.
+      // Our tails are those of vLLM at the time of the recording. Dropped experts, and fewer blocks for few
+      // assignments, came later.
       const dropsExperts = params.ignore_invalid_experts;
       const wanted = dropsExperts ? expected : seedEra;
       const numBlocks = expected.expert_ids.data.length;
@@ -55,7 +56,7 @@ describeWithFlags('vLLM align cases', ALL_ENVS, (env) => {
     });
   }
 
-  // Software GPUs take too long over the larger points; the bench checks large shapes on real ones.
+  // The larger points take too long on software GPUs. The bench checks large shapes on real GPUs.
   const points = env.name.startsWith('web') ? align.grid.filter((point) => point.n_token * point.topk <= 256) : align.grid;
   it(`${points.length} of 160 grid points by hash`, async () => {
     const check = async (point: (typeof points)[number]) => {
@@ -78,7 +79,7 @@ describeWithFlags('vLLM align cases', ALL_ENVS, (env) => {
       expect(padded.sortedTokenIds.size).withContext(what).toBe(padSize);
       tf.dispose(padded);
     };
-    // A few at a time: each waits for its results.
+    // A few at a time, because each waits for its results.
     for (let first = 0; first < points.length; first += 16) {
       await Promise.all(points.slice(first, first + 16).map(check));
     }

@@ -1,6 +1,7 @@
 /**
- * What vLLM's CUDA ops gave, 67 cases. Integer outputs are exact; rows that vLLM left unwritten (-1) are 0. Of fewer
- * assignments than experts it had more padding at the end than there can be blocks: the rest of it is that alone.
+ * The results of vLLM's CUDA ops, 67 cases. Integer outputs are exact; rows that vLLM left unwritten (-1) are 0. With
+ * fewer assignments than experts, vLLM had more padding at the end than blocks can need; the rest of its output is
+ * padding alone.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -100,7 +101,7 @@ describeWithFlags('vLLM on CUDA', ALL_ENVS, () => {
           usesOffset ? result.expertFirstTokenOffset : null,
         ),
         out,
-        // Both sides may err by the bound of one sum.
+        // Each side may err by the bound of one sum.
         (i) => 2 * (c.topk + 1) * 2 ** -24 * magnitudes.flat()[i],
         'moeUnpermute',
       );
@@ -119,7 +120,8 @@ describeWithFlags('vLLM on CUDA', ALL_ENVS, () => {
       const result = tf.moeAlignBlockSize(idsTensor(c.topkIds, c.topk), blockSize, numExperts, {expertMap, padSortedIds});
       await expectInts(result.expertIds, expertIds, 'expertIds');
       await expectInts(result.numTokensPostPad, [c.numTokensPostPad], 'numTokensPostPad');
-      // vLLM's order within an expert is its own: the same set in each block range, and ours ascending.
+      // vLLM has an order of its own within an expert: each block range must have the same ids, ours in ascending
+      // order.
       const naive = naiveAlign({ids: c.topkIds, topk: c.topk, blockSize, numExperts, expertMap, padSortedIds});
       await expectInts(result.sortedTokenIds, naive.sortedTokenIds, 'sortedTokenIds');
       const sorted = Array.from(await result.sortedTokenIds.data());

@@ -6,7 +6,10 @@ import {nastyMaps, nastyRoutings} from '../support/routings';
 import {idsTensor, webglTakesFloats} from '../support/tensors';
 
 const smallRoutings = nastyRoutings.filter(({ids}) => ids.length <= 65);
-/** On GPUs those that differ in what moeUnpermute launches: it is the gradient of a permute, and takes them all itself. */
+/**
+ * On GPUs only the routings for which moeUnpermute, the gradient of a permute, launches different kernels. The specs of
+ * moeUnpermute have all routings.
+ */
 const routingsOfPermutes = (backendName: string) =>
   ['cpu', 'wasm'].includes(backendName)
     ? smallRoutings
@@ -14,7 +17,7 @@ const routingsOfPermutes = (backendName: string) =>
         ['T = 0', 'T = 1, K = 1, E = 1, H = 1', 'K > E, repeated experts', 'odd H', 'E = 257', 'ids -1 and E'].includes(name));
 const ids = [[2, 0], [0, -1], [2, 1], [1, 1]];
 
-/** 1 in rows of assignments, 0 in the others. */
+/** 1 in rows of assignments, 0 in all other rows. */
 function assignedRows(permutedIdx: tf.Tensor, numAssignments: number, rowShape: number[]): tf.Tensor {
   const mask = tf.cast(tf.less(permutedIdx, tf.scalar(numAssignments, 'int32')), 'float32');
   return tf.mul(tf.reshape(mask, [-1, ...rowShape.map(() => 1)]), tf.ones([1, ...rowShape]));
@@ -51,12 +54,12 @@ describeWithFlags('gradient of moePermute', ALL_ENVS, ({backendName}) => {
     await expectFloats(tf.grad(permute)(x, dy), [2, 2, 1, 1, 2, 2, 2, 2], 'gradient');
   });
 
-  it('passes a scale of the whole tensor through', async () => {
+  it('passes through a scale of the whole tensor', async () => {
     const f = (scale: tf.Tensor) => tf.moePermute(tf.ones([4, 2]), ids, 3, {a1qScale: scale}).a1qScale!;
     await expectFloats(tf.grad(f)(tf.scalar(3), tf.scalar(7)), [7], 'gradient');
   });
 
-  it('is float32 zeros for int32 rows and scales, where the backend takes them', async () => {
+  it('is float32 zeros for int32 rows and scales, if the backend takes them', async () => {
     const rows = tf.ones<tf.Rank.R2>([4, 2], 'int32');
     const toSum = (x: tf.Tensor) =>
       tf.sum(tf.cast(tf.moePermute(x, ids, 3).permutedHiddenStates, 'float32')) as tf.Scalar;
@@ -86,7 +89,7 @@ describeWithFlags('gradient of moePermute', ALL_ENVS, ({backendName}) => {
     await expectFloats(tf.grad(f)(tf.tensor2d([[0], [1]])), [1, 1], 'gradient');
   });
 
-  it('flows through a result that out was assigned', async () => {
+  it('flows through a result that was assigned to out', async () => {
     const out = tf.variable(tf.zeros<tf.Rank.R2>([2, 1]));
     const f = (x: tf.Tensor) => tf.sum(tf.square(tf.moePermute(x, [[1], [0]], 2, {out}).permutedHiddenStates)) as tf.Scalar;
     await expectFloats(tf.grad(f)(tf.tensor2d([[3], [5]])), [6, 10], 'gradient');
@@ -179,7 +182,7 @@ describeWithFlags('gradient of moeUnpermuteAndReduce', ALL_ENVS, () => {
     await expectAdjoint((w) => tf.moeUnpermuteAndReduce(smallIntegers([5, 3], 32), w, inverse), [3, 2]);
   });
 
-  it('to the weights is zeros where they are applied already', async () => {
+  it('to the weights is zeros if they are applied already', async () => {
     const f = (y: tf.Tensor, w: tf.Tensor) =>
       tf.sum(tf.moeUnpermuteAndReduce(y, w, null, {applyRouterWeightOnInput: true})) as tf.Scalar;
     const [dRows, dWeights] = tf.grads(f)([smallIntegers([2, 3], 1), smallIntegers([1, 2], 2)]);

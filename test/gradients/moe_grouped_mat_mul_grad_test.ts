@@ -9,7 +9,7 @@ const formats: tf.MoeWeightFormat[] = ['outIn', 'inOut'];
 const weightsShape = (numExperts: number, numIn: number, numColumns: number, weightFormat: tf.MoeWeightFormat) =>
   weightFormat === 'outIn' ? [numExperts, numColumns, numIn] : [numExperts, numIn, numColumns];
 
-/** Gradients of the sum of y * dy against central differences of the naive loop, in double. */
+/** Gradients of the sum of y * dy against central differences of the naive loop, in float64. */
 async function expectNaiveGradients(numIn: number, numColumns: number, options: NaiveOptions): Promise<void> {
   const offset = [1, 3, 3, 6];
   const sizes = {numRows: 7, numIn, numColumns, offset};
@@ -105,12 +105,12 @@ describeWithFlags('gradient of moeGroupedMatMul', ALL_ENVS, () => {
     await expectFloats(dBias, [1, 2, 3, 4], 'bias');
   });
 
-  it('has second derivatives by a list of weights', async () => {
+  it('has second derivatives with a list of weights', async () => {
     const offset = [0, 1, 3];
     const weights = smallIntegers([2, 3, 2], 5);
     const ofList = (w: tf.Tensor) => tf.split(w, 2);
     const f = (x: tf.Tensor, w: tf.Tensor) => tf.sum(tf.square(tf.moeGroupedMatMul(x, ofList(w), offset)));
-    // f is |W x|^2, whose gradient 2 W^T W x has the gradient 2 W^T W v by x, and by W as f itself has.
+    // f is |W x|^2. Its gradient 2 W^T W x has the gradient 2 W^T W v to x; to W it has the form of the gradient of f.
     const x = smallIntegers([3, 2], 6);
     const gradientNorm = (w: tf.Tensor) => tf.sum(tf.grad((a: tf.Tensor) => f(a, w))(x));
     const second = tf.grad(gradientNorm)(weights);

@@ -14,7 +14,7 @@ const random = (numRows: number, numColumns: number, scale: number, seed: number
   );
 };
 
-/** Central differences in float64 of the weights, the choice held fixed, by dy. */
+/** Central differences in float64 of the weights times dy; the choice is held fixed. */
 function differences(logits: number[][], dy: number[][], options: NaiveTopkOptions): number[] {
   const step = 1e-4;
   return logits.flatMap((row, t) => {
@@ -55,7 +55,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     }
   });
 
-  it('is right for small and for large logits, and where some are -Infinity', async () => {
+  it('is right for small and for large logits, and if some are -Infinity', async () => {
     const logits = [
       random(1, 6, 1, 1)[0].map((x) => x - 30),
       random(1, 6, 1, 2)[0].map((x) => x + 30),
@@ -70,7 +70,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     }
   });
 
-  it('is 0 for rows of nothing but -Infinity, and where K = 1 is renormalized', async () => {
+  it('is 0 for rows of -Infinity alone, and if K = 1 is renormalized', async () => {
     const masked = tf.fill<tf.Rank.R2>([2, 3], -Infinity);
     for (const scoring of SCORINGS) {
       for (const renormalize of [true, false]) {
@@ -82,7 +82,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     await expectFloats(tf.grad(one)(tf.tensor2d([[1, 2, 3]]), [[7]]), [0, 0, 0], 'K = 1');
   });
 
-  it('is zeros for scoreCorrectionBias, and none comes from ids', async () => {
+  it('is zeros for scoreCorrectionBias, and ids give none', async () => {
     const toBias = (scoreCorrectionBias: tf.Tensor) =>
       tf.sum(tf.moeTopk([[1, 2, 3]], 2, {scoring: 'sigmoid', scoreCorrectionBias}).topkWeights) as tf.Scalar;
     await expectFloats(tf.grad(toBias)(tf.tensor1d([0, 0, 1])), [0, 0, 0], 'bias');
@@ -102,7 +102,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
       for (const renormalize of [true, false]) {
         const given = {scoring, renormalize, routedScalingFactor: 2};
         const options = {topk: 2, ...given};
-        /** Weights of a token, its logits moved along v and along one of them. */
+        /** The weights of a token after its logits are moved along v and along one of them. */
         const weightsAt = (t: number, along: number, e: number, shift: number) =>
           naiveWeights(
             logits[t].map((x, i) => x + along * v[t][i] + (i === e ? shift : 0)), naiveIds(logits[t], options), options);
@@ -136,7 +136,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     const logits = [[0.5, -1, 2, 0.25], [-5, -6, 1, -7]];
     const v = [[1, 0.5, -1, 0.5], [0.5, -1, 1, 1]];
     const dy = [[1, -2], [3, 0.5]];
-    // Made of core ops alone: on GPUs the scoring that takes most of them.
+    // On GPUs only the scoring that needs most core ops, because this order is made of core ops alone.
     const isOnHost = ['cpu', 'wasm'].includes(backendName);
     for (const scoring of isOnHost ? SCORINGS : (['sqrtSoftplus'] as const)) {
       for (const renormalize of [true, false]) {
@@ -153,7 +153,7 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     }
   });
 
-  it('trains a router: the weights follow what is wanted', async () => {
+  it('trains a router: the weights approach their targets', async () => {
     const router = tf.variable(tf.tensor2d([[1, 0.5, 0], [0, 0.5, 1]]));
     const loss = () => tf.mean(tf.squaredDifference(tf.moeTopk(router, 2).topkWeights, [[0.9, 0.1], [0.6, 0.4]])) as tf.Scalar;
     const before = (await loss().data())[0];

@@ -1,4 +1,4 @@
-/** Gradients of gradients of the experts' ops, with every activation. */
+/** Gradients of gradients of the ops on experts, with every activation. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {coreExperts, coreSoftmax} from '../naive/core_experts';
@@ -14,7 +14,7 @@ const clamps = {swigluAlpha: 1.5, swigluLimit: 1};
 const isNear = (_: number, wanted: number) => 1e-4 * Math.max(1, Math.abs(wanted));
 
 type Values = {shape: number[]; values: number[]};
-/** Random values of each shape; sizes are multiples of 4 and few, so that a GPU compiles few programs. */
+/** Random values of each shape. Sizes are few multiples of 4, so that a GPU compiles few programs. */
 function randomOf(shapes: number[][], seed: number): Values[] {
   const next = lcg(seed);
   return shapes.map((shape) => ({
@@ -25,7 +25,7 @@ function randomOf(shapes: number[][], seed: number): Values[] {
 const tensorOf = ({shape, values}: Values) => tf.tensor(values, shape);
 
 type OfTensors = (...xs: tf.Tensor[]) => tf.Tensor;
-/** The gradients, by all of xs and by dy, of the sum of v * df/dxs: what the gradient by dy is along v. */
+/** The gradients to all of xs and to dy of the sum of v * df/dxs. The gradient to dy is the derivative of f along v. */
 function secondGradients(f: OfTensors, xs: tf.Tensor[], v: tf.Tensor[], dy: tf.Tensor): tf.Tensor[] {
   const alongV = (...given: tf.Tensor[]) => {
     const first = tf.grads(f)(given.slice(0, -1), given[xs.length]);
@@ -34,7 +34,7 @@ function secondGradients(f: OfTensors, xs: tf.Tensor[], v: tf.Tensor[], dy: tf.T
   return tf.grads(alongV)([...xs, dy]);
 }
 
-/** Those of f against mixed differences of the same function in double, `naive`. */
+/** Compares secondGradients of f with mixed differences of `naive`, the same function in float64. */
 async function expectNaiveSecondGradients(
   f: OfTensors,
   naive: (...xs: number[][]) => number[],
@@ -63,7 +63,7 @@ async function expectNaiveSecondGradients(
 
 const expertShapes = [[3, 4], [2, 8, 4], [2, 4, 4], [3, 2], [2, 8], [2, 4]]; // T = 3, E = K = 2, H = I = 4
 const ids = [[0, 1], [1, -1], [1, 0]];
-/** [[[1, 2], [3, 4]]] of the values 1, 2, 3, 4 in the shape [1, 2, 2], and the like. */
+/** The values 1, 2, 3, 4 in the shape [1, 2, 2] as [[[1, 2], [3, 4]]], for example. */
 const nested = (values: number[], [count, ...rest]: number[]): number[] | number[][] | number[][][] => {
   const size = values.length / count;
   return rest.length === 0
@@ -82,7 +82,7 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
       const forms = [
         {activation, gated: true, gateUp: 'concatenated' as const, ...clamps},
         {activation, gated: true, gateUp: 'interleaved' as const, ...clamps},
-        // What is linear has no gradient of a gradient by bias.
+        // A linear function has no second gradient to its bias.
         ...(activation === 'linear' || activation === 'swigluOai' ? [] : [{activation, gated: false}]),
       ];
       for (const options of forms) {
@@ -111,9 +111,9 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
     ));
 
   for (const activation of isGpu ? (['swigluOai'] as const) : ACTIVATIONS) {
-    it(`of moeGroupedMatMul have gradients themselves: ${activation}`, async () => {
+    it(`of moeGroupedMatMul have gradients of their own: ${activation}`, async () => {
       const options = {activation, gated: true, ...clamps, swigluLimit: 1.5};
-      // Gates and ups within the clamps and outside of each.
+      // Gates and ups inside the clamps and outside each of them.
       const pairs = [[0.75, -0.5], [-1, 1], [2.5, 0.5], [-0.5, -3]];
       const toPairs = [1, 0, 0, 0, 0, 1, 0, 0]; // One gate and one up of four each.
       const weights = [...toPairs.slice(0, 4), ...new Array<number>(12).fill(0), ...toPairs.slice(4), ...new Array<number>(12).fill(0)];
@@ -132,7 +132,7 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
     });
   }
 
-  it('are 0 for large values, where the activation is a line', async () => {
+  it('are 0 for large values, for which the activation is linear', async () => {
     const x = tf.tensor2d([-1e30, -20, 20, 1e30].map((value) => [value, value, value, value]));
     const weights = tf.reshape(tf.eye(4), [1, 4, 4]);
     for (const activation of ['relu', 'silu', 'gelu', 'geluTanh'] as const) {
@@ -162,7 +162,7 @@ describeWithFlags('second gradients of experts', ALL_ENVS, (env) => {
 });
 
 const host = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu' || backendName === 'wasm'};
-/** On the host: the programs of so many core ops take a software GPU tens of seconds to compile. */
+/** On the host, because a software GPU compiles the programs of so many core ops for tens of seconds. */
 describeWithFlags('second gradients of experts are those of core ops', host, () => {
   async function expectSame(given: OfTensors, wanted: OfTensors): Promise<void> {
     const [xs, v] = [8, 9].map((seed) => randomOf(expertShapes, seed).map(tensorOf));

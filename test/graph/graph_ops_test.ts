@@ -26,7 +26,7 @@ type Case = {
   /** In the order of the node's inputs. */
   inputs: () => tf.NamedTensorMap;
   attr?: Attrs;
-  /** The op itself: what the node's outputs have to be. */
+  /** The op itself, which gives the expected outputs of the node. */
   wanted: (inputs: {[name: string]: tf.Tensor}) => tf.Tensor[];
 };
 
@@ -40,7 +40,7 @@ const alignOutputs = (r: tf.MoeAlignBlockSizeResult) => [r.sortedTokenIds, r.exp
 const tokens = () => ({hidden_states: random(T, H), topk_ids: ids()});
 const experts = () => ({hidden_states: random(T, H), w1: random(E, 2 * I, H), w2: random(E, H, I)});
 const localExperts = () => ({hidden_states: random(T, H), w1: random(2, H, 2 * I), w2: random(2, I, H)});
-/** Of width 3, as localExperts are gated and inOut. */
+/** Of width 3, like localExperts gated and inOut. */
 const sharedExperts = () => ({shared_w1: random(H, 2 * 3), shared_w2: random(3, H), shared_gate: random(H, 1)});
 
 const cases: Case[] = [
@@ -246,17 +246,17 @@ async function expectSame(given: tf.Tensor[], wanted: tf.Tensor[], what: string)
 
 const nodeOf = (inputs: object, {op, attr}: Pick<Case, 'op' | 'attr'>): Node => ({name: 'moe', op, input: Object.keys(inputs), attr});
 
-/** tfjs always gives a list for a list of several, and a tensor for a list of one. */
+/** tfjs returns a list for a list of several names, and a tensor for a list of one name. */
 const toList = (outputs: tf.Tensor | tf.Tensor[]) => (Array.isArray(outputs) ? outputs : [outputs]);
 
-/** tfjs tells, each time, that a graph without control flow need not be run asynchronously. */
+/** tfjs warns each time that a graph without control flow need not be run asynchronously. */
 const quietExecuteAsync = () => spyOn(console, 'warn').withArgs(jasmine.stringContaining('You can use model.execute() instead'));
 
 describeWithFlags('ops of a GraphModel', ALL_ENVS, () => {
   beforeAll(() => registerMoeGraphOps());
 
   for (const graphCase of cases) {
-    it(`${graphCase.name} gives what the op gives, and leaves nothing`, async () => {
+    it(`${graphCase.name} gives the results of the op, and leaves nothing`, async () => {
       quietExecuteAsync();
       const inputs = graphCase.inputs();
       const wanted = graphCase.wanted(inputs);
@@ -284,7 +284,7 @@ describeWithFlags('ops of a GraphModel', ALL_ENVS, () => {
     });
   }
 
-  it('run one after the other, by the numbers of their outputs', async () => {
+  it('run one after the other, connected by the numbers of their outputs', async () => {
     quietExecuteAsync();
     const inputs = {x: random(T, H), ids: ids(), topk_weights: random(T, K), weights: random(E, 2 * I, H)};
     const model = modelOf(inputs, [
@@ -356,7 +356,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       "unknown attr 'num_expert'. The attrs are num_experts, num_local_experts, align_block_size, fill_invalid_expert, " +
       'has_a1q_scale, has_expert_map.'],
     ['an attr of an op without any', 'MoeSum', () => ({x: random(T, K, H)}), {axis: int(1)},
-      "unknown attr 'axis'. It has no attrs."],
+      "unknown attr 'axis'. The op has no attrs."],
     ['a missing attr', 'MoePermute', tokens, {}, 'attr num_experts must be an integer, but is not given.'],
     ['a fraction for an integer', 'MoePermute', tokens, {num_experts: float(2.5)},
       'attr num_experts must be an integer, but is 2.5.'],
@@ -372,14 +372,14 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       {topk: int(1), scoring: string('softmaxAfterTopk')},
       "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, but is the string 'softmaxaftertopk'."],
     ['too few inputs', 'MoePermute', () => ({x: random(T, H)}), {num_experts: int(E)},
-      'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale comes with has_a1q_scale; expert_map ' +
-      'comes with has_expert_map.'],
+      'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale needs attr has_a1q_scale; expert_map ' +
+      'needs attr has_expert_map.'],
     ['an optional input without its attr', 'MoePermute', () => ({...tokens(), map: map()}), {num_experts: int(E)},
-      'the inputs must be hidden_states, topk_ids (2), but there are 3; a1q_scale comes with has_a1q_scale; expert_map ' +
-      'comes with has_expert_map.'],
+      'the inputs must be hidden_states, topk_ids (2), but there are 3; a1q_scale needs attr has_a1q_scale; expert_map ' +
+      'needs attr has_expert_map.'],
     ['an attr without its optional input', 'MoePermute', tokens, {num_experts: int(E), has_expert_map: bool(true)},
-      'the inputs must be hidden_states, topk_ids, expert_map (3), but there are 2; a1q_scale comes with has_a1q_scale.'],
-    ['what the op refuses', 'MoePermute', () => ({x: random(T, H), ids: random(T, K)}), {num_experts: int(E)},
+      'the inputs must be hidden_states, topk_ids, expert_map (3), but there are 2; a1q_scale needs attr has_a1q_scale.'],
+    ['an input that the op refuses', 'MoePermute', () => ({x: random(T, H), ids: random(T, K)}), {num_experts: int(E)},
       "Argument 'topkIds' passed to 'moePermute' must be int32 tensor, but got float32 tensor"],
     ['a number that the op refuses', 'MoePermute', tokens, {num_experts: int(E), align_block_size: int(0)},
       'Error in moePermute: alignBlockSize must be a positive integer, but is 0.'],
@@ -393,7 +393,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
     });
   }
 
-  it('refuse an input that its node does not give', () => {
+  it('refuse an input that is no output of its node', () => {
     const inputs = tokens();
     const model = modelOf(inputs, [
       {name: 'permuted', op: 'MoePermute', input: ['hidden_states', 'topk_ids'], attr: {num_experts: int(E)}},
@@ -403,7 +403,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       "Error in node 'sum' (MoeSum): input x is an output that its node does not have.");
   });
 
-  it('keep the error of the op as the cause of theirs', () => {
+  it('keep the error of the op as the cause of their error', () => {
     const cause = jasmine.objectContaining({message: 'Error in moeSum: x must be rank 3 [T, K, H], but got rank 2 [3,8]. Reshape it to [-1, K, H] first.'});
     expect(() => execute('MoeSum', {x: random(T, H)})).toThrow(jasmine.objectContaining({cause}));
   });
@@ -420,7 +420,7 @@ describe('registerMoeGraphOps', () => {
   beforeEach(() => tf.setBackend('cpu'));
   afterEach(() => registerMoeGraphOps());
 
-  it('registers where tf.loadGraphModel looks, and nothing before it is called', async () => {
+  it('registers ops for tf.loadGraphModel, and none before it is called', async () => {
     names.forEach((name) => deregisterOp(name));
     await expectAsync(sum()).toBeRejectedWithError(/Unknown op 'MoeSum'/);
     registerMoeGraphOps();
@@ -449,7 +449,7 @@ describe('registerMoeGraphOps', () => {
     expect(await output.array()).toEqual([[4, 6]]);
   });
 
-  it('says what it takes', () => {
+  it('says which tf it needs', () => {
     for (const register of [registerMoeGraphOps, tf.registerMoeGraphOps]) {
       expect(() => register({} as typeof tf)).toThrowError(
         'Error in registerMoeGraphOps: tf must be @tensorflow/tfjs or @tensorflow/tfjs-converter, but has no registerOp.');

@@ -30,7 +30,7 @@ const everyOption: MoeGraphModelOptions = {
 type Shared = {w1: tf.Tensor; w2: tf.Tensor; gate?: tf.Tensor};
 type Weights = {[Name in keyof MoeGraphModelWeights]: Name extends 'sharedExperts' ? Shared : tf.Tensor};
 
-/** The block by the ops themselves. */
+/** The block, computed by the ops themselves. */
 function blockOf({routerKernel, routerBias, w1, w2, ...biases}: Weights, {topk, ...options}: MoeGraphModelOptions) {
   return (x: tf.Tensor): tf.Tensor => {
     const product = tf.matMul(x as tf.Tensor2D, routerKernel as tf.Tensor2D);
@@ -39,7 +39,7 @@ function blockOf({routerKernel, routerBias, w1, w2, ...biases}: Weights, {topk, 
   };
 }
 
-/** What a file of a saved model holds: JSON and the bytes of the weights. */
+/** The contents of a saved model's file: JSON and the bytes of the weights. */
 async function throughAFile(model: tf.GraphModel): Promise<tf.io.ModelArtifacts> {
   let saved: tf.io.ModelArtifacts = {};
   await model.save(tf.io.withSaveHandler(async (artifacts) => {
@@ -56,7 +56,7 @@ async function expectBlock(weights: Weights, options: MoeGraphModelOptions): Pro
   const before = tf.memory().numTensors;
   const artifacts = await moeGraphModel(weights, options);
   expect(tf.memory().numTensors).withContext('moeGraphModel').toBe(before);
-  // Loading makes tensors of the weights, and they are the model's.
+  // Loading makes tensors of the weights, which belong to the model.
   tf.dispose(weights);
 
   const model = await tf.loadGraphModel(tf.io.fromMemory(artifacts));
@@ -80,7 +80,7 @@ async function expectBlock(weights: Weights, options: MoeGraphModelOptions): Pro
 describeWithFlags('moeGraphModel, a GraphModel of a whole block', ALL_ENVS, () => {
   beforeAll(() => registerMoeGraphOps());
 
-  it('gives what the ops give, saved and loaded again too, and leaves nothing', () => expectBlock(all(), everyOption));
+  it('gives the results of the ops, also saved and loaded again, and leaves nothing', () => expectBlock(all(), everyOption));
 
   it('holds the values of weights that tf.cast made float32 of integers', async () => {
     const integers = (values: tf.TensorLike, shape: number[]) => tf.cast(tf.tensor(values as number[], shape, 'int32'), 'float32');
@@ -161,13 +161,13 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     ['a router without columns', () => ({...few(), routerKernel: tf.zeros([H, 0])}), {topk: 2},
       'Error in moeGraphModel: routerKernel must have at least 1 row (H) and 1 column (E), but is [8,0].'],
     ['a router of other experts', () => ({...few(), routerKernel: random(H, E + 1)}), {topk: 2},
-      'Error in moeGraphModel: routerKernel must be [H, E] with a column for each expert (E = 4, by w1), but is [8,5].'],
+      'Error in moeGraphModel: routerKernel must be [H, E] with a column for each expert (E = 4, the number of experts of w1), but is [8,5].'],
     ['a router bias of other experts', () => ({...few(), routerBias: random(E + 1)}), {topk: 2},
-      "Error in moeGraphModel: routerBias must be [E] = [4] like routerKernel's columns, but is [5]."],
+      "Error in moeGraphModel: routerBias must be [E] = [4], an entry for each column of routerKernel, but is [5]."],
     ['experts of another size', () => ({...few(), w1: random(E, 2 * I, H + 1)}), {topk: 2},
       "Error in moeGraphModel: w1 must be [L, 2I, H] with H = 8 for hiddenStates [-1,8] and weightFormat 'outIn', but is [4,24,9]."],
     ['weights in parts', () => ({...few(), w1: [random(2, 2 * I, H), random(2, 2 * I, H)]}), {topk: 2},
-      'Error in moeGraphModel: w1 must be one tensor, not a list of them: a node of a graph has one input for it.'],
+      'Error in moeGraphModel: w1 must be one tensor, not a list of tensors: a node of a graph has one input for it.'],
     ['shared experts of another size', () => ({...few(), sharedExperts: {w1: random(2 * F, H + 1), w2: random(H, F)}}), {topk: 2},
       "Error in moeGraphModel: sharedExperts.w1 must be [2F, H] with H = 8 for hiddenStates [-1,8] and weightFormat 'outIn', but is [10,9]."],
     ['a gate of shared experts of another size',

@@ -1,4 +1,4 @@
-/** A batch of no tokens is a batch of the layer as any other, on every backend. */
+/** A batch without tokens is an ordinary batch of the layer, on every backend. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts} from '../support/expect';
@@ -13,7 +13,7 @@ describeWithFlags('mixtureOfExperts of no tokens', ALL_ENVS, () => {
       capacityFactor: 0.5, scoreCorrectionBiasUpdateRate: 0.1, loadBalancingLossWeight: 1, routerZLossWeight: 1, routerJitter: 0.1,
     }, H);
 
-  it('has an empty output, no load, and nothing that was dropped', async () => {
+  it('has an empty output, no load and no dropped assignments', async () => {
     const layer = layerOfAll();
     for (const shape of [[0, H], [2, 0, H]]) {
       for (const training of [false, true]) {
@@ -34,7 +34,7 @@ describeWithFlags('mixtureOfExperts of no tokens', ALL_ENVS, () => {
     const variables = layer.trainableWeights.map((weight) => weight.read() as tf.Variable);
     const {grads, value} = tf.variableGrads(() => {
       const output = layer.apply(tf.zeros([0, H]), {training: true}) as tf.Tensor2D;
-      // No sum of nothing is on every backend.
+      // Not every backend has sums over nothing.
       return tf.addN([tf.sum(tf.concat([output, tf.zeros([1, H])])), ...layer.calculateLosses()]) as tf.Scalar;
     }, variables);
     const [values, after, loss] = await Promise.all([
@@ -48,7 +48,7 @@ describeWithFlags('mixtureOfExperts of no tokens', ALL_ENVS, () => {
     expect(loss[0]).toBe(0);
   });
 
-  it('hands an empty gradient on to its input', () => {
+  it('passes an empty gradient on to its input', () => {
     const layer = layerOf({numExperts: 2, intermediateSize: 2}, H);
     const sumOf = (x: tf.Tensor) => tf.sum(tf.concat([layer.apply(x) as tf.Tensor2D, tf.zeros([1, H])]));
     expect(tf.grad(sumOf)(tf.zeros([0, H])).shape).toEqual([0, H]);

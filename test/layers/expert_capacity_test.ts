@@ -8,7 +8,7 @@ import {distinctIds, lcg} from '../support/routings';
 
 type Policy = 'probability' | 'position';
 
-/** Tokens in the order that their expert takes them. */
+/** Tokens in the order in which their expert takes them. */
 function naiveKept(ids: number[][], weights: number[][], numExperts: number, capacity: number, policy: Policy): number[][] {
   const kept = ids.map((row) => row.map(() => -1));
   for (let e = 0; e < numExperts; e++) {
@@ -23,7 +23,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
   const [numTokens, numExperts] = [24, 6];
   const next = lcg(3);
   const ids = distinctIds(numTokens, numExperts, 3, 2).map((row, t) => (t % 5 === 1 ? [-1, -1, -1] : row));
-  // Few different values, so that some are equal; and a full expert of equal ones.
+  // Few different values, so that some are equal, and a full expert of equal values.
   const weights = ids.map((row) => row.map((id) => (id === 2 ? 0.5 : Math.floor(next() * 4) / 4)));
   for (const policy of ['probability', 'position'] as const) {
     it(`keeps what the naive loop keeps, by ${policy}`, async () => {
@@ -34,7 +34,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     });
   }
 
-  it('tells weights of all sizes apart, to their last bit', async () => {
+  it('distinguishes weights of all sizes, to their last bit', async () => {
     const magnitudes = [0, 2 ** -120, 1e-30, 2 ** -24, 0.1, 0.5, 1, 2.5, 2 ** 40];
     const bits = new Int32Array(Float32Array.from({length: 60}, (_, t) => magnitudes[t % magnitudes.length]).buffer);
     // Neighbours, and powers of 2 from below.
@@ -62,7 +62,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     }
   });
 
-  it('drops in training alone, and what stays keeps its weight', async () => {
+  it('drops in training only, and kept assignments keep their weights', async () => {
     const layer = layerOf({numExperts: 4, intermediateSize: 3, capacityFactor: 0.5, dropPolicy: 'position'}, 5);
     const input = randomTensor([2, 3, 5], 9);
     const {router_kernel: router, w1, w2} = weightsOf(layer);

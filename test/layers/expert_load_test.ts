@@ -1,4 +1,4 @@
-/** What expertLoad, expertLoadEntropy, droppedShare and the losses count: all calls of the last batch, and no other. */
+/** expertLoad, expertLoadEntropy, droppedShare and the losses count all calls of the last batch, and no other call. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts, expectWithin} from '../support/expect';
@@ -23,7 +23,7 @@ const entropyOf = (load: number[]): number => {
   return load.reduce((sum, count) => (count === 0 ? sum : sum - (count / total) * Math.log(count / total)), 0);
 };
 
-/** The layer on each input by itself, and the outputs one after the other. */
+/** The outputs of the layer for each input by itself, one after the other. */
 function modelOfTwoCalls(layer: MoeLayer): tf.LayersModel {
   const inputs = [tf.input({shape: [3, E]}), tf.input({shape: [5, E]})];
   const outputs = tf.layers.concatenate({axis: 1}).apply(inputs.map((input) => layer.apply(input) as tf.SymbolicTensor));
@@ -36,7 +36,7 @@ const secondInput = () => tf.reshape(rowsOf([0, 1, 2, 3, 0]), [1, 5, E]);
 const loadOfBoth = [4, 2, 1, 1];
 
 describeWithFlags('the load of a layer that a model uses twice', ALL_ENVS, () => {
-  it('is of both calls, and so is what they dropped', async () => {
+  it('counts both calls, and so does the dropped share', async () => {
     const layer = routedByInput({capacityFactor: 1});
     const model = modelOfTwoCalls(layer);
     const inputs = [firstInput(), secondInput()];
@@ -92,13 +92,13 @@ describeWithFlags('a batch of mixtureOfExperts', cpu, () => {
     const input = tf.reshape(rowsOf(steps.flat()), [4, 3, E]);
     model.predict(input);
     expect(await loadOf(layer)).toEqual([3, 5, 2, 2]);
-    // Capacity 1 in each step: of 0 0 2 3, 1 1 1 1 and 0 1 2 3.
+    // Capacity is 1 in each step. The steps have the experts 0 0 2 3, 1 1 1 1 and 0 1 2 3.
     await model.trainOnBatch(input, tf.zeros([4, 3, E]));
     expect(await loadOf(layer)).toEqual([2, 2, 2, 2]);
     expect(await valueOf(layer.droppedShare())).toBeCloseTo(4 / 12, 6);
   });
 
-  it('has both uses of a model that holds the layer', async () => {
+  it('includes both uses of a model that holds the layer', async () => {
     const layer = routedByInput();
     const tower = tf.sequential({layers: [tf.layers.inputLayer({inputShape: [E]}), layer]});
     const inputs = [tf.input({shape: [E]}), tf.input({shape: [E]})];
@@ -114,12 +114,12 @@ describeWithFlags('a batch of mixtureOfExperts', cpu, () => {
     expect(await loadOf(layer)).toEqual([4, 1, 1, 0]);
   });
 
-  it('is one call outside of scopes, and what one outermost scope has until somebody waits or asks', async () => {
+  it('is one call outside scopes, and all calls of one outermost scope until the program awaits or asks', async () => {
     const layer = routedByInput();
     const [a, b] = [rowsOf([0, 1]), rowsOf([3])];
     const {state} = tf.engine();
     const {scopeStack, activeScope} = state;
-    // Specs run in a scope.
+    // A spec runs in a scope.
     Object.assign(state, {scopeStack: [], activeScope: null});
     let alone: tf.Tensor1D;
     let together: tf.Tensor1D;
@@ -148,7 +148,7 @@ describeWithFlags('a batch of mixtureOfExperts', cpu, () => {
     expect(await loadOf(layer)).withContext('training after prediction').toEqual([0, 0, 0, 1]);
   });
 
-  it('of a gradient goes on when somebody asks, and when a prediction is within', async () => {
+  it('of a gradient goes on after a question, and after a prediction within it', async () => {
     const layer = routedByInput({loadBalancingLossWeight: 1});
     const [a, b] = [rowsOf([0, 1]), rowsOf([3])];
     const loads: tf.Tensor1D[] = [];
@@ -170,7 +170,7 @@ describeWithFlags('a batch of mixtureOfExperts', cpu, () => {
     expect(await valueOf(value)).toBeCloseTo(await valueOf(tf.mean(tf.stack(losses))), 5);
   });
 
-  it('has one loss of all of its calls without a gradient too', async () => {
+  it('has one loss for all of its calls, also without a gradient', async () => {
     const layer = routedByInput({loadBalancingLossWeight: 1});
     const model = modelOfTwoCalls(layer);
     const inputs = [firstInput(), secondInput()];
@@ -182,7 +182,7 @@ describeWithFlags('a batch of mixtureOfExperts', cpu, () => {
     expect(await valueOf(tf.addN(model.calculateLosses()))).toBeCloseTo(await valueOf(tf.addN(losses)), 5);
   });
 
-  it('keeps as much for any number of calls, and nothing once the layer is gone', async () => {
+  it('keeps equally many tensors for any number of calls, and none once the layer is disposed', async () => {
     const layer = routedByInput({capacityFactor: 1});
     const model = tf.sequential({layers: [tf.layers.timeDistributed({layer, inputShape: [6, E]})]});
     model.compile({optimizer: tf.train.sgd(0), loss: 'meanSquaredError'});

@@ -1,4 +1,4 @@
-/** What the layer computes, and what it refuses. */
+/** The results of the layer, and the arguments that it refuses. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {describeValue} from '../../src/arguments/checks';
 import * as tf from '../../src/tf';
@@ -10,7 +10,7 @@ const H = 5;
 const shape = [2, 3, H];
 const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-5;
 
-/** The options of fusedMoe that say the same. */
+/** The equivalent options of fusedMoe. */
 function fusedMoeOf(args: LayerArgs, x: tf.Tensor2D, weights: Record<string, tf.Tensor>): tf.Tensor {
   const logits = tf.matMul(x, weights.router_kernel as tf.Tensor2D);
   const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit} = args;
@@ -23,7 +23,7 @@ function fusedMoeOf(args: LayerArgs, x: tf.Tensor2D, weights: Record<string, tf.
   });
 }
 
-/** silu(x . gate) * (x . up) . w2, of weights [out, in]. */
+/** silu(x . gate) * (x . up) . w2, with weights [out, in]. */
 function sharedExpert(x: tf.Tensor2D, w1: tf.Tensor, w2: tf.Tensor): tf.Tensor {
   const [gate, up] = tf.split(tf.matMul(x, w1 as tf.Tensor2D, false, true), 2, 1);
   return tf.matMul(tf.mul(tf.mul(gate, tf.sigmoid(gate)), up) as tf.Tensor2D, w2 as tf.Tensor2D, false, true);
@@ -33,7 +33,7 @@ const cases: Record<string, Partial<LayerArgs>> = {
   'its defaults': {},
   'biases, groups, a bias for the choice, scaled weights': {useBias: true, useRouterBias: true, scoring: 'sigmoid', numExpertGroups: 2, topkGroups: 1, useScoreCorrectionBias: true, routedScalingFactor: 2.5},
 };
-/** Where kernels need no compiling. */
+/** The backends that compile no kernels. */
 const host = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu' || backendName === 'wasm'};
 const hostCases: Record<string, Partial<LayerArgs>> = {
   'ReLU without gates': {useBias: true, activation: 'relu', gated: false},
@@ -88,7 +88,7 @@ describeWithFlags('mixtureOfExperts', ALL_ENVS, () => {
     expect(() => layer.apply(tf.ones([2, H + 1]))).toThrowError(/axis -1 of input shape to have value 5/);
   });
 
-  it('gives masked tokens no expert and the output 0, whatever they hold', async () => {
+  it('gives masked tokens no expert and the output 0, whatever their values are', async () => {
     const layer = layerOf({...sizes, topk: 1, numSharedExperts: 1}, H);
     const input = randomTensor(shape, 9);
     const mask = tf.tensor2d([[1, 0, 1], [0, 1, 1]], [2, 3], 'bool');
@@ -103,7 +103,7 @@ describeWithFlags('mixtureOfExperts', ALL_ENVS, () => {
     expect((await gradient.data()).every(Number.isFinite)).toBeTrue();
   });
 
-  it('has the load of its last batch, its entropy, and what was dropped', async () => {
+  it('has the load of its last batch, its entropy, and the dropped share', async () => {
     const layer = layerOf({numExperts: 4, intermediateSize: 3, topk: 1}, 4);
     const [router, ...others] = layer.getWeights();
     layer.setWeights([tf.eye(4, 4).reshape(router.shape), ...others]);
@@ -122,7 +122,7 @@ describeWithFlags('mixtureOfExperts', ALL_ENVS, () => {
     const reads = [spyOn(tf.backend(), 'read').and.callThrough(), spyOn(tf.backend(), 'readSync').and.callThrough()];
     tf.variableGrads(() => tf.add(tf.sum(layer.apply(input, {training: true}) as tf.Tensor), layer.calculateLosses()[0]) as tf.Scalar);
     const results = [layer.expertLoad(), layer.expertLoadEntropy(), layer.droppedShare()];
-    // The kernels of cpu and wasm read what is theirs.
+    // The kernels of cpu and wasm read their own tensors.
     if (tf.getBackend() === 'webgl' || tf.getBackend() === 'webgpu') {
       reads.forEach((read) => expect(read).not.toHaveBeenCalled());
     }
@@ -196,13 +196,13 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{scoring: 'relu'}, "scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
     [{numExpertGroups: 2}, 'numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
     [{activation: 'tanh'}, "activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
-    [{activation: 'swigluOai', gated: false}, "activation 'swigluOai' is for gated experts: it takes gated: true."],
+    [{activation: 'swigluOai', gated: false}, "activation 'swigluOai' needs gated experts: pass gated: true."],
     [{useBias: 1}, 'useBias must be a boolean, but is 1.'],
     [{numSharedExperts: -1}, 'numSharedExperts must be an integer of at least 0, but is -1.'],
     [{numSharedExperts: 1, sharedIntermediateSize: 0}, 'sharedIntermediateSize must be positive for numSharedExperts = 1, but is 0.'],
-    [{sharedExpertGate: true}, 'sharedExpertGate takes shared experts: numSharedExperts or sharedIntermediateSize must be positive.'],
+    [{sharedExpertGate: true}, 'sharedExpertGate needs shared experts: numSharedExperts or sharedIntermediateSize must be positive.'],
     [{routerZLossWeight: -1}, 'routerZLossWeight must be a number of at least 0 that fits float32, but is -1.'],
-    [{scoring: 'softmaxAfterTopk', scoreCorrectionBiasUpdateRate: 1}, "useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
+    [{scoring: 'softmaxAfterTopk', scoreCorrectionBiasUpdateRate: 1}, "useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice of experts."],
     [{useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 1}, 'scoreCorrectionBiasUpdateRate must be 0 without the bias (useScoreCorrectionBias: false), but is 1.'],
     [{routerJitter: 1}, 'routerJitter must be less than 1, but is 1.'],
     [{seed: 'a'}, "seed must be a number, but is the string 'a'."],
@@ -222,7 +222,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     });
   }
 
-  it('an unknown argument, with those that there are', () => {
+  it('an unknown argument, and lists the known ones', () => {
     expect(make({units: 3})).toThrowError(/^Error in mixtureOfExperts: unknown option 'units'\. The options are numExperts, .*dropPolicy, kernelInitializer, .*inputShape, .*customObjects\.$/);
   });
 
@@ -236,7 +236,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
 
   const isInteger = (value: unknown) => Number.isInteger(value) && Number(value) > 0;
   const isNumber = (value: unknown) => typeof value === 'number' && Number.isFinite(value);
-  /** Which values each kind of argument takes of the strange ones. */
+  /** Which of the strange values each kind of argument accepts. */
   const taken: Array<[argNames: string, isTaken: (value: unknown) => boolean]> = [
     ['numExperts intermediateSize topk', isInteger],
     ['numSharedExperts sharedIntermediateSize', isInteger],
@@ -283,7 +283,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     }
   });
 
-  it('an input whose last axis is not known, and questions before a batch', () => {
+  it('an input whose last axis is unknown, and questions before a batch', () => {
     const layer = make({name: 'mixture'})();
     expect(() => layer.build([2, null])).toThrowError('Error in mixtureOfExperts: the input must have a last axis (H) of known size, but is [2,null].');
     expect(() => layer.build([2, '5' as unknown as number])).toThrowError(/but is \[2,"5"\]\.$/);

@@ -1,4 +1,4 @@
-/** Other copies of tfjs, whose layers and registry of classes are their own. */
+/** Other copies of tfjs, which have their own layers and their own registry of classes. */
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {mixtureOfExperts, MixtureOfExperts, registerMoeLayers, type TfjsLayers} from '../../src/layers/index';
@@ -37,7 +37,7 @@ describe('registerMoeLayers', () => {
     expect(layer.getClassName()).toBe('MixtureOfExperts');
   });
 
-  it('changes nothing the second time, nor where others were before', () => {
+  it('changes nothing the second time, nor where the names are taken', () => {
     const copy = copyOfTfjs();
     const made = registerMoeLayers(copy);
     const before = [added(copy), copy.classes.MixtureOfExperts];
@@ -51,7 +51,7 @@ describe('registerMoeLayers', () => {
     expect(added(taken) as unknown).toBe(theirs);
   });
 
-  it('replaces layers that are frozen by a copy, and leaves what cannot be changed', () => {
+  it('replaces frozen layers by a copy, and leaves a tf that cannot be changed', () => {
     const frozen = copyOfTfjs();
     const {layers} = frozen;
     Object.freeze(layers);
@@ -90,8 +90,8 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 describeWithFlags('registerMoeLayers', cpu, () => {
   it('is named by a layer that meets a model of another copy, before any weight is drawn', () => {
     const message =
-      "Error in mixtureOfExperts: layer 'mixture' must be of the same copy of tfjs as its input, but is of another. Call " +
-      'registerMoeLayers(tf) with the tf of the model, and make the layer with what it returns.';
+      "Error in mixtureOfExperts: layer 'mixture' must come from the same copy of tfjs as its input, but comes from another. " +
+      'Call registerMoeLayers(tf) with the tf of the model, and make the layer with the result.';
     const copy = copyOfTfjs();
     const layer = registerMoeLayers(copy).mixtureOfExperts({...sizes, name: 'mixture', inputShape: [3]});
     const {numTensors} = tf.memory();
@@ -100,7 +100,7 @@ describeWithFlags('registerMoeLayers', cpu, () => {
     expect(() => layer.apply(tf.input({shape: [3]}))).toThrowError(message);
     expect(() => layer.apply([tf.input({shape: [3]})])).toThrowError(message);
     expect([layer.built, tf.memory().numTensors]).toEqual([false, numTensors]);
-    // Tensors are of every copy.
+    // All copies share tensors.
     expect((layer.apply(tf.ones([2, 3])) as tf.Tensor).shape).toEqual([2, 3]);
   });
 });

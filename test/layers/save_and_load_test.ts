@@ -1,4 +1,4 @@
-/** What a file keeps of the layer, on one backend and for the others. */
+/** What a file keeps of the layer, for the same backend and for other backends. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
@@ -7,7 +7,7 @@ import {type LayerArgs, loadedModel, type MoeLayer, onCpu, randomizeWeights, ran
 const sizes = {numExperts: 4, intermediateSize: 3};
 const H = 5;
 const shape = [2, 3, H];
-/** Every option, none with its default. */
+/** Every option, each with a value other than its default. */
 const everyOption: Omit<Required<LayerArgs>, 'batchInputShape' | 'batchSize' | 'dtype' | 'inputDType' | 'weights'> = {
   ...sizes,
   name: 'mixture',
@@ -69,7 +69,7 @@ describeWithFlags('mixtureOfExperts in a file', ALL_ENVS, () => {
     expect(loading.kernelNames).toEqual([]);
   });
 
-  it('keeps its weights to the bit, and what a model predicts', async () => {
+  it('keeps its weights to the bit, and the predictions of a model', async () => {
     const model = modelOf(args);
     const [wanted, loaded] = [await predicted(model), await loadedModel(await savedModel(model))];
     await expectFloats(tf.tensor1d(await predicted(loaded)), wanted, 'predicted');
@@ -110,7 +110,7 @@ describeWithFlags('mixtureOfExperts that a file is about to fill', cpu, () => {
 });
 
 describeWithFlags('the config of mixtureOfExperts', cpu, () => {
-  /** A copy, with null for undefined, as in a file; tfjs writes into configs that it is given. */
+  /** A copy with null for undefined, as in a file. tfjs writes into the configs that it is given. */
   const copyOf = (config: tf.serialization.ConfigDict): tf.serialization.ConfigDict =>
     JSON.parse(JSON.stringify(config, (_, value: unknown) => value ?? null)) as tf.serialization.ConfigDict;
   const ofModel = (model: tf.LayersModel) => copyOf(model.layers[1].getConfig());
@@ -130,7 +130,7 @@ describeWithFlags('the config of mixtureOfExperts', cpu, () => {
     expect(copyOf(again)).toEqual(copyOf(config));
   });
 
-  it('is of its own each time', () => {
+  it('is a new object each time', () => {
     const layer = tf.layers.mixtureOfExperts(everyOption);
     const before = copyOf(layer.getConfig());
     const {kernelInitializer, kernelRegularizer} = layer.getConfig() as {[name: string]: {config: {[key: string]: unknown}}};
@@ -153,13 +153,13 @@ describeWithFlags('the config of mixtureOfExperts', cpu, () => {
     }
   });
 
-  it('has options in snake_case taken as what they are', () => {
+  it('may have options in snake_case', () => {
     const snakeCase = {scoring: 'softmax_after_topk', activation: 'gelu_tanh', kernelInitializer: 'he_normal'} as unknown as LayerArgs;
     const {scoring, activation} = tf.layers.mixtureOfExperts({...snakeCase, ...sizes}).getConfig();
     expect([scoring, activation]).toEqual(['softmaxAfterTopk', 'geluTanh']);
   });
 
-  it('has undefined and null for what is not given', () => {
+  it('may have undefined and null for options that are not given', () => {
     const nothing = Object.fromEntries(Object.keys(everyOption).map((name) => [name, null]));
     const config = tf.layers.mixtureOfExperts({...nothing, ...sizes, name: 'a', trainable: true}).getConfig();
     expect(config).toEqual(tf.layers.mixtureOfExperts({...sizes, name: 'a', topk: undefined}).getConfig());

@@ -13,7 +13,7 @@ const everyWeight: LayerArgs = {
   loadBalancingLossWeight: 0.3, routerZLossWeight: 0.2, capacityFactor: 0.8,
 };
 
-/** A loss of one step, the auxiliary losses in it. */
+/** The loss of one step, auxiliary losses included. */
 function lossOf(layer: MoeLayer, input: tf.Tensor): tf.Scalar {
   const output = layer.apply(input, {training: true}) as tf.Tensor;
   const loss = tf.sum(tf.mul(output, randomTensor(output.shape, 77)));
@@ -39,7 +39,7 @@ const randomizedModel = (args: Partial<LayerArgs>): {layer: MoeLayer; model: tf.
   randomizeWeights(layer);
   return {layer, model};
 };
-/** The sum of what the layer gives for two inputs. */
+/** The sum of the layer's outputs for two inputs. */
 function modelOfTwoCalls(layer: MoeLayer): tf.LayersModel {
   const inputs = [tf.input({shape: [H]}), tf.input({shape: [H]})];
   const outputs = tf.layers.add().apply(inputs.map((input) => layer.apply(input) as tf.SymbolicTensor)) as tf.SymbolicTensor;
@@ -58,7 +58,7 @@ describeWithFlags('mixtureOfExperts in training', ALL_ENVS, (env) => {
     }
   });
 
-  it('adds its losses to those of trainOnBatch and fit, not of evaluate', async () => {
+  it('adds its losses to the losses of trainOnBatch and fit, but not of evaluate', async () => {
     const args = {loadBalancingLossWeight: 0.5, routerZLossWeight: 0.25};
     const [input, target] = [randomTensor(shape, 9), randomTensor(shape, 10)];
     const {layer, model} = randomizedModel(args);
@@ -77,7 +77,7 @@ describeWithFlags('mixtureOfExperts in training', ALL_ENVS, (env) => {
     expect(history.loss[0]).toBeCloseTo(trained, 4);
   });
 
-  it('moves its bias towards experts of little load, in training alone', async () => {
+  it('moves its bias towards experts of little load, in training only', async () => {
     const {layer, model} = randomizedModel({topk: 1, loadBalancingLossWeight: 0, scoreCorrectionBiasUpdateRate: 0.125});
     const [input, target] = [randomTensor(shape, 9), randomTensor(shape, 10)];
     const biasOf = async () => Array.from(await weightsOf(layer).score_correction_bias.data());
@@ -109,7 +109,7 @@ describeWithFlags('mixtureOfExperts in training', ALL_ENVS, (env) => {
     tf.dispose([layer.expertLoad(), layer.expertLoadEntropy(), layer.droppedShare(), model.calculateLosses()]);
     expect(tf.memory().numTensors).toBe(before);
     model.dispose();
-    // The two id tensors of the last batch, its loss, its load and the bias before it go with the weights.
+    // The two id tensors of the last batch, its loss, its load and the bias before it are disposed with the weights.
     expect(tf.memory().numTensors).toBe(before - numWeights - 5);
   });
 });
@@ -118,7 +118,7 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 
 describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
   it('has the gradients of finite differences, to every weight', async () => {
-    // Nothing here is at an edge: no choice changes within a step.
+    // Nothing here is near an edge: no choice changes within a step.
     const layer = layerOf({...everyWeight, capacityFactor: 1.1}, H);
     const gradients = await gradientsOf(layer);
     const input = randomTensor(shape, 9);
@@ -137,7 +137,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     }
   });
 
-  it('has second gradients, as of a penalty on the gradient to its input', async () => {
+  it('has second gradients, such as the gradient of a penalty on the gradient to its input', async () => {
     const layer = layerOf({...everyWeight, capacityFactor: 1.1}, H);
     const input = randomTensor(shape, 9);
     const penalty = () => tf.sum(tf.square(tf.grad((x: tf.Tensor) => lossOf(layer, x))(input))) as tf.Scalar;
@@ -171,14 +171,14 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     ] as const) {
       const layer = layerOf({numExperts: 8, intermediateSize: 2, loadBalancingLossWeight: 0, [name]: 1}, 8);
       const [, ...others] = layer.getWeights();
-      // The router hands its input on.
+      // The router returns its input.
       layer.setWeights([tf.eye(8), ...others]);
       layer.apply(tf.tensor2d(inputs.logits.data, [4, 8]), {training: true});
       expect(await valueOf(layer.calculateLosses()[0])).withContext(name).toBeCloseTo(wanted, 5);
     }
   });
 
-  it('has the load of one batch, in training and after another in prediction', async () => {
+  it('has the load of one batch, in training and after another batch in prediction', async () => {
     const {inputs, expected} = routerLosses.cases[2] as unknown as {
       inputs: {tokens: number; k: number; E: number};
       expected: {after_train_forward: number[]; after_extra_eval_forward: number[]};
@@ -230,7 +230,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect([empty.shape, await valueOf(layer.calculateLosses()[0])]).toEqual([[2, 0, H], 0]);
   });
 
-  it('joins a loop of its own, where the model ends a scope before the losses are asked for', async () => {
+  it('works in a custom training loop, in which the model ends a scope before the losses are asked for', async () => {
     const {layer, model} = randomizedModel({loadBalancingLossWeight: 1});
     const input = randomTensor(shape, 9);
     const variables = model.trainableWeights.map((weight) => weight.read() as tf.Variable);
@@ -244,7 +244,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     const loss = (kernel: tf.Tensor) => tf.moeLoadBalancingLoss(logits(kernel), tf.moeTopk(logits(kernel), 2).topkIds);
     expect(await valueOf(value)).toBeCloseTo(await valueOf(loss(router)), 5);
     await expectWithin(grads[router.name], (await tf.grad(loss)(router).data()) as Float32Array, () => 1e-6, 'gradient');
-    // Nothing of that step is in another one.
+    // Nothing of that step is in another step.
     const {value: ofAnother} = tf.variableGrads(() => tf.add(tf.sum(router), model.calculateLosses()[0]) as tf.Scalar, [router]);
     expect(await valueOf(ofAnother)).toBeCloseTo(await valueOf(tf.sum(router)), 5);
   });
@@ -264,7 +264,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(await model.trainOnBatch(inputs, zeros([6, H]))).toBeCloseTo(evaluated + wanted, 4);
   });
 
-  it('moves its bias once for a step in which a model uses it twice, by the load of both', async () => {
+  it('moves its bias once for a step in which a model uses it twice, by the load of both calls', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, topk: 1, loadBalancingLossWeight: 0, scoreCorrectionBiasUpdateRate: 0.125});
     const model = modelOfTwoCalls(layer);
     model.compile({optimizer: tf.train.sgd(0), loss: 'meanSquaredError'});
@@ -310,7 +310,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(await model.trainOnBatch(input, zeros([6, H]))).toBeCloseTo(evaluated + wanted, 4);
   });
 
-  it('stays as it is where it is not trainable', async () => {
+  it('stays as it is if it is not trainable', async () => {
     const {layer, model} = randomizedModel({loadBalancingLossWeight: 1, scoreCorrectionBiasUpdateRate: 0.1});
     model.add(tf.layers.dense({units: 2}));
     layer.trainable = false;
@@ -326,7 +326,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
   it('stays as it is in a model that is frozen, as transfer learning does', async () => {
     const {layer, model: base} = randomizedModel({loadBalancingLossWeight: 1, scoreCorrectionBiasUpdateRate: 0.1});
     base.trainable = false;
-    // Not sequential: there, compile thaws the weights of a model within.
+    // Not sequential: compile of a sequential model unfreezes the weights of a model within.
     const inputs = tf.input({shape: [3, H]});
     const outputs = tf.layers.dense({units: 2}).apply(base.apply(inputs)) as tf.SymbolicTensor;
     const model = tf.model({inputs, outputs});
@@ -357,7 +357,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
       loss.dispose();
     }
     expect(tf.memory().numTensors).toBe(numTensors);
-    // tfjs leaves the tape of the failed gradient until the next one.
+    // tfjs keeps the tape of the failed gradient until the next gradient.
     tf.grad((x: tf.Tensor) => tf.square(x))(tf.scalar(1));
   });
 
@@ -376,7 +376,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(await outputOf(first, false)).toEqual(await outputOf(layerOf({...sizes, topk: 4}, H), false));
   });
 
-  it('learns what its experts can, in fit and in fitDataset, with callbacks and batches of any size', async () => {
+  it('learns a function that its experts can express, in fit and in fitDataset, with callbacks and batches of any size', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, inputShape: [3, H], intermediateSize: 8});
     const model = tf.sequential({layers: [layer, tf.layers.dropout({rate: 0.01, seed: 1}), tf.layers.flatten(), tf.layers.dense({units: 1})]});
     model.compile({optimizer: tf.train.adam(0.01), loss: 'meanSquaredError'});
@@ -399,7 +399,7 @@ describeWithFlags('mixtureOfExperts in training, on the host', cpu, () => {
     expect(tf.memory().numTensors).toBe(numTensors + held);
   });
 
-  it('takes the mask of an embedding, and of none that is for other layers', async () => {
+  it('takes the mask of an embedding, and no mask for other layers', async () => {
     const layer = tf.layers.mixtureOfExperts({...sizes, numSharedExperts: 1});
     const other = tf.layers.mixtureOfExperts(sizes);
     const embedding = tf.layers.embedding({inputDim: 6, outputDim: H, maskZero: true, inputLength: 3});

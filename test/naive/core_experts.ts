@@ -1,8 +1,8 @@
 /**
- * Experts by tfjs's own ops alone. Every expert computes every token.
+ * Experts computed by tfjs's own ops alone. Every expert computes every token.
  *
- * Only ops with a second derivative: those of tfjs's exp, sigmoid, tanh and softmax lack terms, as their gradients are
- * computed from saved outputs, which its tape does not connect to inputs; and minimum's gradient has none.
+ * All ops here have a second derivative. tfjs's exp, sigmoid, tanh and softmax lack terms in it: their gradients are
+ * computed from saved outputs, which the tape does not connect to inputs. minimum's gradient has no gradient at all.
  */
 import * as tf from '../../src/tf';
 

@@ -1,4 +1,4 @@
-/** fusedExperts as plain loops in double: every slot of every token by itself. */
+/** fusedExperts as plain loops in float64: every slot of every token by itself. */
 import type {FusedExpertsOptions} from '../../src/tf';
 import {naiveGroupedMatMul} from './grouped_mat_mul';
 
@@ -14,7 +14,7 @@ export type FusedCase = {
 };
 export type NaiveFusedOptions = Omit<FusedExpertsOptions, 'w1Bias' | 'w2Bias' | 'expertMap'>;
 
-/** With `magnitudes`, the sums of the absolute terms of each element, which rounding is measured by. */
+/** With `magnitudes`, the sums of the absolute terms of each element, by which rounding errors are bounded. */
 export function naiveFusedExperts(
   {x, ids, topkWeights, w1, w2, w1Bias, w2Bias, expertMap}: FusedCase,
   options: NaiveFusedOptions = {},

@@ -1,4 +1,4 @@
-/** fusedMoe as plain loops in double: each token's router, then its slots. */
+/** fusedMoe as plain loops in float64: each token's router, then its slots. */
 import {type FusedCase, naiveFusedExperts, type NaiveFusedOptions} from './fused_experts';
 import {naiveIds, type NaiveTopkOptions, naiveWeights} from './topk';
 

@@ -1,4 +1,4 @@
-/** moeGroupedMatMul as plain loops in double, with the error that each element may have. */
+/** moeGroupedMatMul as plain loops in float64, with the error that each element may have. */
 import type {MoeActivation, MoeGroupedMatMulOptions} from '../../src/tf';
 
 export type GroupedCase = {
@@ -46,7 +46,7 @@ export function naiveGroupedMatMul(
   const gateUp = options.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   const limit = swigluLimit ?? 7;
   const act = (z: number) => naiveActivations[activation ?? 'linear'](z, swigluAlpha ?? 1.702);
-  /** What the activation makes of an error, at most. */
+  /** The largest factor by which the activation can multiply an error. */
   const slope = (z: number) => (activation === 'relu2' ? Math.max(1.2, 2 * z) : 1.2);
   const numOutputs = gated ? numColumns / 2 : numColumns;
   const values = new Array<number>(numRows * numOutputs).fill(0);

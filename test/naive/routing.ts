@@ -1,6 +1,6 @@
 /**
- * The contract once more, as plain loops over nested arrays and by definition: every position is found by
- * sorting or counting afresh. Slow and independent of src/, so that the CPU kernels are not their own judge.
+ * The contract once more, by definition, as plain loops over nested arrays: every position is found by sorting or
+ * counting again. Slow and independent of src/, so that the CPU kernels do not judge themselves.
  */
 export type Routing = {
   ids: number[][];
@@ -13,7 +13,7 @@ const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
 const ceilTo = (count: number, block: number) => Math.ceil(count / block) * block;
 const isExpert = (id: number, numExperts: number) => id >= 0 && id < numExperts;
 
-/** The most rows that any routing takes: all assignments of different experts, or all experts with one row to spare. */
+/** The most rows that any routing takes: each assignment has another expert, or every expert has one row to spare. */
 function maxPaddedRows(numAssignments: number, numExperts: number, block: number): number {
   return Math.min(numAssignments + numExperts * (block - 1), numAssignments * block);
 }
@@ -157,7 +157,7 @@ export function naivePermuteBlockAligned(options: {
   };
 }
 
-/** Weighted sums in double, and the sums of |terms| that error bounds are made of. */
+/** Weighted sums in float64, and the sums of |terms| for error bounds. */
 export function naiveUnpermute(
   rows: number[][],
   weights: number[][],

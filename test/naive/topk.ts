@@ -18,7 +18,7 @@ export const naiveScores = {
   sigmoid: (x: number) => 1 / (1 + Math.exp(-x)),
   sqrtSoftplus: (x: number) => Math.sqrt(softplus(x)),
 };
-/** Where scores underflow in float64 too, their logarithms are these to the last bit. */
+/** Logarithms of scores that underflow in float64 too, exact to the last bit. */
 export const naiveLogScores: Record<tf.MoeTopkScoring, (x: number) => number> = {
   softmax: (x) => x,
   softmaxAfterTopk: (x) => x,
@@ -26,7 +26,7 @@ export const naiveLogScores: Record<tf.MoeTopkScoring, (x: number) => number> = 
   sqrtSoftplus: (x: number) => (x < -600 ? x / 2 : Math.log(naiveScores.sqrtSoftplus(x))),
 };
 
-/** The derivatives of these. */
+/** The derivatives of the logarithms of scores. */
 export const logSlopes: Record<tf.MoeTopkScoring, (x: number) => number> = {
   softmax: () => 1,
   softmaxAfterTopk: () => 1,
@@ -34,7 +34,7 @@ export const logSlopes: Record<tf.MoeTopkScoring, (x: number) => number> = {
   sqrtSoftplus: (x) => (x < -600 ? 1 : naiveScores.sigmoid(x) / softplus(x)) / 2,
 };
 
-/** 0 where all are -Infinity. */
+/** 0 if all are -Infinity. */
 export function naiveSoftmax(x: number[]): number[] {
   if (x.every((value) => value === -Infinity)) {
     return x.map(() => 0);
@@ -76,7 +76,9 @@ export function naiveIds(logits: number[], options: NaiveTopkOptions): number[] 
   return indicesOf(logits).filter((e) => kept.includes(groupOf(e))).sort(inOrder(compared)).slice(0, topk);
 }
 
-/** Of the weights times dy, the choice held fixed, by the logits: as the chain rule gives it, but 0 for -Infinity. */
+/**
+ * The gradient of the weights times dy to the logits, the choice held fixed: by the chain rule, but 0 for -Infinity.
+ */
 export function naiveGradient(logits: number[], ids: number[], dy: number[], options: NaiveTopkOptions): number[] {
   const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
   const weights = naiveWeights(logits, ids, {...options, routedScalingFactor: 1});

@@ -1,6 +1,7 @@
 /**
- * tf.cast changes no values where none is lost, and tfjs keeps the array, buffer or texture that it had: float32 tensors
- * of integers and booleans, int32 tensors of booleans. Ops take them by their dtype.
+ * tf.cast changes no values if the new dtype can hold them, and tfjs keeps the tensor's array, buffer or texture. So
+ * there are float32 tensors with the data of integers and booleans, and int32 tensors with the data of booleans. Ops go
+ * by the dtype.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -20,7 +21,7 @@ describeWithFlags('casts', ALL_ENVS, (env) => {
     await expectFloats(ofBooleans.permutedHiddenStates, [0, 1, 1, 0], 'rows of booleans');
   });
 
-  it('moePermuteBlockAligned: the same', async () => {
+  it('moePermuteBlockAligned: rows and scales have the dtype of the tensor', async () => {
     const {permutedHiddenStates, a1qScale} = tf.moePermuteBlockAligned(integers(), ids, 2, 1, {a1qScale: scale()});
     await expectFloats(permutedHiddenStates, [3, 4, 1, -2], 'rows');
     await expectFloats(a1qScale!, [6, 5], 'a1qScale');

@@ -1,6 +1,6 @@
 /**
- * Every error that the ops promise: the whole sentence, before any work, with nothing leaked. No kernel runs, so that cpu
- * shows them all; one of each op shows that they are the same on the other backends.
+ * Every error that the ops promise: the whole sentence, before any work, with nothing leaked. No kernel runs, so cpu
+ * has all cases; one case of each op shows that other backends have the same errors.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -17,7 +17,7 @@ const disposedVariable = () => {
   variable.dispose();
   return variable;
 };
-/** What a caller without types can pass. */
+/** A value that only callers without types can pass. */
 const untyped = (value: unknown) => value as never;
 
 type ErrorCase = [what: string, call: () => unknown, message: string];
@@ -110,7 +110,7 @@ const unpermuteErrors: ErrorCase[] = [
   ['out shape', () => tf.moeUnpermute(rows(), weights(), inverse(), null, {out: tf.variable(tf.zeros([6, 5]))}), 'Error in moeUnpermute: out must be float32 [3,5] like the result, but is float32 [6,5].'],
   ['an unknown option', () => tf.moeUnpermute(rows(), weights(), inverse(), null, untyped({weights: 1})), "Error in moeUnpermute: unknown option 'weights'. The options are expertFirstTokenOffset, out."],
   ['offset twice', () => tf.moeUnpermute(rows(), weights(), inverse(), [6], {expertFirstTokenOffset: [6]}), 'Error in moeUnpermute: expertFirstTokenOffset must be given once, but is both an argument and among the options.'],
-  ['options twice', () => tf.moeUnpermute(rows(), weights(), inverse(), {}, {}), 'Error in moeUnpermute: options must be the last argument, but stand in the place of expertFirstTokenOffset too.'],
+  ['options twice', () => tf.moeUnpermute(rows(), weights(), inverse(), {}, {}), 'Error in moeUnpermute: options must be given once, but are both the last argument and in the place of expertFirstTokenOffset.'],
   ['an unknown option in place of the offset', () => tf.moeUnpermute(rows(), weights(), inverse(), untyped({offset: [6]})), "Error in moeUnpermute: unknown option 'offset'. The options are expertFirstTokenOffset, out."],
   ['an object in place of the offset', () => tf.moeUnpermute(rows(), weights(), inverse(), untyped(new Map())), "Argument 'expertFirstTokenOffset' passed to 'moeUnpermute' must be a Tensor or TensorLike, but got 'Map'"],
 ];
@@ -150,7 +150,7 @@ const topkErrors: ErrorCase[] = [
   ['bias length', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: [1, 2]}), 'Error in moeTopk: scoreCorrectionBias must have an entry for each expert (E = 8), but has 2.'],
   ['bias rank', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([1, 8])}), 'Error in moeTopk: scoreCorrectionBias must be rank 1 [E], but got rank 2 [1,8].'],
   ['bias int32', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([8], 'int32')}), "Argument 'scoreCorrectionBias' passed to 'moeTopk' must be float32 tensor, but got int32 tensor"],
-  ['bias with softmaxAfterTopk', () => tf.moeTopk(logits(), 2, {scoring: 'softmaxAfterTopk', scoreCorrectionBias: tf.zeros([8])}), "Error in moeTopk: scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice that a bias could correct."],
+  ['bias with softmaxAfterTopk', () => tf.moeTopk(logits(), 2, {scoring: 'softmaxAfterTopk', scoreCorrectionBias: tf.zeros([8])}), "Error in moeTopk: scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the choice of experts."],
   ['groups without topkGroups', () => tf.moeTopk(logits(), 2, {numExpertGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
   ['topkGroups alone', () => tf.moeTopk(logits(), 2, {topkGroups: 4}), 'Error in moeTopk: numExpertGroups and topkGroups must come together, but numExpertGroups is not given.'],
   ['groups 0', () => tf.moeTopk(logits(), 2, {numExpertGroups: 0, topkGroups: 1}), 'Error in moeTopk: numExpertGroups must be a positive integer, but is 0.'],
@@ -171,16 +171,16 @@ const lossErrors: ErrorCase[] = [
   ['an unknown option', () => tf.moeRouterZLoss(logits(), untyped({weight: 1})), "Error in moeRouterZLoss: unknown option 'weight'. The options are mask."],
   ['balance: logits int32', () => tf.moeLoadBalancingLoss(tf.zeros([3, 8], 'int32'), ids()), "Argument 'routerLogits' passed to 'moeLoadBalancingLoss' must be float32 tensor, but got int32 tensor"],
   ['balance: ids float32', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 2])), "Argument 'topkIds' passed to 'moeLoadBalancingLoss' must be int32 tensor, but got float32 tensor"],
-  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must be like routerLogits [3,8] but for the last axis, but is [1,1].'],
+  ['balance: ids rows', () => tf.moeLoadBalancingLoss(logits(), [[0]]), 'Error in moeLoadBalancingLoss: topkIds must have the shape of routerLogits [3,8] except for the last axis, but is [1,1].'],
   ['balance: topk in place of ids', () => tf.moeLoadBalancingLoss(logits(), untyped(2)), 'Error in moeLoadBalancingLoss: topkIds must be int32 [3,K], but is a number. Pass the topkIds of moeTopk, not its topk.'],
-  ['balance: ids of another rank', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), ids()), 'Error in moeLoadBalancingLoss: topkIds must be like routerLogits [1,3,8] but for the last axis, but is [3,2].'],
+  ['balance: ids of another rank', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), ids()), 'Error in moeLoadBalancingLoss: topkIds must have the shape of routerLogits [1,3,8] except for the last axis, but is [3,2].'],
   ['balance: ids without columns', () => tf.moeLoadBalancingLoss(logits(), tf.zeros([3, 0], 'int32')), 'Error in moeLoadBalancingLoss: topkIds must have at least 1 column (K), but has 0.'],
   ['balance: an unknown scope', () => tf.moeLoadBalancingLoss(logits(), ids(), {per: untyped('token')}), "Error in moeLoadBalancingLoss: per must be 'batch' or 'sequence', but is 'token'."],
   ['balance: sequences flattened', () => tf.moeLoadBalancingLoss(logits(), ids(), {per: 'sequence'}), "Error in moeLoadBalancingLoss: routerLogits must be rank 3 [B, S, E] with per 'sequence', but got rank 2 [3,8]. Reshape it to a batch of sequences first."],
-  ['balance: too many experts of sequences', () => tf.moeLoadBalancingLoss(tf.zeros([32, 0, 2 ** 20]), tf.zeros([32, 0, 1], 'int32'), {per: 'sequence'}), "Error in moeLoadBalancingLoss: the number of sequences times that of experts (B*E) must be at most 16777216 with per 'sequence', but is 33554432."],
+  ['balance: too many experts of sequences', () => tf.moeLoadBalancingLoss(tf.zeros([32, 0, 2 ** 20]), tf.zeros([32, 0, 1], 'int32'), {per: 'sequence'}), "Error in moeLoadBalancingLoss: the number of sequences times the number of experts (B*E) must be at most 16777216 with per 'sequence', but is 33554432."],
   ['balance: counts of other experts', () => tf.moeLoadBalancingLoss(logits(), ids(), {expertCounts: [1, 2]}), 'Error in moeLoadBalancingLoss: expertCounts must have an entry for each expert (E = 8), but has 2.'],
   ['balance: counts of rank 2', () => tf.moeLoadBalancingLoss(logits(), ids(), {expertCounts: tf.ones([1, 8])}), 'Error in moeLoadBalancingLoss: expertCounts must be rank 1 [E], but got rank 2 [1,8].'],
-  ['balance: counts with sequences', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), tf.zeros([1, 3, 2], 'int32'), {per: 'sequence', expertCounts: tf.ones([8])}), "Error in moeLoadBalancingLoss: expertCounts must not be given with per 'sequence', where each sequence has counts of its own."],
+  ['balance: counts with sequences', () => tf.moeLoadBalancingLoss(tf.zeros([1, 3, 8]), tf.zeros([1, 3, 2], 'int32'), {per: 'sequence', expertCounts: tf.ones([8])}), "Error in moeLoadBalancingLoss: expertCounts must not be given with per 'sequence', because each sequence has counts of its own."],
   ['auxiliary: y int32', () => tf.moeAddAuxiliaryLoss(tf.zeros([3], 'int32'), 1), "Argument 'y' passed to 'moeAddAuxiliaryLoss' must be float32 tensor, but got int32 tensor"],
   ['auxiliary: loss int32', () => tf.moeAddAuxiliaryLoss([1], tf.scalar(1, 'int32')), "Argument 'loss' passed to 'moeAddAuxiliaryLoss' must be float32 tensor, but got int32 tensor"],
   ['auxiliary: no scalar', () => tf.moeAddAuxiliaryLoss([1], tf.ones([1])), 'Error in moeAddAuxiliaryLoss: loss must be a scalar, but got rank 1 [1]. Sum it, or take its mean, first.'],
@@ -208,15 +208,15 @@ const groupedErrors: ErrorCase[] = [
   ['weights of neither format', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 4, 5]), [0, 1, 2]), "Error in moeGroupedMatMul: weights must be [L, D, C] with C = 3 for x [6,3] and weightFormat 'outIn', but is [2,4,5]."],
   ['no experts', () => tf.moeGroupedMatMul(wide(), tf.zeros([0, 4, 3]), [0]), 'Error in moeGroupedMatMul: weights must have at least 1 expert, row and column, but is [0,4,3].'],
   ['a list with an array', () => tf.moeGroupedMatMul(wide(), [w(), untyped({})], [0, 1, 2]), "Argument 'weights[1]' passed to 'moeGroupedMatMul' must be a Tensor or TensorLike, but got 'Object'"],
-  ['a list of different sizes', () => tf.moeGroupedMatMul(wide(), [w(), tf.zeros([2, 5, 3])], [0, 1, 2]), 'Error in moeGroupedMatMul: weights[1] must be like weights[0] [2,4,3] but for axis 0, but is [2,5,3].'],
+  ['a list of different sizes', () => tf.moeGroupedMatMul(wide(), [w(), tf.zeros([2, 5, 3])], [0, 1, 2]), 'Error in moeGroupedMatMul: weights[1] must have the shape of weights[0] [2,4,3] except for axis 0, but is [2,5,3].'],
   ['offset length', () => tf.moeGroupedMatMul(wide(), w(), [0, 6]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must have L + 1 = 3 values for weights of L = 2 experts, but has 2.'],
   ['offset rank', () => tf.moeGroupedMatMul(wide(), w(), [[0, 1, 2]]), 'Error in moeGroupedMatMul: expertFirstTokenOffset must be rank 1 [L+1], but got rank 2 [1,3].'],
   ['offset float32', () => tf.moeGroupedMatMul(wide(), w(), tf.zeros([3])), "Argument 'expertFirstTokenOffset' passed to 'moeGroupedMatMul' must be int32 tensor, but got float32 tensor"],
   ['bias shape', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {bias: tf.zeros([2, 3])}), 'Error in moeGroupedMatMul: bias must be [L, D] = [2,4] for these weights, but is [2,3].'],
-  ['odd D gated', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 5, 3]), [0, 1, 2], {gated: true}), 'Error in moeGroupedMatMul: weights must have an even D when gated, a gate and an up for each output, but D = 5.'],
+  ['odd D gated', () => tf.moeGroupedMatMul(wide(), tf.zeros([2, 5, 3]), [0, 1, 2], {gated: true}), 'Error in moeGroupedMatMul: weights must have an even D when gated (a gate and an up for each output), but D = 5.'],
   ['gated a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gated: untyped(1)}), 'Error in moeGroupedMatMul: gated must be a boolean, but is 1.'],
   ['an unknown activation', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: untyped('tanh')}), "Error in moeGroupedMatMul: activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
-  ['swigluOai not gated', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: 'swigluOai'}), "Error in moeGroupedMatMul: activation 'swigluOai' is for gated experts: it takes gated: true."],
+  ['swigluOai not gated', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {activation: 'swigluOai'}), "Error in moeGroupedMatMul: activation 'swigluOai' needs gated experts: pass gated: true."],
   ['swigluAlpha not a number', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluAlpha: NaN}), 'Error in moeGroupedMatMul: swigluAlpha must be a finite number, but is NaN.'],
   ['swigluLimit 0', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {swigluLimit: 0}), 'Error in moeGroupedMatMul: swigluLimit must be a positive number, but is 0.'],
   ['an unknown gateUp', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], {gateUp: untyped('stacked')}), "Error in moeGroupedMatMul: gateUp must be 'concatenated' or 'interleaved', but is 'stacked'."],

@@ -62,7 +62,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
     await expectFloats(out, [], 'out');
   });
 
-  it('gives 0 to a token whose experts are not here, and lets none of its NaN through', async () => {
+  it('gives 0 to a token whose experts are not local, and lets none of its NaN through', async () => {
     const sizes = {T: 3, K: 2, E: 2, H: 4, I: 2};
     const {w1, w2} = tensors(caseOf(sizes), sizes);
     const x = tf.tensor2d([[1, 1, 1, 1], [NaN, NaN, NaN, NaN], [0, 0, 0, 0]]);
@@ -73,9 +73,9 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
   });
 
   for (const applyRouterWeightOnInput of [false, true]) {
-    it(`lets no NaN of a slot whose expert is not here into gradients, applyRouterWeightOnInput: ${applyRouterWeightOnInput}`, async () => {
+    it(`lets no NaN of a slot whose expert is not local into gradients, applyRouterWeightOnInput: ${applyRouterWeightOnInput}`, async () => {
       const [w1, w2] = [tf.ones([1, 4, 2]), tf.ones([1, 2, 2])];
-      // Slots that are not here: ids of no expert, and expert 0 by its map.
+      // Slots that are not local: ids of no expert, and expert 0 by its map.
       const topkIds = tf.tensor2d([[1, 0], [0, -1], [2, 1]], [3, 2], 'int32');
       const f = (rows: tf.Tensor, weights: tf.Tensor) =>
         tf.sum(tf.fusedExperts(rows, w1, w2, weights, topkIds, {expertMap: [-1, 0], activation: 'linear', applyRouterWeightOnInput}));
@@ -83,7 +83,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
         tf.tensor2d([[1, 2], [NaN, Infinity], [1, 0]]),
         tf.tensor2d([[1, NaN], [NaN, Infinity], [NaN, 1]]),
       ]);
-      // Gate and up are both the sum of x (times w): 2 columns of 2 (gate * up), of tokens 0 and 2.
+      // Gate and up are both the sum of x (times w), so 2 columns of 2 (gate * up), of tokens 0 and 2.
       await expectFloats(value, [4 * 9 + 4 * 1], 'value');
       await expectFloats(grads[0], [24, 24, 0, 0, 8, 8], 'gradient to hiddenStates');
       await expectFloats(grads[1], applyRouterWeightOnInput ? [72, 0, 0, 0, 0, 8] : [36, 0, 0, 0, 0, 4], 'gradient to topkWeights');
@@ -116,7 +116,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
     }
   });
 
-  it('is differentiable in rows, weights, biases and router weights', async () => {
+  it('has gradients to rows, weights, biases and router weights', async () => {
     const sizes = {T: 3, K: 2, E: 2, H: 4, I: 2};
     const fused = caseOf(sizes);
     const {x, topkWeights, w1, w2} = tensors(fused, sizes);
@@ -126,7 +126,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       tf.sum(tf.mul(tf.fusedExperts(rows, experts[0], experts[1], weights, ids, {w1Bias: experts[2], w2Bias: experts[3]}), dy)) as tf.Scalar;
     const inputs = () => [x, topkWeights, w1, w2, tf.tensor2d(fused.w1Bias), tf.tensor2d(fused.w2Bias)];
     const gradients = tf.grads(f)(inputs());
-    // Central differences of the loops in double.
+    // Central differences of the loops in float64.
     const step = 1e-4;
     const loss = (moved: FusedCase) =>
       naiveFusedExperts({...moved, ids, expertMap: undefined}).values.reduce((sum, value, i) => sum + value * fused.x.flat()[i], 0);
@@ -157,7 +157,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
     }
   });
 
-  it('returns what it took', () => {
+  it('leaves no memory in use', () => {
     const sizes = {T: 4, K: 2, E: 3, H: 4, I: 2};
     const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
     const before = tf.memory().numTensors;
@@ -181,15 +181,15 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       [() => tf.fusedExperts(x, w1, tf.ones([2, 4, 2]), topkWeights, ids),
         'Error in fusedExperts: w2 must have as many experts as w1 (L = 3), but has 2.'],
       [() => tf.fusedExperts(x, w1, w2, tf.ones([4, 3]), ids),
-        'Error in fusedExperts: topkWeights must be like topkIds [4,2], but is [4,3].'],
+        'Error in fusedExperts: topkWeights must have the shape of topkIds [4,2], but is [4,3].'],
       [() => tf.fusedExperts(x, w1, w2, topkWeights, ids, {w1Bias: tf.ones([3, 2])}),
         'Error in fusedExperts: w1Bias must be [L, 2I] = [3,4] for these weights, but is [3,2].'],
       [() => tf.fusedExperts(x, w1, w2, topkWeights, ids, {expertMap: [0, 1]}),
-        'Error in fusedExperts: expertMap must have an entry for each expert, no fewer than are local (L = 3), but has 2.'],
+        'Error in fusedExperts: expertMap must have an entry for each expert, at least as many as are local (L = 3), but has 2.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 4]), 2),
-        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, by w1), but has 4.'],
+        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, the number of experts of w1), but has 4.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([3, 3]), 2),
-        'Error in fusedMoe: routerLogits must be like hiddenStates [4,4] but for the last axis, but is [3,3].'],
+        'Error in fusedMoe: routerLogits must have the shape of hiddenStates [4,4] except for the last axis, but is [3,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 4),
         'Error in fusedMoe: topk must be at most the number of experts (E = 3), but is 4.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 1, {topk: 2} as tf.FusedMoeOptions),

@@ -28,7 +28,7 @@ const anyExpertOptions = fc
   })
   .map((options) => ({...options, gated: options.gated || options.activation === 'swigluOai'}));
 
-/** What else of the experts is drawn: which are here, in how many tensors their weights come, whether with biases. */
+/** The other draws of experts: which are local, how many tensors their weights have, whether they have biases. */
 const anyExperts = fc.record({withBiases: fc.boolean(), inParts: fc.boolean(), numHidden: fc.nat({max: 3}), seed: fc.nat()});
 
 const anyRouter = fc.record({
@@ -39,7 +39,7 @@ const anyRouter = fc.record({
   inGroups: fc.boolean(),
 });
 
-/** The experts drawn, as numbers, and the same as arguments; the last numHidden of E are on no shard. */
+/** The drawn experts as numbers and as arguments. The last numHidden of E are on no shard. */
 function drawn(sizes: Sizes, options: object, {withBiases, inParts, numHidden, seed}: {
   withBiases: boolean;
   inParts: boolean;
@@ -76,7 +76,7 @@ describeWithFlags('any experts', ALL_ENVS, (env) => {
         const {T, E, K} = sizes;
         const next = lcg(others.seed);
         const logits = Array.from({length: T}, () => Array.from({length: E}, () => Math.fround(6 * next() - 3)));
-        // Far apart, so that the choice is that of float32 and double alike.
+        // Far apart, so that float32 and float64 choose the same experts.
         const scoreCorrectionBias = withBias && router.scoring !== 'softmaxAfterTopk'
           ? Array.from({length: E}, (_, e) => 8 * 2 ** ((e + others.seed) % E))
           : undefined;

@@ -1,6 +1,6 @@
 /**
- * Sums of very many terms: within 64 * 2^-24 of sum|terms|, whatever their number. Constants are the worst case of a
- * plain float32 chain, which rounds them all the same way.
+ * Sums of very many terms have an error of at most 64 * 2^-24 of sum|terms|, whatever their number. Constants are the
+ * worst case for a plain float32 chain, which rounds all of them the same way.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as fc from 'fast-check';
@@ -20,11 +20,11 @@ function addTerm({sums, magnitudes}: Sums, at: number, term: number): void {
 const expectClose = (actual: tf.Tensor, {sums, magnitudes}: Sums, what: string) =>
   expectWithin(actual, Array.from(sums), (i) => BOUND * magnitudes[i], what);
 const constants = (size: number) => new Float32Array(size).fill(CONSTANT);
-/** Of both signs, or, where `isMixed` is false, of one and of sizes that differ. */
+/** Terms of both signs; if `isMixed` is false, terms of one sign and different sizes. */
 const randoms = (size: number, isMixed: boolean, next: () => number) =>
   Float32Array.from({length: size}, () => (isMixed ? next() * 4 - 2 : 2 ** Math.floor(next() * 8) * next()));
 
-/** Gradients of moeGroupedMatMul to weights [E, D, C] and bias against double sums over the rows of an expert. */
+/** Gradients of moeGroupedMatMul to weights [E, D, C] and bias against float64 sums over the rows of an expert. */
 async function expectWeightGradients(
   x: Float32Array,
   dy: Float32Array,
@@ -55,7 +55,7 @@ async function expectWeightGradients(
   await expectClose(dBias, biases, 'bias');
 }
 
-/** moeUnpermute's gradients and, with K slots of one token, its value, against double sums. */
+/** moeUnpermute's gradients against float64 sums, and with K slots of one token its value too. */
 async function expectReaderSums(
   inverse: number[],
   weights: Float32Array,
@@ -139,7 +139,7 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
   });
 
   it('of constants: router losses', async () => {
-    // A prime number, of which tfjs makes one chain on webgl.
+    // A prime number of terms: tfjs makes one chain of them on webgl.
     const numTokens = 4_093;
     for (const logit of [2.2, 0.85]) {
       const [other, own] = [1 / (1 + Math.exp(-logit)), 1 / (1 + Math.exp(logit))];
@@ -159,7 +159,7 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
   });
 
   it('of constants: scores of very many experts', async () => {
-    // Past what lanes of webgpu add in one chain.
+    // More experts than the lanes of webgpu add in one chain.
     const numExperts = 5_000;
     const logit = Math.fround(Math.log(CONSTANT));
     const logits = tf.tensor2d(Float32Array.from({length: numExperts}, (_, e) => (e === 0 ? 0 : logit)), [1, numExperts]);
@@ -258,14 +258,14 @@ describeWithFlags('sums of very many terms', ALL_ENVS, () => {
     const toRow = tf.grad((row: tf.Tensor) =>
       tf.moeUnpermute(row, tf.ones([topk, 1]), tf.zeros([topk], 'int32')));
     await expectFloats(toRow(tf.zeros([1, 4]), rows), wanted, 'gradient to a row');
-    // Of an infinite term the gradient to weights may be NaN, but it never looks healthy, and others are right.
+    // The gradient of an infinite term to weights may be NaN, but never looks healthy; other gradients are right.
     const toWeights = tf.grad((w: tf.Tensor) => tf.moeGroupedMatMul(tf.ones([topk, 1]), w, [0, topk]));
     const gradient = await toWeights(tf.zeros([1, 4, 1]), rows).data();
     expect(Array.from(gradient, Number.isFinite)).toEqual([false, false, false, true]);
     expect(gradient[3]).toBe(topk);
   });
 
-  it('take about as long where the readers of a row are far from each other', async () => {
+  it('take about as long if the readers of a row are far from each other', async () => {
     const numRows = 4_096;
     const weights = tf.tensor2d(Float32Array.from({length: 3 * numRows}, (_, slot) => slot % 3), [3 * numRows, 1]);
     const time = async (rowOf: (slot: number) => number) => {

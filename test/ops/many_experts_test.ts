@@ -1,4 +1,7 @@
-/** The most experts that ops take, and few tokens: time and memory are by the number of experts, and not much. */
+/**
+ * The largest number of experts that ops accept, and few tokens: time and memory grow with the number of experts,
+ * moderately.
+ */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {MAX_EXPERTS} from '../../src/arguments/checks';

@@ -1,4 +1,4 @@
-/** What the ops allocate: tf.memory() returns to where it began. */
+/** The memory of the ops: tf.memory() returns to its first value. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats} from '../support/expect';

@@ -17,7 +17,7 @@ describeWithFlags('moeAddAuxiliaryLoss', ALL_ENVS, () => {
 
   it('passes dy on, and gives the loss the gradient 1 whatever dy is', async () => {
     const [x, dy] = [tf.tensor1d([1, 2, 3]), tf.tensor1d([10, 0, -2])];
-    // x is its own auxiliary loss's input, and dy is the caller's.
+    // x is also the input of its auxiliary loss, and dy belongs to the caller.
     const [dx, dLoss] = tf.grads((y: tf.Tensor, loss: tf.Tensor) => tf.moeAddAuxiliaryLoss(y, loss as tf.Scalar))([x, tf.scalar(7)], dy);
     await expectFloats(dx, [10, 0, -2], 'dy');
     await expectFloats(dLoss, [1], 'of the loss');

@@ -47,8 +47,8 @@ describeWithFlags('moeAlignBlockSize', ALL_ENVS, ({backendName}) => {
     );
   });
 
-  it('labels blocks with map entries as they are, whatever they are', async () => {
-    // No int32 tensor on webgl holds more than 2^24 exactly.
+  it('labels blocks with map entries unchanged, whatever the entries are', async () => {
+    // On webgl no int32 tensor holds numbers past 2^24 exactly.
     const expertMap = backendName === 'webgl' ? [-(2 ** 24), 2 ** 24 - 1] : [-(2 ** 31), 2 ** 31 - 1];
     const result = tf.moeAlignBlockSize([[1], [0]], 2, 2, {expertMap});
     await expectInts(result.expertIds, expertMap, 'expertIds');

@@ -21,7 +21,7 @@ const nasty = (name: string, [numRows, numIn, numColumns]: [number, number, numb
   numColumns,
   offset,
 });
-/** Offsets of experts with so many rows each. */
+/** The offsets of experts with these numbers of rows. */
 const offsetOf = (counts: number[]) => counts.reduce((offset, count) => [...offset, offset[offset.length - 1] + count], [0]);
 const randomCounts = (numExperts: number, numRows: number) => {
   const next = lcg(numExperts);
@@ -47,7 +47,7 @@ const nastyCases: NastyCase[] = [
   nasty('more columns than a workgroup takes, C past one turn', [9, 132, 36], offsetOf([2, 7])),
   nasty('few rows an expert', [7, 8, 40], offsetOf([1, 5, 0, 1])),
   nasty('tiles', [140, 36, 136], [2, 137]),
-  // Where every step of terms is full, no read asks whether it is past them.
+  // If every step of terms is full, no read checks whether it is past the end.
   nasty('tiles, steps of terms all full', [100, 32, 20], [2, 35, 99]),
   nasty('few rows an expert, steps of terms all full', [7, 128, 12], offsetOf([1, 5, 0, 1])),
   nasty('tiles, odd C and D', [75, 17, 5], offsetOf([70, 3])),
@@ -80,7 +80,7 @@ function tensorsOf({numRows, numIn, numColumns, offset}: GroupedCase, values: Gr
   };
 }
 
-/** Runs a case with `values`, the bias among them where there is one, and compares. */
+/** Runs a case with `values`, which may include a bias, and compares. */
 async function expectRight(sizes: GroupedCase, values: GroupedValues, options: NaiveOptions, what: string): Promise<void> {
   const {x, weights, offset, bias} = tensorsOf(sizes, values, options.weightFormat);
   const y = tf.moeGroupedMatMul(x, weights, offset, {...options, bias});
@@ -108,7 +108,7 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     nasty('tiles, odd number of outputs', [70, 5, 6], [1, 69]),
   ]) {
     it(`has every activation, gated or not: ${sizes.name}`, async () => {
-      // Large enough that what saturates does.
+      // Large enough that activations saturate.
       const values = valuesOf(sizes, 3);
       const isSmall = sizes.numRows < 10;
       for (const activation of isSmall ? activations : ['silu' as const]) {
@@ -132,7 +132,7 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     await expectRight(sizes, valuesOf(sizes, 9), {...options, swigluLimit: 10}, 'limit 10');
   });
 
-  it('reads gates and ups of swigluOai in turn by default, and those of others one after the other', async () => {
+  it('reads interleaved gates and ups for swigluOai by default, and concatenated ones for other activations', async () => {
     const x = [[1]];
     const weights = [[[1], [2], [3], [4]]];
     const silu = (z: number) => z / (1 + Math.exp(-z));
@@ -162,7 +162,7 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     }
   });
 
-  it('takes arrays, null for what is not given, and is a method', async () => {
+  it('takes arrays, takes null for options that are not given, and is a method', async () => {
     const y = tf.tensor2d([[1, 2], [3, 4]]).moeGroupedMatMul([[[1, 1]], [[2, 0]]], [0, 1, 2], {
       bias: [[1], [2]],
       activation: null,
@@ -175,7 +175,7 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     await expectFloats(y, [4, 8], 'y');
   });
 
-  it('touches no other memory where offsets do not ascend', async () => {
+  it('touches no other memory if offsets do not ascend', async () => {
     const x = tf.ones<tf.Rank.R2>([6, 2]);
     for (const offset of [[9, -3, 4, 2], [-(2 ** 31), 2 ** 31 - 1, 0, 6], [6, 6, 0, 0]]) {
       const y = tf.moeGroupedMatMul(x, tf.ones([3, 4, 2]), offset);
@@ -183,7 +183,7 @@ describeWithFlags('moeGroupedMatMul', ALL_ENVS, () => {
     }
   });
 
-  it('follows moePermute, aligned and with ids that are not here', async () => {
+  it('follows moePermute, aligned and with experts that are not local', async () => {
     const hidden = tf.tensor2d([[1, 2], [3, 4], [5, 6]]);
     const weights = tf.tensor3d([[[1, 0], [0, 1]], [[2, 0], [0, 2]], [[3, 0], [0, 3]]]);
     for (const alignBlockSize of [undefined, 4]) {

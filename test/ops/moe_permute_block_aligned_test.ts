@@ -19,7 +19,7 @@ async function expectBlockAligned({hiddenSize, ...options}: Options): Promise<vo
     expectInts(result.sortedTokenIds, naive.sortedTokenIds, 'sortedTokenIds'),
     expectInts(result.expertIds, naive.expertIds, 'expertIds'),
     expectInts(result.invPermutedIdx, naive.invPermutedIdx, 'invPermutedIdx'),
-    // One token's [1, 2] scale is gathered; so is every other here.
+    // The [1, 2] scale of one token is gathered, like every other scale here.
     ...(a1qScale == null ? [] : [expectFloats(result.a1qScale!, countingRowsOf(naive.rowToken, 2), 'a1qScale')]),
   ]);
   tf.dispose(result);

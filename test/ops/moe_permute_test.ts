@@ -118,7 +118,7 @@ describeWithFlags('moePermute', ALL_ENVS, ({backendName}) => {
     await expectFloats(result.a1qScale!, [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5], 'scale');
   });
 
-  it('hands the scale of the whole tensor through, as a new tensor', async () => {
+  it('returns the scale of the whole tensor as a new tensor', async () => {
     for (const a1qScale of [tf.scalar(0.5), tf.tensor1d([1, 2, 3, 4, 5]), tf.tensor2d([[0.25]]), tf.ones([1, 2, 3])]) {
       const result = tf.moePermute(countingRows(2, 1), [[1], [0]], 2, {a1qScale});
       expect(result.a1qScale).not.toBe(a1qScale);

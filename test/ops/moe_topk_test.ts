@@ -20,7 +20,10 @@ const matrix = (rows: number[][], numExperts: number) => tf.tensor2d(rows.flat()
 const isWithin = (given: number, wanted: number) =>
   Object.is(given, wanted) || Math.abs(given - wanted) <= 1e-5 * Math.abs(wanted) + 1e-6 || (Number.isNaN(given) && Number.isNaN(wanted));
 
-/** Ids exactly, or with a bias but for values that are closer than devices compute them; weights for these ids. */
+/**
+ * Compares ids exactly, or with a bias except for values closer than devices compute them, and the weights of these
+ * ids.
+ */
 async function expectTopk(logits: number[][], numExperts: number, options: NaiveTopkOptions, what: string): Promise<void> {
   const {topk, ...others} = options;
   const result = tf.moeTopk(matrix(logits, numExperts), topk, others);
@@ -106,7 +109,7 @@ describeWithFlags('moeTopk', ALL_ENVS, () => {
     }
   });
 
-  it('gives ties to the lower id, zeros of both signs alike', async () => {
+  it('gives ties to the lower id, and treats zeros of both signs as equal', async () => {
     const {topkIds} = tf.moeTopk([[1, 2, 2, 1, 2], [0, 0, 0, 0, 0], [-0, 0, -0, 0, -1]], 4);
     await expectInts(topkIds, [1, 2, 4, 0, 0, 1, 2, 3, 0, 1, 2, 3], 'ids');
     const groups = tf.moeTopk([[0, 5, 5, 1, 5, 0]], 2, {numExpertGroups: 3, topkGroups: 2});
@@ -146,7 +149,7 @@ describeWithFlags('moeTopk', ALL_ENVS, () => {
     await expectInts(biased.topkIds, [3, 0, 2, 1], 'a bias that is no number');
   });
 
-  it('chooses and weighs any small row like the oracle', async () => {
+  it('chooses and weighs any small row like the naive loop', async () => {
     const anyCase = fc
       .record({
         numTokens: fc.nat({max: 5}),

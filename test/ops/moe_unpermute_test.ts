@@ -39,7 +39,7 @@ describeWithFlags('moeUnpermute', ALL_ENVS, () => {
     });
   }
 
-  it('reverses moePermute for any routing: out = x * the weights of the slots that are here', async () => {
+  it('reverses moePermute for any routing: out = x * the weights of the slots with local experts', async () => {
     await fc.assert(
       fc.asyncProperty(anyRouting, fc.boolean(), async ({sizes, ids, expertMap, numLocalExperts}, aligned) => {
         const {topk, numExperts, hiddenSize, blockSize} = sizes;
@@ -86,7 +86,7 @@ describeWithFlags('moeUnpermute', ALL_ENVS, () => {
     await expectFloats(tf.moeUnpermute([[3]], weights, [1, 0, -1], [0, 1]), [6], 'out');
   });
 
-  it('lets a NaN row that a slot names through when no offset is given', async () => {
+  it('passes NaN of a row that a slot names if no offset is given', async () => {
     await expectFloats(tf.moeUnpermute([[1], [NaN]], [[1, 1]], [0, 1]), [NaN], 'out');
   });
 

@@ -1,4 +1,4 @@
-/** The ranks that a layer's capacity is made of, against a naive count. */
+/** The ranks from which a layer's capacity is computed, against a naive count. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {MoeRankRows} from '../../src/contract/kernel_names';
 import {runMoeKernel} from '../../src/contract/run_kernel';
@@ -20,7 +20,7 @@ describeWithFlags('rankInExpert', ALL_ENVS, () => {
   const cases: Array<[numTokens: number, topk: number, numExperts: number]> =
     [[0, 2, 3], [1, 1, 1], [3, 3, 3], [70, 2, 60], [90, 1, 1], [40, 8, 257]];
   for (const [numTokens, topk, numExperts] of cases) {
-    it(`counts what comes before: T = ${numTokens}, K = ${topk}, E = ${numExperts}`, async () => {
+    it(`counts earlier assignments: T = ${numTokens}, K = ${topk}, E = ${numExperts}`, async () => {
       const next = lcg(numTokens + 1);
       const ids = distinctIds(numTokens, numExperts, topk, 5);
       for (const numValues of [1, 3, 1000]) {
@@ -40,7 +40,7 @@ describeWithFlags('rankInExpert', ALL_ENVS, () => {
     expect([ranks[0][0], ranks[1][0], ranks[1][1], ranks[3][0], ranks[3][1]]).toEqual([1, 0, 0, 2, 0]);
   });
 
-  it('lets a gradient pass by the kernel, which adds nothing to it', async () => {
+  it('lets a gradient pass the kernel, which adds nothing to it', async () => {
     const offset = tf.tensor1d([0, 2, 3], 'int32');
     const f = (values: tf.Tensor) => {
       const {ranks} = runMoeKernel(MoeRankRows, {values, expertFirstTokenOffset: offset}, {});

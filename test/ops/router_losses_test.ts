@@ -35,7 +35,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
   const ids = distinctIds(37, numExperts, 3, 4).map((tokenIds, t) => (t % 7 === 0 ? [-1, tokenIds[1], numExperts] : tokenIds));
   const mask = logits.map((_, t) => t % 3 !== 1);
 
-  it('are those of the naive loop, ids that are no expert in no share', async () => {
+  it('are those of the naive loop, in which ids that name no expert are in no share', async () => {
     for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const) {
       for (const counts of [mask.map(() => true), mask]) {
         const loss = tf.moeLoadBalancingLoss(logits, ids, {scoring, mask: counts});
@@ -63,7 +63,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
   it('balance each sequence by itself', async () => {
     const [numSequences, length] = [4, 9];
     const at = <T>(rows: T[], b: number) => rows.slice(b * length, (b + 1) * length);
-    // Of the last sequence none counts.
+    // No token of the last sequence counts.
     const counts = mask.map((value, t) => value && t < 3 * length);
     const shaped = tf.tensor3d(logits.slice(0, 36).flat(), [numSequences, length, numExperts]);
     const shapedIds = tf.tensor3d(ids.slice(0, 36).flat(), [numSequences, length, 3], 'int32');
@@ -76,7 +76,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
       const masked = tf.moeLoadBalancingLoss(shaped, shapedIds, {per: 'sequence', scoring, mask: shapedMask});
       await expectWithin(masked, [sum(losses(counts, scoring)) / 3], bound, `${scoring}, masked`);
     }
-    // The gradient of a sequence is that of its own loss, over their number.
+    // The gradient of a sequence is the gradient of its own loss, divided by the number of sequences.
     const gradient = tf.grad((x: tf.Tensor) => tf.moeLoadBalancingLoss(x, shapedIds, {per: 'sequence'}))(shaped);
     const own = tf.grad((x: tf.Tensor) => tf.moeLoadBalancingLoss(x, at(ids, 1)))(tf.tensor2d(at(logits, 1)));
     const wanted = (await tf.div(own, 4).data()) as Float32Array;
@@ -101,7 +101,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
     await expectFloats(toCounts([tf.tensor2d(logits), tf.tensor1d(given)])[1], given.map(() => 1), 'none to counts');
   });
 
-  it('leave out a token of nothing but -Infinity, in every order', async () => {
+  it('leave out a token whose logits are all -Infinity, in every order of derivative', async () => {
     const none = -Infinity;
     const x = tf.tensor2d([[0, 1], [none, none], [2, 0.5], [none, none]]);
     const rest = tf.tensor2d([[0, 1], [2, 0.5]]);
@@ -134,7 +134,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
     }
   });
 
-  it('see nothing of a token that does not count, nor do their gradients', async () => {
+  it('do not depend on a token that does not count, nor do their gradients', async () => {
     const withGarbage = logits.map((row, t) => (mask[t] ? row : row.map((_, e) => [NaN, Infinity, -Infinity][e % 3])));
     const lossesOf = (x: tf.Tensor) => tf.add(tf.moeLoadBalancingLoss(x, ids, {mask}), tf.moeRouterZLoss(x, {mask})) as tf.Scalar;
     const wanted = await lossesOf(tf.tensor2d(logits)).data();
@@ -146,7 +146,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
     await expectFloats(ofGarbage, new Array<number>(ofGarbage.size).fill(0), 'gradient of garbage');
   });
 
-  it('are 0 where no token counts, and so are their gradients', async () => {
+  it('are 0 if no token counts, and so are their gradients', async () => {
     const none = (x: tf.Tensor) => {
       const given = {mask: tf.zeros([x.shape[0]], 'bool')};
       const noIds = tf.zeros<tf.Rank.R2>([x.shape[0], 2], 'int32');
@@ -162,7 +162,7 @@ describeWithFlags('router losses', ALL_ENVS, () => {
     await expectFloats(tf.moeLoadBalancingLoss([[1, 2]], [[-1]]), [0], 'no id is an expert');
   });
 
-  it('are finite where experts are masked by -Infinity, and so are their gradients', async () => {
+  it('are finite if experts are masked by -Infinity, and so are their gradients', async () => {
     const x = tf.tensor2d([[1, -Infinity, 2], [-Infinity, 0, 3]]);
     const e = Math.exp;
     const z = (Math.log(e(1) + e(2)) ** 2 + Math.log(1 + e(3)) ** 2) / 2;

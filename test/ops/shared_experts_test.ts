@@ -1,4 +1,4 @@
-/** The experts that every token takes, in fusedExperts and fusedMoe. */
+/** The experts for every token, in fusedExperts and fusedMoe. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {convertExperts} from '../../src/arguments/experts';
@@ -13,7 +13,7 @@ import {naiveFusedExperts, type NaiveFusedOptions} from '../naive/fused_experts'
 const F = 5;
 const sizes: Sizes = {T: 6, K: 2, E: 3, H: 4, I: 2};
 
-/** Shared experts of width F as the case of one expert, and their gate. */
+/** Shared experts of width F as a case of one expert, and their gate. */
 function sharedCase(options: NaiveFusedOptions = {}) {
   const {w1, w2} = caseOf({...sizes, E: 1, I: F}, options, 5);
   const gate = [[0.5], [-1], [0.25], [2]];
@@ -22,7 +22,7 @@ function sharedCase(options: NaiveFusedOptions = {}) {
 
 const all = (value: number) => Array.from({length: sizes.T}, () => [value]);
 
-/** The routed sum and that of one expert for all tokens, each by the naive loops. */
+/** The sum of the routed experts and of one expert for all tokens, both by the naive loops. */
 function naive(options: NaiveFusedOptions, withGate: boolean) {
   const fused = {...caseOf(sizes, options), w1Bias: undefined, w2Bias: undefined};
   const routed = naiveFusedExperts(fused, options);
@@ -104,7 +104,7 @@ describeWithFlags('shared experts', ALL_ENVS, (env) => {
       rows, w1, w2, topkWeights, ids, {sharedExperts: {w1: sharedW1, w2: sharedW2, gate}})));
     const composed = ([rows, sharedW1, sharedW2, gate]: tf.Tensor[]) => {
       const routed = tf.fusedExperts(rows, w1, w2, topkWeights, ids);
-      // As two halves: tfjs has no gradient of a split into one.
+      // As two halves, because tfjs has no gradient of a split into one part.
       const half = tf.div(0.5, tf.add(1, tf.add(tf.expm1(tf.neg(tf.matMul(rows, gate))), 1)));
       const twice = (tensor: tf.Tensor) => tf.stack([tensor, tensor]);
       const expert = coreExperts(
@@ -143,7 +143,7 @@ describeWithFlags('shared experts', ALL_ENVS, (env) => {
       [{...shared, w1: tf.zeros([0, 4])},
         'Error in fusedExperts: sharedExperts.w1 must have at least 1 row and column, but is [0,4].'],
       [{...shared, w1: tf.zeros([5, 4])},
-        'Error in fusedExperts: sharedExperts.w1 must have an even 2F when gated, a gate and an up for each of F, but 2F = 5.'],
+        'Error in fusedExperts: sharedExperts.w1 must have an even 2F when gated (a gate and an up for each of F), but 2F = 5.'],
       [{...shared, w2: tf.zeros([4, 10])},
         "Error in fusedExperts: sharedExperts.w2 must be [H, F] with F = 5 for sharedExperts.w1 [10,4] and weightFormat " +
         "'outIn', but is [4,10]."],

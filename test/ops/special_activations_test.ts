@@ -1,4 +1,4 @@
-/** Where activations take NaN, infinities and the largest and smallest numbers: the same table on every backend. */
+/** The results of activations for NaN, infinities and the largest and smallest numbers: the same on every backend. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {
   type MoeActivationAttrs,
@@ -24,7 +24,7 @@ describeWithFlags('special values: activations', ALL_ENVS, () => {
   const alpha = swiglu.swigluAlpha;
 
   it('without gates', async () => {
-    // Each kernel of a backend: alone, by fours of columns, and of many rows.
+    // Each kernel of a backend: single columns, columns by fours, and many rows.
     for (const [numColumns, repeats] of [[1, 1], [4, 1], [4, 2]]) {
       const rows = Array.from({length: repeats}, () => SPECIAL_VALUES).flat();
       const padding = new Array<number>(numColumns - 1).fill(0);
@@ -32,7 +32,7 @@ describeWithFlags('special values: activations', ALL_ENVS, () => {
       const firstOnly = Array.from({length: numColumns ** 2}, (_, i) => Number(i % numColumns === 0));
       const weights = tf.tensor3d(firstOnly, [1, numColumns, numColumns]);
       const all = rows.flatMap((value) => new Array<number>(numColumns).fill(value));
-      // 'swigluOai' has no form without gates but inside of kernels.
+      // 'swigluOai' has a form without gates inside kernels only.
       for (const activation of ACTIVATIONS.filter((name) => name !== 'swigluOai')) {
         const y = tf.moeGroupedMatMul(x, weights, [0, rows.length], {activation});
         const wanted = all.map((value) => activationForms[activation].value(value, alpha));
@@ -55,7 +55,7 @@ describeWithFlags('special values: activations', ALL_ENVS, () => {
   it('gated', async () => {
     const offset = Array.from({length: pairs.length + 1}, (_, e) => e);
     for (const repeats of [1, 2]) {
-      // An expert a pair, which its bias is.
+      // An expert for each pair, which is the expert's bias.
       const values = pairs.flatMap(([gate, up]) => [gate, up].flatMap((value) => new Array<number>(repeats).fill(value)));
       const bias = tf.tensor2d(values, [pairs.length, 2 * repeats]);
       const [x, weights] = [tf.ones([pairs.length, 2 * repeats]), tf.zeros([pairs.length, 2 * repeats, 2 * repeats])];

@@ -1,4 +1,6 @@
-/** Where scorings and router losses take NaN, infinities and the largest and smallest numbers, on every backend. */
+/**
+ * The results of scorings and router losses for NaN, infinities and the largest and smallest numbers, on every backend.
+ */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {logSlopes, naiveGradient, naiveIds, naiveLogScores, naiveSoftmax, naiveWeights} from '../naive/topk';
@@ -16,7 +18,7 @@ describeWithFlags('special values: scorings', ALL_ENVS, () => {
         const options = {topk: 2, scoring, renormalize};
         const ids = SPECIAL_LOGITS.map((row) => naiveIds(row, options));
         const weights = (x: tf.Tensor) => tf.moeTopk(x, 2, {scoring, renormalize}).topkWeights;
-        // Scores that are not divided by a sum keep all of their digits, however small.
+        // Scores that are not divided by a sum keep all of their digits, however small they are.
         const tolerance = renormalize || scoring === 'softmax' || scoring === 'softmaxAfterTopk' ? 1e-6 : 1e-37;
         const slots = SPECIAL_LOGITS.flatMap((row, t) => ids[t].map((id) => `${id} of ${row}`));
         const wantedWeights = SPECIAL_LOGITS.flatMap((row, t) => naiveWeights(row, ids[t], options));
@@ -59,7 +61,7 @@ describeWithFlags('special values: router losses', ALL_ENVS, () => {
       for (const special of SPECIAL_LOGITS) {
         const rows = rowsOf(special);
         const counted = countedOf(rows);
-        // E * share[e] / the number of tokens: what each probability counts in the loss.
+        // E * share[e] / the number of tokens: the factor of each probability in the loss.
         const factors = special.map((_, e) => (4 * Number(counted.some((t) => ids[t][0] === e))) / counted.length ** 2);
         const wanted = rows.map((row, t) => {
           const probabilities = naiveSoftmax(row.map(naiveLogScores[scoring]));
@@ -102,7 +104,7 @@ describeWithFlags('special values: NaN and Infinity go through scorings as throu
     it(scoring, async () => {
       for (const renormalize of [true, false]) {
         const options = {topk, scoring, renormalize};
-        // Core ops know no expert that -Infinity masks.
+        // Core ops have no experts that -Infinity masks.
         for (const row of SPECIAL_LOGITS.filter((logits) => !logits.includes(-Infinity))) {
           const ids = naiveIds(row, options);
           const chosen = (x: tf.Tensor) => tf.gather(x, tf.tensor1d(ids, 'int32'));
@@ -119,12 +121,12 @@ describeWithFlags('special values: NaN and Infinity go through scorings as throu
           const wantedWeights = naiveWeights(row, ids, options);
           const wantedGradient = naiveGradient(row, ids, dy, options);
           const isNumber = (values: ArrayLike<number>) => Array.from(values, (value) => !Number.isNaN(value));
-          // Where sums of scores underflow or overflow, core ops have NaN for what is a number.
+          // If sums of scores underflow or overflow, core ops have NaN in place of a number.
           if (row.some((x) => Number.isNaN(x) || x === Infinity)) {
             const x = tf.tensor1d(row);
             const [given, gradient] = await Promise.all([weights(x).data(), tf.grad(weights)(x, tf.tensor1d(dy)).data()]);
             expect(isNumber(given)).withContext(`${row}, ${renormalize}`).toEqual(isNumber(wantedWeights));
-            // The gradient of tf.gather multiplies what was not gathered by 0, NaN too.
+            // The gradient of tf.gather multiplies values that were not gathered by 0, also NaN.
             const made = row.flatMap((_, e) => (scoring === 'softmax' || ids.includes(e) ? [e] : []));
             expect(isNumber(made.map((e) => gradient[e]))).withContext(`gradient, ${row}, ${renormalize}`)
               .toEqual(isNumber(made.map((e) => wantedGradient[e])));

@@ -1,4 +1,4 @@
-/** Tokens along several axes, and the routing that fusedMoe gives out. */
+/** Tokens along several axes, and the routing that fusedMoe returns. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats, expectInts, expectWithin} from '../support/expect';
@@ -8,11 +8,11 @@ import {randomTensor} from '../support/layers';
 const sizes: Sizes = {T: 6, K: 2, E: 3, H: 4, I: 2};
 const values = async (tensor: tf.Tensor) => Float32Array.from(await tensor.data());
 
-/** Of [6, size] tokens, also [2, 3, size] and [1, 2, 3, size]. */
+/** [6, size] tokens also as [2, 3, size] and [1, 2, 3, size]. */
 const leadingAxes = [[2, 3], [1, 2, 3], [6, 1, 1, 1]];
 
 describeWithFlags('tokens along several axes', ALL_ENVS, () => {
-  it('are chosen for by moeTopk as rows are', async () => {
+  it('get the experts of rows from moeTopk', async () => {
     const logits = randomTensor([sizes.T, sizes.E], 3);
     const wanted = tf.moeTopk(logits, 2, {scoring: 'sigmoid'});
     const [weights, ids] = [await values(wanted.topkWeights), await wanted.topkIds.data()];
@@ -30,7 +30,7 @@ describeWithFlags('tokens along several axes', ALL_ENVS, () => {
     }
   });
 
-  it('go through fusedExperts and fusedMoe as rows do', async () => {
+  it('get the results of rows from fusedExperts and fusedMoe', async () => {
     const {x, ids, topkWeights, w1, w2} = tensors(caseOf(sizes), sizes);
     const logits = randomTensor([sizes.T, sizes.E], 3);
     const sharedExperts = {w1: randomTensor([6, sizes.H], 4), w2: randomTensor([sizes.H, 3], 5)};
@@ -88,15 +88,15 @@ describeWithFlags('tokens along several axes', ALL_ENVS, () => {
     const x = tf.zeros<tf.Rank.R3>([2, 3, 4]);
     const calls: Array<[call: () => unknown, message: string]> = [
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([3, 2, 3]), 2),
-        'Error in fusedMoe: routerLogits must be like hiddenStates [2,3,4] but for the last axis, but is [3,2,3].'],
+        'Error in fusedMoe: routerLogits must have the shape of hiddenStates [2,3,4] except for the last axis, but is [3,2,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([6, 3]), 2),
-        'Error in fusedMoe: routerLogits must be like hiddenStates [2,3,4] but for the last axis, but is [6,3].'],
+        'Error in fusedMoe: routerLogits must have the shape of hiddenStates [2,3,4] except for the last axis, but is [6,3].'],
       [() => tf.fusedMoe(x, w1, w2, tf.zeros([2, 3, 4]), 2),
-        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, by w1), but has 4.'],
+        'Error in fusedMoe: routerLogits must have a column for each expert (E = 3, the number of experts of w1), but has 4.'],
       [() => tf.fusedExperts(x, w1, w2, tf.zeros([2, 3, 2]), tf.zeros([2, 2, 2], 'int32')),
-        'Error in fusedExperts: topkIds must be like hiddenStates [2,3,4] but for the last axis, but is [2,2,2].'],
+        'Error in fusedExperts: topkIds must have the shape of hiddenStates [2,3,4] except for the last axis, but is [2,2,2].'],
       [() => tf.fusedExperts(x, w1, w2, tf.zeros([6, 2]), tf.zeros([2, 3, 2], 'int32')),
-        'Error in fusedExperts: topkWeights must be like topkIds [2,3,2], but is [6,2].'],
+        'Error in fusedExperts: topkWeights must have the shape of topkIds [2,3,2], but is [6,2].'],
       [() => tf.fusedExperts(x, tf.zeros([3, 4, 5]), w2, tf.zeros([2, 3, 2]), tf.zeros([2, 3, 2], 'int32')),
         "Error in fusedExperts: w1 must be [L, 2I, H] with H = 4 for hiddenStates [2,3,4] and weightFormat 'outIn', but is " +
         "[3,4,5]. It fits weightFormat 'inOut'."],
@@ -138,7 +138,7 @@ describeWithFlags('returnRouting', ALL_ENVS, () => {
       "Error in fusedMoe: returnRouting must be a boolean, but is the string 'yes'.");
   });
 
-  it('has gradients through the weights, with those through the output', async () => {
+  it('has gradients through the weights together with gradients through the output', async () => {
     const {x, w1, w2} = tensors(caseOf(sizes), sizes);
     const logits = randomTensor([sizes.T, sizes.E], 3);
     const given = tf.grad((router) => {

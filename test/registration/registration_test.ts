@@ -60,8 +60,9 @@ describe('registration', () => {
     expect(await tf.setBackend('stranger')).toBeTrue();
     expect(tf.moePermuteUnpermuteSupported()).toBeFalse();
     expect(permute).toThrowError(
-      "Error in moePermute: the backend 'stranger' has no kernel MoePermute of tfjs-moe. Register all of them by " +
-        "registerMoeKernels('stranger', like), or for cpu, webgl and webgpu by importing tfjs-moe/kernels/….",
+      "Error in moePermute: the backend 'stranger' has no kernel MoePermute of tfjs-moe. Call " +
+        "registerMoeKernels('stranger', like) to register all kernels; for cpu, webgl and webgpu, importing " +
+        'tfjs-moe/kernels/… does so too.',
     );
     await tf.setBackend('cpu');
   });

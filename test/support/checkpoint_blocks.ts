@@ -1,4 +1,4 @@
-/** One block of experts, and the tensors that each model family's checkpoints have it as. */
+/** One block of experts, and its tensors in the checkpoints of each model family. */
 import type {MoeModelConfig} from '../../src/checkpoints/index';
 import {lcg} from './routings';
 import type {NaiveTopkOptions} from '../naive/topk';
@@ -12,7 +12,7 @@ export const sizes = {T: 5, H: 4, E: 4, I: 3, F: 6};
 const {T, H, E, I, F} = sizes;
 
 const next = lcg(77);
-/** Exact in F16 and in BF16. */
+/** Numbers that are exact in F16 and in BF16. */
 const eighth = () => Math.floor(33 * next() - 16) / 8;
 const array = <Value>(length: number, value: () => Value) => Array.from({length}, value);
 const matrix = (rows: number, columns: number): Matrix => array(rows, () => array(columns, eighth));
@@ -43,7 +43,10 @@ type Nested = number | Nested[];
 const flatten = (values: Nested): number[] => (Array.isArray(values) ? values.flatMap(flatten) : [values]);
 const shapeOf = (values: Nested): number[] => (Array.isArray(values) ? [values.length, ...shapeOf(values[0])] : []);
 
-/** w1 [E, 2I, H] and its bias, gates first, and the rest as the layer has it: what every family is loaded to. */
+/**
+ * w1 [E, 2I, H] and its bias with gates first, and the other weights as the layer has them: every family is loaded into
+ * these.
+ */
 export const w1 = block.gate.map((gate, e) => [...gate, ...block.up[e]]);
 export const w1Bias = block.gateBias.map((gate, e) => [...gate, ...block.upBias[e]]);
 export const sharedW1 = [...block.sharedGateProjection, ...block.sharedUp];
@@ -54,7 +57,7 @@ export type CheckpointCase = {
   /** By their names after 'model.layers.3.'. */
   tensors: {[name: string]: Nested};
   dtype: 'F32' | 'F16' | 'BF16';
-  /** What the model computes, in the words of the naive loops. */
+  /** The computation of the model, as arguments of the naive loops. */
   routing: NaiveTopkOptions;
   experts?: NaiveFusedOptions;
   /** The optional weights that the checkpoint has. */

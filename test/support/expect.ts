@@ -1,4 +1,4 @@
-/** Expectations that say what is wrong: the worst error, where it is, both values, and how many elements fail. */
+/** Expectations whose messages have the worst error, its place, both values, and how many elements fail. */
 import type {Tensor} from '../../src/tf';
 
 type Nested = number | readonly Nested[];
@@ -37,7 +37,7 @@ export async function expectWithin(
   expectNoneWrong(given, wanted, what, (a, b, i) => Math.abs(a - b) <= bound(i, b));
 }
 
-/** Throws where an element is wrong, so that a property that fails is shrunk. */
+/** Throws if an element is wrong, so that a property that fails is shrunk. */
 function expectNoneWrong(
   given: ArrayLike<number>,
   wanted: ArrayLike<number>,

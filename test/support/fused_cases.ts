@@ -5,7 +5,7 @@ import {lcg} from './routings';
 
 export type Sizes = {T: number; K: number; E: number; H: number; I: number};
 
-/** Random tokens, experts and routing; some ids are no expert. */
+/** Random tokens, experts and routing; some ids name no expert. */
 export function caseOf({T, K, E, H, I}: Sizes, {gated = true, weightFormat}: NaiveFusedOptions = {}, seed = 1): Required<FusedCase> {
   const next = lcg(seed + 31 * T + 7 * E + H);
   const random = () => Math.fround(2 * next() - 1);

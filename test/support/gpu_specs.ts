@@ -1,4 +1,4 @@
-/** What every GPU backend can get wrong, as expectations for the specs of each. */
+/** Mistakes that are possible on every GPU backend, as expectations for the specs of each backend. */
 import * as tf from '../../src/tf';
 import {
   MoeGroupedMatMulBackpropActivation,
@@ -35,7 +35,7 @@ export async function expectAllOptions(hiddenSize: number): Promise<void> {
   tf.dispose(result);
 }
 
-/** Results are right whatever buffers or textures hold; `poison` fills those of these shapes with NaN. */
+/** Results are right whatever buffers or textures hold; `poison` fills buffers or textures of these shapes with NaN. */
 export async function expectNothingOfPoison(poison: (shapes: number[][]) => Promise<void>): Promise<void> {
   const numRows = 148;
   await poison([[numRows, 8], [numRows], [111], [5], [numRows, 5], [4], [37, 3]]);
@@ -64,7 +64,7 @@ export async function expectNothingOfPoison(poison: (shapes: number[][]) => Prom
   await expectInts(aligned.expertIds, [0, 1, 2, 0, 0], 'expertIds');
 }
 
-/** Results are right between tfjs's own ops, with nothing read before the last of them. */
+/** Results are right between tfjs's own ops, with nothing read before the last op. */
 export async function expectRightBetweenOtherOps(): Promise<void> {
   const x = countingRows(16, 8);
   const topkIds = idsTensor(distinctIds(16, 6, 2, 3), 2);
@@ -104,7 +104,7 @@ export async function expectNoReads(): Promise<void> {
   await permuted.mIndices.data();
 }
 
-/** Calls that together run every kernel, on tensors that live outside of them. */
+/** Calls that together run every kernel, on tensors that live outside the calls. */
 export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorContainer]> {
   const x = tf.cast(tf.tensor2d([[1, 2], [3, 4]], undefined, 'int32'), 'float32') as tf.Tensor2D;
   const topkIds = tf.tensor2d([[0, 1], [1, -1]], [2, 2], 'int32');
@@ -140,8 +140,8 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
 }
 
 /**
- * A program that throws leaves nothing: neither a tensor of tfjs nor memory of the device, by `countUsed`. `onProgram`
- * has every program of this package announced, and its end undone.
+ * A program that throws leaves neither a tensor of tfjs nor memory of the device, by `countUsed`. `onProgram` calls
+ * back before each program of this package until its result is called.
  */
 export async function expectNothingLeftByThrows(
   onProgram: (announce: () => void) => () => void,

@@ -34,8 +34,8 @@ export async function expectAdjoint(
 }
 
 /**
- * The gradient of a scalar f at xs against central differences, which are exact for a polynomial of degree 2
- * but for rounding; `at` picks the input.
+ * Compares the gradient of a scalar f at xs with central differences, which are exact up to rounding for a polynomial
+ * of degree 2; `at` picks the input.
  */
 export async function expectFiniteDifferences(
   f: (...xs: tf.Tensor[]) => tf.Scalar,
@@ -75,7 +75,7 @@ export function derivative(f: (t: number) => number, order: number): number {
   return (4 * difference(0.05) - difference(0.1)) / 3;
 }
 
-/** Of f along v at x, the derivatives of orders 1 to `highest`: scalars. */
+/** The derivatives of f along v at x, orders 1 to `highest`, as scalars. */
 export function derivativesAlong(f: (x: tf.Tensor) => tf.Tensor, x: tf.Tensor, v: tf.Tensor, highest: number): tf.Tensor[] {
   const next = (g: (x: tf.Tensor) => tf.Tensor) => (y: tf.Tensor) => tf.sum(tf.mul(tf.grad(g)(y), v));
   const derivatives: tf.Tensor[] = [];

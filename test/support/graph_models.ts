@@ -1,4 +1,4 @@
-/** GraphModels made by hand, as the JSON of a converter would have them. */
+/** GraphModels made by hand, in the JSON form that a converter writes. */
 import * as tf from '../../src/tf';
 
 export type Attrs = {[name: string]: object};
@@ -28,6 +28,6 @@ export const artifactsOf = (inputs: tf.NamedTensorMap, nodes: Node[]): tf.io.Mod
   weightData: new ArrayBuffer(0),
 });
 
-/** The model of these nodes, which name `inputs`, or outputs of each other. */
+/** The model of these nodes. They name `inputs`, or outputs of each other. */
 export const modelOf = (inputs: tf.NamedTensorMap, nodes: Node[]): tf.GraphModel<tf.io.IOHandlerSync> =>
   tf.loadGraphModelSync(artifactsOf(inputs, nodes));

@@ -1,4 +1,4 @@
-/** Layers with weights that are the same on every backend, and what their specs do with models. */
+/** Layers with the same weights on every backend, and helpers of their specs. */
 import * as tf from '../../src/tf';
 import {lcg} from './routings';
 
@@ -12,7 +12,7 @@ export function randomTensor(shape: number[], seed: number): tf.Tensor {
   return tf.tensor(Float32Array.from({length: size}, () => 2 * next() - 1), shape, 'float32');
 }
 
-/** A layer for inputs of H columns, all of its weights random. */
+/** A layer for inputs of H columns, with random weights. */
 export function layerOf(args: LayerArgs, hiddenSize: number): MoeLayer {
   const layer = tf.layers.mixtureOfExperts(args);
   layer.build([null, hiddenSize]);
@@ -20,7 +20,7 @@ export function layerOf(args: LayerArgs, hiddenSize: number): MoeLayer {
   return layer;
 }
 
-/** Of a layer or a model. */
+/** Sets all weights of a layer or a model. */
 export function randomizeWeights(layer: tf.layers.Layer): void {
   layer.setWeights(layer.weights.map(({shape}, i) => randomTensor(shape as number[], i + 1)));
 }
@@ -29,7 +29,7 @@ export function randomizeWeights(layer: tf.layers.Layer): void {
 export const weightsOf = (layer: tf.layers.Layer): Record<string, tf.Tensor> =>
   Object.fromEntries(layer.weights.map((weight) => [weight.originalName.split('/').pop()!, weight.read()]));
 
-/** Work on the cpu backend, whose tensors must not leave it. */
+/** Runs work on the cpu backend, whose tensors must not leave it. */
 export async function onCpu<Result>(work: () => Promise<Result>): Promise<Result> {
   const backendName = tf.getBackend();
   await tf.setBackend('cpu');
@@ -48,7 +48,7 @@ export async function savedModel(model: tf.LayersModel): Promise<tf.io.ModelArti
       return {modelArtifactsInfo: {dateSaved: new Date(), modelTopologyType: 'JSON'}};
     }),
   );
-  // What a file holds: text and bytes.
+  // The contents of a file: text and bytes.
   return {...saved!, modelTopology: JSON.parse(JSON.stringify(saved!.modelTopology))};
 }
 

@@ -1,4 +1,4 @@
-/** The table of nasty shapes that every op runs, and the generators that the specs draw from. */
+/** The table of nasty shapes that every op runs, and the generators of random routings for the specs. */
 import * as fc from 'fast-check';
 
 /** The generator of ../golden's grids: state = 1664525*state + 1013904223 mod 2^32, as a number in [0, 1). */
@@ -65,7 +65,7 @@ export const nastyRoutings: NastyRouting[] = [
   routing('65,600 rows', [8200, 8, 16, 1]),
 ];
 
-/** Maps of E experts to the L that are here, with what is odd about each. */
+/** Maps of E experts to the L local experts, with the special case that each shows. */
 export function nastyMaps(numExperts: number): Array<{name: string; expertMap: number[]; numLocalExperts?: number}> {
   const experts = Array.from({length: numExperts}, (_, e) => e);
   const half = Math.ceil(numExperts / 2);
@@ -78,7 +78,7 @@ export function nastyMaps(numExperts: number): Array<{name: string; expertMap: n
   ];
 }
 
-/** Any small routing with any map, ids that are no experts included. */
+/** Any small routing with any map, including ids that name no expert. */
 export const anyRouting = fc
   .record({
     numTokens: fc.nat({max: 12}),

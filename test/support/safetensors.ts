@@ -2,7 +2,7 @@
 export type WrittenTensor = {
   name: string;
   shape: number[];
-  /** Each is written exactly, or the writer throws. */
+  /** Each value is written exactly, or the writer throws. */
   values: number[];
   dtype?: 'F32' | 'F16' | 'BF16';
 };

@@ -1,6 +1,6 @@
 /**
- * Where NaN, infinities and the largest and smallest numbers go: each activation and its first two derivatives by
- * formulas in float64, whose special values are those of core ops of tfjs on the host.
+ * The results for NaN, infinities and the largest and smallest numbers: each activation and its first two derivatives
+ * by formulas in float64, whose special values are those of tfjs's core ops on the host.
  */
 import type {MoeKernelActivation} from '../../src/contract/kernel_names';
 import type {Tensor} from '../../src/tf';
@@ -12,7 +12,7 @@ export const SPECIAL_VALUES = [
 ].map(Math.fround);
 
 const [none, inf] = [-Infinity, Infinity];
-/** Logits of tokens, of 4 experts. */
+/** Logits of tokens for 4 experts. */
 export const SPECIAL_LOGITS = [
   [NaN, 1, 2, 0.5], [NaN, 1, none, none], [NaN, none, none, none], [NaN, NaN, NaN, NaN],
   [inf, 1, 2, 0], [inf, inf, 1, none], [inf, NaN, 1, 0], [none, 1, 2, none], [none, none, 0, none], [none, none, none, none],
@@ -24,7 +24,7 @@ type Scalar = (x: number, alpha: number) => number;
 const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
 const density = (x: number) => Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI);
 const distribution = (x: number) => 0.5 * (1 + erf(x / Math.SQRT2));
-/** tf.step: NaN of NaN. */
+/** tf.step, which is NaN for NaN. */
 const step = (x: number) => (Number.isNaN(x) ? NaN : Number(x > 0));
 
 /** u = sqrt(2 / pi) * (x + 0.044715 x^3), its derivatives, and tanh(u) with its first. */
@@ -36,10 +36,10 @@ function tanhForm(x: number) {
 
 export const activationForms: Record<MoeKernelActivation, {value: Scalar; derivative: Scalar; second: Scalar}> = {
   linear: {value: (x) => x, derivative: () => 1, second: () => 0},
-  // tf.step has the gradient 0, also of NaN.
+  // tf.step has the gradient 0, also for NaN.
   relu: {value: (x) => Math.max(x, 0), derivative: step, second: () => 0},
   relu2: {
-    // Of float32, like each op of tfjs: what overflows is Infinity before it meets another factor.
+    // In float32, like each op of tfjs: an overflow is Infinity before it meets another factor.
     value: (x) => Math.fround(Math.max(x, 0) ** 2),
     derivative: (x) => Math.fround(2 * Math.max(x, 0)),
     second: (x) => 2 * step(x),
@@ -75,18 +75,18 @@ export const activationForms: Record<MoeKernelActivation, {value: Scalar; deriva
   },
 };
 
-/** y = a(gate) * up, its derivatives by gate and up, and those of v . (dGate, dUp) by gate and by up. */
+/** y = a(gate) * up, its derivatives to gate and up, and the derivatives of v . (dGate, dUp) to gate and up. */
 export function gatedForms(activation: MoeKernelActivation, alpha: number, limit: number) {
   const isClamped = activation === 'swigluOai';
   const {value, derivative, second} = activationForms[activation];
-  /** 1 inside the clamp, 0 outside, NaN of NaN. */
+  /** 1 inside the clamp, 0 outside, NaN for NaN. */
   const inside = (x: number) => (isClamped ? 1 - step(x - limit) : 1);
   const parts = (gate: number, up: number) => {
     const clamped = isClamped ? Math.min(gate, limit) : gate;
     return {
       a: value(clamped, alpha),
       da: inside(gate) * derivative(clamped, alpha),
-      // What is a line has no second derivative that an infinite factor could meet.
+      // A linear function has no second derivative that an infinite factor could meet.
       d2a: activation === 'linear' || activation === 'relu' ? undefined : inside(gate) * second(clamped, alpha),
       factor: isClamped ? Math.min(Math.max(up, -limit), limit) + 1 : up,
       dFactor: inside(Math.abs(up)),

@@ -1,4 +1,4 @@
-/** What only the WebGL kernels can get wrong. */
+/** Mistakes that only the WebGL kernels can make. */
 import {type GPGPUProgram, MathBackendWebGL, setWebGLContext} from '@tensorflow/tfjs-backend-webgl';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -19,7 +19,7 @@ const webgl = {predicate: ({backendName}: {backendName: string}) => backendName 
 const backend = () => tf.backend() as MathBackendWebGL;
 const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
 
-/** Runs with other flags, the old ones back afterwards. */
+/** Runs with other flags, and restores the old flags. */
 async function withFlags(flags: Record<string, boolean | number>, run: () => void | Promise<void>): Promise<void> {
   const before = Object.keys(flags).map((name) => [name, tf.env().get(name)] as const);
   Object.entries(flags).forEach(([name, value]) => tf.env().set(name, value));
@@ -32,7 +32,7 @@ async function withFlags(flags: Record<string, boolean | number>, run: () => voi
 
 const OWN = 'own-webgl';
 
-/** Runs on a backend with a context, textures and programs of its own. */
+/** Runs on a backend with its own context, textures and programs. */
 async function onOwnBackend(
   run: (own: MathBackendWebGL, canvas: HTMLCanvasElement) => Promise<void>,
   given?: MathBackendWebGL,
@@ -55,7 +55,7 @@ async function onOwnBackend(
   }
 }
 
-/** Leaves textures full of NaN in the backend's pool, of the sizes that these tensors have. */
+/** Leaves textures full of NaN in the backend's pool, in the sizes of these tensors. */
 async function poison(shapes: number[][]): Promise<void> {
   const textures = shapes.flatMap((outputShape) =>
     [false, true, false, true].map((packedOutput) => {
@@ -67,7 +67,7 @@ async function poison(shapes: number[][]): Promise<void> {
   textures.forEach((texture) => backend().disposeIntermediateTensorInfo(texture));
 }
 
-/** A tensor that only the device holds, of texels of one element or of 2 x 2. */
+/** A tensor that only the device holds, in texels of one element or of 2 x 2 elements. */
 function onDevice<T extends tf.Tensor>(x: T, packed: boolean): T {
   const info = packed ? backend().packTensor(x) : backend().unpackTensor(backend().packTensor(x));
   return tf.engine().makeTensorFromTensorInfo(info) as T;
@@ -183,15 +183,15 @@ describeWithFlags('WebGL', webgl, () => {
       }
     });
 
-    it(`lets no NaN of a row that no slot reads through, of ${packed ? '2 x 2 elements' : 'one element'} a texel`, async () => {
+    it(`lets no NaN through from a row that no slot reads, of ${packed ? '2 x 2 elements' : 'one element'} a texel`, async () => {
       const rows = onDevice(tf.tensor2d([[1, 2, 3], [NaN, NaN, NaN], [4, 5, 6], [Infinity, NaN, 1]]), packed);
       const merged = tf.moeUnpermute(rows, [[1, NaN], [2, 1], [NaN, NaN]], [0, 3, 2, 0, -1, 4], [0, 3]);
       await expectFloats(merged, [1, 2, 3, 9, 12, 15, 0, 0, 0], 'merged');
     });
   }
 
-  it('leaves 0 past the last column of packed rows, where some programs of tfjs leave something', async () => {
-    // exp(0) = 1, also there; matMul multiplies it with what is past the last row of its other factor.
+  it('leaves 0 past the last column of packed rows, where some programs of tfjs leave other values', async () => {
+    // exp(0) = 1 is there too, and matMul multiplies it with the values past the last row of its other factor.
     const x = tf.exp(tf.zeros<tf.Rank.R2>([3, 3]));
     const ones = tf.exp(tf.zeros<tf.Rank.R2>([3, 2]));
     const {permutedHiddenStates, invPermutedIdx} = tf.moePermute(x, [[0], [1], [0]], 2);
@@ -208,7 +208,7 @@ describeWithFlags('WebGL', webgl, () => {
     await expectInts(result.invPermutedIdx, [2, 0, 1, 3], 'inv');
   });
 
-  it('is right where a tensor is folded into its texture, after the same program ran where it was not', async () => {
+  it('is right for a tensor that is folded into its texture, after the same program ran for an unfolded one', async () => {
     const longest = tf.env().getNumber('WEBGL_MAX_TEXTURE_SIZE');
     for (const numTokens of [5, longest + 3, 2 * longest + 3]) {
       const what = `T ${numTokens}`;
@@ -320,7 +320,7 @@ describeWithFlags('errors of WebGL', webgl, () => {
     expect(tf.memory().numTensors).toBe(before);
   };
 
-  it('name what is past 2^24', () => {
+  it('name the number that is past 2^24', () => {
     const x = tf.zeros<tf.Rank.R2>([2, 1]);
     const ids = tf.zeros<tf.Rank.R2>([2, 1], 'int32');
     const blockSize = 2 ** 23 + 1;
@@ -333,7 +333,7 @@ describeWithFlags('errors of WebGL', webgl, () => {
     ]);
   });
 
-  it('name what is past 2,048 with half-float textures', () =>
+  it('name the number that is past 2,048 with half-float textures', () =>
     withFlags({WEBGL_RENDER_FLOAT32_ENABLED: false}, () => {
       const x = tf.zeros<tf.Rank.R2>([1025, 1]);
       const ids = tf.zeros<tf.Rank.R2>([1025, 2], 'int32');
@@ -387,7 +387,10 @@ describeWithFlags('errors of WebGL', webgl, () => {
 
   const nextEvent = (canvas: HTMLCanvasElement, name: string) =>
     new Promise((resolve) => canvas.addEventListener(name, resolve, {once: true}));
-  /** tfjs prevents the default of the first event, so that a browser restores the context; here the extension does. */
+  /**
+   * tfjs prevents the default of the first event, so that a browser restores the context. Here the extension restores
+   * it.
+   */
   const loseContext = async (canvas: HTMLCanvasElement) => {
     const extension = canvas.getContext('webgl2')!.getExtension('WEBGL_lose_context')!;
     const lost = nextEvent(canvas, 'webglcontextlost');
@@ -429,7 +432,7 @@ describeWithFlags('errors of WebGL', webgl, () => {
     await expectAllOptions(5);
   });
 
-  it('say so where it was lost and restored before the first kernel, and a new backend on the context is right', async () => {
+  it('say so if it was lost and restored before the first kernel, and a new backend on the context is right', async () => {
     const canvas = document.createElement('canvas');
     const before = new MathBackendWebGL(canvas);
     const restore = await loseContext(canvas);

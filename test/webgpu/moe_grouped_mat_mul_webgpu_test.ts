@@ -1,4 +1,4 @@
-/** What only the WebGPU kernels of moeGroupedMatMul can get wrong. */
+/** Mistakes that only the WebGPU kernels of moeGroupedMatMul can make. */
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -9,7 +9,7 @@ const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName
 const backend = () => tf.backend() as WebGPUBackend;
 
 describeWithFlags('moeGroupedMatMul on WebGPU', webgpu, () => {
-  it('is one launch, or one a part, and reads nothing back', async () => {
+  it('is one launch, or one for each part, and reads nothing back', async () => {
     const reads = [spyOn(backend(), 'read').and.callThrough(), spyOn(backend(), 'readSync').and.callThrough()];
     const launch = spyOn(backend(), 'runWebGPUProgram').and.callThrough();
     const launches = (run: () => void) => {

@@ -1,4 +1,4 @@
-/** What only the WebGPU kernels can get wrong. */
+/** Mistakes that only the WebGPU kernels can make. */
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
@@ -21,7 +21,7 @@ import {registerSharedDevice} from '../runner/webgpu_device';
 const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgpu'};
 const backend = () => tf.backend() as WebGPUBackend;
 
-/** Leaves buffers full of NaN in the backend's pool, of the sizes that these tensors have. */
+/** Leaves buffers full of NaN in the backend's pool, in the sizes of these tensors. */
 async function poison(shapes: number[][]): Promise<void> {
   const poisoned = shapes.flatMap((shape) => [0, 1, 2].map(() => tf.div(tf.zeros(shape), tf.zeros(shape))));
   await Promise.all(poisoned.map((tensor) => tensor.data()));
@@ -42,7 +42,7 @@ function onLaunch(announce: (...args: LaunchArgs) => void): () => void {
 
 const isOwn = (program: LaunchArgs[0]) => program.constructor.name.startsWith('Moe');
 
-/** How many programs run. */
+/** The number of programs that run. */
 function countLaunches(run: () => void): number {
   let numLaunches = 0;
   const undo = onLaunch(() => numLaunches++);
@@ -51,7 +51,7 @@ function countLaunches(run: () => void): number {
   return numLaunches;
 }
 
-/** Buffers in use, once all work is submitted: until then those that it uses are. */
+/** The number of buffers in use after all work is submitted; before that, the buffers of the work are in use too. */
 async function countUsedBuffers(): Promise<number> {
   const sum = tf.tidy(() => tf.add(tf.ones([1]), tf.ones([1])));
   await sum.data();
@@ -59,11 +59,11 @@ async function countUsedBuffers(): Promise<number> {
   return backend().bufferManager.getNumUsedBuffers();
 }
 
-/** Runs on a device that says it binds no more bytes than these. */
+/** Runs on a device whose limit is that it binds at most so many bytes. */
 function withBindingLimit(maxStorageBufferBindingSize: number, run: () => void): void {
   const {device} = backend();
   const {limits} = device;
-  // Its own in Node.js, that of its prototype in browsers.
+  // In Node.js a property of the device, in browsers of its prototype.
   const own = Object.getOwnPropertyDescriptor(device, 'limits');
   const value = new Proxy(limits, {
     get: (target, name) =>
@@ -83,7 +83,7 @@ function withBindingLimit(maxStorageBufferBindingSize: number, run: () => void):
 describeWithFlags('WebGPU', webgpu, () => {
   it('takes all options of moePermute at once', () => expectAllOptions(8));
 
-  it('takes rows of no whole vec4', () => expectAllOptions(7));
+  it('takes rows that are not whole vec4s', () => expectAllOptions(7));
 
   it('does not rely on what its buffers hold', () => expectNothingOfPoison(poison));
 
@@ -149,7 +149,7 @@ describeWithFlags('WebGPU', webgpu, () => {
     const offset = tf.zeros<tf.Rank.R1>([9], 'int32');
     const ofSlots = {invPermutedIdx: slots, expertFirstTokenOffset: offset};
     const calls: ReturnType<typeof callsOfAllKernels> = [
-      // Indices and offsets that are larger than what they are of.
+      // Indices and offsets that are larger than the tensors that they index.
       ['expertMap', () => tf.moePermute(column, [[0], [1]], 9, {expertMap: offset})],
       ['offset', () => tf.moeUnpermute(column, column, [[0], [1]], offset)],
       ['offset of products', () => tf.moeGroupedMatMul(column, tf.ones([8, 1, 1]), offset)],
@@ -197,7 +197,7 @@ describeWithFlags('WebGPU', webgpu, () => {
       [4 * 5 * 801, () => tf.moePermute(tf.zeros([1100, 1]), tf.zeros([1100, 2], 'int32'), 800)],
       [4 * 5 * 801, () => tf.moeAlignBlockSize(tf.zeros([1100, 2], 'int32'), 1, 800)],
       [4 * 32, () => tf.moeGroupedMatMul(x, tf.zeros([1, 8, 4]), [0, 2])],
-      // Whose core ops would bind them, many tokens being taken in chunks.
+      // The core ops of the op would bind its tensors, because they run many tokens in chunks.
       [4 * 8, () => tf.fusedExperts(x, tf.zeros([1, 2, 4]), tf.zeros([1, 4, 1]), tf.zeros([2, 1]), tf.zeros([2, 1], 'int32'))],
     ];
     tf.tidy(() => {
@@ -228,7 +228,7 @@ describe('a lost WebGPU device', () => {
     `Error in ${opName}: the WebGPU device is lost, and with it every tensor that it held. Remove the backend and register ` +
     'it again.';
 
-  it('is an error that names the op, until there is a backend on another', async () => {
+  it('is an error that names the op, until there is a backend on another device', async () => {
     await registerWebGPUBackend();
     await tf.setBackend('webgpu');
     expect(tf.moePermuteUnpermuteSupported()).toBeTrue();
@@ -250,7 +250,7 @@ describe('a lost WebGPU device', () => {
     await expectFloats(tf.moePermute([[1], [2]], [[1], [0]], 2).permutedHiddenStates, [2, 1], 'rows');
   });
 
-  it('is noticed where the backend ran before its kernels were registered', async () => {
+  it('is noticed if the backend ran before its kernels were registered', async () => {
     const adapter = (await navigator.gpu.requestAdapter())!;
     const device = await adapter.requestDevice();
     const own = new WebGPUBackend(device, adapter.info);
@@ -277,7 +277,7 @@ describeWithFlags('the source of a shader on webgpu', webgpu, () => {
       code: () => entryPoint(statement),
     });
 
-  it("is printed where tfjs's flag asks for it", () => {
+  it("is printed if tfjs's flag asks for it", () => {
     const [group, debug] = [spyOn(console, 'group'), spyOn(console, 'debug')];
     tf.env().set('WEBGPU_PRINT_SHADER', 'moeprinted');
     launch('MoePrinted', 'if (thread < uniforms.size) { out[thread] = 1.0; }');
@@ -287,7 +287,7 @@ describeWithFlags('the source of a shader on webgpu', webgpu, () => {
     expect(debug.calls.allArgs().join()).toContain('out[thread] = 1.0;');
   });
 
-  it('is printed with numbered lines where it does not compile', async () => {
+  it('is printed with numbered lines if it does not compile', async () => {
     const error = spyOn(console, 'error');
     const {device} = backend();
     device.pushErrorScope('validation');
@@ -306,7 +306,7 @@ describe('registerWebGPUBackend', () => {
     registerSharedDevice();
   });
 
-  it('gives tfjs a device with all that the adapter has', async () => {
+  it('gives tfjs a device with every useful feature and limit of the adapter', async () => {
     await registerWebGPUBackend({powerPreference: 'low-power'});
     expect(await tf.setBackend('webgpu')).toBeTrue();
     const adapter = (await navigator.gpu.requestAdapter())!;
@@ -320,7 +320,7 @@ describe('registerWebGPUBackend', () => {
     await expectAllOptions(8);
   });
 
-  it('says what is missing and what helps, and registers nothing', async () => {
+  it('says what is missing and what to do, and registers nothing', async () => {
     const before = tf.findBackendFactory('webgpu');
     const withoutAdapter = {requestAdapter: async () => null} as unknown as GPU;
     await expectAsync(registerWebGPUBackend({gpu: withoutAdapter})).toBeRejectedWithError(
