@@ -41,19 +41,19 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
           let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
           var best = vec2<u32>(0u, NONE);
           for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            best.x = max(best.x, badOr(keyOf(logits[firstLogit + e])));
+            best.x = max(best.x, badOr(orderedBits(logits[firstLogit + e])));
           }
           let largestKey = bestOfLanes(thread, best).x;
-          let largest = logScore(finiteValueOf(largestKey));
+          let largest = logScore(finiteFloatOfKey(largestKey));
           var sum = 0.0;
-          ${laneSum.addTerms('sum', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
+          ${laneSum.addTerms('sum', 'relativeScore(orderedBits(logits[firstLogit + e]), largest)')}
           sum = sumOfLanes(thread, vec2<f32>(sum, 0)).x;
           if (token >= uniforms.numTokens) { return; }
           let isNan = largestKey == BAD_KEY;
           let hasSum = largestKey != NEGATIVE_INFINITY_KEY;
           for (var e = lane; e < uniforms.numExperts; e += LANES) {
             var probability = 0.0;
-            if (hasSum) { probability = termOf(keyOf(logits[firstLogit + e]), largest) / sum; }
+            if (hasSum) { probability = relativeScore(orderedBits(logits[firstLogit + e]), largest) / sum; }
             probabilities[firstLogit + e] = select(bitcast<u32>(probability), NAN_BITS, isNan);
           }
           if (lane == 0) {

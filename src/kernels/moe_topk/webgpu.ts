@@ -81,8 +81,8 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
     ${inWorkgroup ? `var<workgroup> keys : array<u32, ${numKeys}>;` : ''}
     ${SCORES_WGSL}
     ${laneSum.declarations}
-    fn softmaxTerm(key : u32, rowMax : f32) -> f32 {
-      if (key > NEGATIVE_INFINITY_KEY) { return exp(valueOf(key) - rowMax); }
+    fn expOfLogit(key : u32, rowMax : f32) -> f32 {
+      if (key > NEGATIVE_INFINITY_KEY) { return exp(floatOfKey(key) - rowMax); }
       return 0.0;
     }
     ${exchangeOf(barrier)}
@@ -100,7 +100,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
         hasBias
           ? `if (groupSize > 1) {
              if (second == NAN_KEY) { return NAN_KEY; }
-             return keyOf(bitcast<u32>(valueOf(largest) + valueOf(second)));
+             return orderedBits(bitcast<u32>(floatOfKey(largest) + floatOfKey(second)));
            }`
           : ''
       }
@@ -119,7 +119,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
       let firstKey = workgroupKey + thread / LANES * uniforms.numExperts;
       let lastLogit = uniforms.numTokens * uniforms.numExperts - 1;
       for (var i = thread; i < TOKENS * uniforms.numExperts; i += THREADS) {
-        keys[workgroupKey + i] = keyOf(logits[min(workgroupLogit + i, lastLogit)]);
+        keys[workgroupKey + i] = orderedBits(logits[min(workgroupLogit + i, lastLogit)]);
       }
       ${barrier}
 
@@ -136,10 +136,10 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
           if (key == NAN_KEY) { numNan += 1; }
         }
         largest = bestOfLanes(thread, largest);
-        rowMax = valueOf(largest.x);
+        rowMax = floatOfKey(largest.x);
         var sum = 0.0;
         if (isSoftmax && ${hasBias ? 'true' : 'uniforms.isSoftmaxOfChosen == 0'}) {
-          ${laneSum.addTerms('sum', 'softmaxTerm(keys[firstKey + e], rowMax)')}
+          ${laneSum.addTerms('sum', 'expOfLogit(keys[firstKey + e], rowMax)')}
         }
         let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
         rowSum = sums.x;
@@ -155,11 +155,11 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
             if (!isRowNan && key != NAN_KEY) {
               var s = 0.0;
               if (!isSoftmax) {
-                s = score(valueOf(max(key, FIRST_FINITE_KEY)));
+                s = score(floatOfKey(max(key, FIRST_FINITE_KEY)));
               } else if (key > NEGATIVE_INFINITY_KEY) {
-                s = exp(valueOf(key) - rowMax) / rowSum;
+                s = exp(floatOfKey(key) - rowMax) / rowSum;
               }
-              if (keyOf(bias[e]) != NAN_KEY) { compared = keyOf(bitcast<u32>(s + bitcast<f32>(bias[e]))); }
+              if (orderedBits(bias[e]) != NAN_KEY) { compared = orderedBits(bitcast<u32>(s + bitcast<f32>(bias[e]))); }
             }
             keys[firstKey + e] = compared;
           }
@@ -194,7 +194,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
       }
 
       // The largest log(score) of the chosen, and the sum of exp(log(score) - largest).
-      var chosenMax = valueOf(FIRST_FINITE_KEY);
+      var chosenMax = floatOfKey(FIRST_FINITE_KEY);
       var chosenSum = 0.0;
       var isChosenNan = false;
       var isChosenInfinite = false;
@@ -212,7 +212,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
           }
         }
         best = bestOfLanes(thread, mine);
-        let key = ${hasBias ? 'keyOf(logits[firstLogit + best.y])' : 'best.x'};
+        let key = ${hasBias ? 'orderedBits(logits[firstLogit + best.y])' : 'best.x'};
         if (isToken && k % LANES == lane) {
           topkIds[firstSlot + k] = best.y;
           topkWeights[firstSlot + k] = key;
@@ -220,7 +220,7 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
         isChosenNan |= key == NAN_KEY;
         isChosenInfinite |= key == INFINITY_KEY;
         if (key > NEGATIVE_INFINITY_KEY) {
-          let l = logScore(finiteValueOf(key));
+          let l = logScore(finiteFloatOfKey(key));
           let larger = max(l, chosenMax);
           chosenSum = chosenSum * exp(chosenMax - larger) + exp(l - larger);
           chosenMax = larger;
@@ -237,12 +237,12 @@ function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneS
         let key = topkWeights[firstSlot + k];
         var weight = 0.0;
         if (!isSoftmaxOfChosen && !isSoftmax) {
-          weight = score(valueOf(max(key, FIRST_FINITE_KEY)));
+          weight = score(floatOfKey(max(key, FIRST_FINITE_KEY)));
         } else if (key > NEGATIVE_INFINITY_KEY && !hasInfinity) {
           if (isSoftmaxOfChosen) {
-            weight = exp(logScore(finiteValueOf(key)) - chosenMax) / chosenSum;
+            weight = exp(logScore(finiteFloatOfKey(key)) - chosenMax) / chosenSum;
           } else {
-            weight = exp(valueOf(key) - rowMax) / rowSum;
+            weight = exp(floatOfKey(key) - rowMax) / rowSum;
           }
         }
         let isThisNan = isNan || key == NAN_KEY || (hasInfinity && key == INFINITY_KEY);
@@ -310,49 +310,49 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
           let isOfRow = uniforms.scoring == ${SCORING_CODES.softmax};
           if (isOfRow) {
             for (var e = lane; e < uniforms.numExperts; e += LANES) {
-              let key = badOr(keyOf(logits[firstLogit + e]));
+              let key = badOr(orderedBits(logits[firstLogit + e]));
               if (isSoftmaxOfAll || key == BAD_KEY) { best.x = max(best.x, key); }
             }
           }
           if (!isSoftmaxOfAll) {
             for (var k = lane; k < uniforms.topk; k += LANES) {
-              best.x = max(best.x, badOr(keyOf(logits[firstLogit + topkIds[firstSlot + k]])));
+              best.x = max(best.x, badOr(orderedBits(logits[firstLogit + topkIds[firstSlot + k]])));
             }
           }
           let largestKey = bestOfLanes(thread, best).x;
-          let largest = logScore(finiteValueOf(largestKey));
+          let largest = logScore(finiteFloatOfKey(largestKey));
           // Weights are NaN then, and so is the gradient of all that they are made of.
           let isNan = isSoftmax && largestKey == BAD_KEY;
 
-          // The sum of the terms, and the sum of the chosen terms times their dy.
+          // The sum of the relative scores, and the sum of the chosen ones times their dy.
           var sums = vec2<f32>();
           for (var k = lane; k < uniforms.topk; k += LANES) {
-            let term = termOf(keyOf(logits[firstLogit + topkIds[firstSlot + k]]), largest);
-            sums += vec2<f32>(term, term * dTopkWeights[firstSlot + k]);
+            let relative = relativeScore(orderedBits(logits[firstLogit + topkIds[firstSlot + k]]), largest);
+            sums += vec2<f32>(relative, relative * dTopkWeights[firstSlot + k]);
           }
           if (isSoftmaxOfAll) {
             sums.x = 0;
-            ${laneSum.addTerms('sums.x', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
+            ${laneSum.addTerms('sums.x', 'relativeScore(orderedBits(logits[firstLogit + e]), largest)')}
           }
           sums = sumOfLanes(thread, sums);
           let mean = select(0.0, sums.y / sums.x, isSoftmax && sums.x != 0);
 
           for (var e = lane; e < uniforms.numExperts && isToken; e += LANES) {
-            let key = keyOf(logits[firstLogit + e]);
+            let key = orderedBits(logits[firstLogit + e]);
             var dLogit = 0.0;
-            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(termOf(key, largest) / sums.x) * mean * scaling; }
+            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(relativeScore(key, largest) / sums.x) * mean * scaling; }
             dLogits[firstLogit + e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan && isOfRow);
           }
           storageBarrier();
           for (var k = lane; k < uniforms.topk && isToken; k += LANES) {
             let e = firstLogit + topkIds[firstSlot + k];
-            let key = keyOf(logits[e]);
+            let key = orderedBits(logits[e]);
             var dLogit = 0.0;
             if (key != NEGATIVE_INFINITY_KEY) {
-              let x = finiteValueOf(key);
+              let x = finiteFloatOfKey(key);
               let dWeight = dTopkWeights[firstSlot + k];
               if (isSoftmax) {
-                dLogit = termOf(key, largest) / sums.x * (dWeight - mean) * slope(x);
+                dLogit = relativeScore(key, largest) / sums.x * (dWeight - mean) * slope(x);
               } else if (key != INFINITY_KEY) {
                 dLogit = dWeight * scoreSlope(x);
               }

@@ -84,16 +84,16 @@ export const SCORES_WGSL = `
   const LAST_FINITE_KEY = 0xff7fffffu;
   const INFINITY_KEY = 0xff800000u;
 
-  fn keyOf(bits : u32) -> u32 {
+  fn orderedBits(bits : u32) -> u32 {
     let magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return NAN_KEY; }
     if (magnitude == 0) { return 0x80000000u; }
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
   }
 
-  fn valueOf(key : u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
+  fn floatOfKey(key : u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
 
-  fn finiteValueOf(key : u32) -> f32 { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
+  fn finiteFloatOfKey(key : u32) -> f32 { return floatOfKey(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
 
   // 2 * atanh(z / (2 + z)) for z in 0..1, where log(1 + z) would lose the digits of a small z.
   fn log1p(z : f32) -> f32 {
@@ -152,10 +152,10 @@ export const SCORES_WGSL = `
     return sigmoid(x) / sqrt(softplus(x)) / 2;
   }
 
-  // exp(log(score) - largest)
-  fn termOf(key : u32, largest : f32) -> f32 {
+  // Score / largest score, by their logarithms: largest is that of the largest score.
+  fn relativeScore(key : u32, largest : f32) -> f32 {
     if (key == NEGATIVE_INFINITY_KEY) { return 0; }
-    return exp(logScore(finiteValueOf(key)) - largest);
+    return exp(logScore(finiteFloatOfKey(key)) - largest);
   }
 
   // Past all keys: what makes NaN of a softmax or of a sum of scores.
@@ -175,7 +175,7 @@ export const KEYS_GLSL = `
   const uint LAST_FINITE_KEY = 0xff7fffffu;
   const uint INFINITY_KEY = 0xff800000u;
 
-  uint keyOf(float value) {
+  uint orderedBits(float value) {
     uint bits = floatBitsToUint(value);
     uint magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return NAN_KEY; }
@@ -183,9 +183,9 @@ export const KEYS_GLSL = `
     return bits >= 0x80000000u ? ~bits : bits | 0x80000000u;
   }
 
-  float valueOf(uint key) { return uintBitsToFloat(key >= 0x80000000u ? key & 0x7fffffffu : ~key); }
+  float floatOfKey(uint key) { return uintBitsToFloat(key >= 0x80000000u ? key & 0x7fffffffu : ~key); }
 
-  float finiteValueOf(uint key) { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
+  float finiteFloatOfKey(uint key) { return floatOfKey(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
 `;
 
 /** GLSL, after KEYS_GLSL, where `scoring` is a uniform: scores and their logarithms. */
@@ -240,8 +240,8 @@ export const SCORES_GLSL = `
     return sigmoid(x) / sqrt(softplus(x)) / 2.0;
   }
 
-  // exp(log(score) - largest)
-  float termOf(uint key, float largest) {
-    return key == NEGATIVE_INFINITY_KEY ? 0.0 : exp(logScore(finiteValueOf(key)) - largest);
+  // Score / largest score, by their logarithms: largest is that of the largest score.
+  float relativeScore(uint key, float largest) {
+    return key == NEGATIVE_INFINITY_KEY ? 0.0 : exp(logScore(finiteFloatOfKey(key)) - largest);
   }
 `;

@@ -19,30 +19,30 @@ export function lanesOf(numExperts: number): number {
 export const exchangeOf = (barrier: string) => `
   const THREADS = ${LANE_THREADS}u;
   const NONE = 0xffffffffu;
-  var<workgroup> said : array<vec2<u32>, 2 * THREADS>;
-  var<private> saidFrom = 0u;
+  var<workgroup> exchange : array<vec2<u32>, 2 * THREADS>;
+  var<private> halfStart = 0u;
 
   // The best key and its id, ties to the lower id.
   fn bestOfLanes(thread : u32, mine : vec2<u32>) -> vec2<u32> {
-    saidFrom = THREADS - saidFrom;
-    said[saidFrom + thread] = mine;
+    halfStart = THREADS - halfStart;
+    exchange[halfStart + thread] = mine;
     ${barrier}
-    let first = saidFrom + thread / LANES * LANES;
+    let first = halfStart + thread / LANES * LANES;
     var best = vec2<u32>(0u, NONE);
     for (var lane = 0u; lane < LANES; lane++) {
-      let other = said[first + lane];
+      let other = exchange[first + lane];
       if (isBefore(other, best)) { best = other; }
     }
     return best;
   }
 
   fn sumOfLanes(thread : u32, mine : vec2<f32>) -> vec2<f32> {
-    saidFrom = THREADS - saidFrom;
-    said[saidFrom + thread] = bitcast<vec2<u32>>(mine);
+    halfStart = THREADS - halfStart;
+    exchange[halfStart + thread] = bitcast<vec2<u32>>(mine);
     ${barrier}
-    let first = saidFrom + thread / LANES * LANES;
+    let first = halfStart + thread / LANES * LANES;
     var sum = vec2<f32>();
-    for (var lane = 0u; lane < LANES; lane++) { sum += bitcast<vec2<f32>>(said[first + lane]); }
+    for (var lane = 0u; lane < LANES; lane++) { sum += bitcast<vec2<f32>>(exchange[first + lane]); }
     return sum;
   }
 
