@@ -75,7 +75,11 @@ export const scoreFunctions: Record<MoeTopkScoring, ScoreFunctions> = {
  * WGSL, where `scoring` is a uniform: keys of floats, which come and go as their bits, so that NaN does as it should,
  * and scores with their logarithms.
  */
-export const SCORES_WGSL = `
+export const SCORES_WGSL = /* wgsl */ `
+  const SOFTMAX = ${SCORING_CODES.softmax}u;
+  const SIGMOID = ${SCORING_CODES.sigmoid}u;
+  const SQRT_SOFTPLUS = ${SCORING_CODES.sqrtSoftplus}u;
+
   const NAN_BITS = 0x7fc00000u;
   // Keys: u32 in the order of the floats. No float has 0; NaN is below -Infinity.
   const NAN_KEY = 1u;
@@ -118,8 +122,8 @@ export const SCORES_WGSL = `
 
   fn logScore(x : f32) -> f32 {
     switch (uniforms.scoring) {
-      case ${SCORING_CODES.sigmoid}: { return -softplus(-x); }
-      case ${SCORING_CODES.sqrtSoftplus}: {
+      case SIGMOID: { return -softplus(-x); }
+      case SQRT_SOFTPLUS: {
         if (x < SMALL) { return (x - decay(x) / 2) / 2; }
         return log(softplus(x)) / 2;
       }
@@ -129,7 +133,7 @@ export const SCORES_WGSL = `
 
   // The root of what underflows does not: where softplus does, it is exp of half the logarithm.
   fn score(x : f32) -> f32 {
-    if (uniforms.scoring == ${SCORING_CODES.sigmoid}) { return sigmoid(x); }
+    if (uniforms.scoring == SIGMOID) { return sigmoid(x); }
     if (x < SMALL) { return exp(max(logScore(x), -200)); }
     return sqrt(softplus(x));
   }
@@ -137,8 +141,8 @@ export const SCORES_WGSL = `
   // d logScore / d x
   fn slope(x : f32) -> f32 {
     switch (uniforms.scoring) {
-      case ${SCORING_CODES.sigmoid}: { return sigmoid(-x); }
-      case ${SCORING_CODES.sqrtSoftplus}: {
+      case SIGMOID: { return sigmoid(-x); }
+      case SQRT_SOFTPLUS: {
         if (x < SMALL) { return (1 - decay(x) / 2) / 2; }
         return sigmoid(x) / softplus(x) / 2;
       }
@@ -148,7 +152,7 @@ export const SCORES_WGSL = `
 
   // d score / d x, of what is no softmax.
   fn scoreSlope(x : f32) -> f32 {
-    if (uniforms.scoring == ${SCORING_CODES.sigmoid} || x < SMALL) { return score(x) * slope(x); }
+    if (uniforms.scoring == SIGMOID || x < SMALL) { return score(x) * slope(x); }
     return sigmoid(x) / sqrt(softplus(x)) / 2;
   }
 
@@ -162,7 +166,7 @@ export const SCORES_WGSL = `
   const BAD_KEY = 0xffffffffu;
 
   fn badOr(key : u32) -> u32 {
-    let isBad = key == NAN_KEY || (key == INFINITY_KEY && uniforms.scoring != ${SCORING_CODES.sigmoid});
+    let isBad = key == NAN_KEY || (key == INFINITY_KEY && uniforms.scoring != SIGMOID);
     return select(key, BAD_KEY, isBad);
   }
 `;
