@@ -1,7 +1,7 @@
 /**
- * MoeTopK and its gradient on WebGPU, 1 launch each, nothing read back. A few threads, the lanes, take a token, and a
- * workgroup as many tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all:
- * ties, infinities and NaN are then exact whatever a device's floats do.
+ * MoeTopK on WebGPU, 1 launch, nothing read back. A few threads, the lanes, take a token, and a workgroup as many tokens
+ * as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities and NaN
+ * are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
@@ -13,8 +13,9 @@
  * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
  * taken out; so none is lost where scores underflow.
  */
-import {MoeTopK, MoeTopKBackprop} from '../../contract/kernel_names';
+import {MoeTopK} from '../../contract/kernel_names';
 import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
+import {LANE_THREADS, LANES_WGSL, laneConstants, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
 import {
   assertBindable,
   disposeAll,
@@ -24,53 +25,9 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import {LANE_THREADS, LANES_WGSL, laneConstants, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
 
 /** Keys that fit beside what lanes exchange in the 16 KiB of workgroup memory that every device has. */
 const MAX_KEYS_IN_WORKGROUP = 3584;
-
-export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scoreCorrectionBias}, attrs) => {
-  const [numTokens, numExperts] = routerLogits.shape;
-  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = attrs;
-  assertBindable(backend, MoeTopK, {routerLogits: routerLogits.shape, topkIds: [numTokens, topk]});
-  const topkWeights = newTensor(backend, [numTokens, topk], 'float32');
-  const topkIds = newTensor(backend, [numTokens, topk], 'int32');
-  if (numTokens === 0) {
-    return {topkWeights, topkIds};
-  }
-  const lanes = lanesOf(numExperts);
-  const laneSum = laneSumOf(numExperts);
-  const hasBias = scoreCorrectionBias != null;
-  const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
-  const keyRows = inWorkgroup ? [] : [newTensor(backend, [numTokens, numExperts], 'int32')];
-  const buffers: StorageBinding[] = [
-    {name: 'topkWeights', type: 'u32', access: 'read_write', tensor: topkWeights},
-    {name: 'topkIds', type: 'u32', access: 'read_write', tensor: topkIds},
-    {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
-    ...(hasBias ? [{name: 'bias', type: 'u32', access: 'read', tensor: scoreCorrectionBias} as const] : []),
-    ...keyRows.map((tensor) => ({name: 'keys', type: 'u32', access: 'read_write', tensor}) as const),
-  ];
-  runWgsl(backend, {
-    name: `MoeTopK${laneSum.suffix}`,
-    buffers,
-    uniforms: {
-      numTokens,
-      numExperts,
-      topk,
-      scoring: SCORING_CODES[scoring],
-      isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
-      numGroups: numExpertGroups,
-      topkGroups,
-      scalingBits: bitsOf(routedScalingFactor),
-      ...laneSum.uniforms,
-    },
-    constants: {...laneConstants(numExperts), NUM_KEYS: Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)},
-    numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
-    code: () => topkWgsl(inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER, hasBias ? WITH_BIAS : WITHOUT_BIAS, laneSum),
-  });
-  disposeAll(backend, keyRows);
-  return {topkWeights, topkIds};
-});
 
 const KEYS_IN_WORKGROUP = /* wgsl */ `
   var<workgroup> keys : array<u32, NUM_KEYS>;
@@ -274,118 +231,45 @@ const topkWgsl = (keys: string, bias: string, laneSum: LaneSum): string => /* wg
     LANE_THREADS,
   )}`;
 
-const topkBackpropWgsl = (laneSum: LaneSum): string => /* wgsl */ `
-  ${SCORES_WGSL}
-  ${LANES_WGSL}
-  ${laneSum.wgsl}
-  fn summand(at : u32, largest : f32) -> f32 { return relativeScore(orderedBits(logits[at]), largest); }
-
-  ${entryPoint(
-    /* wgsl */ `
-    if (group * TOKENS >= uniforms.numTokens) { return; }
-    let lane = thread % LANES;
-    let token = group * TOKENS + thread / LANES;
-    let isToken = token < uniforms.numTokens;
-    let row = min(token, uniforms.numTokens - 1);
-    let firstLogit = row * uniforms.numExperts;
-    let firstSlot = row * uniforms.topk;
-    let isOfRow = uniforms.scoring == SOFTMAX;
-    let isSoftmaxOfAll = uniforms.isSoftmaxOfAll != 0;
-    let isSoftmax = isSoftmaxOfAll || uniforms.isSoftmaxOfChosen != 0;
-    let scaling = bitcast<f32>(uniforms.scalingBits);
-
-    var best = vec2<u32>(0u, NONE);
-    if (isOfRow) {
-      for (var e = lane; e < uniforms.numExperts; e += LANES) {
-        let key = badOr(orderedBits(logits[firstLogit + e]));
-        if (isSoftmaxOfAll || key == BAD_KEY) { best.x = max(best.x, key); }
-      }
-    }
-    if (!isSoftmaxOfAll) {
-      for (var k = lane; k < uniforms.topk; k += LANES) {
-        best.x = max(best.x, badOr(orderedBits(logits[firstLogit + topkIds[firstSlot + k]])));
-      }
-    }
-    let largestKey = bestOfLanes(thread, best).x;
-    let largest = logScore(finiteFloatOfKey(largestKey));
-    // Weights are NaN then, and so is the gradient of all that they are made of.
-    let isNan = isSoftmax && largestKey == BAD_KEY;
-
-    // The sum of the relative scores, and the sum of the chosen ones times their dy.
-    var sums = vec2<f32>();
-    for (var k = lane; k < uniforms.topk; k += LANES) {
-      let relative = relativeScore(orderedBits(logits[firstLogit + topkIds[firstSlot + k]]), largest);
-      sums += vec2<f32>(relative, relative * dTopkWeights[firstSlot + k]);
-    }
-    if (isSoftmaxOfAll) { sums.x = sumOfLane(lane, firstLogit, largest); }
-    sums = sumOfLanes(thread, sums);
-    let mean = select(0.0, sums.y / sums.x, isSoftmax && sums.x != 0);
-
-    for (var e = lane; e < uniforms.numExperts && isToken; e += LANES) {
-      let key = orderedBits(logits[firstLogit + e]);
-      var dLogit = 0.0;
-      if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) {
-        dLogit = -(relativeScore(key, largest) / sums.x) * mean * scaling;
-      }
-      dLogits[firstLogit + e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan && isOfRow);
-    }
-    storageBarrier();
-    for (var k = lane; k < uniforms.topk && isToken; k += LANES) {
-      let e = firstLogit + topkIds[firstSlot + k];
-      let key = orderedBits(logits[e]);
-      var dLogit = 0.0;
-      if (key != NEGATIVE_INFINITY_KEY) {
-        let x = finiteFloatOfKey(key);
-        let dWeight = dTopkWeights[firstSlot + k];
-        if (isSoftmax) {
-          dLogit = relativeScore(key, largest) / sums.x * (dWeight - mean) * slope(x);
-        } else if (key != INFINITY_KEY) {
-          dLogit = dWeight * scoreSlope(x);
-        }
-        // Last: scaled before, what is added could overflow where the result does not.
-        dLogit *= scaling;
-      }
-      dLogits[e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan || key == NAN_KEY);
-    }`,
-    LANE_THREADS,
-  )}`;
-
-/**
- * A workgroup takes its tokens' rows: the softmax of what was chosen from, 0 or the softmax's part to every expert, a
- * barrier, and then what belongs to the chosen.
- */
-export const moeTopKBackpropWebGPU = webgpuKernel(
-  MoeTopKBackprop,
-  (backend, {dTopkWeights, routerLogits, topkIds}, {scoring, renormalize, routedScalingFactor}) => {
-    const [numTokens, numExperts] = routerLogits.shape;
-    assertBindable(backend, MoeTopKBackprop, {routerLogits: routerLogits.shape, topkIds: topkIds.shape});
-    const dLogits = newTensor(backend, [numTokens, numExperts], 'float32');
-    if (numTokens === 0) {
-      return {dRouterLogits: dLogits};
-    }
-    const laneSum = laneSumOf(numExperts);
-    runWgsl(backend, {
-      name: `MoeTopKBackprop${laneSum.suffix}`,
-      buffers: [
-        {name: 'dLogits', type: 'u32', access: 'read_write', tensor: dLogits},
-        {name: 'dTopkWeights', type: 'f32', access: 'read', tensor: dTopkWeights},
-        {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
-        {name: 'topkIds', type: 'u32', access: 'read', tensor: topkIds},
-      ],
-      uniforms: {
-        numTokens,
-        numExperts,
-        topk: topkIds.shape[1],
-        scoring: SCORING_CODES[scoring],
-        isSoftmaxOfAll: Number(scoring === 'softmax' && !renormalize),
-        isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
-        scalingBits: bitsOf(routedScalingFactor),
-        ...laneSum.uniforms,
-      },
-      constants: laneConstants(numExperts),
-      numWorkgroups: Math.ceil((numTokens * lanesOf(numExperts)) / LANE_THREADS),
-      code: () => topkBackpropWgsl(laneSum),
-    });
-    return {dRouterLogits: dLogits};
-  },
-);
+export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scoreCorrectionBias}, attrs) => {
+  const [numTokens, numExperts] = routerLogits.shape;
+  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = attrs;
+  assertBindable(backend, MoeTopK, {routerLogits: routerLogits.shape, topkIds: [numTokens, topk]});
+  const topkWeights = newTensor(backend, [numTokens, topk], 'float32');
+  const topkIds = newTensor(backend, [numTokens, topk], 'int32');
+  if (numTokens === 0) {
+    return {topkWeights, topkIds};
+  }
+  const lanes = lanesOf(numExperts);
+  const laneSum = laneSumOf(numExperts);
+  const hasBias = scoreCorrectionBias != null;
+  const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
+  const keyRows = inWorkgroup ? [] : [newTensor(backend, [numTokens, numExperts], 'int32')];
+  const buffers: StorageBinding[] = [
+    {name: 'topkWeights', type: 'u32', access: 'read_write', tensor: topkWeights},
+    {name: 'topkIds', type: 'u32', access: 'read_write', tensor: topkIds},
+    {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
+    ...(hasBias ? [{name: 'bias', type: 'u32', access: 'read', tensor: scoreCorrectionBias} as const] : []),
+    ...keyRows.map((tensor) => ({name: 'keys', type: 'u32', access: 'read_write', tensor}) as const),
+  ];
+  runWgsl(backend, {
+    name: `MoeTopK${laneSum.suffix}`,
+    buffers,
+    uniforms: {
+      numTokens,
+      numExperts,
+      topk,
+      scoring: SCORING_CODES[scoring],
+      isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
+      numGroups: numExpertGroups,
+      topkGroups,
+      scalingBits: bitsOf(routedScalingFactor),
+      ...laneSum.uniforms,
+    },
+    constants: {...laneConstants(numExperts), NUM_KEYS: Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)},
+    numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
+    code: () => topkWgsl(inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER, hasBias ? WITH_BIAS : WITHOUT_BIAS, laneSum),
+  });
+  disposeAll(backend, keyRows);
+  return {topkWeights, topkIds};
+});
