@@ -1,7 +1,7 @@
 /**
- * MoeTopK on WebGPU, 1 launch, nothing read back. A few threads, the lanes, take a token, and a workgroup as many tokens
- * as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities and NaN
- * are then exact whatever a device's floats do.
+ * MoeTopK on WebGPU, 1 launch, nothing read back. A few threads, the lanes, take a token, and a workgroup as many
+ * tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
+ * and NaN are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp

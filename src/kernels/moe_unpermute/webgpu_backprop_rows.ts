@@ -10,6 +10,7 @@ import {CHAIN_TERMS, LONG_SUM_UNIFORMS, longSumWgsl} from '../shared/long_sums';
 import {
   assertBindable,
   chunkOf,
+  type ChunkType,
   disposeAll,
   entryPoint,
   newTensor,
@@ -18,18 +19,104 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-import {readableRows, slotBuffers} from './webgpu_slots';
+import {READABLE_ROWS, slotBuffers} from './webgpu_slots';
 
-const NO_SLOT = '0x7fffffffi';
-/** Each row has: the first slot that reads it, the number of such slots, and a slot that begins a list of them. */
-const READER_FIELDS = 3;
-/** WGSL: where the record of `row` begins. */
-const READER = `${READER_FIELDS} * row`;
+/** The WGSL has these as `const` by the same names. READERS_AT_ONCE tokens are read before the first is added. */
+const CONSTANTS = {NUM_THREADS: WORKGROUP_SIZE, READER_FIELDS: 3};
+const ROWS_CONSTANTS = {...CONSTANTS, READERS_AT_ONCE: 8, CHAIN_TERMS};
 
-/** Readers of a row whose tokens are read before the first is added. */
-const READERS_AT_ONCE = 8;
-const forEachReader = (statement: (u: number) => string) =>
-  Array.from({length: READERS_AT_ONCE}, (_, u) => statement(u)).join('');
+/** WGSL: the fields of a row's record among the readers. */
+const READER_RECORD = /* wgsl */ `
+  // The first slot that reads the row, the number of such slots, and a slot that begins a list of them.
+  const FIRST = 0u;
+  const COUNT = 1u;
+  const LISTED = 2u;
+`;
+
+const CLEAR_READERS = /* wgsl */ `
+  const NO_SLOT = 0x7fffffffi;
+  ${READER_RECORD}
+
+  ${entryPoint(/* wgsl */ `
+    let row = group * NUM_THREADS + thread;
+    if (row >= uniforms.numRows) { return; }
+    atomicStore(&readers[READER_FIELDS * row + FIRST], NO_SLOT);
+    atomicStore(&readers[READER_FIELDS * row + COUNT], 0);`)}`;
+
+const LIST_READERS = /* wgsl */ `
+  ${READER_RECORD}
+  ${READABLE_ROWS}
+
+  ${entryPoint(/* wgsl */ `
+    let slot = group * NUM_THREADS + thread;
+    if (slot >= uniforms.numSlots) { return; }
+    let row = invPermutedIdx[slot];
+    if (row >= numReadableRows()) { return; }
+    atomicMin(&readers[READER_FIELDS * row + FIRST], i32(slot));
+    atomicAdd(&readers[READER_FIELDS * row + COUNT], 1);
+    listed[slot] = atomicExchange(&readers[READER_FIELDS * row + LISTED], i32(slot));`)}`;
+
+/** The list of n readers has n entries, and the next is N/n slots away on average: the shorter way is taken. */
+const ORDER_READERS = /* wgsl */ `
+  ${READER_RECORD}
+  ${READABLE_ROWS}
+
+  ${entryPoint(/* wgsl */ `
+    let slot = group * NUM_THREADS + thread;
+    if (slot >= uniforms.numSlots) { return; }
+    let row = invPermutedIdx[slot];
+    if (row >= numReadableRows()) { return; }
+    let numReaders = readers[READER_FIELDS * row + COUNT];
+    if (numReaders == 1) { return; }
+    var next = uniforms.numSlots;
+    if (numReaders <= uniforms.numSlots / numReaders) {
+      var other = readers[READER_FIELDS * row + LISTED];
+      for (var i = 1u; i <= numReaders; i++) {
+        if (other > slot) { next = min(next, other); }
+        if (i < numReaders) { other = listed[other]; }
+      }
+    } else {
+      next = slot + 1;
+      while (next < uniforms.numSlots && invPermutedIdx[next] != row) { next++; }
+    }
+    nextReaders[slot] = next;`)}`;
+
+const rowsGradientWgsl = (type: ChunkType): string => /* wgsl */ `
+  alias Chunk = ${type};
+  ${READER_RECORD}
+  ${longSumWgsl(type)}
+
+  fn addReader(sum : Chunk, slot : u32, c : u32) -> Chunk {
+    return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
+  }
+
+  ${entryPoint(/* wgsl */ `
+    let lanes = NUM_THREADS / uniforms.rowsPerWorkgroup;
+    let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
+    if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
+    let firstReader = u32(readers[READER_FIELDS * row + FIRST]);
+    let numReaders = u32(readers[READER_FIELDS * row + COUNT]);
+    for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
+      var sum = LongSum();
+      if (numReaders == 1) { sum.value = addReader(Chunk(), firstReader, c); }
+      var reader = firstReader;
+      for (var first = 0u; numReaders > 1 && first < numReaders; first += CHAIN_TERMS) {
+        var chain = Chunk();
+        for (var i = first; i < min(first + CHAIN_TERMS, numReaders); i += READERS_AT_ONCE) {
+          // Past the last reader the last one is read again; it is not added.
+          var slots : array<u32, READERS_AT_ONCE>;
+          for (var u = 0u; u < READERS_AT_ONCE; u++) {
+            slots[u] = reader;
+            reader = select(reader, nextReaders[reader], i + u + 1 < numReaders);
+          }
+          for (var u = 0u; u < READERS_AT_ONCE; u++) {
+            chain = select(chain, addReader(chain, slots[u], c), i + u < numReaders);
+          }
+        }
+        sum = addChain(sum, chain);
+      }
+      dRows[row * uniforms.rowChunks + c] = sum.value;
+    }`)}`;
 
 export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
   MoeUnpermuteBackpropRows,
@@ -40,7 +127,7 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
       dy: dy.shape,
       topkWeights: topkWeights.shape,
       'the result': [numRows, hiddenSize],
-      'the readers of rows': [numRows, READER_FIELDS],
+      'the readers of rows': [numRows, CONSTANTS.READER_FIELDS],
     });
     const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
     if (numRows === 0) {
@@ -61,40 +148,8 @@ export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
       ],
       uniforms: {topk, numRows, rowChunks, rowsPerWorkgroup, ...LONG_SUM_UNIFORMS},
       numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
-      code: () => `
-        alias Chunk = ${type};
-        ${longSumWgsl(type)}
-        fn addReader(sum : Chunk, slot : u32, c : u32) -> Chunk {
-          return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
-        }
-        ${entryPoint(`
-          let lanes = ${WORKGROUP_SIZE}u / uniforms.rowsPerWorkgroup;
-          let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
-          if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
-          let firstReader = u32(readers[${READER}]);
-          let numReaders = u32(readers[${READER} + 1]);
-          for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
-            var sum = LongSum();
-            if (numReaders == 1) { sum.value = addReader(Chunk(), firstReader, c); }
-            var reader = firstReader;
-            for (var first = 0u; numReaders > 1 && first < numReaders; first += ${CHAIN_TERMS}) {
-              var chain = Chunk();
-              for (var i = first; i < min(first + ${CHAIN_TERMS}, numReaders); i += ${READERS_AT_ONCE}) {
-                // Past the last reader the last one is read again; it is not added.
-                ${forEachReader(
-                  (u) => `
-                let reader${u} = reader;
-                reader = select(reader, nextReaders[reader], i + ${u + 1} < numReaders);`,
-                )}
-                ${forEachReader(
-                  (u) => `
-                chain = select(chain, addReader(chain, reader${u}, c), i + ${u} < numReaders);`,
-                )}
-              }
-              sum = addChain(sum, chain);
-            }
-            dRows[row * uniforms.rowChunks + c] = sum.value;
-          }`)}`,
+      constants: ROWS_CONSTANTS,
+      code: () => rowsGradientWgsl(type),
     });
     disposeAll(backend, [readers, nextReaders]);
     return {dRows};
@@ -115,7 +170,7 @@ function readersOfRows(
   numSlots: number,
   numRows: number,
 ): Readers {
-  const readers = newTensor(backend, [numRows * READER_FIELDS], 'int32');
+  const readers = newTensor(backend, [numRows * CONSTANTS.READER_FIELDS], 'int32');
   const nextReaders = newTensor(backend, [numSlots], 'int32');
   const buffer: StorageBinding = {name: 'readers', type: 'atomic<i32>', access: 'read_write', tensor: readers};
   runWgsl(backend, {
@@ -123,12 +178,8 @@ function readersOfRows(
     buffers: [buffer],
     uniforms: {numRows},
     numWorkgroups: Math.ceil(numRows / WORKGROUP_SIZE),
-    code: () =>
-      `${entryPoint(`
-      let row = group * ${WORKGROUP_SIZE} + thread;
-      if (row >= uniforms.numRows) { return; }
-      atomicStore(&readers[${READER}], ${NO_SLOT});
-      atomicStore(&readers[${READER} + 1], 0);`)}`,
+    constants: CONSTANTS,
+    code: () => CLEAR_READERS,
   });
   if (numSlots === 0) {
     return {readers, nextReaders};
@@ -142,15 +193,8 @@ function readersOfRows(
     buffers: [buffer, {name: 'listed', type: 'i32', access: 'read_write', tensor: listed}, ...slots],
     uniforms,
     numWorkgroups,
-    code: () =>
-      `${readableRows} ${entryPoint(`
-      let slot = group * ${WORKGROUP_SIZE} + thread;
-      if (slot >= uniforms.numSlots) { return; }
-      let row = invPermutedIdx[slot];
-      if (row >= numReadableRows()) { return; }
-      atomicMin(&readers[${READER}], i32(slot));
-      atomicAdd(&readers[${READER} + 1], 1);
-      listed[slot] = atomicExchange(&readers[${READER} + 2], i32(slot));`)}`,
+    constants: CONSTANTS,
+    code: () => LIST_READERS,
   });
   runWgsl(backend, {
     name: 'MoeUnpermuteOrderReaders',
@@ -162,27 +206,8 @@ function readersOfRows(
     ],
     uniforms,
     numWorkgroups,
-    // The list of n readers has n entries, and the next is N/n slots away on average: the shorter way is taken.
-    code: () =>
-      `${readableRows} ${entryPoint(`
-      let slot = group * ${WORKGROUP_SIZE} + thread;
-      if (slot >= uniforms.numSlots) { return; }
-      let row = invPermutedIdx[slot];
-      if (row >= numReadableRows()) { return; }
-      let numReaders = readers[${READER} + 1];
-      if (numReaders == 1) { return; }
-      var next = uniforms.numSlots;
-      if (numReaders <= uniforms.numSlots / numReaders) {
-        var other = readers[${READER} + 2];
-        for (var i = 1u; i <= numReaders; i++) {
-          if (other > slot) { next = min(next, other); }
-          if (i < numReaders) { other = listed[other]; }
-        }
-      } else {
-        next = slot + 1;
-        while (next < uniforms.numSlots && invPermutedIdx[next] != row) { next++; }
-      }
-      nextReaders[slot] = next;`)}`,
+    constants: CONSTANTS,
+    code: () => ORDER_READERS,
   });
   disposeAll(backend, [listed]);
   return {readers, nextReaders};

@@ -3,7 +3,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {StorageBinding} from '../shared/webgpu';
 
 /** WGSL: how many rows slots may read. Indices are u32, so that a negative one is past them. */
-export const readableRows = `
+export const READABLE_ROWS = /* wgsl */ `
   fn numReadableRows() -> u32 {
     return u32(max(0, min(i32(uniforms.numRows), expertFirstTokenOffset[uniforms.lastOffset])));
   }
