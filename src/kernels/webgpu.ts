@@ -8,12 +8,11 @@ import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
 import {moeRouterProbabilitiesWebGPU} from './moe_router_probabilities/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
-import {moeTopKBackpropWebGPU, moeTopKWebGPU} from './moe_topk/webgpu';
-import {
-  moeUnpermuteBackpropRowsWebGPU,
-  moeUnpermuteBackpropWeightsWebGPU,
-  moeUnpermuteWebGPU,
-} from './moe_unpermute/webgpu';
+import {moeTopKWebGPU} from './moe_topk/webgpu';
+import {moeTopKBackpropWebGPU} from './moe_topk/webgpu_backprop';
+import {moeUnpermuteWebGPU} from './moe_unpermute/webgpu';
+import {moeUnpermuteBackpropRowsWebGPU} from './moe_unpermute/webgpu_backprop_rows';
+import {moeUnpermuteBackpropWeightsWebGPU} from './moe_unpermute/webgpu_backprop_weights';
 import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
 

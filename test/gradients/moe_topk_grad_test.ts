@@ -82,6 +82,20 @@ describeWithFlags('gradient of moeTopk', ALL_ENVS, ({backendName}) => {
     await expectFloats(tf.grad(one)(tf.tensor2d([[1, 2, 3]]), [[7]]), [0, 0, 0], 'K = 1');
   });
 
+  it('is finite where dy times the scaling factor is not', async () => {
+    const gradient = (logits: number[], dy: number[], options: object) =>
+      tf.grad((x: tf.Tensor) => tf.moeTopk(x, dy.length, {...options, routedScalingFactor: 2.5}).topkWeights)(
+        tf.tensor2d([logits]), tf.tensor2d([dy]));
+    const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted);
+    const p = 1 / (1 + Math.exp(3.75));
+    const softmax = 5e38 * p * (1 - p);
+    await expectWithin(gradient([-3.75, 0], [1e38, -1e38], {scoring: 'softmaxAfterTopk'}), [-softmax, softmax], bound, 'softmax');
+    const q = 1 / (1 + Math.exp(-4));
+    const sigmoid = 2e38 * q * (1 - q) * 2.5;
+    await expectWithin(
+      gradient([4], [2e38], {scoring: 'sigmoid', renormalize: false}), [sigmoid], bound, 'sigmoid');
+  });
+
   it('is zeros for scoreCorrectionBias, and ids give none', async () => {
     const toBias = (scoreCorrectionBias: tf.Tensor) =>
       tf.sum(tf.moeTopk([[1, 2, 3]], 2, {scoring: 'sigmoid', scoreCorrectionBias}).topkWeights) as tf.Scalar;

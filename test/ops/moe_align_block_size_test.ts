@@ -36,6 +36,12 @@ describeWithFlags('moeAlignBlockSize', ALL_ENVS, ({backendName}) => {
     });
   }
 
+  it('equals the naive loop where few assignments leave a few hundred places to fill, or many hundred thousand', async () => {
+    for (const blockSize of [60, 250, 1000, 2 ** 16]) {
+      await expectAligned({ids: [[3, 1], [1, 0]], topk: 2, blockSize, numExperts: 4});
+    }
+  });
+
   it('equals the naive loop for any routing', async () => {
     await fc.assert(
       fc.asyncProperty(anyRouting, fc.boolean(), fc.boolean(), fc.boolean(), async (routing, mapped, padSortedIds, ignoreInvalidExperts) => {

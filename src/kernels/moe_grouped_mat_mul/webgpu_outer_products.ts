@@ -41,38 +41,24 @@ const K_WITHOUT_REST = 7 * K_IN_REGISTERS;
 /** The WGSL has these as `const` by the same names, and OUT_COLUMNS, the columns of an element of `out`. */
 const CONSTANTS = {TILE: 64, TILE_K: 8, NUM_THREADS: 64, CHAIN_K, K_IN_REGISTERS, K_WITHOUT_REST};
 
-/** readA and readB: four columns of a row, 0 for rows from `end` on. Where the sizes are multiples of 4. */
-const READ_QUADS = /* wgsl */ `
-  fn readA(row : u32, column : u32, end : u32) -> vec4<f32> {
+/** A function that reads four columns of a row, 0 for rows from `end` on. Where the sizes are multiples of 4. */
+const readQuads = (name: string, buffer: string, size: string): string => /* wgsl */ `
+  fn ${name}(row : u32, column : u32, end : u32) -> vec4<f32> {
     if (row >= end) { return vec4<f32>(); }
-    return a[(row * uniforms.numA + min(column, uniforms.numA - 4)) / 4];
-  }
-  fn readB(row : u32, column : u32, end : u32) -> vec4<f32> {
-    if (row >= end) { return vec4<f32>(); }
-    return b[(row * uniforms.numB + min(column, uniforms.numB - 4)) / 4];
+    return ${buffer}[(row * ${size} + min(column, ${size} - 4)) / 4];
   }`;
 
 /** The same for any sizes. */
-const READ_SCALARS = /* wgsl */ `
-  fn readA(row : u32, column : u32, end : u32) -> vec4<f32> {
+const readScalars = (name: string, buffer: string, size: string): string => /* wgsl */ `
+  fn ${name}(row : u32, column : u32, end : u32) -> vec4<f32> {
     if (row >= end) { return vec4<f32>(); }
-    let at = row * uniforms.numA;
-    let last = uniforms.numA - 1;
+    let at = row * ${size};
+    let last = ${size} - 1;
     return vec4(
-      a[at + min(column + 0, last)],
-      a[at + min(column + 1, last)],
-      a[at + min(column + 2, last)],
-      a[at + min(column + 3, last)]);
-  }
-  fn readB(row : u32, column : u32, end : u32) -> vec4<f32> {
-    if (row >= end) { return vec4<f32>(); }
-    let at = row * uniforms.numB;
-    let last = uniforms.numB - 1;
-    return vec4(
-      b[at + min(column + 0, last)],
-      b[at + min(column + 1, last)],
-      b[at + min(column + 2, last)],
-      b[at + min(column + 3, last)]);
+      ${buffer}[at + min(column + 0, last)],
+      ${buffer}[at + min(column + 1, last)],
+      ${buffer}[at + min(column + 2, last)],
+      ${buffer}[at + min(column + 3, last)]);
   }`;
 
 /** addTo: adds a sum to the sum of the numBefore rows before, which the same thread wrote. */
@@ -144,6 +130,7 @@ const addQuad = (half: number): string => addSum(columnInHalf(half), `z${half}`)
 const addScalars = (half: number): string => repeat(4, (j) => addSum(`${columnInHalf(half)} + ${j}`, `z${half}[${j}]`));
 
 const outerProductsWgsl = (quads: Quads, hasRests: boolean): string => {
+  const readColumns = quads === 'f32' ? readScalars : readQuads;
   const add = quads === 'f32' ? addScalars : addQuad;
   return /* wgsl */ `
   const TILE_QUADS = TILE / 4;
@@ -153,7 +140,8 @@ const outerProductsWgsl = (quads: Quads, hasRests: boolean): string => {
   var<workgroup> aTile : array<vec4<f32>, 2 * TILE_K * TILE_QUADS>;
   var<workgroup> bTile : array<vec4<f32>, 2 * TILE_K * TILE_QUADS>;
   ${longSumWgsl(quads)}
-  ${quads === 'f32' ? READ_SCALARS : READ_QUADS}
+  ${readColumns('readA', 'a', 'uniforms.numA')}
+  ${readColumns('readB', 'b', 'uniforms.numB')}
   ${hasRests ? addToWithRests(quads) : addTo(quads)}
   ${entryPoint(
     /* wgsl */ `

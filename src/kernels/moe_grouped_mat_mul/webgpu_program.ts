@@ -75,39 +75,55 @@ export const COLUMNS = /* wgsl */ `
   }`;
 
 const WRITE_ZERO = /* wgsl */ `
-      if (o < uniforms.numOutputs) { out[row * uniforms.numOutputs + o] = 0.0; }`;
+  fn writeZero(row : u32, o : u32) {
+    if (o < uniforms.numOutputs) { out[row * uniforms.numOutputs + o] = 0.0; }
+  }`;
 const WRITE_ZEROS = /* wgsl */ `
-      if (o < uniforms.numOutputs && o % 4 == 0) {
-        out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>();
-      }`;
+  fn writeZero(row : u32, o : u32) {
+    if (o < uniforms.numOutputs && o % 4 == 0) { out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>(); }
+  }`;
 
 /**
- * WGSL: the beginning of main. A workgroup without rows returns. A workgroup whose rows belong to no expert writes 0
- * and returns. Other workgroups go on with these:
- *
- *   rows, numRowsInTile    the tile's rows, and their number
- *   tile                   the tile's number among the tiles of the same rows
- *   tileOutputs            columns of the result that the tile has
- *   globalExpert, expert   the expert's number, and its number in the part
+ * WGSL: findTile, the tile of a workgroup. A workgroup without rows returns, and a workgroup whose rows belong to no
+ * expert writes 0 and returns.
  */
 export const findTile = (outType: Quads): string => /* wgsl */ `
+  struct Tile {
+    firstRow : u32,
+    // The row past the last one of the expert, which may be past the tile.
+    endRow : u32,
+    numRows : u32,
+    // Its number among the tiles of the same rows.
+    number : u32,
+    // Columns of the result that it has.
+    numOutputs : u32,
+    hasExpert : bool,
+    globalExpert : u32,
+    // The expert's number in the part.
+    expert : u32,
+  }
+  fn findTile(group : u32) -> Tile {
+    var tile = Tile();
     let slot = group / uniforms.numTiles;
-    if (slot >= uniforms.numSlots) { return; }
-    let tile = group % uniforms.numTiles;
+    if (slot >= uniforms.numSlots) { return tile; }
     let rows = findRows(slot);
-    if (rows.first >= rows.end) { return; }
-    let numRowsInTile = min(TILE_ROWS, rows.end - rows.first);
-    let tileOutputs = select(TILE_COLUMNS, TILE_COLUMNS / 2, uniforms.isGated == 1);
-    if (rows.segment == 0 || rows.segment > uniforms.numExperts) {
-      for (var i = thread; i < numRowsInTile * tileOutputs; i += NUM_THREADS) {
-        let row = rows.first + i / tileOutputs;
-        let o = tile * tileOutputs + i % tileOutputs;
-        ${outType === 'f32' ? WRITE_ZERO : WRITE_ZEROS}
-      }
-      return;
+    if (rows.first >= rows.end) { return tile; }
+    tile.firstRow = rows.first;
+    tile.endRow = rows.end;
+    tile.numRows = min(TILE_ROWS, rows.end - rows.first);
+    tile.number = group % uniforms.numTiles;
+    tile.numOutputs = select(TILE_COLUMNS, TILE_COLUMNS / 2, uniforms.isGated == 1);
+    tile.hasExpert = rows.segment > 0 && rows.segment <= uniforms.numExperts;
+    tile.globalExpert = rows.segment - 1;
+    tile.expert = tile.globalExpert - uniforms.firstExpert;
+    return tile;
+  }
+  ${outType === 'f32' ? WRITE_ZERO : WRITE_ZEROS}
+  fn writeZeros(tile : Tile, thread : u32) {
+    for (var i = thread; i < tile.numRows * tile.numOutputs; i += NUM_THREADS) {
+      writeZero(tile.firstRow + i / tile.numOutputs, tile.number * tile.numOutputs + i % tile.numOutputs);
     }
-    let globalExpert = rows.segment - 1;
-    let expert = globalExpert - uniforms.firstExpert;`;
+  }`;
 
 /** What a page has as `const` in its WGSL. */
 type TileConstants = {

@@ -38,7 +38,7 @@ const K_MAJOR: Layout = {
   lanes: /* wgsl */ `
     let lane = thread % NUM_LANES;
     let quad = thread / NUM_LANES;`,
-  load: repeat(4, (j) => `let weight${j} = weightQuad(expert, d + ${j}, k);`),
+  load: repeat(4, (j) => `let weight${j} = weightQuad(tile.expert, d + ${j}, k);`),
   addRow: (i) => `sum${i} += vec4(dot(weight0, x${i}), dot(weight1, x${i}), dot(weight2, x${i}), dot(weight3, x${i}));`,
 };
 
@@ -47,7 +47,7 @@ const N_MAJOR: Layout = {
   lanes: /* wgsl */ `
     let lane = thread / COLUMN_QUADS;
     let quad = thread % COLUMN_QUADS;`,
-  load: repeat(4, (j) => `let weight${j} = weightQuad(expert, d, k + ${j});`),
+  load: repeat(4, (j) => `let weight${j} = weightQuad(tile.expert, d, k + ${j});`),
   addRow: (i) => `sum${i} += weight0 * x${i}.x + weight1 * x${i}.y + weight2 * x${i}.z + weight3 * x${i}.w;`,
 };
 
@@ -60,6 +60,7 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
   ${xQuad(quads)}
   ${weights.weightQuad}
   ${COLUMNS}
+  ${findTile('f32')}
   var<workgroup> exchange : array<vec4<f32>, 4 * NUM_THREADS>;
   // The sum of row i of four and column j of the tile, from its partial sums.
   fn total(i : u32, j : u32) -> f32 {
@@ -71,22 +72,27 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
   }
   ${entryPoint(
     /* wgsl */ `
-    ${findTile('f32')}
+    let tile = findTile(group);
+    if (tile.numRows == 0) { return; }
+    if (!tile.hasExpert) {
+      writeZeros(tile, thread);
+      return;
+    }
     ${layout.lanes}
-    let d = columnOf(tile, 4 * quad);
+    let d = columnOf(tile.number, 4 * quad);
     ${repeat(tileRows, (i) => `var sum${i} = vec4<f32>();`)}
     for (var k = READ_K * lane; k < uniforms.numIn; k += READ_K * NUM_LANES) {
       ${layout.load}
       ${repeat(
         tileRows / 4,
         (four) => /* wgsl */ `
-      if (numRowsInTile > ${4 * four}) {
-        ${repeat(4, (i) => `let x${4 * four + i} = xQuad(rows.first + min(${4 * four + i}, numRowsInTile - 1), k);`)}
+      if (tile.numRows > ${4 * four}) {
+        ${repeat(4, (i) => `let x${4 * four + i} = xQuad(tile.firstRow + min(${4 * four + i}, tile.numRows - 1), k);`)}
         ${repeat(4, (i) => layout.addRow(4 * four + i))}
       }`,
       )}
     }
-    for (var first = 0u; first < numRowsInTile; first += 4) {
+    for (var first = 0u; first < tile.numRows; first += 4) {
       workgroupBarrier();
       ${repeat(
         tileRows / 4,
@@ -100,19 +106,19 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
       workgroupBarrier();
       exchange[thread] = partial;
       workgroupBarrier();
-      if (thread < 4 * tileOutputs) {
-        let i = thread / tileOutputs;
-        let o = thread % tileOutputs;
-        if (first + i < numRowsInTile && tile * tileOutputs + o < uniforms.numOutputs) {
+      if (thread < 4 * tile.numOutputs) {
+        let i = thread / tile.numOutputs;
+        let o = thread % tile.numOutputs;
+        if (first + i < tile.numRows && tile.number * tile.numOutputs + o < uniforms.numOutputs) {
           // A gate and its up are columns o and o + TILE_COLUMNS / 2 of the tile, or 2o and 2o + 1.
           let isApart = uniforms.isConcatenated == 1 || uniforms.isGated == 0;
           let j = select(2 * o, o, isApart);
-          var y = activate(clampedGate(total(i, j) + biasAt(globalExpert, columnOf(tile, j))));
+          var y = activate(clampedGate(total(i, j) + biasAt(tile.globalExpert, columnOf(tile.number, j))));
           if (uniforms.isGated == 1) {
             let upColumn = select(j + 1, j + TILE_COLUMNS / 2, isApart);
-            y *= clampedUp(total(i, upColumn) + biasAt(globalExpert, columnOf(tile, upColumn)));
+            y *= clampedUp(total(i, upColumn) + biasAt(tile.globalExpert, columnOf(tile.number, upColumn)));
           }
-          out[(rows.first + first + i) * uniforms.numOutputs + tile * tileOutputs + o] = y;
+          out[(tile.firstRow + first + i) * uniforms.numOutputs + tile.number * tile.numOutputs + o] = y;
         }
       }
     }`,

@@ -6,7 +6,7 @@ import {scoreStatistics} from '../router_scores/webgl';
 
 /** GLSL: what a token's statistics say of it. */
 const STATISTICS = `
-  uint largestKeyOf(int token) { return keyOf(getStatistics(token, 0)); }
+  uint largestKeyOf(int token) { return orderedBits(getStatistics(token, 0)); }
   bool isNan(int token) {
     bool isInfinite = largestKeyOf(token) == INFINITY_KEY && scoring != ${SCORING_CODES.sigmoid};
     return isInfinite || getStatistics(token, 2) > 0.0;
@@ -41,8 +41,8 @@ export const moeRouterProbabilitiesWebGL = webglKernel(
           uint largestKey = largestKeyOf(coords.x);
           float probability = 0.0;
           if (largestKey > NEGATIVE_INFINITY_KEY) {
-            float term = termOf(keyOf(getLogits(coords.x, coords.y)), logScore(finiteValueOf(largestKey)));
-            probability = term / getStatistics(coords.x, 1);
+            float relative = relativeScore(orderedBits(getLogits(coords.x, coords.y)), logScore(finiteFloatOfKey(largestKey)));
+            probability = relative / getStatistics(coords.x, 1);
           }
           setOutput(isNan(coords.x) ? NAN : probability);
         }`,
@@ -61,7 +61,7 @@ export const moeRouterProbabilitiesWebGL = webglKernel(
           uint largestKey = largestKeyOf(token);
           float logSum = 0.0;
           if (largestKey > NEGATIVE_INFINITY_KEY) {
-            logSum = logScore(finiteValueOf(largestKey)) + log(getStatistics(token, 1));
+            logSum = logScore(finiteFloatOfKey(largestKey)) + log(getStatistics(token, 1));
           }
           setOutput(isNan(token) ? NAN : logSum);
         }`,

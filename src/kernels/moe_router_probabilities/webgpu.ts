@@ -5,7 +5,42 @@
 import {MoeRouterProbabilities} from '../../contract/kernel_names';
 import {SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
 import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel} from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, laneSumOf, lanesOf} from '../router_scores/webgpu';
+import {LANE_THREADS, LANES_WGSL, laneConstants, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
+
+const probabilitiesWgsl = (laneSum: LaneSum): string => /* wgsl */ `
+  ${SCORES_WGSL}
+  ${LANES_WGSL}
+  ${laneSum.wgsl}
+  fn summand(at : u32, largest : f32) -> f32 { return relativeScore(orderedBits(logits[at]), largest); }
+
+  ${entryPoint(
+    /* wgsl */ `
+    if (group * TOKENS >= uniforms.numTokens) { return; }
+    let lane = thread % LANES;
+    let token = group * TOKENS + thread / LANES;
+    let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
+    var best = vec2<u32>(0u, NONE);
+    for (var e = lane; e < uniforms.numExperts; e += LANES) {
+      best.x = max(best.x, badOr(orderedBits(logits[firstLogit + e])));
+    }
+    let largestKey = bestOfLanes(thread, best).x;
+    let largest = logScore(finiteFloatOfKey(largestKey));
+    let sum = sumOfLanes(thread, vec2<f32>(sumOfLane(lane, firstLogit, largest), 0)).x;
+    if (token >= uniforms.numTokens) { return; }
+    let isNan = largestKey == BAD_KEY;
+    let hasSum = largestKey != NEGATIVE_INFINITY_KEY;
+    for (var e = lane; e < uniforms.numExperts; e += LANES) {
+      var probability = 0.0;
+      if (hasSum) { probability = summand(firstLogit + e, largest) / sum; }
+      probabilities[firstLogit + e] = select(bitcast<u32>(probability), NAN_BITS, isNan);
+    }
+    if (lane == 0) {
+      var logSum = 0.0;
+      if (hasSum) { logSum = largest + log(sum); }
+      logSums[token] = select(bitcast<u32>(logSum), NAN_BITS, isNan);
+    }`,
+    LANE_THREADS,
+  )}`;
 
 export const moeRouterProbabilitiesWebGPU = webgpuKernel(
   MoeRouterProbabilities,
@@ -17,7 +52,6 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
     if (numTokens === 0) {
       return {probabilities, logSums};
     }
-    const lanes = lanesOf(numExperts);
     const laneSum = laneSumOf(numExperts);
     runWgsl(backend, {
       name: `MoeRouterProbabilities${laneSum.suffix}`,
@@ -27,42 +61,9 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
         {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
       ],
       uniforms: {numTokens, numExperts, scoring: SCORING_CODES[scoring], ...laneSum.uniforms},
-      constants: {LANES: lanes},
-      numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
-      code: () => `
-        ${SCORES_WGSL}
-        ${laneSum.declarations}
-        ${exchangeOf('workgroupBarrier();')}
-        ${entryPoint(
-          `
-          let token = group * (THREADS / LANES) + thread / LANES;
-          if (group * (THREADS / LANES) >= uniforms.numTokens) { return; }
-          let lane = thread % LANES;
-          let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
-          var best = vec2<u32>(0u, NONE);
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            best.x = max(best.x, badOr(keyOf(logits[firstLogit + e])));
-          }
-          let largestKey = bestOfLanes(thread, best).x;
-          let largest = logScore(finiteValueOf(largestKey));
-          var sum = 0.0;
-          ${laneSum.addTerms('sum', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
-          sum = sumOfLanes(thread, vec2<f32>(sum, 0)).x;
-          if (token >= uniforms.numTokens) { return; }
-          let isNan = largestKey == BAD_KEY;
-          let hasSum = largestKey != NEGATIVE_INFINITY_KEY;
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            var probability = 0.0;
-            if (hasSum) { probability = termOf(keyOf(logits[firstLogit + e]), largest) / sum; }
-            probabilities[firstLogit + e] = select(bitcast<u32>(probability), NAN_BITS, isNan);
-          }
-          if (lane == 0) {
-            var logSum = 0.0;
-            if (hasSum) { logSum = largest + log(sum); }
-            logSums[token] = select(bitcast<u32>(logSum), NAN_BITS, isNan);
-          }`,
-          LANE_THREADS,
-        )}`,
+      constants: laneConstants(numExperts),
+      numWorkgroups: Math.ceil((numTokens * lanesOf(numExperts)) / LANE_THREADS),
+      code: () => probabilitiesWgsl(laneSum),
     });
     return {probabilities, logSums};
   },

@@ -33,20 +33,20 @@ function biasedScores(
       void main() {
         ivec2 coords = getOutputCoords();
         float logit = getLogits(coords.x, coords.y);
-        uint key = keyOf(logit);
-        uint largest = keyOf(getStatistics(coords.x, 0));
+        uint key = orderedBits(logit);
+        uint largest = orderedBits(getStatistics(coords.x, 0));
         bool hasNan = getStatistics(coords.x, 2) > 0.0;
         bool isSoftmax = scoring == ${SCORING_CODES.softmax};
         float bias = getBias(coords.y);
         if (largest <= NEGATIVE_INFINITY_KEY && !hasNan) {
           // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
           setOutput(logit);
-        } else if (key == NAN_KEY || keyOf(bias) == NAN_KEY || (isSoftmax && (hasNan || largest == INFINITY_KEY))) {
+        } else if (key == NAN_KEY || orderedBits(bias) == NAN_KEY || (isSoftmax && (hasNan || largest == INFINITY_KEY))) {
           setOutput(NAN);
         } else if (!isSoftmax) {
-          setOutput(score(valueOf(max(key, FIRST_FINITE_KEY))) + bias);
+          setOutput(score(floatOfKey(max(key, FIRST_FINITE_KEY))) + bias);
         } else {
-          float probability = exp(finiteValueOf(key) - valueOf(largest)) / getStatistics(coords.x, 1);
+          float probability = exp(finiteFloatOfKey(key) - floatOfKey(largest)) / getStatistics(coords.x, 1);
           setOutput((key > NEGATIVE_INFINITY_KEY ? probability : 0.0) + bias);
         }
       }`,
@@ -75,7 +75,7 @@ function keptGroups(
         uint largest = 0u;
         uint second = 0u;
         for (int i = 0; i < groupSize; i++) {
-          uint key = keyOf(getCompared(coords.x, coords.y * groupSize + i));
+          uint key = orderedBits(getCompared(coords.x, coords.y * groupSize + i));
           second = max(second, min(key, largest));
           largest = max(largest, key);
         }
@@ -83,7 +83,7 @@ function keptGroups(
         if (largest == NAN_KEY || (isSum && second == NAN_KEY)) {
           setOutput(NAN);
         } else {
-          setOutput(valueOf(largest) + (isSum ? valueOf(second) : 0.0));
+          setOutput(floatOfKey(largest) + (isSum ? floatOfKey(second) : 0.0));
         }
       }`,
   });
@@ -96,10 +96,10 @@ function keptGroups(
       ${KEYS_GLSL}
       void main() {
         ivec2 coords = getOutputCoords();
-        uint key = keyOf(getValues(coords.x, coords.y));
+        uint key = orderedBits(getValues(coords.x, coords.y));
         int rank = 0;
         for (int g = 0; g < numGroups; g++) {
-          uint other = keyOf(getValues(coords.x, g));
+          uint other = orderedBits(getValues(coords.x, g));
           if (other > key || (other == key && g < coords.y)) { rank++; }
         }
         setOutput(rank < topkGroups ? 1.0 : 0.0);
@@ -123,12 +123,12 @@ function ranksOf(backend: MathBackendWebGL, compared: TensorInfo, kept: TensorIn
       bool isKept(int token, int g) { return ${kept == null ? 'true' : 'getKept(token, g) > 0.5'}; }
       void main() {
         ivec2 coords = getOutputCoords();
-        uint key = keyOf(getCompared(coords.x, coords.y));
+        uint key = orderedBits(getCompared(coords.x, coords.y));
         int rank = isKept(coords.x, coords.y / groupSize) ? 0 : numExperts;
         for (int g = 0; g < numGroups && rank < numExperts; g++) {
           if (isKept(coords.x, g)) {
             for (int e = g * groupSize; e < (g + 1) * groupSize; e++) {
-              uint other = keyOf(getCompared(coords.x, e));
+              uint other = orderedBits(getCompared(coords.x, e));
               if (other > key || (other == key && e < coords.y)) { rank++; }
             }
           }
@@ -183,7 +183,7 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
     code: `
       ${KEYS_GLSL}
       ${SCORES_GLSL}
-      uint keyOfSlot(int token, int k) { return keyOf(getLogits(token, indexOf(getTopkIds(token, k)))); }
+      uint keyOfSlot(int token, int k) { return orderedBits(getLogits(token, indexOf(getTopkIds(token, k)))); }
       void main() {
         ivec2 coords = getOutputCoords();
         uint key = keyOfSlot(coords.x, coords.y);
@@ -191,7 +191,7 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
         float weight = 0.0;
         ${
           isSoftmax
-            ? `uint rowMax = keyOf(getStatistics(coords.x, 0));
+            ? `uint rowMax = orderedBits(getStatistics(coords.x, 0));
              isNan = isNan || rowMax == INFINITY_KEY || getStatistics(coords.x, 2) > 0.0;`
             : ''
         }
@@ -208,21 +208,21 @@ export const moeTopKWebGL = webglKernel(MoeTopK, (backend, {routerLogits: logits
           isNan = isNan || hasNan ||
             (hasInfinity && (key == INFINITY_KEY || scoring != ${SCORING_CODES.sqrtSoftplus}));
           if (key > NEGATIVE_INFINITY_KEY && !hasInfinity) {
-            float top = logScore(finiteValueOf(largest));
+            float top = logScore(finiteFloatOfKey(largest));
             float sum = 0.0;
             for (int k = 0; k < topk; k++) {
               uint other = keyOfSlot(coords.x, k);
-              if (other > NEGATIVE_INFINITY_KEY) { sum += exp(logScore(finiteValueOf(other)) - top); }
+              if (other > NEGATIVE_INFINITY_KEY) { sum += exp(logScore(finiteFloatOfKey(other)) - top); }
             }
-            weight = exp(logScore(finiteValueOf(key)) - top) / sum;
+            weight = exp(logScore(finiteFloatOfKey(key)) - top) / sum;
           }
         } else {
           ${
             isSoftmax
               ? `if (key > NEGATIVE_INFINITY_KEY) {
-                 weight = exp(valueOf(key) - valueOf(rowMax)) / getStatistics(coords.x, 1);
+                 weight = exp(floatOfKey(key) - floatOfKey(rowMax)) / getStatistics(coords.x, 1);
                }`
-              : 'weight = score(valueOf(max(key, FIRST_FINITE_KEY)));'
+              : 'weight = score(floatOfKey(max(key, FIRST_FINITE_KEY)));'
           }
         }
         setOutput(isNan ? NAN : weight * intBitsToFloat(scalingBits));
@@ -257,7 +257,7 @@ export const moeTopKBackpropWebGL = webglKernel(
       code: `
         ${KEYS_GLSL}
         ${SCORES_GLSL}
-        uint keyOfSlot(int token, int k) { return keyOf(getLogits(token, indexOf(getTopkIds(token, k)))); }
+        uint keyOfSlot(int token, int k) { return orderedBits(getLogits(token, indexOf(getTopkIds(token, k)))); }
         void main() {
           ivec2 coords = getOutputCoords();
           int chosenSlot = -1;
@@ -272,30 +272,30 @@ export const moeTopKBackpropWebGL = webglKernel(
           uint largestKey = largestChosen;
           ${
             isOfRow
-              ? `largestKey = keyOf(getStatistics(coords.x, 0));
+              ? `largestKey = orderedBits(getStatistics(coords.x, 0));
                hasNan = getStatistics(coords.x, 2) > 0.0;`
               : ''
           }
           // Weights are NaN then, and so is the gradient of all that they are made of.
           bool isNan = isSoftmax == 1 && ${isOfRow ? 'true' : 'chosenSlot >= 0'} &&
             (hasNan || (largestKey == INFINITY_KEY && scoring != ${SCORING_CODES.sigmoid}));
-          float largest = logScore(finiteValueOf(${isSoftmaxOfAll ? 'largestKey' : 'largestChosen'}));
+          float largest = logScore(finiteFloatOfKey(${isSoftmaxOfAll ? 'largestKey' : 'largestChosen'}));
           float mean = 0.0;
           float sum = 0.0;
           for (int k = 0; k < topk && isSoftmax == 1; k++) {
-            float term = termOf(keyOfSlot(coords.x, k), largest);
-            sum += term;
-            mean += term * getDTopkWeights(coords.x, k);
+            float relative = relativeScore(keyOfSlot(coords.x, k), largest);
+            sum += relative;
+            mean += relative * getDTopkWeights(coords.x, k);
           }
           ${isSoftmaxOfAll ? 'sum = getStatistics(coords.x, 1);' : ''}
           mean = sum == 0.0 ? 0.0 : mean / sum;
-          uint key = keyOf(getLogits(coords.x, coords.y));
+          uint key = orderedBits(getLogits(coords.x, coords.y));
           float dLogit = 0.0;
           if (key != NEGATIVE_INFINITY_KEY && ${isSoftmaxOfAll ? 'true' : 'chosenSlot >= 0'}) {
-            float x = finiteValueOf(key);
+            float x = finiteFloatOfKey(key);
             float dWeight = chosenSlot >= 0 ? getDTopkWeights(coords.x, chosenSlot) : 0.0;
             if (isSoftmax == 1) {
-              dLogit = termOf(key, largest) / sum * (dWeight - mean) * slope(x);
+              dLogit = relativeScore(key, largest) / sum * (dWeight - mean) * slope(x);
             } else if (key != INFINITY_KEY) {
               dLogit = dWeight * scoreSlope(x);
             }

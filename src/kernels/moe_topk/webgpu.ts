@@ -1,7 +1,7 @@
 /**
- * MoeTopK and its gradient on WebGPU, 1 launch each, nothing read back. A few threads, the lanes, take a token, and a
- * workgroup as many tokens as it has threads for. What is compared are keys, u32 in the order of the floats with NaN
- * below all: ties, infinities and NaN are then exact whatever a device's floats do.
+ * MoeTopK on WebGPU, 1 launch, nothing read back. A few threads, the lanes, take a token, and a workgroup as many
+ * tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
+ * and NaN are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
@@ -13,8 +13,9 @@
  * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
  * taken out; so none is lost where scores underflow.
  */
-import {MoeTopK, MoeTopKBackprop} from '../../contract/kernel_names';
+import {MoeTopK} from '../../contract/kernel_names';
 import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
+import {LANE_THREADS, LANES_WGSL, laneConstants, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
 import {
   assertBindable,
   disposeAll,
@@ -24,10 +25,211 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import {exchangeOf, LANE_THREADS, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
 
 /** Keys that fit beside what lanes exchange in the 16 KiB of workgroup memory that every device has. */
 const MAX_KEYS_IN_WORKGROUP = 3584;
+
+const KEYS_IN_WORKGROUP = /* wgsl */ `
+  var<workgroup> keys : array<u32, NUM_KEYS>;
+  fn firstKeyOf(group : u32) -> u32 { return 0; }
+  fn barrierOfKeys() { workgroupBarrier(); }
+`;
+
+/** Keys in a buffer, where the logits are. There is one token a workgroup. */
+const KEYS_IN_BUFFER = /* wgsl */ `
+  fn firstKeyOf(group : u32) -> u32 { return group * TOKENS * uniforms.numExperts; }
+  fn barrierOfKeys() {
+    storageBarrier();
+    workgroupBarrier();
+  }
+`;
+
+/** The logits are compared, and the largest of a group is its value. */
+const WITHOUT_BIAS = /* wgsl */ `
+  fn needsRow() -> bool { return uniforms.scoring == SOFTMAX; }
+  fn needsSumOfRow() -> bool { return uniforms.scoring == SOFTMAX && uniforms.isSoftmaxOfChosen == 0; }
+  fn compareScores(lane : u32, firstKey : u32, row : Row) {}
+  fn groupKey(largestTwo : vec2<u32>, groupSize : u32) -> u32 { return largestTwo.x; }
+  fn logitKey(chosen : vec2<u32>, firstLogit : u32) -> u32 { return chosen.x; }
+`;
+
+/** Scores + bias are compared, and the sum of the two largest of a group is its value. */
+const WITH_BIAS = /* wgsl */ `
+  fn needsRow() -> bool { return true; }
+  fn needsSumOfRow() -> bool { return uniforms.scoring == SOFTMAX; }
+  fn biasedKey(key : u32, bias : u32, row : Row) -> u32 {
+    if (row.isNan || key == NAN_KEY || orderedBits(bias) == NAN_KEY) { return NAN_KEY; }
+    var compared = bitcast<f32>(bias);
+    if (uniforms.scoring == SOFTMAX) {
+      compared += expOfLogit(key, row.largest) / row.sum;
+    } else {
+      compared += score(floatOfKey(max(key, FIRST_FINITE_KEY)));
+    }
+    return orderedBits(bitcast<u32>(compared));
+  }
+  fn compareScores(lane : u32, firstKey : u32, row : Row) {
+    // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
+    if (row.largestKey > NEGATIVE_INFINITY_KEY || row.numNan > 0) {
+      for (var e = lane; e < uniforms.numExperts; e += LANES) {
+        keys[firstKey + e] = biasedKey(keys[firstKey + e], bias[e], row);
+      }
+    }
+    barrierOfKeys();
+  }
+  fn groupKey(largestTwo : vec2<u32>, groupSize : u32) -> u32 {
+    if (groupSize == 1) { return largestTwo.x; }
+    if (largestTwo.y == NAN_KEY) { return NAN_KEY; }
+    return orderedBits(bitcast<u32>(floatOfKey(largestTwo.x) + floatOfKey(largestTwo.y)));
+  }
+  fn logitKey(chosen : vec2<u32>, firstLogit : u32) -> u32 { return orderedBits(logits[firstLogit + chosen.y]); }
+`;
+
+const topkWgsl = (keys: string, bias: string, laneSum: LaneSum): string => /* wgsl */ `
+  ${SCORES_WGSL}
+  ${LANES_WGSL}
+  ${laneSum.wgsl}
+  ${keys}
+  ${bias}
+
+  // What all experts of a token have in common.
+  struct Row { largestKey : u32, largest : f32, sum : f32, numNan : f32, isNan : bool }
+
+  // exp(logit - largest), 0 for NaN.
+  fn expOfLogit(key : u32, largest : f32) -> f32 {
+    if (key > NEGATIVE_INFINITY_KEY) { return exp(floatOfKey(key) - largest); }
+    return 0.0;
+  }
+
+  fn summand(at : u32, largest : f32) -> f32 { return expOfLogit(keys[at], largest); }
+
+  fn rowOf(thread : u32, lane : u32, firstKey : u32) -> Row {
+    if (!needsRow()) { return Row(); }
+    var largest = vec2<u32>(0u, NONE);
+    var numNan = 0.0;
+    for (var e = lane; e < uniforms.numExperts; e += LANES) {
+      let key = keys[firstKey + e];
+      largest.x = max(largest.x, key);
+      if (key == NAN_KEY) { numNan += 1; }
+    }
+    let largestKey = bestOfLanes(thread, largest).x;
+    var sum = 0.0;
+    if (needsSumOfRow()) { sum = sumOfLane(lane, firstKey, floatOfKey(largestKey)); }
+    let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
+    let isNan = uniforms.scoring == SOFTMAX && (sums.y > 0 || largestKey == INFINITY_KEY);
+    return Row(largestKey, floatOfKey(largestKey), sums.x, sums.y, isNan);
+  }
+
+  // The value of a group, and its number.
+  fn valuedGroup(firstKey : u32, g : u32) -> vec2<u32> {
+    let groupSize = uniforms.numExperts / uniforms.numGroups;
+    var largestTwo = vec2<u32>();
+    for (var i = 0u; i < groupSize; i++) {
+      let key = keys[firstKey + g * groupSize + i];
+      largestTwo = vec2<u32>(max(largestTwo.x, key), max(largestTwo.y, min(key, largestTwo.x)));
+    }
+    return vec2<u32>(groupKey(largestTwo, groupSize), g);
+  }
+
+  fn dropGroups(thread : u32, lane : u32, firstKey : u32) {
+    let groupSize = uniforms.numExperts / uniforms.numGroups;
+    var mine = vec2<u32>(NONE, 0u);
+    var best = vec2<u32>(0u, lane);
+    for (var kept = 0u; kept < uniforms.topkGroups; kept++) {
+      if (best.y % LANES == lane) {
+        let last = mine;
+        mine = vec2<u32>(0u, NONE);
+        for (var g = lane; g < uniforms.numGroups; g += LANES) {
+          let other = valuedGroup(firstKey, g);
+          if (isBefore(last, other) && isBefore(other, mine)) { mine = other; }
+        }
+      }
+      best = bestOfLanes(thread, mine);
+    }
+    // Now the best is the last group that stays.
+    for (var g = lane; g < uniforms.numGroups; g += LANES) {
+      if (isBefore(best, valuedGroup(firstKey, g))) {
+        for (var i = 0u; i < groupSize; i++) { keys[firstKey + g * groupSize + i] = 0; }
+      }
+    }
+    barrierOfKeys();
+  }
+
+  ${entryPoint(
+    /* wgsl */ `
+    if (group * TOKENS >= uniforms.numTokens) { return; }
+    let lane = thread % LANES;
+    let token = group * TOKENS + thread / LANES;
+    let isToken = token < uniforms.numTokens;
+    let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
+    let firstKey = firstKeyOf(group) + thread / LANES * uniforms.numExperts;
+    let lastLogit = uniforms.numTokens * uniforms.numExperts - 1;
+    for (var i = thread; i < TOKENS * uniforms.numExperts; i += NUM_THREADS) {
+      keys[firstKeyOf(group) + i] = orderedBits(logits[min(group * TOKENS * uniforms.numExperts + i, lastLogit)]);
+    }
+    barrierOfKeys();
+
+    let row = rowOf(thread, lane, firstKey);
+    compareScores(lane, firstKey, row);
+    if (uniforms.numGroups > 1) { dropGroups(thread, lane, firstKey); }
+
+    // The largest log(score) of the chosen, and the sum of exp(log(score) - largest).
+    var chosenMax = floatOfKey(FIRST_FINITE_KEY);
+    var chosenSum = 0.0;
+    var isChosenNan = false;
+    var isChosenInfinite = false;
+    let firstSlot = token * uniforms.topk;
+    var mine = vec2<u32>(NONE, 0u);
+    var best = vec2<u32>(0u, lane);
+    for (var k = 0u; k < uniforms.topk; k++) {
+      if (best.y % LANES == lane) {
+        let last = mine;
+        mine = vec2<u32>(0u, NONE);
+        for (var e = lane; e < uniforms.numExperts; e += LANES) {
+          let other = vec2<u32>(keys[firstKey + e], e);
+          if (isBefore(last, other) && other.x > mine.x) { mine = other; }
+        }
+      }
+      best = bestOfLanes(thread, mine);
+      let key = logitKey(best, firstLogit);
+      if (isToken && k % LANES == lane) {
+        topkIds[firstSlot + k] = best.y;
+        topkWeights[firstSlot + k] = key;
+      }
+      isChosenNan |= key == NAN_KEY;
+      isChosenInfinite |= key == INFINITY_KEY;
+      if (key > NEGATIVE_INFINITY_KEY) {
+        let l = logScore(finiteFloatOfKey(key));
+        let larger = max(l, chosenMax);
+        chosenSum = chosenSum * exp(chosenMax - larger) + exp(l - larger);
+        chosenMax = larger;
+      }
+    }
+    if (!isToken) { return; }
+
+    // Infinity has no softmax, but the score 1 or Infinity, beside which the scores of others are 0.
+    let isSoftmax = uniforms.scoring == SOFTMAX;
+    let isSoftmaxOfChosen = uniforms.isSoftmaxOfChosen != 0;
+    let hasInfinity = isSoftmaxOfChosen && isChosenInfinite && uniforms.scoring != SIGMOID;
+    let hasNan = isSoftmaxOfChosen && isChosenNan;
+    let isNan = row.isNan || hasNan || (hasInfinity && uniforms.scoring != SQRT_SOFTPLUS);
+    for (var k = lane; k < uniforms.topk; k += LANES) {
+      let key = topkWeights[firstSlot + k];
+      var weight = 0.0;
+      if (!isSoftmaxOfChosen && !isSoftmax) {
+        weight = score(floatOfKey(max(key, FIRST_FINITE_KEY)));
+      } else if (key > NEGATIVE_INFINITY_KEY && !hasInfinity) {
+        if (isSoftmaxOfChosen) {
+          weight = exp(logScore(finiteFloatOfKey(key)) - chosenMax) / chosenSum;
+        } else {
+          weight = expOfLogit(key, row.largest) / row.sum;
+        }
+      }
+      let isThisNan = isNan || key == NAN_KEY || (hasInfinity && key == INFINITY_KEY);
+      topkWeights[firstSlot + k] =
+        select(bitcast<u32>(weight * bitcast<f32>(uniforms.scalingBits)), NAN_BITS, isThisNan);
+    }`,
+    LANE_THREADS,
+  )}`;
 
 export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scoreCorrectionBias}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;
@@ -40,7 +242,6 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
   }
   const lanes = lanesOf(numExperts);
   const laneSum = laneSumOf(numExperts);
-  const tokensPerWorkgroup = LANE_THREADS / lanes;
   const hasBias = scoreCorrectionBias != null;
   const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
   const keyRows = inWorkgroup ? [] : [newTensor(backend, [numTokens, numExperts], 'int32')];
@@ -65,305 +266,10 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
       scalingBits: bitsOf(routedScalingFactor),
       ...laneSum.uniforms,
     },
-    // One pipeline for all numbers of experts that have as many lanes.
-    constants: {LANES: lanes},
-    numWorkgroups: Math.ceil(numTokens / tokensPerWorkgroup),
-    code: () => topkCode(hasBias, inWorkgroup, Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP), laneSum),
+    constants: {...laneConstants(numExperts), NUM_KEYS: Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)},
+    numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
+    code: () => topkWgsl(inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER, hasBias ? WITH_BIAS : WITHOUT_BIAS, laneSum),
   });
   disposeAll(backend, keyRows);
   return {topkWeights, topkIds};
 });
-
-function topkCode(hasBias: boolean, inWorkgroup: boolean, numKeys: number, laneSum: LaneSum): string {
-  const barrier = inWorkgroup ? 'workgroupBarrier();' : 'storageBarrier(); workgroupBarrier();';
-  return `
-    const TOKENS = THREADS / LANES;
-    ${inWorkgroup ? `var<workgroup> keys : array<u32, ${numKeys}>;` : ''}
-    ${SCORES_WGSL}
-    ${laneSum.declarations}
-    fn softmaxTerm(key : u32, rowMax : f32) -> f32 {
-      if (key > NEGATIVE_INFINITY_KEY) { return exp(valueOf(key) - rowMax); }
-      return 0.0;
-    }
-    ${exchangeOf(barrier)}
-
-    // With a bias a group's value is the sum of its two largest, else its largest.
-    fn groupKey(firstKey : u32, groupSize : u32) -> u32 {
-      var largest = 0u;
-      var second = 0u;
-      for (var i = 0u; i < groupSize; i++) {
-        let key = keys[firstKey + i];
-        second = max(second, min(key, largest));
-        largest = max(largest, key);
-      }
-      ${
-        hasBias
-          ? `if (groupSize > 1) {
-             if (second == NAN_KEY) { return NAN_KEY; }
-             return keyOf(bitcast<u32>(valueOf(largest) + valueOf(second)));
-           }`
-          : ''
-      }
-      return largest;
-    }
-
-    ${entryPoint(
-      `
-      if (group * TOKENS >= uniforms.numTokens) { return; }
-      let lane = thread % LANES;
-      let token = group * TOKENS + thread / LANES;
-      let firstLogit = min(token, uniforms.numTokens - 1) * uniforms.numExperts;
-      // In a buffer there is one token a workgroup, and its keys are where its logits are.
-      let workgroupLogit = group * TOKENS * uniforms.numExperts;
-      let workgroupKey = ${inWorkgroup ? '0u' : 'workgroupLogit'};
-      let firstKey = workgroupKey + thread / LANES * uniforms.numExperts;
-      let lastLogit = uniforms.numTokens * uniforms.numExperts - 1;
-      for (var i = thread; i < TOKENS * uniforms.numExperts; i += THREADS) {
-        keys[workgroupKey + i] = keyOf(logits[min(workgroupLogit + i, lastLogit)]);
-      }
-      ${barrier}
-
-      let isSoftmax = uniforms.scoring == ${SCORING_CODES.softmax};
-      var rowMax = 0.0;
-      var rowSum = 1.0;
-      var isRowNan = false;
-      if (${hasBias ? 'true' : 'isSoftmax'}) {
-        var largest = vec2<u32>(0u, NONE);
-        var numNan = 0.0;
-        for (var e = lane; e < uniforms.numExperts; e += LANES) {
-          let key = keys[firstKey + e];
-          largest.x = max(largest.x, key);
-          if (key == NAN_KEY) { numNan += 1; }
-        }
-        largest = bestOfLanes(thread, largest);
-        rowMax = valueOf(largest.x);
-        var sum = 0.0;
-        if (isSoftmax && ${hasBias ? 'true' : 'uniforms.isSoftmaxOfChosen == 0'}) {
-          ${laneSum.addTerms('sum', 'softmaxTerm(keys[firstKey + e], rowMax)')}
-        }
-        let sums = sumOfLanes(thread, vec2<f32>(sum, numNan));
-        rowSum = sums.x;
-        isRowNan = isSoftmax && (sums.y > 0 || largest.x == INFINITY_KEY);
-        ${
-          hasBias
-            ? `
-        // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
-        if (largest.x > NEGATIVE_INFINITY_KEY || sums.y > 0) {
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            let key = keys[firstKey + e];
-            var compared = NAN_KEY;
-            if (!isRowNan && key != NAN_KEY) {
-              var s = 0.0;
-              if (!isSoftmax) {
-                s = score(valueOf(max(key, FIRST_FINITE_KEY)));
-              } else if (key > NEGATIVE_INFINITY_KEY) {
-                s = exp(valueOf(key) - rowMax) / rowSum;
-              }
-              if (keyOf(bias[e]) != NAN_KEY) { compared = keyOf(bitcast<u32>(s + bitcast<f32>(bias[e]))); }
-            }
-            keys[firstKey + e] = compared;
-          }
-        }
-        ${barrier}`
-            : ''
-        }
-      }
-
-      if (uniforms.numGroups > 1) {
-        let groupSize = uniforms.numExperts / uniforms.numGroups;
-        var mine = vec2<u32>(NONE, 0u);
-        var best = vec2<u32>(0u, lane);
-        for (var kept = 0u; kept < uniforms.topkGroups; kept++) {
-          if (best.y % LANES == lane) {
-            let last = mine;
-            mine = vec2<u32>(0u, NONE);
-            for (var g = lane; g < uniforms.numGroups; g += LANES) {
-              let other = vec2<u32>(groupKey(firstKey + g * groupSize, groupSize), g);
-              if (isBefore(last, other) && isBefore(other, mine)) { mine = other; }
-            }
-          }
-          best = bestOfLanes(thread, mine);
-        }
-        // Now \`best\` is the last group that stays.
-        for (var g = lane; g < uniforms.numGroups; g += LANES) {
-          if (isBefore(best, vec2<u32>(groupKey(firstKey + g * groupSize, groupSize), g))) {
-            for (var i = 0u; i < groupSize; i++) { keys[firstKey + g * groupSize + i] = 0; }
-          }
-        }
-        ${barrier}
-      }
-
-      // The largest log(score) of the chosen, and the sum of exp(log(score) - largest).
-      var chosenMax = valueOf(FIRST_FINITE_KEY);
-      var chosenSum = 0.0;
-      var isChosenNan = false;
-      var isChosenInfinite = false;
-      let firstSlot = token * uniforms.topk;
-      let isToken = token < uniforms.numTokens;
-      var mine = vec2<u32>(NONE, 0u);
-      var best = vec2<u32>(0u, lane);
-      for (var k = 0u; k < uniforms.topk; k++) {
-        if (best.y % LANES == lane) {
-          let last = mine;
-          mine = vec2<u32>(0u, NONE);
-          for (var e = lane; e < uniforms.numExperts; e += LANES) {
-            let other = vec2<u32>(keys[firstKey + e], e);
-            if (isBefore(last, other) && other.x > mine.x) { mine = other; }
-          }
-        }
-        best = bestOfLanes(thread, mine);
-        let key = ${hasBias ? 'keyOf(logits[firstLogit + best.y])' : 'best.x'};
-        if (isToken && k % LANES == lane) {
-          topkIds[firstSlot + k] = best.y;
-          topkWeights[firstSlot + k] = key;
-        }
-        isChosenNan |= key == NAN_KEY;
-        isChosenInfinite |= key == INFINITY_KEY;
-        if (key > NEGATIVE_INFINITY_KEY) {
-          let l = logScore(finiteValueOf(key));
-          let larger = max(l, chosenMax);
-          chosenSum = chosenSum * exp(chosenMax - larger) + exp(l - larger);
-          chosenMax = larger;
-        }
-      }
-
-      // Infinity has no softmax, but the score 1 or Infinity, beside which the scores of others are 0.
-      let isSqrtSoftplus = uniforms.scoring == ${SCORING_CODES.sqrtSoftplus};
-      let isSoftmaxOfChosen = uniforms.isSoftmaxOfChosen != 0;
-      let hasInfinity = isSoftmaxOfChosen && isChosenInfinite && uniforms.scoring != ${SCORING_CODES.sigmoid};
-      let isNan = isRowNan || (isSoftmaxOfChosen && isChosenNan) || (hasInfinity && !isSqrtSoftplus);
-      if (!isToken) { return; }
-      for (var k = lane; k < uniforms.topk; k += LANES) {
-        let key = topkWeights[firstSlot + k];
-        var weight = 0.0;
-        if (!isSoftmaxOfChosen && !isSoftmax) {
-          weight = score(valueOf(max(key, FIRST_FINITE_KEY)));
-        } else if (key > NEGATIVE_INFINITY_KEY && !hasInfinity) {
-          if (isSoftmaxOfChosen) {
-            weight = exp(logScore(finiteValueOf(key)) - chosenMax) / chosenSum;
-          } else {
-            weight = exp(valueOf(key) - rowMax) / rowSum;
-          }
-        }
-        let isThisNan = isNan || key == NAN_KEY || (hasInfinity && key == INFINITY_KEY);
-        topkWeights[firstSlot + k] =
-          select(bitcast<u32>(weight * bitcast<f32>(uniforms.scalingBits)), NAN_BITS, isThisNan);
-      }`,
-      LANE_THREADS,
-    )}`;
-}
-
-/**
- * A workgroup takes its tokens' rows: the softmax of what was chosen from, 0 or the softmax's part to every expert, a
- * barrier, and then what belongs to the chosen.
- */
-export const moeTopKBackpropWebGPU = webgpuKernel(
-  MoeTopKBackprop,
-  (backend, {dTopkWeights, routerLogits, topkIds}, {scoring, renormalize, routedScalingFactor}) => {
-    const [numTokens, numExperts] = routerLogits.shape;
-    assertBindable(backend, MoeTopKBackprop, {routerLogits: routerLogits.shape, topkIds: topkIds.shape});
-    const dLogits = newTensor(backend, [numTokens, numExperts], 'float32');
-    if (numTokens === 0) {
-      return {dRouterLogits: dLogits};
-    }
-    const lanes = lanesOf(numExperts);
-    const laneSum = laneSumOf(numExperts);
-    runWgsl(backend, {
-      name: `MoeTopKBackprop${laneSum.suffix}`,
-      buffers: [
-        {name: 'dLogits', type: 'u32', access: 'read_write', tensor: dLogits},
-        {name: 'dTopkWeights', type: 'f32', access: 'read', tensor: dTopkWeights},
-        {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
-        {name: 'topkIds', type: 'u32', access: 'read', tensor: topkIds},
-      ],
-      uniforms: {
-        numTokens,
-        numExperts,
-        topk: topkIds.shape[1],
-        scoring: SCORING_CODES[scoring],
-        isSoftmaxOfAll: Number(scoring === 'softmax' && !renormalize),
-        isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
-        scalingBits: bitsOf(routedScalingFactor),
-        ...laneSum.uniforms,
-      },
-      constants: {LANES: lanes},
-      numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
-      code: () => `
-        ${SCORES_WGSL}
-        ${laneSum.declarations}
-        ${exchangeOf('workgroupBarrier();')}
-
-        ${entryPoint(
-          `
-          let token = group * (THREADS / LANES) + thread / LANES;
-          if (group * (THREADS / LANES) >= uniforms.numTokens) { return; }
-          let lane = thread % LANES;
-          let isToken = token < uniforms.numTokens;
-          let row = min(token, uniforms.numTokens - 1);
-          let firstLogit = row * uniforms.numExperts;
-          let firstSlot = row * uniforms.topk;
-          let isSoftmaxOfAll = uniforms.isSoftmaxOfAll != 0;
-          let isSoftmax = isSoftmaxOfAll || uniforms.isSoftmaxOfChosen != 0;
-          let scaling = bitcast<f32>(uniforms.scalingBits);
-
-          var best = vec2<u32>(0u, NONE);
-          let isOfRow = uniforms.scoring == ${SCORING_CODES.softmax};
-          if (isOfRow) {
-            for (var e = lane; e < uniforms.numExperts; e += LANES) {
-              let key = badOr(keyOf(logits[firstLogit + e]));
-              if (isSoftmaxOfAll || key == BAD_KEY) { best.x = max(best.x, key); }
-            }
-          }
-          if (!isSoftmaxOfAll) {
-            for (var k = lane; k < uniforms.topk; k += LANES) {
-              best.x = max(best.x, badOr(keyOf(logits[firstLogit + topkIds[firstSlot + k]])));
-            }
-          }
-          let largestKey = bestOfLanes(thread, best).x;
-          let largest = logScore(finiteValueOf(largestKey));
-          // Weights are NaN then, and so is the gradient of all that they are made of.
-          let isNan = isSoftmax && largestKey == BAD_KEY;
-
-          // The sum of the terms, and the sum of the chosen terms times their dy.
-          var sums = vec2<f32>();
-          for (var k = lane; k < uniforms.topk; k += LANES) {
-            let term = termOf(keyOf(logits[firstLogit + topkIds[firstSlot + k]]), largest);
-            sums += vec2<f32>(term, term * dTopkWeights[firstSlot + k]);
-          }
-          if (isSoftmaxOfAll) {
-            sums.x = 0;
-            ${laneSum.addTerms('sums.x', 'termOf(keyOf(logits[firstLogit + e]), largest)')}
-          }
-          sums = sumOfLanes(thread, sums);
-          let mean = select(0.0, sums.y / sums.x, isSoftmax && sums.x != 0);
-
-          for (var e = lane; e < uniforms.numExperts && isToken; e += LANES) {
-            let key = keyOf(logits[firstLogit + e]);
-            var dLogit = 0.0;
-            if (isSoftmaxOfAll && key != NEGATIVE_INFINITY_KEY) { dLogit = -(termOf(key, largest) / sums.x) * mean * scaling; }
-            dLogits[firstLogit + e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan && isOfRow);
-          }
-          storageBarrier();
-          for (var k = lane; k < uniforms.topk && isToken; k += LANES) {
-            let e = firstLogit + topkIds[firstSlot + k];
-            let key = keyOf(logits[e]);
-            var dLogit = 0.0;
-            if (key != NEGATIVE_INFINITY_KEY) {
-              let x = finiteValueOf(key);
-              let dWeight = dTopkWeights[firstSlot + k];
-              if (isSoftmax) {
-                dLogit = termOf(key, largest) / sums.x * (dWeight - mean) * slope(x);
-              } else if (key != INFINITY_KEY) {
-                dLogit = dWeight * scoreSlope(x);
-              }
-              // Last: scaled before, what is added could overflow where the result does not.
-              dLogit *= scaling;
-            }
-            dLogits[e] = select(bitcast<u32>(dLogit), NAN_BITS, isNan || key == NAN_KEY);
-          }`,
-          LANE_THREADS,
-        )}`,
-    });
-    return {dRouterLogits: dLogits};
-  },
-);

@@ -1,94 +1,98 @@
 /**
- * MoeUnpermute and its two gradients on WebGPU, all gathers: every element of a result is summed by one thread, in
- * slot order, so that results do not vary from run to run.
- *
- *   MoeUnpermute                 1 launch: a thread takes a few columns of a token, reads them in each slot's row,
- *                                and adds. (T*K + T)*H*4 bytes.
- *   MoeUnpermuteBackpropRows     4 launches: the slots that read a row become a list, by integer atomics; its order,
- *                                which varies, becomes that of the slots; then a workgroup takes rows. moePermute
- *                                makes no row that two slots read.
- *   MoeUnpermuteBackpropWeights  1 launch: a workgroup takes a slot, its threads the columns.
+ * MoeUnpermute on WebGPU, 1 launch: a thread takes a few columns of a token, reads them in each slot's row, and adds
+ * them in slot order, so that results do not vary from run to run. (T*K + T)*H*4 bytes.
  */
-import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {MoeUnpermute, MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../contract/kernel_names';
+import {MoeUnpermute} from '../../contract/kernel_names';
 import {CHAIN_TERMS, LONG_SUM_UNIFORMS, longSumWgsl, ONE_CHAIN_TERMS} from '../shared/long_sums';
+import {repeat} from '../shared/repeat';
 import {
   assertBindable,
   chunkOf,
-  disposeAll,
+  type ChunkType,
   entryPoint,
   newTensor,
   runWgsl,
-  type StorageBinding,
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
+import {READABLE_ROWS, slotBuffers} from './webgpu_slots';
 
-/** WGSL: how many rows slots may read. Indices are u32, so that a negative one is past them. */
-const readableRows = `
-  fn numReadableRows() -> u32 {
-    return u32(max(0, min(i32(uniforms.numRows), expertFirstTokenOffset[uniforms.lastOffset])));
+/** The WGSL has these as `const` by the same names. SLOTS_AT_ONCE rows are read before the first is added. */
+const CONSTANTS = {NUM_THREADS: WORKGROUP_SIZE, SLOTS_AT_ONCE: 8};
+
+/**
+ * A function that adds `count` slots to a sum. Their reads go out together, of row 0 where a slot is skipped; nothing
+ * of that is used. The text is repeated: with loops over arrays the kernel takes 3 to 6 % longer at T <= 1,024 on an
+ * H100.
+ */
+const addSlots = (name: string, count: number): string => /* wgsl */ `
+  fn ${name}(before : Chunk, slot : u32, c : u32, limit : u32) -> Chunk {
+    var sum = before;
+    ${repeat(
+      count,
+      (u) => /* wgsl */ `
+    let row${u} = invPermutedIdx[slot + ${u}];
+    let weight${u} = topkWeights[slot + ${u}];`,
+    )}
+    ${repeat(
+      count,
+      (u) => /* wgsl */ `
+    let chunk${u} = rows[select(0, row${u}, row${u} < limit) * uniforms.rowChunks + c];`,
+    )}
+    ${repeat(
+      count,
+      (u) => /* wgsl */ `
+    if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`,
+    )}
+    return sum;
   }
 `;
 
-function slotBuffers(invPermutedIdx: TensorInfo, expertFirstTokenOffset: TensorInfo): StorageBinding[] {
-  return [
-    {name: 'invPermutedIdx', type: 'u32', access: 'read', tensor: invPermutedIdx},
-    {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: expertFirstTokenOffset},
-  ];
-}
-
-/** Slots of a token whose rows are read before the first is added. */
-const SLOTS_AT_ONCE = 8;
-
-/**
- * WGSL: adds slots k .. k + count - 1. Their reads go out together, of row 0 where a slot is skipped; nothing of that
- * is used.
- */
-function addSlots(count: number): string {
-  const forEach = (statement: (u: number) => string) => Array.from({length: count}, (_, u) => statement(u)).join('');
-  return `
-      ${forEach(
-        (u) => `
-        let row${u} = invPermutedIdx[firstSlot + k + ${u}];
-        let weight${u} = topkWeights[firstSlot + k + ${u}];`,
-      )}
-      ${forEach(
-        (u) => `
-        let chunk${u} = rows[select(0, row${u}, row${u} < limit) * uniforms.rowChunks + c];`,
-      )}
-      ${forEach(
-        (u) => `
-        if (row${u} < limit) { sum = fma(Chunk(weight${u}), chunk${u}, sum); }`,
-      )}`;
-}
-
-/** WGSL: adds all slots of a token to `sum`. */
-function addAllSlots(topk: number): string {
-  const addFromK = `
-    for (; k + ${SLOTS_AT_ONCE} <= TOPK; k += ${SLOTS_AT_ONCE}) {
-      ${addSlots(SLOTS_AT_ONCE)}
-    }
-    ${addSlots(topk % SLOTS_AT_ONCE)}`;
-  if (topk <= ONE_CHAIN_TERMS) {
-    return `var k = 0u; ${addFromK}`;
+/** addFrom: adds the slots of a token from k on. */
+const addFrom = (topk: number): string => /* wgsl */ `
+  ${addSlots('addSlots', CONSTANTS.SLOTS_AT_ONCE)}
+  ${addSlots('addLastSlots', topk % CONSTANTS.SLOTS_AT_ONCE)}
+  fn addFrom(firstK : u32, firstSlot : u32, c : u32, limit : u32) -> Chunk {
+    var sum = Chunk();
+    var k = firstK;
+    for (; k + SLOTS_AT_ONCE <= TOPK; k += SLOTS_AT_ONCE) { sum = addSlots(sum, firstSlot + k, c, limit); }
+    return addLastSlots(sum, firstSlot + k, c, limit);
   }
-  return `
+`;
+
+/** The slots of a token are one chain of additions. */
+const ONE_CHAIN = /* wgsl */ `
+  fn sumOfSlots(firstSlot : u32, c : u32, limit : u32) -> Chunk { return addFrom(0, firstSlot, c, limit); }
+`;
+
+const manyChains = (type: ChunkType): string => /* wgsl */ `
+  const CHAIN_TERMS = ${CHAIN_TERMS}u;
+  ${longSumWgsl(type)}
+  fn sumOfSlots(firstSlot : u32, c : u32, limit : u32) -> Chunk {
     var total = LongSum();
     var k = 0u;
-    while (k + ${CHAIN_TERMS} <= TOPK) {
-      sum = Chunk();
-      let end = k + ${CHAIN_TERMS};
-      for (; k < end; k += ${SLOTS_AT_ONCE}) {
-        ${addSlots(SLOTS_AT_ONCE)}
-      }
-      total = addChain(total, sum);
+    while (k + CHAIN_TERMS <= TOPK) {
+      var chain = Chunk();
+      let end = k + CHAIN_TERMS;
+      for (; k < end; k += SLOTS_AT_ONCE) { chain = addSlots(chain, firstSlot + k, c, limit); }
+      total = addChain(total, chain);
     }
-    sum = Chunk();
-    ${addFromK}
-    sum = addChain(total, sum).value;`;
-}
+    return addChain(total, addFrom(k, firstSlot, c, limit)).value;
+  }
+`;
+
+const unpermuteWgsl = (type: ChunkType, topk: number): string => /* wgsl */ `
+  alias Chunk = ${type};
+  ${READABLE_ROWS}
+  ${addFrom(topk)}
+  ${topk <= ONE_CHAIN_TERMS ? ONE_CHAIN : manyChains(type)}
+
+  ${entryPoint(/* wgsl */ `
+    let i = group * NUM_THREADS + thread;
+    if (i >= uniforms.numTokens * uniforms.rowChunks) { return; }
+    let token = i / uniforms.rowChunks;
+    let c = i % uniforms.rowChunks;
+    out[i] = sumOfSlots(token * TOPK, c, numReadableRows());`)}`;
 
 export const moeUnpermuteWebGPU = webgpuKernel(
   MoeUnpermute,
@@ -120,260 +124,10 @@ export const moeUnpermuteWebGPU = webgpuKernel(
         lastOffset: expertFirstTokenOffset.shape[0] - 1,
         ...LONG_SUM_UNIFORMS,
       },
-      constants: {TOPK: topk},
+      constants: {...CONSTANTS, TOPK: topk},
       numWorkgroups: Math.ceil((numTokens * rowChunks) / WORKGROUP_SIZE),
-      code: () => `
-        alias Chunk = ${type};
-        ${longSumWgsl(type)}
-        ${readableRows}
-        ${entryPoint(`
-          let i = group * ${WORKGROUP_SIZE} + thread;
-          if (i >= uniforms.numTokens * uniforms.rowChunks) { return; }
-          let token = i / uniforms.rowChunks;
-          let c = i % uniforms.rowChunks;
-          let limit = numReadableRows();
-          let firstSlot = token * TOPK;
-          var sum = Chunk();
-          ${addAllSlots(topk)}
-          out[i] = sum;`)}`,
+      code: () => unpermuteWgsl(type, topk),
     });
     return {out};
-  },
-);
-
-const NO_SLOT = '0x7fffffffi';
-/** Each row has: the first slot that reads it, the number of such slots, and a slot that begins a list of them. */
-const READER_FIELDS = 3;
-/** WGSL: where the record of `row` begins. */
-const READER = `${READER_FIELDS} * row`;
-
-/** Readers of a row whose tokens are read before the first is added. */
-const READERS_AT_ONCE = 8;
-const forEachReader = (statement: (u: number) => string) =>
-  Array.from({length: READERS_AT_ONCE}, (_, u) => statement(u)).join('');
-
-export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
-  MoeUnpermuteBackpropRows,
-  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
-    const [numTokens, topk] = topkWeights.shape;
-    const hiddenSize = dy.shape[1];
-    assertBindable(backend, MoeUnpermuteBackpropRows, {
-      dy: dy.shape,
-      topkWeights: topkWeights.shape,
-      'the result': [numRows, hiddenSize],
-      'the readers of rows': [numRows, READER_FIELDS],
-    });
-    const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
-    if (numRows === 0) {
-      return {dRows};
-    }
-    const numSlots = numTokens * topk;
-    const {readers, nextReaders} = readersOfRows(backend, invPermutedIdx, expertFirstTokenOffset, numSlots, numRows);
-    const {type, rowChunks} = chunkOf(hiddenSize);
-    const rowsPerWorkgroup = Math.max(1, Math.floor(WORKGROUP_SIZE / Math.min(WORKGROUP_SIZE, rowChunks)));
-    runWgsl(backend, {
-      name: 'MoeUnpermuteBackpropRows',
-      buffers: [
-        {name: 'dRows', type, access: 'read_write', tensor: dRows},
-        {name: 'dy', type, access: 'read', tensor: dy},
-        {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
-        {name: 'readers', type: 'i32', access: 'read', tensor: readers},
-        {name: 'nextReaders', type: 'u32', access: 'read', tensor: nextReaders},
-      ],
-      uniforms: {topk, numRows, rowChunks, rowsPerWorkgroup, ...LONG_SUM_UNIFORMS},
-      numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
-      code: () => `
-        alias Chunk = ${type};
-        ${longSumWgsl(type)}
-        fn addReader(sum : Chunk, slot : u32, c : u32) -> Chunk {
-          return fma(Chunk(topkWeights[slot]), dy[slot / uniforms.topk * uniforms.rowChunks + c], sum);
-        }
-        ${entryPoint(`
-          let lanes = ${WORKGROUP_SIZE}u / uniforms.rowsPerWorkgroup;
-          let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
-          if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
-          let firstReader = u32(readers[${READER}]);
-          let numReaders = u32(readers[${READER} + 1]);
-          for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
-            var sum = LongSum();
-            if (numReaders == 1) { sum.value = addReader(Chunk(), firstReader, c); }
-            var reader = firstReader;
-            for (var first = 0u; numReaders > 1 && first < numReaders; first += ${CHAIN_TERMS}) {
-              var chain = Chunk();
-              for (var i = first; i < min(first + ${CHAIN_TERMS}, numReaders); i += ${READERS_AT_ONCE}) {
-                // Past the last reader the last one is read again; it is not added.
-                ${forEachReader(
-                  (u) => `
-                let reader${u} = reader;
-                reader = select(reader, nextReaders[reader], i + ${u + 1} < numReaders);`,
-                )}
-                ${forEachReader(
-                  (u) => `
-                chain = select(chain, addReader(chain, reader${u}, c), i + ${u} < numReaders);`,
-                )}
-              }
-              sum = addChain(sum, chain);
-            }
-            dRows[row * uniforms.rowChunks + c] = sum.value;
-          }`)}`,
-    });
-    disposeAll(backend, [readers, nextReaders]);
-    return {dRows};
-  },
-);
-
-type Readers = {
-  /** int32 [R * 3]: of each row, the first slot that reads it, how many do, and what no longer counts. */
-  readers: TensorInfo;
-  /** int32 [N]: of each slot, the next one that reads the same row, where there is one. */
-  nextReaders: TensorInfo;
-};
-
-function readersOfRows(
-  backend: WebGPUBackend,
-  invPermutedIdx: TensorInfo,
-  expertFirstTokenOffset: TensorInfo,
-  numSlots: number,
-  numRows: number,
-): Readers {
-  const readers = newTensor(backend, [numRows * READER_FIELDS], 'int32');
-  const nextReaders = newTensor(backend, [numSlots], 'int32');
-  const buffer: StorageBinding = {name: 'readers', type: 'atomic<i32>', access: 'read_write', tensor: readers};
-  runWgsl(backend, {
-    name: 'MoeUnpermuteClearReaders',
-    buffers: [buffer],
-    uniforms: {numRows},
-    numWorkgroups: Math.ceil(numRows / WORKGROUP_SIZE),
-    code: () =>
-      `${entryPoint(`
-      let row = group * ${WORKGROUP_SIZE} + thread;
-      if (row >= uniforms.numRows) { return; }
-      atomicStore(&readers[${READER}], ${NO_SLOT});
-      atomicStore(&readers[${READER} + 1], 0);`)}`,
-  });
-  if (numSlots === 0) {
-    return {readers, nextReaders};
-  }
-  const listed = newTensor(backend, [numSlots], 'int32');
-  const uniforms = {numSlots, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1};
-  const slots = slotBuffers(invPermutedIdx, expertFirstTokenOffset);
-  const numWorkgroups = Math.ceil(numSlots / WORKGROUP_SIZE);
-  runWgsl(backend, {
-    name: 'MoeUnpermuteListReaders',
-    buffers: [buffer, {name: 'listed', type: 'i32', access: 'read_write', tensor: listed}, ...slots],
-    uniforms,
-    numWorkgroups,
-    code: () =>
-      `${readableRows} ${entryPoint(`
-      let slot = group * ${WORKGROUP_SIZE} + thread;
-      if (slot >= uniforms.numSlots) { return; }
-      let row = invPermutedIdx[slot];
-      if (row >= numReadableRows()) { return; }
-      atomicMin(&readers[${READER}], i32(slot));
-      atomicAdd(&readers[${READER} + 1], 1);
-      listed[slot] = atomicExchange(&readers[${READER} + 2], i32(slot));`)}`,
-  });
-  runWgsl(backend, {
-    name: 'MoeUnpermuteOrderReaders',
-    buffers: [
-      {name: 'nextReaders', type: 'u32', access: 'read_write', tensor: nextReaders},
-      {name: 'readers', type: 'u32', access: 'read', tensor: readers},
-      {name: 'listed', type: 'u32', access: 'read', tensor: listed},
-      ...slots,
-    ],
-    uniforms,
-    numWorkgroups,
-    // The list of n readers has n entries, and the next is N/n slots away on average: the shorter way is taken.
-    code: () =>
-      `${readableRows} ${entryPoint(`
-      let slot = group * ${WORKGROUP_SIZE} + thread;
-      if (slot >= uniforms.numSlots) { return; }
-      let row = invPermutedIdx[slot];
-      if (row >= numReadableRows()) { return; }
-      let numReaders = readers[${READER} + 1];
-      if (numReaders == 1) { return; }
-      var next = uniforms.numSlots;
-      if (numReaders <= uniforms.numSlots / numReaders) {
-        var other = readers[${READER} + 2];
-        for (var i = 1u; i <= numReaders; i++) {
-          if (other > slot) { next = min(next, other); }
-          if (i < numReaders) { other = listed[other]; }
-        }
-      } else {
-        next = slot + 1;
-        while (next < uniforms.numSlots && invPermutedIdx[next] != row) { next++; }
-      }
-      nextReaders[slot] = next;`)}`,
-  });
-  disposeAll(backend, [listed]);
-  return {readers, nextReaders};
-}
-
-const DOT_THREADS = 64;
-
-export const moeUnpermuteBackpropWeightsWebGPU = webgpuKernel(
-  MoeUnpermuteBackpropWeights,
-  (backend, {dy, permutedHiddenStates, invPermutedIdx, expertFirstTokenOffset}) => {
-    const [numTokens, topk] = invPermutedIdx.shape;
-    const [numRows, hiddenSize] = permutedHiddenStates.shape;
-    assertBindable(backend, MoeUnpermuteBackpropWeights, {
-      dy: dy.shape,
-      permutedHiddenStates: permutedHiddenStates.shape,
-      'the result': [numTokens, topk],
-    });
-    const dWeights = newTensor(backend, [numTokens, topk], 'float32');
-    if (numTokens === 0) {
-      return {dWeights};
-    }
-    const {type, rowChunks} = chunkOf(hiddenSize);
-    runWgsl(backend, {
-      name: 'MoeUnpermuteBackpropWeights',
-      buffers: [
-        {name: 'dWeights', type: 'f32', access: 'read_write', tensor: dWeights},
-        {name: 'dy', type, access: 'read', tensor: dy},
-        {name: 'rows', type, access: 'read', tensor: permutedHiddenStates},
-        ...slotBuffers(invPermutedIdx, expertFirstTokenOffset),
-      ],
-      uniforms: {
-        numSlots: numTokens * topk,
-        topk,
-        numRows,
-        rowChunks,
-        lastOffset: expertFirstTokenOffset.shape[0] - 1,
-        ...LONG_SUM_UNIFORMS,
-      },
-      numWorkgroups: numTokens * topk,
-      code: () => `
-        alias Chunk = ${type};
-        var<workgroup> sums : array<f32, ${DOT_THREADS}>;
-        ${longSumWgsl(type)}
-        ${readableRows}
-        ${entryPoint(
-          `
-          if (group >= uniforms.numSlots) { return; }
-          let row = invPermutedIdx[group];
-          var products = LongSum();
-          if (row < numReadableRows()) {
-            let dyRow = group / uniforms.topk;
-            var c = thread;
-            while (c < uniforms.rowChunks) {
-              var chain = Chunk();
-              let end = min(uniforms.rowChunks, c + ${CHAIN_TERMS * DOT_THREADS});
-              for (; c < end; c += ${DOT_THREADS}) {
-                chain += rows[row * uniforms.rowChunks + c] * dy[dyRow * uniforms.rowChunks + c];
-              }
-              products = addChain(products, chain);
-            }
-          }
-          sums[thread] = ${type === 'f32' ? 'products.value' : 'dot(products.value, Chunk(1))'};
-          for (var width = ${DOT_THREADS / 2}u; width > 0; width /= 2) {
-            workgroupBarrier();
-            if (thread < width) { sums[thread] += sums[thread + width]; }
-          }
-          if (thread == 0) { dWeights[group] = sums[0]; }`,
-          DOT_THREADS,
-        )}`,
-    });
-    return {dWeights};
   },
 );

@@ -75,7 +75,11 @@ export const scoreFunctions: Record<MoeTopkScoring, ScoreFunctions> = {
  * WGSL, where `scoring` is a uniform: keys of floats, which come and go as their bits, so that NaN does as it should,
  * and scores with their logarithms.
  */
-export const SCORES_WGSL = `
+export const SCORES_WGSL = /* wgsl */ `
+  const SOFTMAX = ${SCORING_CODES.softmax}u;
+  const SIGMOID = ${SCORING_CODES.sigmoid}u;
+  const SQRT_SOFTPLUS = ${SCORING_CODES.sqrtSoftplus}u;
+
   const NAN_BITS = 0x7fc00000u;
   // Keys: u32 in the order of the floats. No float has 0; NaN is below -Infinity.
   const NAN_KEY = 1u;
@@ -84,16 +88,16 @@ export const SCORES_WGSL = `
   const LAST_FINITE_KEY = 0xff7fffffu;
   const INFINITY_KEY = 0xff800000u;
 
-  fn keyOf(bits : u32) -> u32 {
+  fn orderedBits(bits : u32) -> u32 {
     let magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return NAN_KEY; }
     if (magnitude == 0) { return 0x80000000u; }
     return select(bits | 0x80000000u, ~bits, bits >= 0x80000000u);
   }
 
-  fn valueOf(key : u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
+  fn floatOfKey(key : u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }
 
-  fn finiteValueOf(key : u32) -> f32 { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
+  fn finiteFloatOfKey(key : u32) -> f32 { return floatOfKey(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
 
   // 2 * atanh(z / (2 + z)) for z in 0..1, where log(1 + z) would lose the digits of a small z.
   fn log1p(z : f32) -> f32 {
@@ -118,8 +122,8 @@ export const SCORES_WGSL = `
 
   fn logScore(x : f32) -> f32 {
     switch (uniforms.scoring) {
-      case ${SCORING_CODES.sigmoid}: { return -softplus(-x); }
-      case ${SCORING_CODES.sqrtSoftplus}: {
+      case SIGMOID: { return -softplus(-x); }
+      case SQRT_SOFTPLUS: {
         if (x < SMALL) { return (x - decay(x) / 2) / 2; }
         return log(softplus(x)) / 2;
       }
@@ -129,7 +133,7 @@ export const SCORES_WGSL = `
 
   // The root of what underflows does not: where softplus does, it is exp of half the logarithm.
   fn score(x : f32) -> f32 {
-    if (uniforms.scoring == ${SCORING_CODES.sigmoid}) { return sigmoid(x); }
+    if (uniforms.scoring == SIGMOID) { return sigmoid(x); }
     if (x < SMALL) { return exp(max(logScore(x), -200)); }
     return sqrt(softplus(x));
   }
@@ -137,8 +141,8 @@ export const SCORES_WGSL = `
   // d logScore / d x
   fn slope(x : f32) -> f32 {
     switch (uniforms.scoring) {
-      case ${SCORING_CODES.sigmoid}: { return sigmoid(-x); }
-      case ${SCORING_CODES.sqrtSoftplus}: {
+      case SIGMOID: { return sigmoid(-x); }
+      case SQRT_SOFTPLUS: {
         if (x < SMALL) { return (1 - decay(x) / 2) / 2; }
         return sigmoid(x) / softplus(x) / 2;
       }
@@ -148,21 +152,21 @@ export const SCORES_WGSL = `
 
   // d score / d x, of what is no softmax.
   fn scoreSlope(x : f32) -> f32 {
-    if (uniforms.scoring == ${SCORING_CODES.sigmoid} || x < SMALL) { return score(x) * slope(x); }
+    if (uniforms.scoring == SIGMOID || x < SMALL) { return score(x) * slope(x); }
     return sigmoid(x) / sqrt(softplus(x)) / 2;
   }
 
-  // exp(log(score) - largest)
-  fn termOf(key : u32, largest : f32) -> f32 {
+  // Score / largest score, by their logarithms: largest is that of the largest score.
+  fn relativeScore(key : u32, largest : f32) -> f32 {
     if (key == NEGATIVE_INFINITY_KEY) { return 0; }
-    return exp(logScore(finiteValueOf(key)) - largest);
+    return exp(logScore(finiteFloatOfKey(key)) - largest);
   }
 
   // Past all keys: what makes NaN of a softmax or of a sum of scores.
   const BAD_KEY = 0xffffffffu;
 
   fn badOr(key : u32) -> u32 {
-    let isBad = key == NAN_KEY || (key == INFINITY_KEY && uniforms.scoring != ${SCORING_CODES.sigmoid});
+    let isBad = key == NAN_KEY || (key == INFINITY_KEY && uniforms.scoring != SIGMOID);
     return select(key, BAD_KEY, isBad);
   }
 `;
@@ -175,7 +179,7 @@ export const KEYS_GLSL = `
   const uint LAST_FINITE_KEY = 0xff7fffffu;
   const uint INFINITY_KEY = 0xff800000u;
 
-  uint keyOf(float value) {
+  uint orderedBits(float value) {
     uint bits = floatBitsToUint(value);
     uint magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) { return NAN_KEY; }
@@ -183,9 +187,9 @@ export const KEYS_GLSL = `
     return bits >= 0x80000000u ? ~bits : bits | 0x80000000u;
   }
 
-  float valueOf(uint key) { return uintBitsToFloat(key >= 0x80000000u ? key & 0x7fffffffu : ~key); }
+  float floatOfKey(uint key) { return uintBitsToFloat(key >= 0x80000000u ? key & 0x7fffffffu : ~key); }
 
-  float finiteValueOf(uint key) { return valueOf(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
+  float finiteFloatOfKey(uint key) { return floatOfKey(clamp(key, FIRST_FINITE_KEY, LAST_FINITE_KEY)); }
 `;
 
 /** GLSL, after KEYS_GLSL, where `scoring` is a uniform: scores and their logarithms. */
@@ -240,8 +244,8 @@ export const SCORES_GLSL = `
     return sigmoid(x) / sqrt(softplus(x)) / 2.0;
   }
 
-  // exp(log(score) - largest)
-  float termOf(uint key, float largest) {
-    return key == NEGATIVE_INFINITY_KEY ? 0.0 : exp(logScore(finiteValueOf(key)) - largest);
+  // Score / largest score, by their logarithms: largest is that of the largest score.
+  float relativeScore(uint key, float largest) {
+    return key == NEGATIVE_INFINITY_KEY ? 0.0 : exp(logScore(finiteFloatOfKey(key)) - largest);
   }
 `;

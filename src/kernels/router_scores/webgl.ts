@@ -30,20 +30,20 @@ export function scoreStatistics(backend: MathBackendWebGL, logits: TensorInfo, s
         uint largestKey = NAN_KEY;
         float numNan = 0.0;
         for (int e = 0; e < numExperts; e++) {
-          uint key = keyOf(getLogits(coords.x, e));
+          uint key = orderedBits(getLogits(coords.x, e));
           largestKey = max(largestKey, key);
           if (key == NAN_KEY) { numNan++; }
         }
-        float result = coords.y == 0 ? valueOf(largestKey) : numNan;
+        float result = coords.y == 0 ? floatOfKey(largestKey) : numNan;
         if (coords.y == 1) {
           result = 0.0;
           float rest = 0.0;
-          float largest = logScore(finiteValueOf(largestKey));
+          float largest = logScore(finiteFloatOfKey(largestKey));
           for (int first = 0; first < numExperts; first += chainTerms) {
             float chain = 0.0;
             for (int e = first; e < min(first + chainTerms, numExperts); e++) {
-              uint key = keyOf(getLogits(coords.x, e));
-              if (key != NAN_KEY) { chain += termOf(key, largest); }
+              uint key = orderedBits(getLogits(coords.x, e));
+              if (key != NAN_KEY) { chain += relativeScore(key, largest); }
             }
             addChain(result, rest, chain);
           }

@@ -201,8 +201,10 @@ export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string
   }`;
 }
 
+export type ChunkType = 'vec4<f32>' | 'f32';
+
 /** The columns that one thread reads at a time: 4 where the row size allows it. */
-export function chunkOf(hiddenSize: number): {type: 'vec4<f32>' | 'f32'; rowChunks: number} {
+export function chunkOf(hiddenSize: number): {type: ChunkType; rowChunks: number} {
   return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
 }
 

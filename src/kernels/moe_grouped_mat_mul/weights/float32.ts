@@ -18,37 +18,36 @@ const N_MAJOR_QUADS = /* wgsl */ `
     return weights[(expert * uniforms.numIn + k) * (uniforms.numColumns / 4) + d / 4];
   }`;
 
+/** A weight by its place: 0 for terms past C. */
+const WEIGHT_AT = /* wgsl */ `
+  fn weightAt(expert : u32, column : u32, k : u32) -> f32 {
+    let value = weights[placeOf(expert, min(column, uniforms.numColumns - 1), min(k, uniforms.numIn - 1))];
+    return select(0.0, value, k < uniforms.numIn);
+  }`;
+
 /** [E, D, C] of any size. */
 const K_MAJOR_SCALARS = /* wgsl */ `
-  fn weightAt(expert : u32, column : u32, k : u32) -> f32 {
-    let d = min(column, uniforms.numColumns - 1);
-    let c = min(k, uniforms.numIn - 1);
-    let value = weights[(expert * uniforms.numColumns + d) * uniforms.numIn + c];
-    return select(0.0, value, k < uniforms.numIn);
-  }
+  fn placeOf(expert : u32, d : u32, c : u32) -> u32 { return (expert * uniforms.numColumns + d) * uniforms.numIn + c; }
   fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
     return vec4(
       weightAt(expert, column, k + 0),
       weightAt(expert, column, k + 1),
       weightAt(expert, column, k + 2),
       weightAt(expert, column, k + 3));
-  }`;
+  }
+  ${WEIGHT_AT}`;
 
 /** [E, C, D] of any size. */
 const N_MAJOR_SCALARS = /* wgsl */ `
-  fn weightAt(expert : u32, column : u32, k : u32) -> f32 {
-    let d = min(column, uniforms.numColumns - 1);
-    let c = min(k, uniforms.numIn - 1);
-    let value = weights[(expert * uniforms.numIn + c) * uniforms.numColumns + d];
-    return select(0.0, value, k < uniforms.numIn);
-  }
+  fn placeOf(expert : u32, d : u32, c : u32) -> u32 { return (expert * uniforms.numIn + c) * uniforms.numColumns + d; }
   fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
     return vec4(
       weightAt(expert, column + 0, k),
       weightAt(expert, column + 1, k),
       weightAt(expert, column + 2, k),
       weightAt(expert, column + 3, k));
-  }`;
+  }
+  ${WEIGHT_AT}`;
 
 export function float32Weights(quads: Quads, weightFormat: MoeGroupedMatMulAttrs['weightFormat']): WeightReader {
   const kMajor = quads === 'f32' ? K_MAJOR_SCALARS : K_MAJOR_QUADS;
