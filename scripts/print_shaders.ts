@@ -130,6 +130,7 @@ const calls: KernelCalls = {
 };
 
 const webgpuStandIn = (): StandIn => {
+  Object.assign(globalThis, {GPUBufferUsage: {UNIFORM: 64}});
   const programs: Program[] = [];
   const device = {
     limits: {maxBufferSize: 2 ** 40, maxStorageBufferBindingSize: 2 ** 40, maxComputeWorkgroupsPerDimension: 65535},
@@ -138,14 +139,22 @@ const webgpuStandIn = (): StandIn => {
       programs.push({name: label, code});
       return {getCompilationInfo: async () => ({messages: []})};
     },
-    createComputePipeline: () => ({}),
+    createComputePipeline: () => ({getBindGroupLayout: () => ({})}),
+    createBuffer: ({size}: GPUBufferDescriptor) => ({getMappedRange: () => new ArrayBuffer(size), unmap: () => {}}),
+    createBindGroup: () => ({}),
   };
+  const pass = {setPipeline: () => {}, setBindGroup: () => {}, dispatchWorkgroups: () => {}};
   const backend = {
     device,
-    pipelineCache: {},
-    tensorMap: {get: () => ({dtype: 'float32'})},
+    commandQueueOwnedIds: new WeakSet(),
+    computePassEncoder: pass,
+    dispatchCountInPass: 0,
+    tensorMap: {get: () => ({dtype: 'float32', resource: {}})},
+    uploadToGPU: () => {},
+    ensureCommandEncoderReady: () => {},
+    endComputePassEncoder: () => {},
+    submitQueue: () => {},
     makeTensorInfo: (shape: number[], dtype: 'float32' | 'int32') => tensorOf(dtype, shape),
-    runWebGPUProgram: () => {},
     disposeData: () => {},
   };
   return {programs, backend};

@@ -5,6 +5,7 @@ import * as tf from '../../src/tf';
 import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../src/contract/kernel_names';
 import {runMoeKernel} from '../../src/contract/run_kernel';
 import {entryPoint, runWgsl} from '../../src/kernels/shared/webgpu';
+import {forgetRecordings} from '../../src/kernels/shared/webgpu_recording';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import {expectFloats} from '../support/expect';
 import {
@@ -16,6 +17,7 @@ import {
   expectRightBetweenOtherOps,
 } from '../support/gpu_specs';
 import {countingRows} from '../support/tensors';
+import {countLaunches, isOwn, onLaunch} from '../support/webgpu_launches';
 import {registerSharedDevice} from '../runner/webgpu_device';
 
 const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgpu'};
@@ -26,29 +28,6 @@ async function poison(shapes: number[][]): Promise<void> {
   const poisoned = shapes.flatMap((shape) => [0, 1, 2].map(() => tf.div(tf.zeros(shape), tf.zeros(shape))));
   await Promise.all(poisoned.map((tensor) => tensor.data()));
   tf.dispose(poisoned);
-}
-
-type LaunchArgs = Parameters<WebGPUBackend['runWebGPUProgram']>;
-
-/** Calls back before each program, until the result is called. */
-function onLaunch(announce: (...args: LaunchArgs) => void): () => void {
-  const target = backend();
-  target.runWebGPUProgram = (...args) => {
-    announce(...args);
-    return Object.getPrototypeOf(target).runWebGPUProgram.apply(target, args) as tf.TensorInfo;
-  };
-  return () => delete (target as Partial<WebGPUBackend>).runWebGPUProgram;
-}
-
-const isOwn = (program: LaunchArgs[0]) => program.constructor.name.startsWith('Moe');
-
-/** The number of programs that run. */
-function countLaunches(run: () => void): number {
-  let numLaunches = 0;
-  const undo = onLaunch(() => numLaunches++);
-  run();
-  undo();
-  return numLaunches;
 }
 
 /** The number of buffers in use after all work is submitted; before that, the buffers of the work are in use too. */
@@ -70,6 +49,7 @@ function withBindingLimit(maxStorageBufferBindingSize: number, run: () => void):
       name === 'maxStorageBufferBindingSize' ? maxStorageBufferBindingSize : (Reflect.get(target, name) as unknown),
   });
   Object.defineProperty(device, 'limits', {value, configurable: true});
+  forgetRecordings(backend());
   try {
     run();
   } finally {
@@ -158,18 +138,19 @@ describeWithFlags('WebGPU', webgpu, () => {
     ];
     for (const [name, call] of [...calls, ...callsOfAllKernels()]) {
       const sizes = new Set<number>();
-      const undoSizes = onLaunch((program, inputs, _dtype, _uniforms, output) => {
-        if (isOwn(program)) {
-          [...inputs, output!].forEach(({shape}) => sizes.add(4 * tf.util.sizeFromShape(shape)));
+      forgetRecordings(backend());
+      const undoSizes = onLaunch((launch) => {
+        if (isOwn(launch)) {
+          launch.bufferSizes.forEach((size) => sizes.add(size));
         }
       });
       tf.dispose(tf.tidy(call));
       undoSizes();
       for (const size of sizes) {
         let largest = 0;
-        const undoLargest = onLaunch((program, inputs, _dtype, _uniforms, output) => {
-          if (isOwn(program)) {
-            largest = Math.max(largest, ...[...inputs, output!].map(({shape}) => 4 * tf.util.sizeFromShape(shape)));
+        const undoLargest = onLaunch((launch) => {
+          if (isOwn(launch)) {
+            largest = Math.max(largest, ...launch.bufferSizes);
           }
         });
         // The stand-in for an empty tensor has 16 bytes; no device has so low a limit.
@@ -211,7 +192,7 @@ describeWithFlags('WebGPU', webgpu, () => {
 
   it('leaves no buffer of a kernel that throws', () =>
     expectNothingLeftByThrows(
-      (announce) => onLaunch((program) => isOwn(program) && announce()),
+      (announce) => onLaunch((launch) => isOwn(launch) && announce()),
       countUsedBuffers,
     ));
 

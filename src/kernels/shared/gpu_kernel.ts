@@ -17,7 +17,7 @@ export function noteMade(tensor: TensorInfo): TensorInfo {
 }
 
 /** Gives back intermediate tensors. What was recorded to use them runs first: tfjs keeps their memory until then. */
-export function disposeAll(backend: KernelBackend, tensors: TensorInfo[]): void {
+export function disposeAll(backend: KernelBackend, tensors: readonly TensorInfo[]): void {
   for (const {dataId} of tensors) {
     made?.delete(dataId);
     backend.disposeData(dataId);

@@ -1,20 +1,21 @@
 /**
  * Runs WGSL of this package inside tfjs's WebGPU backend: in its command batch, with its buffers and its timers.
  *
- * tfjs generates a prologue for every program that has one output and hides the builtins in private variables,
- * after which no workgroup may leave before a barrier. So the pipeline is made here, from WGSL that is complete
- * as written, and put into the backend's cache under the key that runWebGPUProgram then looks up.
+ * tfjs generates a prologue for every program that has one output and hides the builtins in private variables, after
+ * which no workgroup may leave before a barrier. So pipelines are made here, from WGSL that is complete as written.
  */
 import {type TensorInfo, util} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {assertBindable as assertDeviceBinds} from '../../contract/devices';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
-import {disposeAll, gpuKernel, noteMade} from './gpu_kernel';
+import {gpuKernel} from './gpu_kernel';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
+import {makeLaunch} from './webgpu_launch';
+import {disposeAll, launchOn, newTensor, runRecorded} from './webgpu_recording';
 import {printOnRequest, reportCompileErrors} from './wgsl_source';
 
-export {disposeAll} from './gpu_kernel';
+export {disposeAll, newTensor} from './webgpu_recording';
 
 /** Threads of a workgroup: the most that every WebGPU device has. */
 export const WORKGROUP_SIZE = 256;
@@ -55,22 +56,29 @@ export function webgpuKernel<K extends MoeKernelName>(
   ) => OutputsAs<K, TensorInfo>,
 ): MoeKernel {
   return gpuKernel<WebGPUBackend, K>(kernelName, (backend, inputs, attrs) => {
-    const given = Object.entries(inputs as Record<string, TensorInfo>);
-    assertBindable(
+    const assertInputsBind = () => {
+      const given = Object.entries(inputs as Record<string, TensorInfo>);
+      const shapes = given.map(([name, {shape}]) => [argumentName(name, inputs), shape]);
+      assertBindable(backend, kernelName, Object.fromEntries(shapes) as Record<string, number[]>);
+    };
+    const runOn = (floats: MoeKernels[K]['inputs']) =>
+      runRecorded(backend, kernelName, floats, attrs, () => {
+        assertInputsBind();
+        return run(backend, floats, attrs);
+      });
+    const isInteger = ({dataId, dtype}: TensorInfo) =>
+      dtype === 'float32' && backend.tensorMap.get(dataId).dtype !== 'float32';
+    const integers = Object.entries(inputs as Record<string, TensorInfo>).filter(([, input]) => isInteger(input));
+    if (integers.length === 0) {
+      return runOn(inputs);
+    }
+    assertInputsBind();
+    const converted = integers.map(([name, input]): [string, TensorInfo] => [name, integersAsFloats(backend, input)]);
+    const outputs = runOn({...inputs, ...Object.fromEntries(converted)});
+    disposeAll(
       backend,
-      kernelName,
-      Object.fromEntries(given.map(([name, {shape}]) => [argumentName(name, inputs), shape])),
+      converted.map(([, floats]) => floats),
     );
-    const converted: TensorInfo[] = [];
-    const inFloats = given.map(([name, info]) => {
-      if (info.dtype !== 'float32' || backend.tensorMap.get(info.dataId).dtype === 'float32') {
-        return [name, info];
-      }
-      converted.push(integersAsFloats(backend, info));
-      return [name, converted[converted.length - 1]];
-    });
-    const outputs = run(backend, Object.fromEntries(inFloats) as MoeKernels[K]['inputs'], attrs);
-    disposeAll(backend, converted);
     return outputs;
   });
 }
@@ -89,8 +97,7 @@ function integersAsFloats(backend: WebGPUBackend, integers: TensorInfo): TensorI
     runWgsl(backend, {
       name: 'MoeIntegersAsFloats',
       buffers: [
-        // Rank 1: tfjs puts one stride before the uniforms.
-        {name: 'floats', type: 'f32', access: 'read_write', tensor: {...floats, shape: [size]}},
+        {name: 'floats', type: 'f32', access: 'read_write', tensor: floats},
         {name: 'integers', type: 'i32', access: 'read', tensor: integers},
       ],
       uniforms: {size},
@@ -108,9 +115,6 @@ export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
   const {name, buffers, uniforms, numWorkgroups} = program;
   // For the tensors that the kernel itself has not checked.
   assertBindable(backend, name, Object.fromEntries(buffers.map((buffer) => [buffer.name, buffer.tensor.shape])));
-  const key = pipelineKey(program);
-  const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, GPUComputePipeline>};
-  pipelineCache[key] ??= pipelineOf(backend.device, key, program);
   // WebGPU cannot bind an empty buffer; the code, whose loops do not reach it, gets one of 16 bytes.
   const standIns: TensorInfo[] = [];
   const bindable = (tensor: TensorInfo) => {
@@ -120,17 +124,17 @@ export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
     standIns.push(newTensor(backend, [4], 'int32'));
     return standIns[standIns.length - 1];
   };
-  const [output, ...inputs] = buffers.map(({tensor}) => bindable(tensor));
-  const uniformValues = Object.values(uniforms).map((value) => ({type: 'int32', data: [value]}));
-  const tfjsProgram = tfjsProgramOf(name, key, output.shape, numWorkgroups);
-  backend.runWebGPUProgram(tfjsProgram, inputs, output.dtype, uniformValues, output);
+  const tensors = buffers.map(({tensor}) => bindable(tensor));
+  const pipeline = pipelineOf(backend.device, program);
+  launchOn(backend, makeLaunch(backend.device, name, pipeline, Object.values(uniforms), numWorkgroups), tensors);
   disposeAll(backend, standIns);
 }
 
 /** Pipelines outlive a backend as long as its device, which another backend may use. */
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-function pipelineOf(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipeline {
+function pipelineOf(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
+  const key = pipelineKey(program);
   const ofDevice = pipelines.get(device) ?? new Map<string, GPUComputePipeline>();
   pipelines.set(device, ofDevice);
   const pipeline = ofDevice.get(key) ?? makePipeline(device, key, program);
@@ -148,8 +152,7 @@ function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPU
   const {name, buffers, uniforms, constants = {}, code} = program;
   const wgsl = [
     ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
-    // tfjs puts the stride of the first tensor, of rank 1 or 2, before what a program passes.
-    `struct Uniforms { tfjsStride : u32, ${Object.keys(uniforms)
+    `struct Uniforms { ${Object.keys(uniforms)
       .map((member) => `${member} : u32`)
       .join(', ')} }`,
     ...buffers.map(
@@ -166,28 +169,9 @@ function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPU
   return device.createComputePipeline({label: name, layout: 'auto', compute: {module, entryPoint: 'main'}});
 }
 
-function tfjsProgramOf(name: string, key: string, outputShape: number[], numWorkgroups: number): WebGPUProgram {
-  return {
-    variableNames: [],
-    outputShape,
-    shaderKey: key,
-    workgroupSize: [WORKGROUP_SIZE, 1, 1],
-    // One dimension: tfjs folds it where it is past the device's limit, and entryPoint unfolds it.
-    dispatchLayout: {x: [0]},
-    dispatch: [numWorkgroups, 1, 1],
-    // FROM_PIXELS: such a program declares its bindings, and its key is taken as it is.
-    pixelsOpType: 0 as WebGPUProgram['pixelsOpType'],
-    getUserCode: () => {
-      throw new Error(`The pipeline of ${name} is not in the WebGPU backend's cache.`);
-    },
-    // tfjs labels times by the class of a program.
-    constructor: {name},
-  } as WebGPUProgram;
-}
-
 /**
  * WGSL: the entry point. In its body `thread` is the invocation in the workgroup, and `group` the workgroup in the
- * launch, which tfjs may have folded into two or three dimensions; there may be more groups than asked for.
+ * launch, which may be folded into two or three dimensions; there may be more groups than asked for.
  */
 export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string {
   return `
@@ -206,12 +190,6 @@ export type ChunkType = 'vec4<f32>' | 'f32';
 /** The columns that one thread reads at a time: 4 where the row size allows it. */
 export function chunkOf(hiddenSize: number): {type: ChunkType; rowChunks: number} {
   return hiddenSize % 4 === 0 ? {type: 'vec4<f32>', rowChunks: hiddenSize / 4} : {type: 'f32', rowChunks: hiddenSize};
-}
-
-/** A tensor whose elements a program is about to write. */
-export function newTensor(backend: WebGPUBackend, shape: number[], dtype: 'int32' | 'float32'): TensorInfo {
-  const isEmpty = util.sizeFromShape(shape) === 0;
-  return noteMade(backend.makeTensorInfo(shape, dtype, isEmpty ? util.getTypedArrayFromDType(dtype, 0) : undefined));
 }
 
 /**
