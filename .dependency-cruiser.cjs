@@ -44,8 +44,17 @@ module.exports = {
       name: 'a-kernel-folder-stands-alone',
       comment: 'It imports the contract, what kernels share, tfjs, and itself.',
       severity: 'error',
-      from: {path: '^src/kernels/(moe_[^/]+)/'},
+      from: {path: '^src/kernels/(moe_[^/]+)/', pathNot: '^src/kernels/moe_fused_experts/'},
       to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
+    },
+    {
+      name: 'fused-experts-are-made-of-the-parts-of-products',
+      severity: 'error',
+      from: {path: '^src/kernels/moe_fused_experts/'},
+      to: {
+        path: '^src/',
+        pathNot: [contract, '^src/kernels/(shared|moe_grouped_mat_mul|moe_fused_experts)/'],
+      },
     },
     {
       name: 'what-kernels-have-in-common-knows-no-kernel',

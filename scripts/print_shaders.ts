@@ -7,6 +7,7 @@
 import {parseArgs} from 'node:util';
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
+import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
@@ -122,6 +123,23 @@ const calls: KernelCalls = {
       {inputs: {...inputs, scoreCorrectionBias}, attrs: {...topkAttrs, scoring: 'sigmoid', numExpertGroups: 2}},
     ];
   }),
+  MoeFusedExperts: (['outIn', 'inOut'] as const).flatMap((weightFormat) =>
+    [7, 8].flatMap((size) => {
+      const {numParts: _, ...activation} = matMulAttrs;
+      const isOutIn = weightFormat === 'outIn';
+      const inputs = {
+        x: floats(1, size),
+        topkWeights: floats(1, 2),
+        topkIds: ints(1, 2),
+        w1: isOutIn ? floats(8, 16, size) : floats(8, size, 16),
+        w2: isOutIn ? floats(8, size, 8) : floats(8, 8, size),
+      };
+      return [inputs, {...inputs, expertMap: ints(8)}].map((given) => ({
+        inputs: given,
+        attrs: {...activation, weightFormat},
+      }));
+    }),
+  ),
   MoeTopKBackprop: [true, false].map((renormalize) => ({
     inputs: {dTopkWeights: floats(5, 2), routerLogits: floats(5, 8), topkIds: ints(5, 2)},
     attrs: {...topkAttrs, renormalize},

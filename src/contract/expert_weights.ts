@@ -23,7 +23,7 @@ export function partsOf<T extends {shape: number[]} = TensorInfo>(
 /** D, and the number of columns of the result. */
 export function columnsOf(
   {shape}: {shape: number[]},
-  {weightFormat, gated}: MoeGroupedMatMulAttrs,
+  {weightFormat, gated}: Pick<MoeGroupedMatMulAttrs, 'weightFormat' | 'gated'>,
 ): {numColumns: number; numOutputs: number} {
   const numColumns = weightFormat === 'outIn' ? shape[1] : shape[2];
   return {numColumns, numOutputs: gated ? numColumns / 2 : numColumns};

@@ -171,6 +171,27 @@ export type MoeGroupedMatMulOutputs = {
   out: Tensor2D; //                        float32 [R, D], or [R, D/2] if gated
 };
 
+/**
+ * The experts of few tokens, without a sort: out[t] = the sum over k, in slot order, of
+ * w[t,k] * (w2[e] . activation(w1[e] . x[t] + w1Bias[e]) + w2Bias[e]), e the expert of the slot. A slot whose expert is
+ * not here, by expertMap where there is one, adds nothing and is not read.
+ */
+export const MoeFusedExperts = 'MoeFusedExperts';
+export type MoeFusedExpertsInputs = {
+  x: TensorInfo; //                        float32 [T, H]
+  topkWeights: TensorInfo; //              float32 [T, K]
+  topkIds: TensorInfo; //                  int32 [T, K]
+  expertMap?: TensorInfo; //               int32 [E]
+  w1: TensorInfo; //                       float32 [L, D, H], D = 2I if gated, else I; or [L, H, D]
+  w1Bias?: TensorInfo; //                  float32 [L, D]
+  w2: TensorInfo; //                       float32 [L, H, I] or [L, I, H]
+  w2Bias?: TensorInfo; //                  float32 [L, H]
+};
+export type MoeFusedExpertsAttrs = MoeActivationAttrs & {weightFormat: MoeWeightFormat};
+export type MoeFusedExpertsOutputs = {
+  out: Tensor2D; //                        float32 [T, H]
+};
+
 /** d MoeGroupedMatMul / d z, where z is its product without activation: dz[r, d], from dy and z. */
 export const MoeGroupedMatMulBackpropActivation = 'MoeGroupedMatMulBackpropActivation';
 export type MoeGroupedMatMulBackpropActivationInputs = {
@@ -272,6 +293,7 @@ export type MoeKernels = {
   [MoeRankRows]: {inputs: MoeRankRowsInputs; attrs: NoAttrs; outputs: MoeRankRowsOutputs};
   [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs; outputs: MoeSumOutputs};
   [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs; outputs: MoeGroupedMatMulOutputs};
+  [MoeFusedExperts]: {inputs: MoeFusedExpertsInputs; attrs: MoeFusedExpertsAttrs; outputs: MoeFusedExpertsOutputs};
   [MoeGroupedMatMulBackpropActivation]: {
     inputs: MoeGroupedMatMulBackpropActivationInputs;
     attrs: MoeActivationAttrs;
@@ -311,6 +333,7 @@ export const moeKernelOutputNames: {
   MoeRankRows: ['ranks'],
   MoeSum: ['out'],
   MoeGroupedMatMul: ['out'],
+  MoeFusedExperts: ['out'],
   MoeGroupedMatMulBackpropActivation: ['dz'],
   MoeGroupedMatMulBackpropWeights: ['dWeights'],
   MoeTopK: ['topkWeights', 'topkIds'],

@@ -1,4 +1,7 @@
-/** The gradient of every kernel, the same on all backends. */
+/**
+ * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted, experts
+ * run by other kernels.
+ */
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../contract/kernel_names';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
@@ -29,4 +32,4 @@ export const gradients = {
   MoeTopK: moeTopKGradConfig,
   MoeTopKBackprop: moeTopKBackpropGradConfig,
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
-} satisfies Record<MoeKernelName, GradConfig>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, GradConfig>;

@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
+import {moeFusedExpertsCpu} from './moe_fused_experts/cpu';
 import {
   moeGroupedMatMulBackpropActivationCpu,
   moeGroupedMatMulBackpropWeightsCpu,
@@ -27,6 +28,7 @@ export const cpuKernels = {
   MoeGroupedMatMul: moeGroupedMatMulCpu,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationCpu,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsCpu,
+  MoeFusedExperts: moeFusedExpertsCpu,
   MoeTopK: moeTopKCpu,
   MoeTopKBackprop: moeTopKBackpropCpu,
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,

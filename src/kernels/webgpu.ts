@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
 import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
@@ -27,6 +28,7 @@ export const webgpuKernels = {
   MoeGroupedMatMul: moeGroupedMatMulWebGPU,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
+  MoeFusedExperts: moeFusedExpertsWebGPU,
   MoeTopK: moeTopKWebGPU,
   MoeTopKBackprop: moeTopKBackpropWebGPU,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,

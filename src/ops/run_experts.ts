@@ -17,6 +17,7 @@ import {
 import {assertBindable} from '../contract/devices';
 import {
   type MoeActivationAttrs,
+  MoeFusedExperts,
   MoeGroupedMatMul,
   MoePermute,
   MoeUnpermute,
@@ -82,7 +83,23 @@ function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
   return concat(chunks, 0);
 }
 
+/**
+ * Slots of few tokens: each reads the weights of its expert by itself, which takes less time than to sort them, as long
+ * as few experts have several.
+ */
+const FEW_SLOTS = 64;
+
+/** Few tokens run in one kernel, which has no gradient. */
+function areFew([numTokens, topk]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
+  const isWhole = w1.parts.length === 1 && w2.parts.length === 1;
+  const hasGradient = engine().state.gradientDepth > 0;
+  return numTokens * topk <= FEW_SLOTS && isWhole && !applyRouterWeightOnInput && !hasGradient;
+}
+
 function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  if (areFew(topkIds.shape, experts)) {
+    return runFew(x, topkWeights, topkIds, experts);
+  }
   const {rows, weights, invPermutedIdx, expertFirstTokenOffset} = experts.applyRouterWeightOnInput
     ? permuteWeighted(x, topkWeights, topkIds, experts)
     : permute(x, topkWeights, topkIds, experts);
@@ -91,6 +108,16 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
     MoeUnpermute,
     {permutedHiddenStates, topkWeights: weights, invPermutedIdx, expertFirstTokenOffset},
     {},
+  ).out;
+}
+
+function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  const {w1, w1Bias, w2, w2Bias, expertMap, weightFormat, activation} = experts;
+  const [[firstWeights], [secondWeights]] = [w1.parts, w2.parts];
+  return runMoeKernel(
+    MoeFusedExperts,
+    {x, topkWeights, topkIds, expertMap, w1: firstWeights, w1Bias, w2: secondWeights, w2Bias},
+    {weightFormat, ...activation},
   ).out;
 }
 

@@ -1,0 +1,294 @@
+/**
+ * MoeFusedExperts on WebGPU: the experts of a few tokens in 2 launches, without a sort.
+ *
+ *   MoeFusedExpertsFirst   h[s] = act(W1[e] x[t] + b1[e]) of each slot s of token t and expert e
+ *   MoeFusedExpertsSecond  out[t] = the sum over t's slots s, in their order, of w[s] * (W2[e] h[s] + b2[e])
+ *
+ * Each reads the weights of a slot's expert once, as fast as memory gives them. A slot whose expert is not here is
+ * neither read nor written.
+ */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {columnsOf} from '../../contract/expert_weights';
+import {MoeFusedExperts, type MoeFusedExpertsAttrs} from '../../contract/kernel_names';
+import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
+import {float32Weights} from '../moe_grouped_mat_mul/weights/float32';
+import {COLUMNS, type Quads, type WeightReader, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
+import {
+  assertBindable,
+  disposeAll,
+  entryPoint,
+  newTensor,
+  runWgsl,
+  type StorageBinding,
+  webgpuKernel,
+  WORKGROUP_SIZE,
+} from '../shared/webgpu';
+
+/** Threads that share the terms of a product. */
+const NUM_LANES = 32;
+/** Quads of columns, over all slots that a workgroup takes at once. */
+const NUM_QUADS = WORKGROUP_SIZE / NUM_LANES;
+
+/** What both launches have in common. */
+type Product = {
+  name: string;
+  x: TensorInfo;
+  weights: TensorInfo;
+  bias: TensorInfo | undefined;
+  attrs: MoeFusedExpertsAttrs;
+  slots: {topkIds: TensorInfo; expertMap: TensorInfo | undefined};
+};
+
+export const moeFusedExpertsWebGPU = webgpuKernel(MoeFusedExperts, (backend, inputs, attrs) => {
+  const {x, topkWeights, topkIds, expertMap, w1, w1Bias, w2, w2Bias} = inputs;
+  const [numTokens, topk] = topkIds.shape;
+  const numSlots = numTokens * topk;
+  const ofSecond: MoeFusedExpertsAttrs = {...attrs, activation: 'linear', gated: false};
+  const {numOutputs: intermediateSize} = columnsOf(w1, attrs);
+  assertBindable(backend, MoeFusedExperts, {w1: w1.shape, w2: w2.shape});
+  const out = newTensor(backend, x.shape, 'float32');
+  if (numTokens === 0) {
+    return {out};
+  }
+  const hidden = newTensor(backend, [numSlots, intermediateSize], 'float32');
+  const slots = {topkIds, expertMap};
+  runFirst(backend, {name: 'MoeFusedExpertsFirst', x, weights: w1, bias: w1Bias, attrs, slots}, hidden);
+  runSecond(
+    backend,
+    {name: 'MoeFusedExpertsSecond', x: hidden, weights: w2, bias: w2Bias, attrs: ofSecond, slots},
+    topkWeights,
+    out,
+  );
+  disposeAll(backend, [hidden]);
+  return {out};
+});
+
+/** WGSL: expertOf(slot), the local expert of a slot, NO_EXPERT where it has none. */
+const EXPERT_OF_SLOT = /* wgsl */ `
+  const NO_EXPERT = 0xffffffffu;
+  fn ifLocal(expert : i32) -> u32 {
+    return select(NO_EXPERT, u32(expert), expert >= 0 && expert < i32(uniforms.numLocalExperts));
+  }
+  fn expertOf(slot : u32) -> u32 { return ifLocal(topkIds[slot]); }`;
+
+/** The same, by a map from global to local experts. */
+const MAPPED_EXPERT_OF_SLOT = /* wgsl */ `
+  const NO_EXPERT = 0xffffffffu;
+  fn ifLocal(expert : i32) -> u32 {
+    return select(NO_EXPERT, u32(expert), expert >= 0 && expert < i32(uniforms.numLocalExperts));
+  }
+  fn expertOf(slot : u32) -> u32 {
+    let id = topkIds[slot];
+    if (id < 0 || id >= i32(uniforms.numExperts)) { return NO_EXPERT; }
+    return ifLocal(expertMap[id]);
+  }`;
+
+/** WGSL: sumOfTerms, what a lane has of the products of a quad of columns; weights of four terms a column. */
+const K_MAJOR = /* wgsl */ `
+  fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
+    var sum = vec4<f32>();
+    for (var k = 4 * lane; k < uniforms.numIn; k += 4 * NUM_LANES) {
+      let x = xQuad(row, k);
+      let weight0 = weightQuad(expert, d + 0, k);
+      let weight1 = weightQuad(expert, d + 1, k);
+      let weight2 = weightQuad(expert, d + 2, k);
+      let weight3 = weightQuad(expert, d + 3, k);
+      sum += vec4(dot(weight0, x), dot(weight1, x), dot(weight2, x), dot(weight3, x));
+    }
+    return sum;
+  }`;
+
+/** The same; weights of four columns a term. */
+const N_MAJOR = /* wgsl */ `
+  fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
+    var sum = vec4<f32>();
+    for (var k = 4 * lane; k < uniforms.numIn; k += 4 * NUM_LANES) {
+      let x = xQuad(row, k);
+      let weight0 = weightQuad(expert, d, k + 0);
+      let weight1 = weightQuad(expert, d, k + 1);
+      let weight2 = weightQuad(expert, d, k + 2);
+      let weight3 = weightQuad(expert, d, k + 3);
+      sum += weight0 * x.x + weight1 * x.y + weight2 * x.z + weight3 * x.w;
+    }
+    return sum;
+  }`;
+
+/**
+ * WGSL: addUp, which makes totals of what the lanes of each quad have, and total(j), that of column j of all quads. All
+ * threads must call addUp.
+ */
+const ADD_UP = /* wgsl */ `
+  const NUM_PARTIAL_SUMS = NUM_LANES / 4;
+  var<workgroup> exchange : array<vec4<f32>, NUM_THREADS>;
+  fn addUp(thread : u32, quad : u32, lane : u32, sum : vec4<f32>) {
+    exchange[quad * NUM_LANES + lane] = sum;
+    workgroupBarrier();
+    var partial = vec4<f32>();
+    if (thread < NUM_THREADS / 4) {
+      partial = exchange[4 * thread] + exchange[4 * thread + 1] + exchange[4 * thread + 2] + exchange[4 * thread + 3];
+    }
+    workgroupBarrier();
+    if (thread < NUM_THREADS / 4) { exchange[thread] = partial; }
+    workgroupBarrier();
+  }
+  fn total(j : u32) -> f32 {
+    var sum = 0.0;
+    for (var p = 0u; p < NUM_PARTIAL_SUMS; p++) { sum += exchange[j / 4 * NUM_PARTIAL_SUMS + p][j % 4]; }
+    return sum;
+  }`;
+
+/** Lanes of a quad are neighbours where a column's terms are, quads are neighbours where a term's columns are. */
+const LANES = {
+  outIn: /* wgsl */ `
+    fn laneOf(thread : u32) -> u32 { return thread % NUM_LANES; }
+    fn quadOf(thread : u32) -> u32 { return thread / NUM_LANES; }`,
+  inOut: /* wgsl */ `
+    fn laneOf(thread : u32) -> u32 { return thread / NUM_QUADS; }
+    fn quadOf(thread : u32) -> u32 { return thread % NUM_QUADS; }`,
+};
+
+const parts = ({attrs, slots}: Product, reader: WeightReader, quads: Quads) => /* wgsl */ `
+  ${slots.expertMap == null ? EXPERT_OF_SLOT : MAPPED_EXPERT_OF_SLOT}
+  ${xQuad(quads)}
+  ${reader.weightQuad}
+  ${attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR}
+  ${LANES[attrs.weightFormat]}
+  ${ADD_UP}
+  ${COLUMNS}`;
+
+/** What a launch has for its product: buffers after the first, uniforms, and constants. */
+function programOf({x, weights, bias, attrs, slots: {topkIds, expertMap}}: Product) {
+  const numIn = x.shape[1];
+  const {numColumns, numOutputs} = columnsOf(weights, attrs);
+  const isConcatenated = attrs.gated && attrs.gateUp === 'concatenated';
+  const inQuads = numIn % 4 === 0 && numColumns % 4 === 0 && (!isConcatenated || numOutputs % 4 === 0);
+  const quads: Quads = inQuads ? 'vec4<f32>' : 'f32';
+  const reader = float32Weights(quads, attrs.weightFormat);
+  const buffers: StorageBinding[] = [
+    {name: 'x', type: quads, access: 'read', tensor: x},
+    {name: 'weights', type: reader.type, access: 'read', tensor: weights},
+    {name: 'bias', type: 'f32', access: 'read', tensor: bias ?? weights},
+    {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
+    ...(expertMap == null ? [] : [{name: 'expertMap', type: 'i32', access: 'read', tensor: expertMap} as const]),
+  ];
+  return {
+    quads,
+    reader,
+    numColumns,
+    numOutputs,
+    isConcatenated,
+    buffers,
+    uniforms: {
+      numSlots: topkIds.shape[0] * topkIds.shape[1],
+      topk: topkIds.shape[1],
+      numIn,
+      numColumns,
+      numOutputs,
+      numExperts: expertMap?.shape[0] ?? weights.shape[0],
+      numLocalExperts: weights.shape[0],
+      hasBias: bias == null ? 0 : 1,
+      isGated: attrs.gated ? 1 : 0,
+      isConcatenated: isConcatenated ? 1 : 0,
+    },
+    constants: {NUM_THREADS: WORKGROUP_SIZE, NUM_LANES, NUM_QUADS, HAS_K_TAIL: numIn % (4 * NUM_LANES) === 0 ? 0 : 1},
+  };
+}
+
+const firstWgsl = (product: Product, reader: WeightReader, quads: Quads): string => /* wgsl */ `
+  ${parts(product, reader, quads)}
+  ${ACTIVATIONS_WGSL}
+  fn z(expert : u32, tile : u32, j : u32) -> f32 { return total(j) + biasAt(expert, columnOf(tile, j)); }
+  ${entryPoint(/* wgsl */ `
+    let slot = group / uniforms.numTiles;
+    let tile = group % uniforms.numTiles;
+    if (slot >= uniforms.numSlots) { return; }
+    let expert = expertOf(slot);
+    if (expert == NO_EXPERT) { return; }
+    let quad = quadOf(thread);
+    let lane = laneOf(thread);
+    addUp(thread, quad, lane, sumOfTerms(slot / uniforms.topk, expert, columnOf(tile, 4 * quad), lane));
+
+    let tileOutputs = select(TILE_COLUMNS, TILE_COLUMNS / 2, uniforms.isGated == 1);
+    let column = tile * tileOutputs + thread;
+    if (thread >= tileOutputs || column >= uniforms.numOutputs) { return; }
+    // A gate and its up are columns o and o + TILE_COLUMNS / 2 of the tile, or 2o and 2o + 1.
+    let isApart = uniforms.isConcatenated == 1 || uniforms.isGated == 0;
+    let j = select(2 * thread, thread, isApart);
+    var y = activate(clampedGate(z(expert, tile, j)));
+    if (uniforms.isGated == 1) { y *= clampedUp(z(expert, tile, select(j + 1, j + TILE_COLUMNS / 2, isApart))); }
+    out[slot * uniforms.numOutputs + column] = y;`)}`;
+
+/** A workgroup has TILE_COLUMNS columns of a slot. */
+function runFirst(backend: WebGPUBackend, product: Product, hidden: TensorInfo): void {
+  const {quads, reader, numColumns, numOutputs, isConcatenated, buffers, uniforms, constants} = programOf(product);
+  const TILE_COLUMNS = 4 * NUM_QUADS;
+  const numTiles = isConcatenated ? Math.ceil(numOutputs / (TILE_COLUMNS / 2)) : Math.ceil(numColumns / TILE_COLUMNS);
+  runWgsl(backend, {
+    name: `${product.name}_${product.attrs.weightFormat}`,
+    buffers: [{name: 'out', type: 'f32', access: 'read_write', tensor: hidden}, ...buffers],
+    uniforms: {...uniforms, numTiles, ...activationUniforms(product.attrs)},
+    constants: {...constants, TILE_COLUMNS},
+    numWorkgroups: uniforms.numSlots * numTiles,
+    code: () => firstWgsl(product, reader, quads),
+  });
+}
+
+const secondWgsl = (product: Product, reader: WeightReader, quads: Quads): string => /* wgsl */ `
+  const QUADS_OF_SLOT = TILE_COLUMNS / 4;
+  ${parts(product, reader, quads)}
+  ${entryPoint(/* wgsl */ `
+    let token = group / uniforms.numTiles;
+    let tile = group % uniforms.numTiles;
+    if (token * uniforms.topk >= uniforms.numSlots) { return; }
+    let quad = quadOf(thread);
+    let lane = laneOf(thread);
+    let column = tile * TILE_COLUMNS + thread;
+    var merged = 0.0;
+    for (var firstK = 0u; firstK < uniforms.topk; firstK += SLOTS_AT_ONCE) {
+      let k = firstK + quad / QUADS_OF_SLOT;
+      var sum = vec4<f32>();
+      if (k < uniforms.topk) {
+        let slot = token * uniforms.topk + k;
+        let expert = expertOf(slot);
+        let d = tile * TILE_COLUMNS + 4 * (quad % QUADS_OF_SLOT);
+        if (expert != NO_EXPERT) { sum = sumOfTerms(slot, expert, d, lane); }
+      }
+      addUp(thread, quad, lane, sum);
+      if (thread < TILE_COLUMNS) {
+        for (var s = 0u; s < min(SLOTS_AT_ONCE, uniforms.topk - firstK); s++) {
+          let slot = token * uniforms.topk + firstK + s;
+          let expert = expertOf(slot);
+          let y = total(s * TILE_COLUMNS + thread) + biasAt(expert, column);
+          if (expert != NO_EXPERT) { merged = fma(topkWeights[slot], y, merged); }
+        }
+      }
+      workgroupBarrier();
+    }
+    if (thread < TILE_COLUMNS && column < uniforms.numOutputs) { out[token * uniforms.numOutputs + column] = merged; }`)}`;
+
+/** Slots of a token that a workgroup takes at once: the more, the fewer columns it has, and the more workgroups run. */
+function slotsAtOnce(topk: number, {weightFormat}: MoeFusedExpertsAttrs): number {
+  // Neighbouring threads are to read neighbouring columns.
+  return weightFormat === 'inOut' ? 1 : [1, 2, 4].find((count) => count >= topk) ?? NUM_QUADS;
+}
+
+/** A workgroup has TILE_COLUMNS columns of a token. */
+function runSecond(backend: WebGPUBackend, product: Product, topkWeights: TensorInfo, out: TensorInfo): void {
+  const {quads, reader, numOutputs, buffers, uniforms, constants} = programOf(product);
+  const SLOTS_AT_ONCE = slotsAtOnce(uniforms.topk, product.attrs);
+  const TILE_COLUMNS = (4 * NUM_QUADS) / SLOTS_AT_ONCE;
+  const numTiles = Math.ceil(numOutputs / TILE_COLUMNS);
+  runWgsl(backend, {
+    name: `${product.name}_${product.attrs.weightFormat}`,
+    buffers: [
+      {name: 'out', type: 'f32', access: 'read_write', tensor: out},
+      {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
+      ...buffers,
+    ],
+    uniforms: {...uniforms, numTiles},
+    constants: {...constants, TILE_COLUMNS, SLOTS_AT_ONCE},
+    numWorkgroups: (uniforms.numSlots / uniforms.topk) * numTiles,
+    code: () => secondWgsl(product, reader, quads),
+  });
+}
