@@ -48,7 +48,7 @@ module.exports = {
       to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
     },
     {
-      name: 'fused-experts-are-made-of-the-parts-of-products',
+      name: 'fused-experts-are-made-of-parts-of-the-grouped-matmul',
       severity: 'error',
       from: {path: '^src/kernels/moe_fused_experts/'},
       to: {

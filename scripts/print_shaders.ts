@@ -9,6 +9,7 @@ import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
 import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
+import type {MoeKernel} from '../src/kernels/shared/moe_kernel';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
 
@@ -202,10 +203,10 @@ const webglStandIn = (): StandIn => {
 function programsOf(kernelName: MoeKernelName, backendName: string): Program[] {
   const isWebGL = backendName === 'webgl';
   const {programs, backend} = isWebGL ? webglStandIn() : webgpuStandIn();
-  const {kernelFunc} = (isWebGL ? webglKernels : webgpuKernels)[kernelName];
+  const kernels: Partial<Record<MoeKernelName, MoeKernel>> = isWebGL ? webglKernels : webgpuKernels;
   const run = () =>
     (calls[kernelName] as Array<{inputs: object; attrs: object}>).forEach(({inputs, attrs}) =>
-      kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
+      kernels[kernelName]?.kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
     );
   run();
   if (isWebGL) {
@@ -237,7 +238,6 @@ function main(): void {
     () => `--backend must be webgpu or webgl, but is '${flags.backend}'.`,
   );
   // The flag of tfjs-backend-webgpu, which is not loaded here.
-  env().registerFlag('WEBGPU_PRINT_SHADER', () => '');
   env().set('WEBGL_VERSION', 2);
   env().set('WEBGL_MAX_TEXTURE_SIZE', 2 ** 20);
   env().set('WEBGL_RENDER_FLOAT32_ENABLED', true);

@@ -2,7 +2,6 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
-import {moeFusedExpertsWebGL} from './moe_fused_experts/webgl';
 import {
   moeGroupedMatMulBackpropActivationWebGL,
   moeGroupedMatMulBackpropWeightsWebGL,
@@ -32,11 +31,10 @@ export const webglKernels = {
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
-  MoeFusedExperts: moeFusedExpertsWebGL,
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
-} satisfies Record<MoeKernelName, MoeKernel>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

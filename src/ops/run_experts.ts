@@ -4,6 +4,8 @@ import {
   backend,
   concat,
   engine,
+  getBackend,
+  getKernel,
   mul,
   onesLike,
   reshape,
@@ -84,16 +86,17 @@ function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
 }
 
 /**
- * Slots of few tokens: each reads the weights of its expert by itself, which takes less time than to sort them, as long
- * as few experts have several.
+ * The number of slots up to which each slot reads the weights of its expert by itself. The sort would take longer than
+ * it saves, since few experts have several of so few slots.
  */
 const FEW_SLOTS = 64;
 
-/** Few tokens run in one kernel, which has no gradient. */
+/** Whether one kernel runs the experts, without a sort: webgl has none, and a gradient needs what it does not keep. */
 function areFew([numTokens, topk]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
   const isWhole = w1.parts.length === 1 && w2.parts.length === 1;
   const hasGradient = engine().state.gradientDepth > 0;
-  return numTokens * topk <= FEW_SLOTS && isWhole && !applyRouterWeightOnInput && !hasGradient;
+  const isFew = numTokens * topk <= FEW_SLOTS && isWhole && !applyRouterWeightOnInput && !hasGradient;
+  return isFew && getKernel(MoeFusedExperts, getBackend()) != null;
 }
 
 function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {

@@ -270,7 +270,7 @@ const secondWgsl = (product: Product, reader: WeightReader, quads: Quads): strin
 /** Slots of a token that a workgroup takes at once: the more, the fewer columns it has, and the more workgroups run. */
 function slotsAtOnce(topk: number, {weightFormat}: MoeFusedExpertsAttrs): number {
   // Neighbouring threads are to read neighbouring columns.
-  return weightFormat === 'inOut' ? 1 : [1, 2, 4].find((count) => count >= topk) ?? NUM_QUADS;
+  return weightFormat === 'inOut' ? 1 : ([1, 2, 4].find((count) => count >= topk) ?? NUM_QUADS);
 }
 
 /** A workgroup has TILE_COLUMNS columns of a token. */

@@ -7,8 +7,11 @@
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
  *   3. with a bias the keys become those of score + bias
  *   4. the lanes find the best groups, and the keys of all others become 0
- *   5. K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane finds the
- *      best of these. Only the lane that had it looks through its experts again.
+ *   5. the K best are chosen, one of two ways:
+ *      by rounds  K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane
+ *                 finds the best of these. Only the lane that had it looks through its experts again.
+ *      by ranks   each expert is compared with all others, which gives its place: more work, and one barrier. For few
+ *                 tokens, which leave most of the device idle.
  *
  * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
  * taken out; so none is lost where scores underflow.
@@ -84,12 +87,57 @@ const WITH_BIAS = /* wgsl */ `
   fn logitKey(chosen : vec2<u32>, firstLogit : u32) -> u32 { return orderedBits(logits[firstLogit + chosen.y]); }
 `;
 
-const topkWgsl = (keys: string, bias: string, laneSum: LaneSum): string => /* wgsl */ `
+/** The K best are chosen by rounds. */
+const BY_ROUNDS = /* wgsl */ `
+  var<private> mine : vec2<u32>;
+  var<private> best : vec2<u32>;
+  fn startChoosing(lane : u32, firstKey : u32) {
+    mine = vec2<u32>(NONE, 0u);
+    best = vec2<u32>(0u, lane);
+  }
+  fn nextBest(thread : u32, lane : u32, firstKey : u32, k : u32) -> vec2<u32> {
+    if (best.y % LANES == lane) {
+      let last = mine;
+      mine = vec2<u32>(0u, NONE);
+      for (var e = lane; e < uniforms.numExperts; e += LANES) {
+        let other = vec2<u32>(keys[firstKey + e], e);
+        if (isBefore(last, other) && other.x > mine.x) { mine = other; }
+      }
+    }
+    best = bestOfLanes(thread, mine);
+    return best;
+  }
+`;
+
+/** The K best are chosen by ranks. There is one token a workgroup. */
+const BY_RANKS = /* wgsl */ `
+  var<workgroup> chosen : array<vec2<u32>, MAX_RANKED_SLOTS>;
+  fn startChoosing(lane : u32, firstKey : u32) {
+    for (var e = lane; e < uniforms.numExperts; e += LANES) {
+      let own = vec2<u32>(keys[firstKey + e], e);
+      var rank = 0u;
+      for (var other = 0u; other < uniforms.numExperts; other++) {
+        rank += u32(isBefore(vec2<u32>(keys[firstKey + other], other), own));
+      }
+      if (rank < uniforms.topk) { chosen[rank] = own; }
+    }
+    workgroupBarrier();
+  }
+  fn nextBest(thread : u32, lane : u32, firstKey : u32, k : u32) -> vec2<u32> { return chosen[k]; }
+`;
+
+/** By ranks up to so many tokens, experts and slots. */
+const MAX_RANKED_TOKENS = 64;
+const MAX_RANKED_EXPERTS = 256;
+const MAX_RANKED_SLOTS = 64;
+
+const topkWgsl = (keys: string, bias: string, choosing: string, laneSum: LaneSum): string => /* wgsl */ `
   ${SCORES_WGSL}
   ${LANES_WGSL}
   ${laneSum.wgsl}
   ${keys}
   ${bias}
+  ${choosing}
 
   // What all experts of a token have in common.
   struct Row { largestKey : u32, largest : f32, sum : f32, numNan : f32, isNan : bool }
@@ -178,21 +226,12 @@ const topkWgsl = (keys: string, bias: string, laneSum: LaneSum): string => /* wg
     var isChosenNan = false;
     var isChosenInfinite = false;
     let firstSlot = token * uniforms.topk;
-    var mine = vec2<u32>(NONE, 0u);
-    var best = vec2<u32>(0u, lane);
+    startChoosing(lane, firstKey);
     for (var k = 0u; k < uniforms.topk; k++) {
-      if (best.y % LANES == lane) {
-        let last = mine;
-        mine = vec2<u32>(0u, NONE);
-        for (var e = lane; e < uniforms.numExperts; e += LANES) {
-          let other = vec2<u32>(keys[firstKey + e], e);
-          if (isBefore(last, other) && other.x > mine.x) { mine = other; }
-        }
-      }
-      best = bestOfLanes(thread, mine);
-      let key = logitKey(best, firstLogit);
+      let expert = nextBest(thread, lane, firstKey, k);
+      let key = logitKey(expert, firstLogit);
       if (isToken && k % LANES == lane) {
-        topkIds[firstSlot + k] = best.y;
+        topkIds[firstSlot + k] = expert.y;
         topkWeights[firstSlot + k] = key;
       }
       isChosenNan |= key == NAN_KEY;
@@ -240,7 +279,8 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
   if (numTokens === 0) {
     return {topkWeights, topkIds};
   }
-  const lanes = lanesOf(numExperts);
+  const isRanked = numTokens <= MAX_RANKED_TOKENS && numExperts <= MAX_RANKED_EXPERTS && topk <= MAX_RANKED_SLOTS;
+  const lanes = isRanked ? LANE_THREADS : lanesOf(numExperts);
   const laneSum = laneSumOf(numExperts);
   const hasBias = scoreCorrectionBias != null;
   const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
@@ -253,7 +293,7 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     ...keyRows.map((tensor) => ({name: 'keys', type: 'u32', access: 'read_write', tensor}) as const),
   ];
   runWgsl(backend, {
-    name: `MoeTopK${laneSum.suffix}`,
+    name: `MoeTopK${isRanked ? '_ranked' : laneSum.suffix}`,
     buffers,
     uniforms: {
       numTokens,
@@ -266,9 +306,19 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
       scalingBits: bitsOf(routedScalingFactor),
       ...laneSum.uniforms,
     },
-    constants: {...laneConstants(numExperts), NUM_KEYS: Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)},
+    constants: {
+      ...laneConstants(lanes),
+      NUM_KEYS: isRanked ? MAX_RANKED_EXPERTS : Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP),
+      MAX_RANKED_SLOTS,
+    },
     numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
-    code: () => topkWgsl(inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER, hasBias ? WITH_BIAS : WITHOUT_BIAS, laneSum),
+    code: () =>
+      topkWgsl(
+        inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER,
+        hasBias ? WITH_BIAS : WITHOUT_BIAS,
+        isRanked ? BY_RANKS : BY_ROUNDS,
+        laneSum,
+      ),
   });
   disposeAll(backend, keyRows);
   return {topkWeights, topkIds};

@@ -143,12 +143,7 @@ const signatureOf = (names: string[], given: TensorInfo[], attrs: object): Signa
   attrs: {...attrs},
 });
 
-function isOf(
-  signature: Signature,
-  names: string[],
-  given: TensorInfo[],
-  attrs: Record<string, unknown>,
-): boolean {
+function isOf(signature: Signature, names: string[], given: TensorInfo[], attrs: Record<string, unknown>): boolean {
   if (names.length !== signature.names.length) {
     return false;
   }
