@@ -86,16 +86,16 @@ function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
 }
 
 /**
- * The number of slots up to which each slot reads the weights of its expert by itself. The sort would take longer than
- * it saves, since few experts have several of so few slots.
+ * The number of tokens up to which each slot reads the weights of its expert by itself. Few experts then have several
+ * slots, so that a sort takes longer than it saves.
  */
-const FEW_SLOTS = 64;
+const FEW_TOKENS = 2;
 
 /** Whether one kernel runs the experts, without a sort: webgl has none, and a gradient needs what it does not keep. */
-function areFew([numTokens, topk]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
+function areFew([numTokens]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
   const isWhole = w1.parts.length === 1 && w2.parts.length === 1;
   const hasGradient = engine().state.gradientDepth > 0;
-  const isFew = numTokens * topk <= FEW_SLOTS && isWhole && !applyRouterWeightOnInput && !hasGradient;
+  const isFew = numTokens <= FEW_TOKENS && isWhole && !applyRouterWeightOnInput && !hasGradient;
   return isFew && getKernel(MoeFusedExperts, getBackend()) != null;
 }
 

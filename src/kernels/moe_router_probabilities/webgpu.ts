@@ -61,7 +61,7 @@ export const moeRouterProbabilitiesWebGPU = webgpuKernel(
         {name: 'logits', type: 'u32', access: 'read', tensor: routerLogits},
       ],
       uniforms: {numTokens, numExperts, scoring: SCORING_CODES[scoring], ...laneSum.uniforms},
-      constants: laneConstants(lanesOf(numExperts)),
+      constants: laneConstants(numExperts),
       numWorkgroups: Math.ceil((numTokens * lanesOf(numExperts)) / LANE_THREADS),
       code: () => probabilitiesWgsl(laneSum),
     });

@@ -1,5 +1,5 @@
 /**
- * MoeTopK on WebGPU, 1 launch, nothing read back. A few threads, the lanes, take a token, and a workgroup as many
+ * MoeTopK on WebGPU, 1 launch, nothing read back. webgpu_few_tokens.ts has few tokens. Here a few threads, the lanes, take a token, and a workgroup as many
  * tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
  * and NaN are then exact whatever a device's floats do.
  *
@@ -7,11 +7,8 @@
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
  *   3. with a bias the keys become those of score + bias
  *   4. the lanes find the best groups, and the keys of all others become 0
- *   5. the K best are chosen, one of two ways:
- *      by rounds  K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane
- *                 finds the best of these. Only the lane that had it looks through its experts again.
- *      by ranks   each expert is compared with all others, which gives its place: more work, and one barrier. For few
- *                 tokens, which leave most of the device idle.
+ *   5. K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane finds the
+ *      best of these. Only the lane that had it looks through its experts again.
  *
  * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
  * taken out; so none is lost where scores underflow.
@@ -19,6 +16,8 @@
 import {MoeTopK} from '../../contract/kernel_names';
 import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
 import {LANE_THREADS, LANES_WGSL, laneConstants, type LaneSum, laneSumOf, lanesOf} from '../router_scores/webgpu';
+import {WEIGHTS_WGSL} from './webgpu_weights';
+import {chooseForFewTokens, isFewTokens} from './webgpu_few_tokens';
 import {
   assertBindable,
   disposeAll,
@@ -87,57 +86,17 @@ const WITH_BIAS = /* wgsl */ `
   fn logitKey(chosen : vec2<u32>, firstLogit : u32) -> u32 { return orderedBits(logits[firstLogit + chosen.y]); }
 `;
 
-/** The K best are chosen by rounds. */
-const BY_ROUNDS = /* wgsl */ `
-  var<private> mine : vec2<u32>;
-  var<private> best : vec2<u32>;
-  fn startChoosing(lane : u32, firstKey : u32) {
-    mine = vec2<u32>(NONE, 0u);
-    best = vec2<u32>(0u, lane);
-  }
-  fn nextBest(thread : u32, lane : u32, firstKey : u32, k : u32) -> vec2<u32> {
-    if (best.y % LANES == lane) {
-      let last = mine;
-      mine = vec2<u32>(0u, NONE);
-      for (var e = lane; e < uniforms.numExperts; e += LANES) {
-        let other = vec2<u32>(keys[firstKey + e], e);
-        if (isBefore(last, other) && other.x > mine.x) { mine = other; }
-      }
-    }
-    best = bestOfLanes(thread, mine);
-    return best;
-  }
-`;
-
-/** The K best are chosen by ranks. There is one token a workgroup. */
-const BY_RANKS = /* wgsl */ `
-  var<workgroup> chosen : array<vec2<u32>, MAX_RANKED_SLOTS>;
-  fn startChoosing(lane : u32, firstKey : u32) {
-    for (var e = lane; e < uniforms.numExperts; e += LANES) {
-      let own = vec2<u32>(keys[firstKey + e], e);
-      var rank = 0u;
-      for (var other = 0u; other < uniforms.numExperts; other++) {
-        rank += u32(isBefore(vec2<u32>(keys[firstKey + other], other), own));
-      }
-      if (rank < uniforms.topk) { chosen[rank] = own; }
-    }
-    workgroupBarrier();
-  }
-  fn nextBest(thread : u32, lane : u32, firstKey : u32, k : u32) -> vec2<u32> { return chosen[k]; }
-`;
-
-/** By ranks up to so many tokens, experts and slots. */
-const MAX_RANKED_TOKENS = 64;
-const MAX_RANKED_EXPERTS = 256;
-const MAX_RANKED_SLOTS = 64;
-
-const topkWgsl = (keys: string, bias: string, choosing: string, laneSum: LaneSum): string => /* wgsl */ `
+const topkWgsl = (keys: string, bias: string, laneSum: LaneSum): string => /* wgsl */ `
   ${SCORES_WGSL}
   ${LANES_WGSL}
   ${laneSum.wgsl}
   ${keys}
   ${bias}
-  ${choosing}
+
+  ${WEIGHTS_WGSL}
+
+  // Whether weights are the softmax over all experts.
+  fn needsSumOfWeights() -> bool { return uniforms.scoring == SOFTMAX && uniforms.isSoftmaxOfChosen == 0; }
 
   // What all experts of a token have in common.
   struct Row { largestKey : u32, largest : f32, sum : f32, numNan : f32, isNan : bool }
@@ -226,12 +185,21 @@ const topkWgsl = (keys: string, bias: string, choosing: string, laneSum: LaneSum
     var isChosenNan = false;
     var isChosenInfinite = false;
     let firstSlot = token * uniforms.topk;
-    startChoosing(lane, firstKey);
+    var mine = vec2<u32>(NONE, 0u);
+    var best = vec2<u32>(0u, lane);
     for (var k = 0u; k < uniforms.topk; k++) {
-      let expert = nextBest(thread, lane, firstKey, k);
-      let key = logitKey(expert, firstLogit);
+      if (best.y % LANES == lane) {
+        let last = mine;
+        mine = vec2<u32>(0u, NONE);
+        for (var e = lane; e < uniforms.numExperts; e += LANES) {
+          let other = vec2<u32>(keys[firstKey + e], e);
+          if (isBefore(last, other) && other.x > mine.x) { mine = other; }
+        }
+      }
+      best = bestOfLanes(thread, mine);
+      let key = logitKey(best, firstLogit);
       if (isToken && k % LANES == lane) {
-        topkIds[firstSlot + k] = expert.y;
+        topkIds[firstSlot + k] = best.y;
         topkWeights[firstSlot + k] = key;
       }
       isChosenNan |= key == NAN_KEY;
@@ -245,27 +213,14 @@ const topkWgsl = (keys: string, bias: string, choosing: string, laneSum: LaneSum
     }
     if (!isToken) { return; }
 
-    // Infinity has no softmax, but the score 1 or Infinity, beside which the scores of others are 0.
-    let isSoftmax = uniforms.scoring == SOFTMAX;
-    let isSoftmaxOfChosen = uniforms.isSoftmaxOfChosen != 0;
-    let hasInfinity = isSoftmaxOfChosen && isChosenInfinite && uniforms.scoring != SIGMOID;
-    let hasNan = isSoftmaxOfChosen && isChosenNan;
-    let isNan = row.isNan || hasNan || (hasInfinity && uniforms.scoring != SQRT_SOFTPLUS);
+    let chosen = chosenOf(chosenMax, chosenSum, isChosenInfinite, row.isNan, isChosenNan);
     for (var k = lane; k < uniforms.topk; k += LANES) {
       let key = topkWeights[firstSlot + k];
-      var weight = 0.0;
-      if (!isSoftmaxOfChosen && !isSoftmax) {
-        weight = score(floatOfKey(max(key, FIRST_FINITE_KEY)));
-      } else if (key > NEGATIVE_INFINITY_KEY && !hasInfinity) {
-        if (isSoftmaxOfChosen) {
-          weight = exp(logScore(finiteFloatOfKey(key)) - chosenMax) / chosenSum;
-        } else {
-          weight = expOfLogit(key, row.largest) / row.sum;
-        }
+      var weight = weightOf(key, chosen);
+      if (needsSumOfWeights()) {
+        weight = select(0.0, expOfLogit(key, row.largest) / row.sum, key > NEGATIVE_INFINITY_KEY);
       }
-      let isThisNan = isNan || key == NAN_KEY || (hasInfinity && key == INFINITY_KEY);
-      topkWeights[firstSlot + k] =
-        select(bitcast<u32>(weight * bitcast<f32>(uniforms.scalingBits)), NAN_BITS, isThisNan);
+      topkWeights[firstSlot + k] = scaledBits(weight, key, chosen);
     }`,
     LANE_THREADS,
   )}`;
@@ -273,14 +228,18 @@ const topkWgsl = (keys: string, bias: string, choosing: string, laneSum: LaneSum
 export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scoreCorrectionBias}, attrs) => {
   const [numTokens, numExperts] = routerLogits.shape;
   const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = attrs;
+  const isSoftmaxOfChosen = renormalize || scoring === 'softmaxAfterTopk';
   assertBindable(backend, MoeTopK, {routerLogits: routerLogits.shape, topkIds: [numTokens, topk]});
   const topkWeights = newTensor(backend, [numTokens, topk], 'float32');
   const topkIds = newTensor(backend, [numTokens, topk], 'int32');
   if (numTokens === 0) {
     return {topkWeights, topkIds};
   }
-  const isRanked = numTokens <= MAX_RANKED_TOKENS && numExperts <= MAX_RANKED_EXPERTS && topk <= MAX_RANKED_SLOTS;
-  const lanes = isRanked ? LANE_THREADS : lanesOf(numExperts);
+  if (scoreCorrectionBias == null && isFewTokens(routerLogits.shape, attrs)) {
+    chooseForFewTokens(backend, routerLogits, attrs, topkWeights, topkIds);
+    return {topkWeights, topkIds};
+  }
+  const lanes = lanesOf(numExperts);
   const laneSum = laneSumOf(numExperts);
   const hasBias = scoreCorrectionBias != null;
   const inWorkgroup = numExperts <= MAX_KEYS_IN_WORKGROUP;
@@ -293,32 +252,22 @@ export const moeTopKWebGPU = webgpuKernel(MoeTopK, (backend, {routerLogits, scor
     ...keyRows.map((tensor) => ({name: 'keys', type: 'u32', access: 'read_write', tensor}) as const),
   ];
   runWgsl(backend, {
-    name: `MoeTopK${isRanked ? '_ranked' : laneSum.suffix}`,
+    name: `MoeTopK${laneSum.suffix}`,
     buffers,
     uniforms: {
       numTokens,
       numExperts,
       topk,
       scoring: SCORING_CODES[scoring],
-      isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
+      isSoftmaxOfChosen: Number(isSoftmaxOfChosen),
       numGroups: numExpertGroups,
       topkGroups,
       scalingBits: bitsOf(routedScalingFactor),
       ...laneSum.uniforms,
     },
-    constants: {
-      ...laneConstants(lanes),
-      NUM_KEYS: isRanked ? MAX_RANKED_EXPERTS : Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP),
-      MAX_RANKED_SLOTS,
-    },
+    constants: {...laneConstants(numExperts), NUM_KEYS: Math.min(lanes * LANE_THREADS, MAX_KEYS_IN_WORKGROUP)},
     numWorkgroups: Math.ceil((numTokens * lanes) / LANE_THREADS),
-    code: () =>
-      topkWgsl(
-        inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER,
-        hasBias ? WITH_BIAS : WITHOUT_BIAS,
-        isRanked ? BY_RANKS : BY_ROUNDS,
-        laneSum,
-      ),
+    code: () => topkWgsl(inWorkgroup ? KEYS_IN_WORKGROUP : KEYS_IN_BUFFER, hasBias ? WITH_BIAS : WITHOUT_BIAS, laneSum),
   });
   disposeAll(backend, keyRows);
   return {topkWeights, topkIds};

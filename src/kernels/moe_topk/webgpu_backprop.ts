@@ -111,7 +111,7 @@ export const moeTopKBackpropWebGPU = webgpuKernel(
         scalingBits: bitsOf(routedScalingFactor),
         ...laneSum.uniforms,
       },
-      constants: laneConstants(lanesOf(numExperts)),
+      constants: laneConstants(numExperts),
       numWorkgroups: Math.ceil((numTokens * lanesOf(numExperts)) / LANE_THREADS),
       code: () => topkBackpropWgsl(laneSum),
     });

@@ -13,9 +13,9 @@ export function lanesOf(numExperts: number): number {
 }
 
 /** The constants of the WGSL below. All numbers of experts that have as many lanes have one pipeline. */
-export const laneConstants = (lanes: number): {NUM_THREADS: number; LANES: number} => ({
+export const laneConstants = (numExperts: number): {NUM_THREADS: number; LANES: number} => ({
   NUM_THREADS: LANE_THREADS,
-  LANES: lanes,
+  LANES: lanesOf(numExperts),
 });
 
 /**

@@ -171,9 +171,10 @@ function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPU
 
 /**
  * WGSL: the entry point. In its body `thread` is the invocation in the workgroup, and `group` the workgroup in the
- * launch, which may be folded into two or three dimensions; there may be more groups than asked for.
+ * launch, which may be folded into two or three dimensions; there may be more groups than asked for. The size of a
+ * workgroup is a number, or a constant of the program.
  */
-export function entryPoint(body: string, workgroupSize = WORKGROUP_SIZE): string {
+export function entryPoint(body: string, workgroupSize: number | string = WORKGROUP_SIZE): string {
   return `
   @compute @workgroup_size(${workgroupSize})
   fn main(
