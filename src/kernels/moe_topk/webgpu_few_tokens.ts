@@ -16,7 +16,7 @@ const MAX_SLOTS = 64;
 /** Sizes of a workgroup, one of which has a thread for each expert. */
 const NUM_THREADS = [64, 128, 256];
 /** Logits that a thread reads from workgroup memory before it compares them: one wait instead of as many. */
-const KEYS_AT_ONCE = 8;
+const KEYS_AT_ONCE = 16;
 
 /** Whether this page serves: there is one group, and no weight depends on a sum over all experts. */
 export function isFewTokens([numTokens, numExperts]: number[], attrs: MoeTopKAttrs): boolean {
