@@ -24,21 +24,15 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
     const tokenIds = ids.subarray(token * topk, (token + 1) * topk);
     const compared = comparedValues(logits, scoreCorrectionBias?.values, attrs.scoring);
     const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
-    const groupOf = (expert: number) => Math.floor((expert * attrs.numExpertGroups) / numExperts);
-    chooseLargest(
-      tokenIds,
-      numExperts,
-      (expert) => compared[expert],
-      (expert) => isKept[groupOf(expert)],
-    );
+    chooseLargest(tokenIds, compared, isKept);
     weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
   }
   const shape = [numTokens, topk];
   return {topkWeights: {values: weights, shape}, topkIds: {values: ids, shape}};
 });
 
-/** Whether a comes before b, NaN last of all. */
-const isLarger = (a: number, b: number): boolean => a > b || (Number.isNaN(b) && !Number.isNaN(a));
+/** Whether a comes before b, NaN last of all: NaN alone is not equal to itself. */
+const isLarger = (a: number, b: number): boolean => a > b || (b !== b && a === a);
 
 function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeTopkScoring): HostArray {
   // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
@@ -49,28 +43,25 @@ function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring:
   return Float32Array.from(scores, (score, expert) => Math.fround(score) + bias[expert]);
 }
 
-/** For each group, whether it is one of the topkGroups best. */
-function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, topkGroups}: MoeTopKAttrs): boolean[] {
+/** For each group, whether it is one of the topkGroups best; undefined where there is one group. */
+function keptGroups(
+  compared: HostArray,
+  hasBias: boolean,
+  {numExpertGroups, topkGroups}: MoeTopKAttrs,
+): boolean[] | undefined {
+  if (numExpertGroups === 1) {
+    return undefined;
+  }
   const groupSize = compared.length / numExpertGroups;
   const values = new Float32Array(numExpertGroups);
   const best = new Int32Array(hasBias ? Math.min(2, groupSize) : 1);
-  for (let group = 0; numExpertGroups > 1 && group < numExpertGroups; group++) {
+  for (let group = 0; group < numExpertGroups; group++) {
     const ofGroup = compared.subarray(group * groupSize, (group + 1) * groupSize);
-    chooseLargest(
-      best,
-      groupSize,
-      (i) => ofGroup[i],
-      () => true,
-    );
+    chooseLargest(best, ofGroup);
     values[group] = best.reduce((sum, i) => sum + ofGroup[i], 0);
   }
   const kept = new Int32Array(topkGroups);
-  chooseLargest(
-    kept,
-    numExpertGroups,
-    (group) => values[group],
-    () => true,
-  );
+  chooseLargest(kept, values);
   const isKept = new Array<boolean>(numExpertGroups).fill(false);
   kept.forEach((group) => {
     isKept[group] = true;
@@ -78,28 +69,35 @@ function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, top
   return isKept;
 }
 
-/** Fills `chosen` with the indices of the largest values that may be chosen, in order, ties to the lower index. */
-function chooseLargest(
-  chosen: Int32Array,
-  count: number,
-  valueOf: (index: number) => number,
-  mayChoose: (index: number) => boolean,
-): void {
+/** Fills `chosen` with the indices of the largest values of kept groups, in order, ties to the lower index. */
+function chooseLargest(chosen: Int32Array, values: HostArray, isKept?: readonly boolean[]): void {
+  const groupSize = isKept == null ? 0 : values.length / isKept.length;
+  const last = chosen.length - 1;
   let numChosen = 0;
-  for (let index = 0; index < count; index++) {
-    if (!mayChoose(index)) {
+  for (let index = 0; index < values.length; index++) {
+    const value = values[index];
+    const isPastLast = numChosen > last && !isLarger(value, values[chosen[last]]);
+    if (isPastLast || (isKept != null && !isKept[Math.floor(index / groupSize)])) {
       continue;
     }
-    let place = numChosen;
-    while (place > 0 && isLarger(valueOf(index), valueOf(chosen[place - 1]))) {
+    let place = Math.min(numChosen, last);
+    while (place > 0 && isLarger(value, values[chosen[place - 1]])) {
+      chosen[place] = chosen[place - 1];
       place--;
     }
-    if (place < chosen.length) {
-      chosen.copyWithin(place + 1, place, numChosen);
-      chosen[place] = index;
-      numChosen = Math.min(numChosen + 1, chosen.length);
+    chosen[place] = index;
+    numChosen = Math.min(numChosen + 1, chosen.length);
+  }
+}
+
+/** Whether softmax gives numbers. */
+function hasSoftmax(logits: HostArray): boolean {
+  for (let expert = 0; expert < logits.length; expert++) {
+    if (Number.isNaN(logits[expert]) || logits[expert] === Infinity) {
+      return false;
     }
   }
+  return true;
 }
 
 type WeightAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
@@ -108,9 +106,12 @@ function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, ro
   const chosen = Array.from(ids, (id) => logits[id]);
   let weights: ArrayLike<number>;
   if (scoring === 'softmax') {
-    const probabilities = softmax(logits);
-    const hasNoSoftmax = Number.isNaN(probabilities[0]);
-    weights = renormalize && !hasNoSoftmax ? softmax(chosen) : Array.from(ids, (id) => probabilities[id]);
+    if (renormalize && hasSoftmax(logits)) {
+      weights = softmax(chosen);
+    } else {
+      const probabilities = softmax(logits);
+      weights = Array.from(ids, (id) => probabilities[id]);
+    }
   } else if (scoring === 'softmaxAfterTopk') {
     weights = softmax(chosen);
   } else {
