@@ -23,7 +23,7 @@ export type Launch = {
 type BindGroups = {next: WeakMap<GPUBuffer, BindGroups>; group?: GPUBindGroup};
 
 /** Buffers come back from tfjs's pool in so many combinations at most, before all groups of a launch are made anew. */
-const MAX_BIND_GROUPS = 1024;
+const MAX_BIND_GROUPS = 256;
 
 /** What tfjs's backend does not declare as public. */
 type CommandBatch = {
