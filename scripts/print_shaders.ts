@@ -9,7 +9,6 @@ import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
 import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
-import type {MoeKernel} from '../src/kernels/shared/moe_kernel';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
 
@@ -203,10 +202,10 @@ const webglStandIn = (): StandIn => {
 function programsOf(kernelName: MoeKernelName, backendName: string): Program[] {
   const isWebGL = backendName === 'webgl';
   const {programs, backend} = isWebGL ? webglStandIn() : webgpuStandIn();
-  const kernels: Partial<Record<MoeKernelName, MoeKernel>> = isWebGL ? webglKernels : webgpuKernels;
+  const {kernelFunc} = (isWebGL ? webglKernels : webgpuKernels)[kernelName];
   const run = () =>
     (calls[kernelName] as Array<{inputs: object; attrs: object}>).forEach(({inputs, attrs}) =>
-      kernels[kernelName]?.kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
+      kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
     );
   run();
   if (isWebGL) {

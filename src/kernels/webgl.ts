@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {moeFusedExpertsWebGL} from './moe_fused_experts/webgl';
 import {
   moeGroupedMatMulBackpropActivationWebGL,
   moeGroupedMatMulBackpropWeightsWebGL,
@@ -31,10 +32,11 @@ export const webglKernels = {
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
+  MoeFusedExperts: moeFusedExpertsWebGL,
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
-} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, MoeKernel>;
+} satisfies Record<MoeKernelName, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

@@ -4,8 +4,6 @@ import {
   backend,
   concat,
   engine,
-  getBackend,
-  getKernel,
   mul,
   onesLike,
   reshape,
@@ -90,13 +88,14 @@ function inChunks<Tokens extends [Tensor2D, ...Tensor2D[]]>(
  * slots, so that a sort takes longer than it saves.
  */
 const FEW_TOKENS = 2;
+/** More slots of a token are summed with a compensation, by MoeUnpermute. */
+const FEW_SLOTS = 64;
 
-/** Whether one kernel runs the experts, without a sort: webgl has none, and a gradient needs what it does not keep. */
-function areFew([numTokens]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
+/** Whether one kernel runs the experts, without a sort. A gradient needs what that kernel does not keep. */
+function areFew([numTokens, topk]: number[], {w1, w2, applyRouterWeightOnInput}: Experts): boolean {
   const isWhole = w1.parts.length === 1 && w2.parts.length === 1;
   const hasGradient = engine().state.gradientDepth > 0;
-  const isFew = numTokens <= FEW_TOKENS && isWhole && !applyRouterWeightOnInput && !hasGradient;
-  return isFew && getKernel(MoeFusedExperts, getBackend()) != null;
+  return numTokens <= FEW_TOKENS && topk <= FEW_SLOTS && isWhole && !applyRouterWeightOnInput && !hasGradient;
 }
 
 function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {

@@ -39,16 +39,31 @@ export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inp
   }
   let out: TensorInfo | undefined;
   for (const part of parts) {
-    const next = (packed ? multiplyPacked : multiply)(backend, {x, offset, bias, previous: out}, part, attrs, shape);
+    const {firstExpert, numExperts} = part;
+    const experts = {inputs: {offset}, uniforms: {firstExpert, numExperts}, glsl: EXPERT_OF_ROW};
+    const factors = {x, bias, previous: out};
+    let next: TensorInfo;
+    if (packed) {
+      const ofPairs = expertsOfPairs(backend, experts, numRows);
+      next = multiplyPacked(backend, factors, ofPairs, part, attrs, shape);
+      disposeAll(backend, [ofPairs]);
+    } else {
+      next = multiply(backend, factors, experts, part, attrs, shape);
+    }
     disposeAll(backend, out == null ? [] : [out]);
     out = next;
   }
   return {out: out!};
 });
 
-type Inputs = {
+/**
+ * How a program finds the expert of a row: GLSL of expertOfRow(row), counted from the part's first, -1 for none, and
+ * what it reads.
+ */
+export type ExpertsOfRows = {inputs: Record<string, TensorInfo>; uniforms: Record<string, number>; glsl: string};
+
+type Factors = {
   x: TensorInfo;
-  offset: TensorInfo;
   bias?: TensorInfo;
   /** What the parts before have written. */
   previous?: TensorInfo;
@@ -61,12 +76,12 @@ function stacked({weights}: Part<TensorInfo>): TensorInfo {
 }
 
 /** What a program reads besides x and the weights. */
-function given({bias, previous}: Inputs): Record<string, TensorInfo> {
+function given({bias, previous}: Factors): Record<string, TensorInfo> {
   return {...(bias == null ? {} : {bias}), ...(previous == null ? {} : {previous})};
 }
 
 function uniformsOf(
-  {x}: Inputs,
+  {x}: Factors,
   {firstExpert}: Part<TensorInfo>,
   attrs: MoeGroupedMatMulAttrs,
   numOutputs: number,
@@ -81,9 +96,10 @@ function uniformsOf(
   };
 }
 
-function multiply(
+export function multiply(
   backend: MathBackendWebGL,
-  inputs: Inputs,
+  factors: Factors,
+  experts: ExpertsOfRows,
   part: Part<TensorInfo>,
   attrs: MoeGroupedMatMulAttrs,
   shape: number[],
@@ -94,21 +110,21 @@ function multiply(
       : 'getX(row, c) * getWeights(expert * numIn + c, d)';
   return runGlsl(backend, {
     name: 'MoeGroupedMatMul',
-    inputs: {x: inputs.x, weights: stacked(part), offset: inputs.offset, ...given(inputs)},
-    uniforms: {...uniformsOf(inputs, part, attrs, shape[1]), numExperts: part.numExperts},
+    inputs: {x: factors.x, weights: stacked(part), ...experts.inputs, ...given(factors)},
+    uniforms: {...experts.uniforms, ...uniformsOf(factors, part, attrs, shape[1])},
     output: {shape, dtype: 'float32'},
     code: `
       ${ACTIVATIONS_GLSL}
-      ${EXPERT_OF_ROW}
+      ${experts.glsl}
       float product(int row, int expert, int d) {
         float sum = 0.0;
         for (int c = 0; c < numIn; c++) { sum += ${term}; }
-        return sum${inputs.bias == null ? '' : ' + getBias(firstExpert + expert, d)'};
+        return sum${factors.bias == null ? '' : ' + getBias(firstExpert + expert, d)'};
       }
       void main() {
         ivec2 coords = getOutputCoords();
         int expert = expertOfRow(coords.x);
-        float value = ${inputs.previous == null ? '0.0' : 'getPrevious(coords.x, coords.y)'};
+        float value = ${factors.previous == null ? '0.0' : 'getPrevious(coords.x, coords.y)'};
         if (expert >= 0 && isGated == 1) {
           int gate = coords.y * gateStep;
           float up = clampedUp(product(coords.x, expert, gate + upStep));
@@ -121,29 +137,33 @@ function multiply(
   });
 }
 
-/** A texel of the result has two columns of two rows, which may be of two experts. */
-function multiplyPacked(
-  backend: MathBackendWebGL,
-  inputs: Inputs,
-  part: Part<TensorInfo>,
-  attrs: MoeGroupedMatMulAttrs,
-  shape: number[],
-): TensorInfo {
-  const [numRows, numOutputs] = shape;
-  const experts = runGlsl(backend, {
+/** float32, packed: a texel has the experts of two consecutive rows, -1 for none. */
+export function expertsOfPairs(backend: MathBackendWebGL, experts: ExpertsOfRows, numRows: number): TensorInfo {
+  return runGlsl(backend, {
     name: 'MoeGroupedMatMulExperts',
-    inputs: {offset: inputs.offset},
-    uniforms: {firstExpert: part.firstExpert, numExperts: part.numExperts, numRows},
+    inputs: experts.inputs,
+    uniforms: {...experts.uniforms, numRows},
     output: {shape: [2 * Math.ceil(numRows / 2), 2], dtype: 'float32'},
     packed: 'output',
     code: `
-      ${EXPERT_OF_ROW}
+      ${experts.glsl}
       void main() {
         int row = getOutputCoords().x;
         int next = row + 1 < numRows ? expertOfRow(row + 1) : -1;
         setOutput(vec4(expertOfRow(row), 0.0, next, 0.0));
       }`,
   });
+}
+
+/** A texel of the result has two columns of two rows, which may be of two experts. */
+export function multiplyPacked(
+  backend: MathBackendWebGL,
+  factors: Factors,
+  experts: TensorInfo,
+  part: Part<TensorInfo>,
+  attrs: MoeGroupedMatMulAttrs,
+  shape: number[],
+): TensorInfo {
   // Texels of x: columns c and c + 1 of two rows. Of the weights: two outputs of two terms, one way or the other.
   const terms =
     attrs.weightFormat === 'outIn'
@@ -152,10 +172,10 @@ function multiplyPacked(
   const bias = `
     vec4 texel = getBias(firstExpert + expert, d);
     sum += imod(firstExpert + expert, 2) == 0 ? texel.xyxy : texel.zwzw;`;
-  const out = runGlsl(backend, {
+  return runGlsl(backend, {
     name: 'MoeGroupedMatMul_packed',
-    inputs: {x: inputs.x, weights: stacked(part), experts, ...given(inputs)},
-    uniforms: uniformsOf(inputs, part, attrs, numOutputs),
+    inputs: {x: factors.x, weights: stacked(part), experts, ...given(factors)},
+    uniforms: uniformsOf(factors, part, attrs, shape[1]),
     output: {shape, dtype: 'float32'},
     packed: 'inputs and output',
     code: `
@@ -166,7 +186,7 @@ function multiplyPacked(
           vec4 x = getX(row, c);
           ${terms}
         }
-        ${inputs.bias == null ? '' : bias}
+        ${factors.bias == null ? '' : bias}
         return sum;
       }
       // Two columns of z, or two gates and their ups: of two texels, or in turn in both.
@@ -196,15 +216,13 @@ function multiplyPacked(
           gate.zw = gateOfSecond.zw;
           up.zw = upOfSecond.zw;
         }
-        vec4 values = ${inputs.previous == null ? 'vec4(0.0)' : 'getPrevious(coords.x, coords.y)'};
+        vec4 values = ${factors.previous == null ? 'vec4(0.0)' : 'getPrevious(coords.x, coords.y)'};
         for (int i = 0; i < 4; i++) {
           if ((i < 2 ? experts.x : experts.z) >= 0.0) { values[i] = valueOf(gate[i], up[i]); }
         }
         setOutput(values);
       }`,
   });
-  disposeAll(backend, [experts]);
-  return out;
 }
 
 export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
