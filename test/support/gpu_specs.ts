@@ -133,6 +133,8 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
       tf.moeTopk(x, 1, {...routing, scoreCorrectionBias: [1, 2], numExpertGroups: 2, topkGroups: 1})],
     ['MoeTopKBackprop', () => runMoeKernel(MoeTopKBackprop, {dTopkWeights: x, routerLogits: x, topkIds: chosenIds}, routing)],
     ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [weights, weights], offset, {...activation, bias: x})],
+    ['fusedExperts of few tokens', () =>
+      tf.fusedExperts(x, tf.ones([2, 4, 2]), tf.ones([2, 2, 2]), x, topkIds, {expertMap, w1Bias: tf.ones([2, 4]), w2Bias: x})],
     ['MoeGroupedMatMulBackpropActivation', () => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: rows, z: x}, activation)],
     ['MoeGroupedMatMulBackpropWeights', () =>
       runMoeKernel(MoeGroupedMatMulBackpropWeights, {a: x, b: x, expertFirstTokenOffset: offset}, {firstExpert: 0, numExperts: 2})],
