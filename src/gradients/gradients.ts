@@ -1,6 +1,6 @@
 /**
- * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted, experts
- * run by other kernels.
+ * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted, other
+ * kernels run the experts.
  */
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../contract/kernel_names';

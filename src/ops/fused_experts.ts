@@ -34,8 +34,8 @@ function fusedExperts_<R extends Rank>(
 
 /**
  * Runs each token through the experts that it was routed to, and merges their outputs by the token's weights. The op is
- * permute, two grouped matmuls and unpermute, with no readback: 6 launches on webgpu, 4 for few tokens, 2 for one or two
- * tokens.
+ * permute, two grouped matmuls and unpermute, with no readback: 6 launches on webgpu, 4 for few tokens, 2 for one or
+ * two tokens.
  *
  * ```js
  * // T = 2 tokens of H = 2, L = 2 experts of I = 1, K = 1

@@ -1,6 +1,6 @@
 /**
- * MoeTopK on WebGPU, 1 launch, nothing read back. webgpu_few_tokens.ts has few tokens. Here a few threads, the lanes, take a token, and a workgroup as many
- * tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
+ * MoeTopK on WebGPU, 1 launch, nothing read back. webgpu_few_tokens.ts is for few tokens. Here a few threads, the lanes,
+ * take a token, and a workgroup as many tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
  * and NaN are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer

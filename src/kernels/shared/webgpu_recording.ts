@@ -61,7 +61,7 @@ export function disposeAll(backend: WebGPUBackend, tensors: readonly TensorInfo[
   disposeTensors(backend, tensors);
 }
 
-/** Runs the kernel, or repeats its steps where it has run with inputs of these shapes and dtypes, and these attributes. */
+/** Runs the kernel, or repeats its steps where it has run with the same attributes and inputs of the same shapes. */
 export function runRecorded<Outputs extends Record<string, TensorInfo | undefined>>(
   backend: WebGPUBackend,
   kernelName: string,
