@@ -1,7 +1,7 @@
 /**
  * MoeFusedExperts on WebGL: the experts of few tokens without a sort. A draw copies the token of each slot, two draws
- * multiply, and one draw adds up the slots of a token. Where texels have 2 x 2 elements, a draw before finds the experts of pairs of
- * slots. A slot whose expert is not here has the expert -1.
+ * multiply, and one draw adds up the slots of a token. Where texels have 2 x 2 elements, a draw before finds the
+ * experts of pairs of slots. A slot whose expert is not here has the expert -1.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';

@@ -1,7 +1,7 @@
 /**
- * MoeTopK on WebGPU, 1 launch, nothing read back. webgpu_few_tokens.ts is for few tokens. Here a few threads, the lanes,
- * take a token, and a workgroup as many tokens as it has threads for. Keys are compared, u32 in the order of the floats with NaN below all: ties, infinities
- * and NaN are then exact whatever a device's floats do.
+ * MoeTopK on WebGPU, 1 launch, nothing read back. webgpu_few_tokens.ts is for few tokens. Here a few threads, the
+ * lanes, take a token, and a workgroup as many tokens as it has threads for. Keys are compared, u32 in the order of the
+ * floats with NaN below all: ties, infinities and NaN are then exact whatever a device's floats do.
  *
  *   1. the keys of the logits go to workgroup memory, or where a row does not fit, to a buffer
  *   2. for a bias or the softmax over all experts: the largest logit of the row, the NaN, and the sum of exp
@@ -10,8 +10,8 @@
  *   5. K times: each lane names the best of its experts that has not been chosen, a barrier, and every lane finds the
  *      best of these. Only the lane that had it looks through its experts again.
  *
- * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far
- * taken out; so none is lost where scores underflow.
+ * Renormalized weights are the softmax of log(score) over the chosen, summed as they come with the largest so far taken
+ * out; so none is lost where scores underflow.
  */
 import {MoeTopK} from '../../contract/kernel_names';
 import {bitsOf, SCORES_WGSL, SCORING_CODES} from '../router_scores/scorings';
