@@ -7,9 +7,9 @@ export type Contender = {
   name: string;
   /**
    * The op itself; a composition of core ops that gives the same outputs, as anyone would write it or tuned for
-   * one backend; a part of the work alone; or a plain copy of as many bytes.
+   * one backend; a part of the work alone; a plain copy of as many bytes; or no work at all, which is waited for.
    */
-  kind: 'op' | 'plain' | 'tuned' | 'part' | 'copy';
+  kind: 'op' | 'plain' | 'tuned' | 'part' | 'copy' | 'wait';
   run: () => tf.Tensor[];
   /** Core ops are part of it, some of which end a compute pass. An op of this package takes no more than one. */
   hasCoreOps?: boolean;
@@ -27,15 +27,17 @@ export type Benchmark = {
   contenders: (shape: Shape, isOnGpu: boolean) => Contender[];
 };
 
-type Spread = {minimum: number; median: number; maximum: number};
+export type Spread = {minimum: number; median: number; maximum: number};
 
 export type Timing = {
   name: string;
   kind: Contender['kind'];
   numRuns: number;
   wallMs: Spread;
-  /** Where no GPU time is known: wall time of one of CALLS_PER_PASS calls in a row, waited for once. */
+  /** On a GPU: wall time of one of CALLS_PER_PASS calls in a row, waited for once. */
   batchMs?: Spread;
+  /** The part of batchMs that the host takes to ask for the call, before anything is waited for. */
+  hostMs?: Spread;
   /** GPU time of one call, each with buffers of its own, as tfjs gives them to the calls of a batch. */
   gpuMicroseconds?: Spread;
   /** The same, each call writing into the buffers of the one before, as the replay of a CUDA graph does. */
@@ -87,15 +89,16 @@ export async function timeContender(
     }
   }
   const wallMs = spreadOf(wallTimes);
-  if (timer == null) {
+  if (timer == null || kind === 'wait') {
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
   }
+  const isSlow = wantedRuns < numRuns;
+  const inARow = await timeCallsInARow(run, wantedRuns, isSlow ? 1 : CALLS_PER_PASS, timer);
+  const timing = {name, kind, numRuns: wantedRuns, wallMs, ...inARow};
   if (!timer.hasGpuTime) {
-    const batchMs = await timeBatches(run, wantedRuns, timer);
-    return {name, kind, numRuns: wantedRuns, wallMs, batchMs, gigabytesPerSecond: numBytes / batchMs.median / 1e6};
+    return {...timing, gigabytesPerSecond: numBytes / inARow.batchMs.median / 1e6};
   }
 
-  const isSlow = wantedRuns < numRuns;
   const samplesOf = async (calls: number, reusesBuffers: boolean) => {
     const samples: GpuTime[] = [];
     while (samples.length < wantedRuns) {
@@ -121,10 +124,7 @@ export async function timeContender(
   const replayCalls = isSlow ? 1 : Math.min(REPLAY.maxCalls, Math.max(REPLAY.minCalls, wantedCalls));
   const replay = await samplesOf(replayCalls, true);
   return {
-    name,
-    kind,
-    numRuns: wantedRuns,
-    wallMs,
+    ...timing,
     gpuMicroseconds,
     replayMicroseconds: replay.spread,
     numLaunches,
@@ -133,17 +133,24 @@ export async function timeContender(
   };
 }
 
-async function timeBatches(run: () => tf.Tensor[], numRuns: number, timer: GpuTimer): Promise<Spread> {
-  const samples: number[] = [];
-  while (samples.length < numRuns) {
+async function timeCallsInARow(
+  run: () => tf.Tensor[],
+  numRuns: number,
+  numCalls: number,
+  timer: GpuTimer,
+): Promise<{batchMs: Spread; hostMs: Spread}> {
+  const whole: number[] = [];
+  const host: number[] = [];
+  while (whole.length < numRuns) {
     const start = performance.now();
-    for (let call = 0; call < CALLS_PER_PASS; call++) {
+    for (let call = 0; call < numCalls; call++) {
       tf.dispose(tf.tidy(run));
     }
+    host.push((performance.now() - start) / numCalls);
     await timer.workDone();
-    samples.push((performance.now() - start) / CALLS_PER_PASS);
+    whole.push((performance.now() - start) / numCalls);
   }
-  return spreadOf(samples);
+  return {batchMs: spreadOf(whole), hostMs: spreadOf(host)};
 }
 
 async function timeLaunches(
@@ -164,7 +171,7 @@ async function timeLaunches(
   }));
 }
 
-function spreadOf(times: number[]): Spread {
+export function spreadOf(times: number[]): Spread {
   const sorted = times.slice().sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   const median = sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
@@ -216,32 +223,38 @@ export const replayMs = (timing: Timing): number =>
 /** 1234, 56.7, 0.0891: the digits that say something. */
 export const threeDigits = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
+/** The wall time that is compared. On a GPU calls in a row count, because the wait for one call can outlast the call. */
+export const wallMedianMs = ({wallMs, batchMs}: Timing): number => (batchMs ?? wallMs).median;
+
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
   const onGpu = timings[0].gpuMicroseconds != null;
-  const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map(threeDigits);
+  const inARow = timings[0].batchMs != null;
   const spreadHeader = (what: string) => ['min', 'median', 'max'].map((which) => `${what} ${which}`);
-  const inBatches = timings[0].batchMs != null;
   const gpuHeader = onGpu ? [...spreadHeader('gpu us'), 'replay us', 'launches'] : [];
-  const batchHeader = inBatches ? spreadHeader('in a row ms') : [];
-  const header = ['', 'runs', ...gpuHeader, ...batchHeader, ...spreadHeader('wall ms'), 'GB/s', 'x op'];
+  const inARowHeader = inARow ? [...spreadHeader('in a row ms'), 'host ms'] : [];
+  const oneCallHeader = inARow ? ['one call ms'] : spreadHeader('wall ms');
+  const header = ['', 'runs', ...gpuHeader, ...inARowHeader, ...oneCallHeader, 'GB/s', 'x op'];
+  const spread = (given?: Spread) =>
+    given == null ? ['', '', ''] : [given.minimum, given.median, given.maximum].map(threeDigits);
+  const median = (given?: Spread) => (given == null ? '' : threeDigits(given.median));
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
-    ...(timing.gpuMicroseconds == null
-      ? []
-      : [
-          ...spread(timing.gpuMicroseconds),
-          threeDigits(timing.replayMicroseconds!.median),
-          String(timing.numLaunches),
-        ]),
-    ...(timing.batchMs == null ? [] : spread(timing.batchMs)),
-    ...spread(timing.wallMs),
-    threeDigits(timing.gigabytesPerSecond),
-    threeDigits(medianMs(timing) / medianMs(timings[0])),
+    ...(onGpu
+      ? [...spread(timing.gpuMicroseconds), median(timing.replayMicroseconds), String(timing.numLaunches ?? '')]
+      : []),
+    ...(inARow ? [...spread(timing.batchMs), median(timing.hostMs), median(timing.wallMs)] : spread(timing.wallMs)),
+    ...(timing.kind === 'wait'
+      ? ['', '']
+      : [threeDigits(timing.gigabytesPerSecond), threeDigits(medianMs(timing) / medianMs(timings[0]))]),
   ]);
-  const table = [header, ...lines];
-  const widths = header.map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
+  return formatTable([header, ...lines]);
+}
+
+/** Cells in columns, the first one to the left. */
+export function formatTable(table: string[][]): string {
+  const widths = table[0].map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
   return table
     .map((cells) => cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  '))
     .join('\n');

@@ -69,6 +69,7 @@ async function main(): Promise<unknown> {
       ops: list('op', opNames),
       shapes,
       numRuns: Number(parameters.get('runs') ?? 20),
+      device,
       resetBackend,
       withoutBaselines: parameters.get('baselines') !== '1',
       wallTimeOnly: parameters.get('gpuTime') === '0',
