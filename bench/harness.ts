@@ -34,7 +34,7 @@ export type Timing = {
   kind: Contender['kind'];
   numRuns: number;
   wallMs: Spread;
-  /** On a GPU: wall time of one of CALLS_PER_PASS calls in a row, waited for once. */
+  /** On a GPU: wall time of one of CALLS_IN_A_ROW calls in a row, waited for once. */
   batchMs?: Spread;
   /** The part of batchMs that the host takes to ask for the call, before anything is waited for. */
   hostMs?: Spread;
@@ -51,10 +51,10 @@ export type Timing = {
 const NUM_WARM_UP_RUNS = 2;
 /** A GPU that was idle, while the host checked values, runs slowly at first. */
 const GPU_WARM_UP_MS = 200;
-/** Calls between two timestamps, back to back in one pass where the calls allow it. */
-const CALLS_PER_PASS = 10;
+/** Calls that are waited for once, or between two timestamps: back to back in one pass where the calls allow it. */
+export const CALLS_IN_A_ROW = 10;
 /** A replay needs no more memory for more calls, so there are enough that the pass itself, some 4 us, hardly counts. */
-const REPLAY = {microseconds: 2000, minCalls: CALLS_PER_PASS, maxCalls: 100};
+const REPLAY = {microseconds: 2000, minCalls: CALLS_IN_A_ROW, maxCalls: 100};
 /** A contender whose call takes longer gets few runs: it is a baseline, and only orders of magnitude slower ones do. */
 const SLOW_MS = 500;
 const MAX_SLOW_RUNS = 5;
@@ -93,7 +93,12 @@ export async function timeContender(
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
   }
   const isSlow = wantedRuns < numRuns;
-  const inARow = await timeCallsInARow(run, wantedRuns, isSlow ? 1 : CALLS_PER_PASS, timer);
+  const inARow = await timeCallsInARow(
+    () => tf.dispose(tf.tidy(run)),
+    wantedRuns,
+    isSlow ? 1 : CALLS_IN_A_ROW,
+    () => timer.workDone(),
+  );
   const timing = {name, kind, numRuns: wantedRuns, wallMs, ...inARow};
   if (!timer.hasGpuTime) {
     return {...timing, gigabytesPerSecond: numBytes / inARow.batchMs.median / 1e6};
@@ -119,7 +124,7 @@ export async function timeContender(
   while (performance.now() < isWarmAt) {
     await timer.time(() => tf.dispose(tf.tidy(run)));
   }
-  const {spread: gpuMicroseconds, numLaunches} = await samplesOf(isSlow ? 1 : CALLS_PER_PASS, false);
+  const {spread: gpuMicroseconds, numLaunches} = await samplesOf(isSlow ? 1 : CALLS_IN_A_ROW, false);
   const wantedCalls = Math.ceil(REPLAY.microseconds / gpuMicroseconds.median);
   const replayCalls = isSlow ? 1 : Math.min(REPLAY.maxCalls, Math.max(REPLAY.minCalls, wantedCalls));
   const replay = await samplesOf(replayCalls, true);
@@ -133,21 +138,22 @@ export async function timeContender(
   };
 }
 
-async function timeCallsInARow(
-  run: () => tf.Tensor[],
+/** Times `numCalls` calls that are waited for once, and gives the time of one. */
+export async function timeCallsInARow(
+  call: () => void | Promise<void>,
   numRuns: number,
   numCalls: number,
-  timer: GpuTimer,
+  workDone: () => Promise<void>,
 ): Promise<{batchMs: Spread; hostMs: Spread}> {
   const whole: number[] = [];
   const host: number[] = [];
   while (whole.length < numRuns) {
     const start = performance.now();
-    for (let call = 0; call < numCalls; call++) {
-      tf.dispose(tf.tidy(run));
+    for (let i = 0; i < numCalls; i++) {
+      await call();
     }
     host.push((performance.now() - start) / numCalls);
-    await timer.workDone();
+    await workDone();
     whole.push((performance.now() - start) / numCalls);
   }
   return {batchMs: spreadOf(whole), hostMs: spreadOf(host)};
@@ -223,7 +229,7 @@ export const replayMs = (timing: Timing): number =>
 /** 1234, 56.7, 0.0891: the digits that say something. */
 export const threeDigits = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
-/** The wall time that is compared. On a GPU calls in a row count, because the wait for one call can outlast the call. */
+/** The wall time that is compared: on a GPU that of calls in a row, because the wait can outlast a call. */
 export const wallMedianMs = ({wallMs, batchMs}: Timing): number => (batchMs ?? wallMs).median;
 
 /** A line a contender; `x op` is its median over that of the op, which comes first. */

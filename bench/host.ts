@@ -12,6 +12,8 @@ import type {Shape} from './shapes';
 /** Calls in a row, after which what they recorded is submitted. */
 const CALLS = 30;
 const WARM_UP_SAMPLES = 10;
+/** Samples are short, so that many are taken: what else the machine does counts little in their median. */
+const SAMPLES_PER_RUN = 5;
 
 export type HostTime = {op: string; microseconds: number; timesAdd: number};
 export type HostRow = {layer: string; shape: Shape; times: HostTime[]};
@@ -44,7 +46,7 @@ function calls({T, H, K, E, I}: Shape): Record<string, () => unknown> {
 async function timeHost(shape: Shape, numRuns: number): Promise<HostTime[]> {
   const ops = Object.entries(calls(shape));
   const samples = ops.map((): number[] => []);
-  for (let run = -WARM_UP_SAMPLES; run < numRuns; run++) {
+  for (let run = -WARM_UP_SAMPLES; run < numRuns * SAMPLES_PER_RUN; run++) {
     for (const [i, [, call]] of ops.entries()) {
       const start = performance.now();
       for (let c = 0; c < CALLS; c++) {
