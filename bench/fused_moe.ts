@@ -8,7 +8,7 @@ const MAX_DENSE_BYTES = 2 ** 29;
 const NUM_ROUTINGS = 8;
 
 /** float32 of this shape: small numbers that vary along every axis, made on the device without a large upload. */
-function numbers(shape: number[], scale: number): tf.Tensor {
+export function numbers(shape: number[], scale: number): tf.Tensor {
   return tf.tidy(() =>
     shape.reduce<tf.Tensor>((sum, dim, axis) => {
       const along = shape.map((_, i) => (i === axis ? dim : 1));

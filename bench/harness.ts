@@ -7,9 +7,9 @@ export type Contender = {
   name: string;
   /**
    * The op itself; a composition of core ops that gives the same outputs, as anyone would write it or tuned for
-   * one backend; a part of the work alone; or a plain copy of as many bytes.
+   * one backend; a part of the work alone; a plain copy of as many bytes; or no work at all, which is waited for.
    */
-  kind: 'op' | 'plain' | 'tuned' | 'part' | 'copy';
+  kind: 'op' | 'plain' | 'tuned' | 'part' | 'copy' | 'wait';
   run: () => tf.Tensor[];
   /** Core ops are part of it, some of which end a compute pass. An op of this package takes no more than one. */
   hasCoreOps?: boolean;
@@ -27,15 +27,17 @@ export type Benchmark = {
   contenders: (shape: Shape, isOnGpu: boolean) => Contender[];
 };
 
-type Spread = {minimum: number; median: number; maximum: number};
+export type Spread = {minimum: number; median: number; maximum: number};
 
 export type Timing = {
   name: string;
   kind: Contender['kind'];
   numRuns: number;
   wallMs: Spread;
-  /** Where no GPU time is known: wall time of one of CALLS_PER_PASS calls in a row, waited for once. */
+  /** On a GPU: wall time of one of CALLS_IN_A_ROW calls in a row, waited for once. */
   batchMs?: Spread;
+  /** The part of batchMs that the host takes to ask for the call, before anything is waited for. */
+  hostMs?: Spread;
   /** GPU time of one call, each with buffers of its own, as tfjs gives them to the calls of a batch. */
   gpuMicroseconds?: Spread;
   /** The same, each call writing into the buffers of the one before, as the replay of a CUDA graph does. */
@@ -49,10 +51,10 @@ export type Timing = {
 const NUM_WARM_UP_RUNS = 2;
 /** A GPU that was idle, while the host checked values, runs slowly at first. */
 const GPU_WARM_UP_MS = 200;
-/** Calls between two timestamps, back to back in one pass where the calls allow it. */
-const CALLS_PER_PASS = 10;
+/** Calls that are waited for once, or between two timestamps: back to back in one pass where the calls allow it. */
+export const CALLS_IN_A_ROW = 10;
 /** A replay needs no more memory for more calls, so there are enough that the pass itself, some 4 us, hardly counts. */
-const REPLAY = {microseconds: 2000, minCalls: CALLS_PER_PASS, maxCalls: 100};
+const REPLAY = {microseconds: 2000, minCalls: CALLS_IN_A_ROW, maxCalls: 100};
 /** A contender whose call takes longer gets few runs: it is a baseline, and only orders of magnitude slower ones do. */
 const SLOW_MS = 500;
 const MAX_SLOW_RUNS = 5;
@@ -87,15 +89,21 @@ export async function timeContender(
     }
   }
   const wallMs = spreadOf(wallTimes);
-  if (timer == null) {
+  if (timer == null || kind === 'wait') {
     return {name, kind, numRuns: wantedRuns, wallMs, gigabytesPerSecond: numBytes / wallMs.median / 1e6};
   }
+  const isSlow = wantedRuns < numRuns;
+  const inARow = await timeCallsInARow(
+    () => tf.dispose(tf.tidy(run)),
+    wantedRuns,
+    isSlow ? 1 : CALLS_IN_A_ROW,
+    () => timer.workDone(),
+  );
+  const timing = {name, kind, numRuns: wantedRuns, wallMs, ...inARow};
   if (!timer.hasGpuTime) {
-    const batchMs = await timeBatches(run, wantedRuns, timer);
-    return {name, kind, numRuns: wantedRuns, wallMs, batchMs, gigabytesPerSecond: numBytes / batchMs.median / 1e6};
+    return {...timing, gigabytesPerSecond: numBytes / inARow.batchMs.median / 1e6};
   }
 
-  const isSlow = wantedRuns < numRuns;
   const samplesOf = async (calls: number, reusesBuffers: boolean) => {
     const samples: GpuTime[] = [];
     while (samples.length < wantedRuns) {
@@ -116,15 +124,12 @@ export async function timeContender(
   while (performance.now() < isWarmAt) {
     await timer.time(() => tf.dispose(tf.tidy(run)));
   }
-  const {spread: gpuMicroseconds, numLaunches} = await samplesOf(isSlow ? 1 : CALLS_PER_PASS, false);
+  const {spread: gpuMicroseconds, numLaunches} = await samplesOf(isSlow ? 1 : CALLS_IN_A_ROW, false);
   const wantedCalls = Math.ceil(REPLAY.microseconds / gpuMicroseconds.median);
   const replayCalls = isSlow ? 1 : Math.min(REPLAY.maxCalls, Math.max(REPLAY.minCalls, wantedCalls));
   const replay = await samplesOf(replayCalls, true);
   return {
-    name,
-    kind,
-    numRuns: wantedRuns,
-    wallMs,
+    ...timing,
     gpuMicroseconds,
     replayMicroseconds: replay.spread,
     numLaunches,
@@ -133,17 +138,25 @@ export async function timeContender(
   };
 }
 
-async function timeBatches(run: () => tf.Tensor[], numRuns: number, timer: GpuTimer): Promise<Spread> {
-  const samples: number[] = [];
-  while (samples.length < numRuns) {
+/** Times `numCalls` calls that are waited for once, and gives the time of one. */
+export async function timeCallsInARow(
+  call: () => void | Promise<void>,
+  numRuns: number,
+  numCalls: number,
+  workDone: () => Promise<void>,
+): Promise<{batchMs: Spread; hostMs: Spread}> {
+  const whole: number[] = [];
+  const host: number[] = [];
+  while (whole.length < numRuns) {
     const start = performance.now();
-    for (let call = 0; call < CALLS_PER_PASS; call++) {
-      tf.dispose(tf.tidy(run));
+    for (let i = 0; i < numCalls; i++) {
+      await call();
     }
-    await timer.workDone();
-    samples.push((performance.now() - start) / CALLS_PER_PASS);
+    host.push((performance.now() - start) / numCalls);
+    await workDone();
+    whole.push((performance.now() - start) / numCalls);
   }
-  return spreadOf(samples);
+  return {batchMs: spreadOf(whole), hostMs: spreadOf(host)};
 }
 
 async function timeLaunches(
@@ -164,7 +177,7 @@ async function timeLaunches(
   }));
 }
 
-function spreadOf(times: number[]): Spread {
+export function spreadOf(times: number[]): Spread {
   const sorted = times.slice().sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   const median = sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
@@ -216,32 +229,38 @@ export const replayMs = (timing: Timing): number =>
 /** 1234, 56.7, 0.0891: the digits that say something. */
 export const threeDigits = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
 
+/** The wall time that is compared: on a GPU that of calls in a row, because the wait can outlast a call. */
+export const wallMedianMs = ({wallMs, batchMs}: Timing): number => (batchMs ?? wallMs).median;
+
 /** A line a contender; `x op` is its median over that of the op, which comes first. */
 export function formatTimings(timings: Timing[]): string {
   const onGpu = timings[0].gpuMicroseconds != null;
-  const spread = ({minimum, median, maximum}: Spread) => [minimum, median, maximum].map(threeDigits);
+  const inARow = timings[0].batchMs != null;
   const spreadHeader = (what: string) => ['min', 'median', 'max'].map((which) => `${what} ${which}`);
-  const inBatches = timings[0].batchMs != null;
   const gpuHeader = onGpu ? [...spreadHeader('gpu us'), 'replay us', 'launches'] : [];
-  const batchHeader = inBatches ? spreadHeader('in a row ms') : [];
-  const header = ['', 'runs', ...gpuHeader, ...batchHeader, ...spreadHeader('wall ms'), 'GB/s', 'x op'];
+  const inARowHeader = inARow ? [...spreadHeader('in a row ms'), 'host ms'] : [];
+  const oneCallHeader = inARow ? ['one call ms'] : spreadHeader('wall ms');
+  const header = ['', 'runs', ...gpuHeader, ...inARowHeader, ...oneCallHeader, 'GB/s', 'x op'];
+  const spread = (given?: Spread) =>
+    given == null ? ['', '', ''] : [given.minimum, given.median, given.maximum].map(threeDigits);
+  const median = (given?: Spread) => (given == null ? '' : threeDigits(given.median));
   const lines = timings.map((timing) => [
     timing.name,
     String(timing.numRuns),
-    ...(timing.gpuMicroseconds == null
-      ? []
-      : [
-          ...spread(timing.gpuMicroseconds),
-          threeDigits(timing.replayMicroseconds!.median),
-          String(timing.numLaunches),
-        ]),
-    ...(timing.batchMs == null ? [] : spread(timing.batchMs)),
-    ...spread(timing.wallMs),
-    threeDigits(timing.gigabytesPerSecond),
-    threeDigits(medianMs(timing) / medianMs(timings[0])),
+    ...(onGpu
+      ? [...spread(timing.gpuMicroseconds), median(timing.replayMicroseconds), String(timing.numLaunches ?? '')]
+      : []),
+    ...(inARow ? [...spread(timing.batchMs), median(timing.hostMs), median(timing.wallMs)] : spread(timing.wallMs)),
+    ...(timing.kind === 'wait'
+      ? ['', '']
+      : [threeDigits(timing.gigabytesPerSecond), threeDigits(medianMs(timing) / medianMs(timings[0]))]),
   ]);
-  const table = [header, ...lines];
-  const widths = header.map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
+  return formatTable([header, ...lines]);
+}
+
+/** Cells in columns, the first one to the left. */
+export function formatTable(table: string[][]): string {
+  const widths = table[0].map((_, column) => Math.max(...table.map((cells) => cells[column].length)));
   return table
     .map((cells) => cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  '))
     .join('\n');

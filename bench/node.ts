@@ -5,6 +5,8 @@ import {parseArgs} from 'node:util';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
+import {nameOf} from './device';
+import {timeHosts} from './host';
 import {checkOps, opNames, runBenchmarks} from './run';
 import {layers, type Shape} from './shapes';
 
@@ -13,11 +15,13 @@ const defaultSizes = {cpu: {T: 256, H: 256, K: 8, E: 32}, webgpu: {T: 2048, H: 1
 
 const usage = `npm run bench -- [--backend cpu|webgpu] [--op ${opNames.join(',')}]
     [--layer ${Object.keys(layers).join(',')}] [--T 1,16,…] [--H n --K n --E n --I n]
-    [--runs 20] [--no-baselines] [--json FILE] [--check]
+    [--runs 20] [--no-baselines] [--json FILE] [--check] [--host]
 
 Times ops beside compositions of core ops that give the same; without --op all of them. Without --layer at T 256, H 256 on
 cpu and T 2048, H 1024 on webgpu, with K 8, E 32, I half of H. A contender whose call takes long gets fewer runs.
 --check compares the ops with the cpu backend at these very shapes, and times nothing.
+--host times what JavaScript takes to ask for each op, as a multiple of tf.add, on a device of Dawn that does no work: it
+needs no GPU. Its shape is granite at T 1, unless --layer and --T say otherwise.
 webgpu in Node.js runs on Dawn, by the npm package webgpu or the addon that DAWN_NODE names.`;
 
 const {values: flags} = parseCommandLine();
@@ -36,6 +40,7 @@ function parseCommandLine() {
     'no-baselines': {type: 'boolean', default: false},
     json: {type: 'string'},
     check: {type: 'boolean', default: false},
+    host: {type: 'boolean', default: false},
     help: {type: 'boolean', short: 'h', default: false},
   } as const;
   try {
@@ -57,7 +62,7 @@ function positive(flag: string, text: string): number {
 }
 
 function shapesOfFlags(): Array<{layer: string; shape: Shape}> {
-  const defaults = defaultSizes[flags.backend === 'webgpu' ? 'webgpu' : 'cpu'];
+  const defaults = flags.host ? {T: 1, ...layers.granite} : defaultSizes[flags.backend as keyof typeof defaultSizes];
   const numTokens = (flags.T === '' ? [String(defaults.T)] : list(flags.T)).map((text) => positive('T', text));
   const names = list(flags.layer);
   const unknown = names.find((name) => !(name in layers));
@@ -83,8 +88,9 @@ async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void
     globals: Record<string, unknown>;
   };
   Object.assign(globalThis, globals);
-  // Exact timestamps.
-  const gpu = create(['enable-dawn-features=allow_unsafe_apis', 'disable-dawn-features=timestamp_quantization']);
+  const exactTimestamps = ['enable-dawn-features=allow_unsafe_apis', 'disable-dawn-features=timestamp_quantization'];
+  // `reset` keeps the object: where it is collected, it takes the process down.
+  const gpu = create(flags.host ? ['backend=null'] : exactTimestamps);
   const adapter = await gpu.requestAdapter({powerPreference: 'high-performance'});
   const reset = async () => {
     if (tf.getBackend() === 'webgpu') {
@@ -95,7 +101,7 @@ async function setUpWebGPU(): Promise<{device: string; reset: () => Promise<void
     await registerWebGPUBackend({gpu});
     await tf.setBackend('webgpu');
   };
-  return {device: adapter?.info.description || adapter?.info.vendor || 'unknown', reset};
+  return {device: adapter == null ? 'unknown' : nameOf(adapter.info), reset};
 }
 
 async function main(): Promise<void> {
@@ -111,10 +117,10 @@ async function main(): Promise<void> {
   if (!(flags.backend in defaultSizes)) {
     throw new Error(`--backend must be of ${Object.keys(defaultSizes).join(', ')}, but is '${flags.backend}'.`);
   }
-  const isWebGPU = flags.backend === 'webgpu';
+  const isWebGPU = flags.backend === 'webgpu' || flags.host;
   const {device, reset} = isWebGPU ? await setUpWebGPU() : {device: 'host', reset: async () => {}};
   await reset();
-  if (!(await tf.setBackend(flags.backend))) {
+  if (!isWebGPU && !(await tf.setBackend(flags.backend))) {
     throw new Error(`The backend '${flags.backend}' cannot start here.`);
   }
   tf.env().set('WEBGPU_CPU_FORWARD', false);
@@ -123,13 +129,14 @@ async function main(): Promise<void> {
     ops,
     shapes: shapesOfFlags(),
     numRuns: positive('runs', flags.runs),
+    device,
     resetBackend: reset,
     withoutBaselines: flags['no-baselines'],
   };
   if (flags.check) {
     return checkOps(options, console.log);
   }
-  const rows = await runBenchmarks(options, console.log);
+  const rows = flags.host ? await timeHosts(options, console.log) : await runBenchmarks(options, console.log);
   if (flags.json != null) {
     writeFileSync(flags.json, `${JSON.stringify({device, rows})}\n`);
   }

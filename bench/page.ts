@@ -4,6 +4,9 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
+import {nameOf} from './device';
+import {timeHosts} from './host';
+import {formatPeerRows, timeBesidePeer} from './peer';
 import {opNames, runBenchmarks} from './run';
 import {layers} from './shapes';
 
@@ -55,27 +58,40 @@ async function deviceName(): Promise<string> {
   if (backend !== 'webgpu') {
     return 'host';
   }
-  const {info} = await waitForAdapter();
-  return `${info.vendor} ${info.architecture} ${info.description}`.trim();
+  return nameOf((await waitForAdapter()).info);
+}
+
+async function rowsOf(device: string): Promise<unknown[]> {
+  const wantsHostTime = parameters.get('host') === '1';
+  const sizes = ['H', 'K', 'E', 'I'].filter((size) => parameters.has(size));
+  const given = Object.fromEntries(sizes.map((size) => [size, Number(parameters.get(size))]));
+  const shapes = list('layer', ['granite']).flatMap((layer) =>
+    list('T', [wantsHostTime ? '1' : '16']).map((T) => ({layer, shape: {T: Number(T), ...layers[layer], ...given}})),
+  );
+  const options = {
+    ops: list('op', opNames),
+    shapes,
+    numRuns: Number(parameters.get('runs') ?? 20),
+    device,
+    resetBackend,
+    withoutBaselines: parameters.get('baselines') !== '1',
+    wallTimeOnly: parameters.get('gpuTime') === '0',
+  };
+  if (wantsHostTime) {
+    return timeHosts(options, print);
+  }
+  if (parameters.get('peer') === '1') {
+    const rows = await timeBesidePeer(options, new URL('ort.wasm', location.href).href, print);
+    print(formatPeerRows(rows));
+    return rows;
+  }
+  return runBenchmarks(options, print);
 }
 
 async function main(): Promise<unknown> {
   const device = await deviceName();
-  const shapes = list('layer', ['granite']).flatMap((layer) =>
-    list('T', ['16']).map((T) => ({layer, shape: {T: Number(T), ...layers[layer]}})),
-  );
-  const rows = await runBenchmarks(
-    {
-      ops: list('op', opNames),
-      shapes,
-      numRuns: Number(parameters.get('runs') ?? 20),
-      resetBackend,
-      withoutBaselines: parameters.get('baselines') !== '1',
-      wallTimeOnly: parameters.get('gpuTime') === '0',
-    },
-    print,
-  );
-  return {device, browser: navigator.userAgent, rows};
+  print(`Device: ${device}`);
+  return {device, browser: navigator.userAgent, rows: await rowsOf(device)};
 }
 
 main()

@@ -5,7 +5,7 @@
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
-import {endedByDeviceErrors} from './device_errors';
+import {endedByDeviceErrors} from './device';
 import type {GpuTimer} from './gpu_timer';
 import {
   assertSameOutputs,
@@ -18,15 +18,17 @@ import {
   timeContender,
   type Timing,
   valuesOf,
+  wallMedianMs,
 } from './harness';
 import {fusedMoeBenchmark} from './fused_moe';
+import {fusedMoeChainBenchmark} from './fused_moe_chain';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
 import {moeTopkBenchmark} from './moe_topk';
 import {mixtureOfExpertsStepBenchmark} from './mixture_of_experts_step';
 import {moePermuteBenchmark, moePermuteIndicesBenchmark} from './moe_permute';
 import {moeUnpermuteBenchmark} from './moe_unpermute';
-import {type Shape, vllmMicroseconds} from './shapes';
+import {isVllmDevice, type Shape, VLLM_DEVICE, vllmMicroseconds} from './shapes';
 import {WebGLTimer} from './webgl_timer';
 import {copyKernel, WebGPUTimer} from './webgpu_timer';
 
@@ -39,6 +41,7 @@ const benchmarks: Record<string, Benchmark> = {
   moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
   moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
   fusedMoe: fusedMoeBenchmark,
+  fusedMoeChain: fusedMoeChainBenchmark,
   mixtureOfExpertsStep: mixtureOfExpertsStepBenchmark,
 };
 export const opNames = Object.keys(benchmarks);
@@ -48,6 +51,8 @@ export type BenchOptions = {
   /** Named layers with their T. */
   shapes: Array<{layer: string; shape: Shape}>;
   numRuns: number;
+  /** The name of the GPU. Times that were measured elsewhere are compared only if it is that of the same card. */
+  device: string;
   /** Makes the backend anew, so that buffers that one benchmark leaves behind do not serve the next. */
   resetBackend: () => Promise<void>;
   /** Only the op and the copy, for large tables. */
@@ -115,7 +120,7 @@ async function runBenchmark(
   op: string,
   layer: string,
   shape: Shape,
-  {numRuns, withoutBaselines}: BenchOptions,
+  {numRuns, withoutBaselines, device}: BenchOptions,
   timer: GpuTimer | undefined,
   print: (line: string) => void,
 ): Promise<BenchRow> {
@@ -149,6 +154,9 @@ async function runBenchmark(
     const name = numCopyBytes === numBytes ? 'copy of as many bytes' : `copy of ${numCopyBytes / 2 ** 20} MiB`;
     contenders.push({name, kind: 'copy', run: () => [copyKernel(halfOfBytes)]});
   }
+  if (timer != null) {
+    contenders.push({name: 'the wait for no work', kind: 'wait', run: () => []});
+  }
   const timings: Timing[] = [];
   for (const contender of contenders) {
     timings.push(await timeContender(contender, contender.kind === 'copy' ? numCopyBytes : numBytes, numRuns, timer));
@@ -157,8 +165,7 @@ async function runBenchmark(
   print(formatTimings(timings));
   const {launchMicroseconds} = timings[0];
   if (launchMicroseconds != null) {
-    const launches = launchMicroseconds.map(({name, median}) => `${name} ${median.toFixed(2)} us`);
-    print(`Launches apart: ${launches.join(', ')}`);
+    print(`Launches apart: ${formatLaunches(launchMicroseconds)}`);
   }
 
   const ratios: BenchRow['ratios'] = {};
@@ -174,24 +181,36 @@ async function runBenchmark(
     addRatio('fastest', ['plain', 'tuned'], 'the fastest composition found', medianMs);
   }
   if (timer != null) {
-    addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', ({wallMs}) => wallMs.median);
+    addRatio('wall', ['plain', 'tuned'], 'the fastest composition found, in wall time', wallMedianMs);
   }
   // The copy may move more bytes, so it is the bandwidths that are compared.
   addRatio('copy', ['copy'], 'a copy of as many bytes', ({gigabytesPerSecond}) => 1 / gigabytesPerSecond);
   if (numFlops != null) {
     addRatio('part', ['part'], 'tf.matMul', replayMs);
     const rates = timings
-      .filter(({kind}) => kind !== 'copy')
+      .filter(({kind}) => kind !== 'copy' && kind !== 'wait')
       .map((timing) => `${formatRate(numFlops / replayMs(timing) / 1e6)} (${timing.name})`);
     print(`${(numFlops / 1e9).toPrecision(3)} GFLOP of result: ${rates.join(', ')}`);
   }
   const vllm = vllmMicroseconds[layer]?.[op]?.[T];
-  if (backend === 'webgpu' && vllm != null) {
-    const name = `vLLM's CUDA op on an NVIDIA H200, ${vllm} us`;
+  if (backend === 'webgpu' && vllm != null && isVllmDevice(device)) {
+    const name = `vLLM's CUDA op on an ${VLLM_DEVICE}, ${vllm} us`;
     ratios.vllm = {name, ratio: vllm / 1000 / replayMs(timings[0])};
     print(`${threeDigits(ratios.vllm.ratio)}x as fast as ${name}`);
   }
   return {op, backend, layer, shape, numFlops, timings, ratios};
+}
+
+/** Launches of one kernel are summed. */
+function formatLaunches(launches: NonNullable<Timing['launchMicroseconds']>): string {
+  const names = [...new Set(launches.map(({name}) => name))];
+  return names
+    .map((name) => {
+      const times = launches.filter((launch) => launch.name === name).map(({median}) => median);
+      const sum = times.reduce((total, time) => total + time, 0).toFixed(2);
+      return times.length === 1 ? `${name} ${sum} us` : `${name} ${sum} us (${times.length} launches)`;
+    })
+    .join(', ');
 }
 
 const formatRate = (gigaflops: number): string =>

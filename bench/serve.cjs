@@ -24,12 +24,14 @@ const server = createServer((request, response) => {
         finish(body);
       }
     });
-  } else if (request.url.startsWith('/page.js')) {
-    response.writeHead(200, {'content-type': 'text/javascript'});
-    response.end(readFileSync(join(__dirname, 'page.js')));
+  } else if (request.url === '/page.js' || request.url === '/ort.wasm') {
+    response.writeHead(200, {'content-type': request.url === '/page.js' ? 'text/javascript' : 'application/wasm'});
+    response.end(readFileSync(join(__dirname, request.url)));
   } else {
     response.writeHead(200, {'content-type': 'text/html'});
-    response.end('<!doctype html><title>tfjs-moe benchmarks</title><body><script src="page.js"></script>');
+    response.end(
+      '<!doctype html><title>tfjs-moe benchmarks</title><body><script type="module" src="page.js"></script>',
+    );
   }
 });
 

@@ -18,8 +18,12 @@ export const layers: Record<string, Omit<Shape, 'T'>> = {
 
 type Times = Record<number, number>;
 
+/** The card that vLLM's ops were timed on; only times of the same card say anything beside them. */
+export const VLLM_DEVICE = 'NVIDIA H200';
+export const isVllmDevice = (device: string): boolean => /h200/i.test(device);
+
 /**
- * Median microseconds of vLLM's CUDA ops on an NVIDIA H200, built from source and timed by CUDA graph replay, at T
+ * Median microseconds of vLLM's CUDA ops on that card, built from source and timed by CUDA graph replay, at T
  * tokens: moe_permute and moe_unpermute in float32, moe_align_block_size with blocks of 64.
  */
 export const vllmMicroseconds: Record<string, Record<string, Times>> = {

@@ -7,8 +7,10 @@ import {ensureBrowsers, ensureNpmPackages, root} from './set_up.mjs';
 
 const usage = `npm run bench:browser -- [chromium|firefox] ["backend=webgpu&layer=granite&T=16"] [rows.json]
 
-Of the address: backend=webgpu|webgl|cpu, op=moePermute,…, layer=granite,…, T=16,…, runs=20, baselines=1 (compositions of
-core ops too), gpuTime=0 (no timer queries of WebGL). Rows go to rows.json, build/bench/rows.json by default.`;
+The address takes backend=webgpu|webgl|cpu, op=moePermute,…, layer=granite,…, T=16,…, H=, K=, E=, I= (other sizes than the
+layer's), runs=20, baselines=1 (compositions of core ops too), gpuTime=0 (no timer queries of WebGL). host=1 times what
+JavaScript takes to ask for each op. peer=1 times fusedMoe beside QMoE of onnxruntime-web, in Chromium. Rows go to
+rows.json, build/bench/rows.json by default.`;
 
 const {words} = parseCommandLine(usage, {}, true);
 const [name = 'chromium', query = '', output = join(root, 'build', 'bench', 'rows.json')] = words;

@@ -2,6 +2,7 @@
  * `npm run bench:bundle`: the benchmarks without node_modules, for a machine that has only a GPU. Writes build/bench/:
  * bench.cjs for Node.js with Dawn, and page/ for a browser.
  */
+import {copyFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {ensureNpmPackages, root} from './set_up.mjs';
 
@@ -21,6 +22,7 @@ await build({
   entryPoints: [join(root, 'bench', 'page.ts')],
   outfile: join(folder, 'page', 'page.js'),
   platform: 'browser',
+  format: 'esm',
 });
 await build({
   ...common,
@@ -28,5 +30,10 @@ await build({
   outfile: join(folder, 'page', 'serve.cjs'),
   platform: 'node',
 });
+// The peer of `peer=1`.
+copyFileSync(
+  join(root, 'node_modules', 'onnxruntime-web', 'dist', 'ort-wasm-simd-threaded.jspi.wasm'),
+  join(folder, 'page', 'ort.wasm'),
+);
 console.log('DAWN_NODE=path/to/dawn.node node build/bench/bench.cjs --backend webgpu');
 console.log('node build/bench/page/serve.cjs CHROMIUM "FLAGS" rows.json "layer=mixtral&T=256,4096"');
