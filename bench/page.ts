@@ -13,9 +13,12 @@ import {layers} from './shapes';
 const parameters = new URLSearchParams(location.search);
 const list = (name: string, otherwise: string[]) => parameters.get(name)?.split(',') ?? otherwise;
 
+/** Resolves when every line so far has been posted, one after the other. */
+let posted: Promise<unknown> = Promise.resolve();
+
 function print(line: string): void {
   document.body.append(line, document.createElement('br'));
-  void fetch('line', {method: 'POST', body: line});
+  posted = posted.then(() => fetch('line', {method: 'POST', body: line}));
 }
 
 /** The first adapter of a fresh browser may take a while to come. */
@@ -96,5 +99,8 @@ async function main(): Promise<unknown> {
 
 main()
   .catch((error: unknown) => ({error: String(error)}))
-  .then((result) => fetch('result', {method: 'POST', body: JSON.stringify(result)}))
+  .then(async (result) => {
+    await posted;
+    await fetch('result', {method: 'POST', body: JSON.stringify(result)});
+  })
   .catch((error: unknown) => print(String(error)));

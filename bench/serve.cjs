@@ -1,7 +1,8 @@
 /**
  * node serve.cjs BROWSER "FLAGS" OUTPUT.json ["backend=webgpu&layer=mixtral,granite&T=256,4096&op=moePermute&runs=20"]:
  * opens the page beside this file in Chromium or Firefox and writes the rows that it posts. `baselines=1` times the
- * compositions of core ops too, and `gpuTime=0` leaves out the timer queries of WebGL. Needs nothing but Node.js.
+ * compositions of core ops too, `gpuTime=0` leaves out the timer queries of WebGL, `host=1` times JavaScript alone, and
+ * `peer=1` times onnxruntime-web beside fusedMoe. Needs nothing but Node.js.
  */
 const {spawn} = require('node:child_process');
 const {mkdtempSync, readFileSync, writeFileSync} = require('node:fs');
@@ -11,6 +12,9 @@ const {join} = require('node:path');
 const {firefoxPreferences} = require('../scripts/browser_flags.cjs');
 
 const [browser, flags, output, query = ''] = process.argv.slice(2);
+
+// A page that is isolated has a clock of microseconds instead of tenths of a millisecond.
+const isolated = {'cross-origin-opener-policy': 'same-origin', 'cross-origin-embedder-policy': 'require-corp'};
 
 const server = createServer((request, response) => {
   if (request.method === 'POST') {
@@ -28,7 +32,7 @@ const server = createServer((request, response) => {
     response.writeHead(200, {'content-type': request.url === '/page.js' ? 'text/javascript' : 'application/wasm'});
     response.end(readFileSync(join(__dirname, request.url)));
   } else {
-    response.writeHead(200, {'content-type': 'text/html'});
+    response.writeHead(200, {'content-type': 'text/html', ...isolated});
     response.end(
       '<!doctype html><title>tfjs-moe benchmarks</title><body><script type="module" src="page.js"></script>',
     );

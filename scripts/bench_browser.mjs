@@ -22,7 +22,8 @@ const browsers = ensureBrowsers([name]);
 await import('./bench_bundle.mjs');
 
 const serve = join(root, 'build', 'bench', 'page', 'serve.cjs');
-const flags = name === 'chromium' ? chromiumFlags.join(' ') : '';
+// The last flag lets the page know the name of the card.
+const flags = name === 'chromium' ? [...chromiumFlags, '--enable-webgpu-developer-features'].join(' ') : '';
 const command = [process.execPath, serve, browsers[name], flags, output, query];
 const [program, ...args] = name === 'firefox' ? withDisplay(browsers, command) : command;
 const env = {...process.env, ...(name === 'firefox' ? firefoxEnvironment : softwareGpuEnvironment)};

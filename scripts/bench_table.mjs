@@ -1,14 +1,19 @@
 /** Writes the tables of docs/benchmarks.md from bench/results/*.json, rows as the benchmarks write them. */
-import {readFileSync, writeFileSync} from 'node:fs';
+import {existsSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {root} from './set_up.mjs';
 
 const page = join(root, 'docs', 'benchmarks.md');
-const rowsOf = (name) => JSON.parse(readFileSync(join(root, 'bench', 'results', `${name}.json`), 'utf8')).rows;
+const results = join(root, 'bench', 'results');
+const rowsOf = (name) => JSON.parse(readFileSync(join(results, `${name}.json`), 'utf8')).rows;
 const own = ({timings}) => timings[0].gpuMicroseconds.median;
 const replay = ({timings}) => timings[0].replayMicroseconds.median;
 const line = (cells) => `| ${cells.join(' | ')} |`;
 const tableOf = (header, rows) => [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n');
+
+/** A table of files that bench/results may lack; the page then has no place for it. */
+const tableOfFiles = (name, table, ...files) =>
+  files.every((file) => existsSync(join(results, `${file}.json`))) ? {[name]: table(...files.map(rowsOf))} : {};
 
 function opTable(rows, op) {
   const chosen = rows.filter((row) => row.op === op);
@@ -71,7 +76,8 @@ function compositionTable(rows) {
 }
 
 const milliseconds = (ms) => ms.toFixed(ms < 1 ? 2 : 1);
-const wall = ({timings}) => timings[0].wallMs.median;
+/** Of a call in a row of calls where the row has it, else of one call that is waited for. */
+const wall = ({timings}) => (timings[0].batchMs ?? timings[0].wallMs).median;
 const layerOf = ({layer, shape: {H, I, K, E}}) => `${layer} (${H}, ${I}, ${K}, ${E})`;
 const teraflops = (row, timing = row.timings[0]) => (row.numFlops / timing.replayMicroseconds.median / 1e6).toFixed(1);
 
@@ -105,7 +111,7 @@ function fusedMoeTable(rows, dense, inChromium) {
         ofAllExperts == null ? '' : (replay(ofAllExperts) / replay(row)).toFixed(1),
         milliseconds(wall(row)),
         milliseconds(wall(there)),
-        milliseconds(there.timings.at(-1).wallMs.median),
+        milliseconds(there.timings.find(({kind}) => kind === 'copy').wallMs.median),
       ];
     }),
   );
@@ -168,6 +174,55 @@ function webglTable(rows) {
   );
 }
 
+/** The chain of layers, in Node.js and in Chromium: wall, host and GPU time apart. */
+function chainTable(rows, inChromium) {
+  const header = [
+    'layer (H, I, K, E)',
+    'T',
+    'where',
+    'launches',
+    'wall ms',
+    'host ms',
+    'GPU ms',
+    'wall ms, waited for each',
+  ];
+  const linesOf = (where) => (row) => {
+    const {numLaunches, hostMs, wallMs} = row.timings[0];
+    const times = [wall(row), hostMs.median, replay(row) / 1000, wallMs.median].map(milliseconds);
+    return [layerOf(row), row.shape.T, where, numLaunches, ...times];
+  };
+  return tableOf(header, [...rows.map(linesOf('Node.js')), ...inChromium.map(linesOf('Chromium'))]);
+}
+
+/** JavaScript's time a call, and as a multiple of tf.add's. */
+function hostTable(rows) {
+  const ops = rows[0].times.map(({op}) => op);
+  return tableOf(
+    ['layer (H, K, E)', 'T', ...ops.map((op) => `${op}, us (x tf.add)`)],
+    rows.map(({layer, shape: {H, K, E, T}, times}) => [
+      `${layer} (${H}, ${K}, ${E})`,
+      T,
+      ...times.map(({microseconds, timesAdd}) => `${microseconds.toFixed(0)} (${timesAdd.toFixed(1)})`),
+    ]),
+  );
+}
+
+/** onnxruntime-web's QMoE beside fusedMoe in one page. */
+function peerTable(rows) {
+  const header = ['layer (H, I, K, E)', 'T', 'fusedMoe ms', 'QMoE ms', 'QMoE / fusedMoe', 'activations of QMoE'];
+  return tableOf(
+    header,
+    rows.map((row) => [
+      layerOf(row),
+      row.shape.T,
+      milliseconds(row.fusedMoe.batchMs.median),
+      milliseconds(row.qmoe.batchMs.median),
+      (row.qmoe.batchMs.median / row.fusedMoe.batchMs.median).toFixed(1),
+      `w1 ${row.activations.w1}, w2 ${row.activations.w2}`,
+    ]),
+  );
+}
+
 const node = rowsOf('h200_node');
 const experts = rowsOf('h200_node_experts');
 const ofOps = (...ops) => experts.filter(({op}) => ops.includes(op));
@@ -184,6 +239,10 @@ const tables = {
   chromium: ['moePermute', 'moeUnpermute', 'moeAlignBlockSize']
     .map((op) => opTable(rowsOf('h200_chromium'), op))
     .join('\n\n'),
+  ...tableOfFiles('chain', chainTable, 'node_chain', 'chromium_chain'),
+  ...tableOfFiles('hostNode', hostTable, 'node_host'),
+  ...tableOfFiles('hostChromium', hostTable, 'chromium_host'),
+  ...tableOfFiles('peer', peerTable, 'chromium_peer'),
 };
 let text = readFileSync(page, 'utf8');
 for (const [name, table] of Object.entries(tables)) {
