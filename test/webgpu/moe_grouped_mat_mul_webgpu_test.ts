@@ -2,7 +2,8 @@
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
-import {expectFloats} from '../support/expect';
+import {naiveGroupedMatMul} from '../naive/grouped_mat_mul';
+import {expectFloats, expectWithin} from '../support/expect';
 import {smallIntegers} from '../support/gradient_checks';
 import {countLaunches} from '../support/webgpu_launches';
 
@@ -29,6 +30,30 @@ describeWithFlags('moeGroupedMatMul on WebGPU', webgpu, () => {
     reads.forEach((read) => expect(read).not.toHaveBeenCalled());
     await x.data();
   });
+
+  // Tiles are chosen by rows an expert and by how many tiles there are.
+  for (const [numExperts, rowsOfExpert, numColumns] of [
+    [520, 12, 68],
+    [520, 30, 68],
+    [520, 50, 36],
+    [3, 20, 132],
+    [3, 60, 132],
+  ]) {
+    it(`is right for ${numExperts} experts of about ${rowsOfExpert} rows`, async () => {
+      const offset = Array.from({length: numExperts + 1}, (_, e) => rowsOfExpert * e + 7 * (e % 2));
+      const sizes = {numRows: offset[numExperts], numIn: 20, numColumns, offset};
+      const x = smallIntegers([sizes.numRows, sizes.numIn], 1) as tf.Tensor2D;
+      const gated = {gated: true, activation: 'silu'} as const;
+      for (const options of numExperts > 3 ? [gated] : [gated, {weightFormat: 'inOut'} as const]) {
+        const isInOut = 'weightFormat' in options;
+        const shape = isInOut ? [numExperts, sizes.numIn, numColumns] : [numExperts, numColumns, sizes.numIn];
+        const weights = smallIntegers(shape, 2) as tf.Tensor3D;
+        const values = {x: await x.data(), weights: await weights.data()};
+        const {values: wanted, bounds} = naiveGroupedMatMul(sizes, values, options);
+        await expectWithin(tf.moeGroupedMatMul(x, weights, offset, options), wanted, (i) => bounds[i], JSON.stringify(options));
+      }
+    });
+  }
 
   it('does not rely on what its buffers hold', async () => {
     const poison = async (shape: number[]) => {

@@ -1,19 +1,22 @@
 /**
  * MoeGroupedMatMul on WebGPU for many rows an expert: out[r] = act(W[e] x[r] + b[e]).
  *
- * A workgroup of 128 threads has a tile of 64 rows of one expert by 128 columns, and takes 16 terms at a time through
- * 12 KiB of workgroup memory. Rows and columns lie there k-major, four of them in a vec4: vec4 q of term t is at
- * t * 16 + q or t * 32 + q, with q ^ 2 * (t / 4) in place of q. With that exclusive or, threads that store 4 x 4 blocks
- * hit different banks, and so do threads that read a term.
+ * A workgroup has a tile of up to 64 rows of one expert by 64 or 128 columns, and takes 16 or 32 terms at a time
+ * through 8 to 16 KiB of workgroup memory. Rows and columns lie there k-major, four of them in a vec4: quad q of term
+ * 4 * t + u is at [t][u][q ^ SWIZZLE * t]. With that exclusive or, threads that store 4 x 4 blocks hit different banks,
+ * and so do threads that read a term.
  *
- * A thread has 8 x 8 sums: thread (ty, tx) has rows 8 * ty to 8 * ty + 7, and columns 4 * tx to 4 * tx + 3 of the left
- * and of the right 64. Row i of the eight has the accumulators left<i> and right<i>. A subtile of 32 rows by 64 columns
- * belongs to 32 consecutive threads. Where a tile has no more than 32 rows, half of the subtiles add up nothing. Which
- * threads have these subtiles alternates from workgroup to workgroup, so that no part of a processor is idle more than
- * another.
+ * A thread has 4 x 8 sums: thread (ty, tx) has rows 4 * ty to 4 * ty + 3, and columns 4 * tx to 4 * tx + 3 of the left
+ * and of the right half of the tile. Row i of the four has the accumulators left<i> and right<i>.
  *
- * The accumulators are sixteen variables, and text is repeated over them. An array of them is slower on an H100: by 5
- * to 6 % with the inner loop over the array, and 11 to 16 times with an index that is dynamic in the last step.
+ * A subtile belongs to 32 consecutive threads. It has all columns, and 8 rows where there are 128, or 16 where there
+ * are 64. Subtiles without rows add up nothing, so that a tile does no more than its rows ask for, to the next 8 or 16.
+ * Which threads have these subtiles alternates from workgroup to workgroup, so that no part of a processor is idle more
+ * than another.
+ *
+ * On an H100, w1 of OLMoE with 256 rows an expert runs at 35 TFLOP/s. It runs at 30 where a loop takes the terms of a
+ * step in place of text that is repeated, at 33 where neighbouring lanes of a subtile do not share columns, at 33 with
+ * 8 x 8 sums a thread, and at 28 with these and tiles of 128 x 128.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {Part} from '../../contract/expert_weights';
@@ -23,39 +26,97 @@ import {ACTIVATIONS_WGSL} from './activations';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, type Quads, xQuad} from './webgpu_program';
 
-/** The WGSL has these as `const` by the same names. */
-const CONSTANTS = {TILE_ROWS: 64, TILE_COLUMNS: 128, TILE_K: 16, NUM_THREADS: 128};
+/** The size of a tile, and the terms of a step. */
+type TileShape = {rows: number; columns: number; k: number};
 
 /**
- * WGSL: loadColumns, a thread's quad `i` of the four of a step of TILE_K terms from k on, and storeColumns. A quad is
- * four terms of one column: a thread reads a block of four columns, and stores it transposed.
+ * The tile for so many rows an expert on average. TFLOP/s on an H100, of w1 of OLMoE and of w1 of Granite, which has
+ * 256 tiles of 128 columns where each expert has one:
+ *
+ *   rows   32 x 128   48 x 128   64 x 128   64 x 64   64 x 64, 32 terms
+ *     16       13.4       12.3       12.8      11.8                10.6
+ *     24       19.5       17.6       18.9      16.5                14.5
+ *     32       19.9       22.2       21.8      20.8                18.7
+ *     64       25.5       25.7       27.5      27.8                26.3
+ *    256       31.3                  35.1      35.5                34.4
+ *     16        8.3        8.6       12.2       9.7                 8.8   Granite
+ *     32       14.2       14.2       17.7      14.1                17.1   Granite
+ *     64       15.9       17.9       19.5      19.4                23.4   Granite
+ *    128       23.4       27.7       25.6      28.7                28.3   Granite
+ *
+ * Where few tiles share a processor, threads wait for each other at barriers: large workgroups or long steps help.
+ * Tiles of 16 rows reach 11.6 at 16 rows.
+ */
+function tileShape(numColumns: number, numExperts: number, rowsOfExpert: number): TileShape {
+  const numTiles = (columns: number) => numExperts * Math.max(1, rowsOfExpert / 64) * Math.ceil(numColumns / columns);
+  if (rowsOfExpert > 48) {
+    return {rows: 64, columns: 64, k: numTiles(64) > FEW_TILES ? 16 : 32};
+  }
+  if (rowsOfExpert > 36 || numTiles(128) <= FEW_TILES) {
+    return {rows: 64, columns: 128, k: 16};
+  }
+  return {rows: rowsOfExpert > 24 ? 48 : 32, columns: 128, k: 16};
+}
+
+/** About four for each processor of an H100. */
+const FEW_TILES = 512;
+
+/** The WGSL has these as `const` by the same names. */
+const constantsOf = ({rows, columns, k}: TileShape) => ({
+  TILE_ROWS: rows,
+  TILE_COLUMNS: columns,
+  TILE_K: k,
+  NUM_THREADS: (rows / 4) * (columns / 8),
+});
+
+/**
+ * WGSL: columnQuadOf and kQuadOf, where the block of four columns by four terms is that a thread loads; loadColumns,
+ * quad `i` of the block; and storeColumns. A quad is four terms of one column, so that the block is stored transposed.
  */
 const K_MAJOR = /* wgsl */ `
-  fn loadColumns(i : u32, tile : Tile, k : u32, thread : u32) -> vec4<f32> {
-    let column = columnOf(tile.number, 4 * (thread / K_QUADS) + i);
-    return weightQuad(tile.expert, column, k + 4 * (thread % K_QUADS));
+  fn columnQuadOf(block : u32) -> u32 { return block / K_QUADS; }
+  fn kQuadOf(block : u32) -> u32 { return block % K_QUADS; }
+  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
+    return weightQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block) + i), k + 4 * kQuadOf(block));
   }
-  fn storeColumns(thread : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
-    let place = 4 * (thread % K_QUADS) * COLUMN_QUADS + ((thread / K_QUADS) ^ (2 * (thread % K_QUADS)));
-    tileColumns[place] = vec4(quad0.x, quad1.x, quad2.x, quad3.x);
-    tileColumns[place + COLUMN_QUADS] = vec4(quad0.y, quad1.y, quad2.y, quad3.y);
-    tileColumns[place + 2 * COLUMN_QUADS] = vec4(quad0.z, quad1.z, quad2.z, quad3.z);
-    tileColumns[place + 3 * COLUMN_QUADS] = vec4(quad0.w, quad1.w, quad2.w, quad3.w);
+  fn storeColumns(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+    let t = kQuadOf(block);
+    let q = columnQuadOf(block) ^ (SWIZZLE * t);
+    tileColumns[t][0][q] = vec4(quad0.x, quad1.x, quad2.x, quad3.x);
+    tileColumns[t][1][q] = vec4(quad0.y, quad1.y, quad2.y, quad3.y);
+    tileColumns[t][2][q] = vec4(quad0.z, quad1.z, quad2.z, quad3.z);
+    tileColumns[t][3][q] = vec4(quad0.w, quad1.w, quad2.w, quad3.w);
   }`;
 
-/** The same where a quad is four columns of one term: a thread reads the same columns of every fourth term. */
+/** The same where a quad is four columns of one term. */
 const N_MAJOR = /* wgsl */ `
-  fn loadColumns(i : u32, tile : Tile, k : u32, thread : u32) -> vec4<f32> {
-    let column = columnOf(tile.number, 4 * (thread % COLUMN_QUADS));
-    return weightQuad(tile.expert, column, k + thread / COLUMN_QUADS + K_QUADS * i);
+  fn columnQuadOf(block : u32) -> u32 { return block % COLUMN_QUADS; }
+  fn kQuadOf(block : u32) -> u32 { return block / COLUMN_QUADS; }
+  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
+    return weightQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block)), k + 4 * kQuadOf(block) + i);
   }
-  fn storeColumns(thread : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
-    let t = thread / COLUMN_QUADS;
-    let q = thread % COLUMN_QUADS;
-    tileColumns[t * COLUMN_QUADS + q] = quad0;
-    tileColumns[(t + K_QUADS) * COLUMN_QUADS + (q ^ 2)] = quad1;
-    tileColumns[(t + 2 * K_QUADS) * COLUMN_QUADS + (q ^ 4)] = quad2;
-    tileColumns[(t + 3 * K_QUADS) * COLUMN_QUADS + (q ^ 6)] = quad3;
+  fn storeColumns(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+    let t = kQuadOf(block);
+    let q = columnQuadOf(block) ^ (SWIZZLE * t);
+    tileColumns[t][0][q] = quad0;
+    tileColumns[t][1][q] = quad1;
+    tileColumns[t][2][q] = quad2;
+    tileColumns[t][3][q] = quad3;
+  }`;
+
+/** WGSL: loadRows and storeRows, the same for a block of four rows by four terms. */
+const ROWS = /* wgsl */ `
+  // Rows past the last are the last again: their sums are not written.
+  fn loadRows(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
+    return xQuad(min(tile.firstRow + 4 * (block / K_QUADS) + i, tile.endRow - 1), k + 4 * (block % K_QUADS));
+  }
+  fn storeRows(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+    let t = block % K_QUADS;
+    let q = (block / K_QUADS) ^ (SWIZZLE * t);
+    tileRows[t][0][q] = vec4(quad0.x, quad1.x, quad2.x, quad3.x);
+    tileRows[t][1][q] = vec4(quad0.y, quad1.y, quad2.y, quad3.y);
+    tileRows[t][2][q] = vec4(quad0.z, quad1.z, quad2.z, quad3.z);
+    tileRows[t][3][q] = vec4(quad0.w, quad1.w, quad2.w, quad3.w);
   }`;
 
 const WRITE_OUTPUT = /* wgsl */ `
@@ -115,12 +176,44 @@ const BIAS_QUAD = /* wgsl */ `
       biasAt(tile.globalExpert, columnOf(tile.number, first + 3)));
   }`;
 
-type Variant = {columns: string; epilogue: string; outType: Quads};
+type Variant = {columns: string; epilogue: string; outType: Quads; shape: TileShape};
 
-const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType}: Variant): string => /* wgsl */ `
-  const ROW_QUADS = TILE_ROWS / 4;
+/** A thread adds the products of term 4 * t + u to its sums. */
+const addTerm = (t: number, u: number): string => /* wgsl */ `
+          {
+            let rows = tileRows[${t}][${u}][ty ^ (SWIZZLE * ${t})];
+            let leftColumns = tileColumns[${t}][${u}][tx ^ (SWIZZLE * ${t})];
+            let rightColumns = tileColumns[${t}][${u}][(tx ^ (SWIZZLE * ${t})) + COLUMN_QUADS / 2];
+            ${repeat(
+              4,
+              (i) => /* wgsl */ `
+            left${i} = fma(vec4(rows[${i}]), leftColumns, left${i});
+            right${i} = fma(vec4(rows[${i}]), rightColumns, right${i});`,
+            )}
+          }`;
+
+const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType, shape}: Variant): string => {
+  const {NUM_THREADS} = constantsOf(shape);
+  const hasThreadsForRows = (shape.columns * shape.k) / 16 < NUM_THREADS;
+  // A thread has one block of a step, or a block of columns and perhaps one of rows: then in registers of its own.
+  const rowQuad = hasThreadsForRows ? 'quad' : 'rowQuad';
+  const forBlocks = (ofColumns: string, ofRows: string): string =>
+    hasThreadsForRows
+      ? /* wgsl */ `if (thread < COLUMN_BLOCKS) { ${ofColumns} } else if (rowBlock < ROW_BLOCKS) { ${ofRows} }`
+      : /* wgsl */ `${ofColumns} if (rowBlock < ROW_BLOCKS) { ${ofRows} }`;
+  return /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
   const K_QUADS = TILE_K / 4;
+  // In a multiple of 8, within which the exclusive or stays.
+  const ROW_QUADS = (TILE_ROWS + 31) / 32 * 8;
+  const SWIZZLE = 8 / K_QUADS;
+  // Blocks of 4 x 4 in a step.
+  const COLUMN_BLOCKS = COLUMN_QUADS * K_QUADS;
+  const ROW_BLOCKS = TILE_ROWS / 4 * K_QUADS;
+  // Threads of a subtile, side by side and one below the other.
+  const THREADS_X = TILE_COLUMNS / 8;
+  const THREADS_Y = 32 / THREADS_X;
+  const NUM_SUBTILES = NUM_THREADS / 32;
   ${FIND_ROWS}
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
@@ -128,9 +221,10 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType}: Varia
   ${COLUMNS}
   ${BIAS_QUAD}
   ${findTile(outType)}
-  var<workgroup> tileRows : array<vec4<f32>, TILE_K * ROW_QUADS>;
-  var<workgroup> tileColumns : array<vec4<f32>, TILE_K * COLUMN_QUADS>;
+  var<workgroup> tileRows : array<array<array<vec4<f32>, ROW_QUADS>, 4>, K_QUADS>;
+  var<workgroup> tileColumns : array<array<array<vec4<f32>, COLUMN_QUADS>, 4>, K_QUADS>;
   ${columns}
+  ${ROWS}
   ${epilogue}
   ${entryPoint(
     /* wgsl */ `
@@ -140,65 +234,45 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType}: Varia
       writeZeros(tile, thread);
       return;
     }
-    let subtile = thread / 32;
-    let tx = thread % 8 + 8 * (subtile % 2);
-    let ty = thread / 8 % 4 + 4 * ((subtile / 2 + group) % 2);
-    let hasRows = 8 * (ty - ty % 4) < tile.numRows;
-    ${repeat(8, (i) => `var left${i} = vec4<f32>(); var right${i} = vec4<f32>();`)}
-    ${repeat(4, (i) => `var rowQuad${i} = vec4<f32>(); var columnQuad${i} = vec4<f32>();`)}
+    // Lanes 2i and 2i + 1 have the same columns, and lanes 4i and 4i + 2 the same rows: their reads are one.
+    let lane = thread % 32;
+    let subtile = (thread / 32 + group) % NUM_SUBTILES;
+    let tx = lane / 2 % THREADS_X;
+    let ty = lane % 2 + 2 * (lane / (2 * THREADS_X)) + THREADS_Y * subtile;
+    let hasRows = 4 * THREADS_Y * subtile < tile.numRows;
+    // A number past ROW_BLOCKS where the thread has none.
+    let rowBlock = thread - COLUMN_BLOCKS % NUM_THREADS;
+    ${repeat(4, (i) => `var left${i} = vec4<f32>(); var right${i} = vec4<f32>();`)}
+    ${repeat(4, (i) => `var quad${i} = vec4<f32>();`)}
+    ${hasThreadsForRows ? '' : repeat(4, (i) => `var rowQuad${i} = vec4<f32>();`)}
     var k = 0u;
     loop {
       // The next terms are on their way while the last ones are added up.
       if (k < uniforms.numIn) {
-        // Rows past the last are the last again: their sums are not written.
-        if (thread < K_QUADS * ROW_QUADS) {
-          ${repeat(
-            4,
-            (i) => /* wgsl */ `
-          rowQuad${i} = xQuad(
-            min(tile.firstRow + 4 * (thread / K_QUADS) + ${i}, tile.endRow - 1), k + 4 * (thread % K_QUADS));`,
-          )}
-        }
-        ${repeat(4, (i) => `columnQuad${i} = loadColumns(${i}, tile, k, thread);`)}
+        ${forBlocks(
+          repeat(4, (i) => `quad${i} = loadColumns(${i}, tile, k, thread);`),
+          repeat(4, (i) => `${rowQuad}${i} = loadRows(${i}, tile, k, rowBlock);`),
+        )}
       }
       if (k > 0) {
         if (hasRows) {
-          for (var t = 0u; t < TILE_K; t++) {
-            let swizzle = 2 * (t / 4);
-            let row = t * ROW_QUADS + ((2 * ty) ^ swizzle);
-            let column = t * COLUMN_QUADS + (tx ^ swizzle);
-            let leftColumns = tileColumns[column];
-            let rightColumns = tileColumns[column + COLUMN_QUADS / 2];
-            let rows0 = tileRows[row];
-            let rows1 = tileRows[row + 1];
-            ${repeat(
-              8,
-              (i) => /* wgsl */ `
-            left${i} = fma(vec4(rows${i >> 2}[${i & 3}]), leftColumns, left${i});
-            right${i} = fma(vec4(rows${i >> 2}[${i & 3}]), rightColumns, right${i});`,
-            )}
-          }
+          ${repeat(shape.k, (term) => addTerm(term >> 2, term & 3))}
         }
         workgroupBarrier();
       }
       if (k >= uniforms.numIn) { break; }
-      if (thread < K_QUADS * ROW_QUADS) {
-        ${repeat(
-          4,
-          (j) => /* wgsl */ `
-        tileRows[(4 * (thread % K_QUADS) + ${j}) * ROW_QUADS + ((thread / K_QUADS) ^ (2 * (thread % K_QUADS)))] =
-          vec4(rowQuad0[${j}], rowQuad1[${j}], rowQuad2[${j}], rowQuad3[${j}]);`,
-        )}
-      }
-      storeColumns(thread, columnQuad0, columnQuad1, columnQuad2, columnQuad3);
+      ${forBlocks(
+        'storeColumns(thread, quad0, quad1, quad2, quad3);',
+        `storeRows(rowBlock, ${repeat(4, (i) => `${rowQuad}${i}`, ', ')});`,
+      )}
       workgroupBarrier();
       k += TILE_K;
     }
-    for (var i = 0u; i < 8; i++) {
-      let row = 8 * ty + i;
+    for (var i = 0u; i < 4; i++) {
+      let row = 4 * ty + i;
       var z0 = left0;
       var z1 = right0;
-      ${repeat(7, (i) => `if (i == ${i + 1}) { z0 = left${i + 1}; z1 = right${i + 1}; }`)}
+      ${repeat(3, (i) => `if (i == ${i + 1}) { z0 = left${i + 1}; z1 = right${i + 1}; }`)}
       if (row < tile.numRows) {
         // Read here, so that the accumulators have the registers to themselves before.
         if (uniforms.hasBias == 1) {
@@ -208,22 +282,24 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType}: Varia
         writeRow(tile, tile.firstRow + row, tx, z0, z1);
       }
     }`,
-    CONSTANTS.NUM_THREADS,
+    NUM_THREADS,
   )}`;
+};
 
 export function runTiles(launch: Launch, part: Part<TensorInfo>): void {
-  const {backend, attrs, quads} = launch;
+  const {backend, attrs, quads, uniforms} = launch;
   const isInterleaved = attrs.gated && attrs.gateUp === 'interleaved';
   const outType = isInterleaved ? 'f32' : quads;
   const halves = outType === 'f32' ? HALVES_IN_SCALARS : HALVES_IN_QUADS;
   const epilogue = isInterleaved ? PAIRS : halves;
   const columns = attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR;
+  const shape = tileShape(uniforms.numColumns, part.numExperts, uniforms.numRows / uniforms.numExperts);
   const program = groupedProgram(launch, part, {
     name: isInterleaved ? 'MoeGroupedMatMulTiles_interleaved' : 'MoeGroupedMatMulTiles',
     outType,
-    stepK: CONSTANTS.TILE_K,
-    constants: CONSTANTS,
-    code: () => tilesWgsl(launch, {columns, epilogue, outType}),
+    stepK: shape.k,
+    constants: constantsOf(shape),
+    code: () => tilesWgsl(launch, {columns, epilogue, outType, shape}),
   });
   runWgsl(backend, program);
 }
