@@ -89,10 +89,12 @@ const calls: KernelCalls = {
       attrs: {},
     })),
   ),
-  MoeUnpermuteBackpropRows: [7, 8].map((size) => ({
-    inputs: {dy: floats(5, size), topkWeights: floats(5, 2), ...slots(5, 2)},
-    attrs: {numRows: 10},
-  })),
+  MoeUnpermuteBackpropRows: [7, 8].flatMap((size) =>
+    [{}, {permutedIdx: ints(10)}].map((permutedIdx) => ({
+      inputs: {dy: floats(5, size), topkWeights: floats(5, 2), ...slots(5, 2), ...permutedIdx},
+      attrs: {numRows: 10},
+    })),
+  ),
   MoeUnpermuteBackpropWeights: [7, 8, 512].map((size) => ({
     inputs: {dy: floats(5, size), permutedHiddenStates: floats(10, size), ...slots(5, 2)},
     attrs: {},
@@ -108,6 +110,10 @@ const calls: KernelCalls = {
       },
     ]),
   ),
+  // Made of other kernels.
+  MoeExpertsUp: [],
+  MoeExpertsDown: [],
+  MoeActivate: [{inputs: {z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropActivation: [{inputs: {dy: floats(10, 4), z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropWeights: [7, 8].flatMap((size) =>
     [10, 4096].map((numRows) => ({

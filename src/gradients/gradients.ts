@@ -1,10 +1,12 @@
 /**
- * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted, experts
- * run by other kernels.
+ * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted,
+ * experts run by other kernels.
  */
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../contract/kernel_names';
+import {moeActivateGradConfig} from './moe_activate_grad';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
+import {moeExpertsDownGradConfig, moeExpertsUpGradConfig} from './moe_experts_grad';
 import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
@@ -27,8 +29,11 @@ export const gradients = {
   MoeRankRows: moeRankRowsGradConfig,
   MoeSum: moeSumGradConfig,
   MoeGroupedMatMul: moeGroupedMatMulGradConfig,
+  MoeActivate: moeActivateGradConfig,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationGradConfig,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsGradConfig,
+  MoeExpertsUp: moeExpertsUpGradConfig,
+  MoeExpertsDown: moeExpertsDownGradConfig,
   MoeTopK: moeTopKGradConfig,
   MoeTopKBackprop: moeTopKBackpropGradConfig,
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,

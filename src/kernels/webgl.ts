@@ -2,7 +2,9 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {
+  moeActivateWebGL,
   moeGroupedMatMulBackpropActivationWebGL,
   moeGroupedMatMulBackpropWeightsWebGL,
   moeGroupedMatMulWebGL,
@@ -29,8 +31,11 @@ export const webglKernels = {
   MoeRankRows: moeRankRowsWebGL,
   MoeSum: moeSumWebGL,
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
+  MoeActivate: moeActivateWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
+  MoeExpertsUp: moeExpertsUp,
+  MoeExpertsDown: moeExpertsDown,
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
