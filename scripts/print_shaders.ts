@@ -113,6 +113,9 @@ const calls: KernelCalls = {
   // Made of other kernels.
   MoeExpertsUp: [],
   MoeExpertsDown: [],
+  MoeExpertsDownBackprop: [
+    {inputs: {g: floats(10, 4), z: floats(10, 8), topkWeights: floats(5, 2), ...slots(5, 2)}, attrs: matMulAttrs},
+  ],
   MoeActivate: [{inputs: {z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropActivation: [{inputs: {dy: floats(10, 4), z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropWeights: [7, 8].flatMap((size) =>

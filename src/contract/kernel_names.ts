@@ -195,9 +195,9 @@ export type MoeFusedExpertsOutputs = {
 };
 
 /** The rows of the experts of a call by slots, as moePermute gives them without alignment: R = N. */
-export type MoeExpertRows = {
-  permutedIdx: TensorInfo; //              int32 [R]
-  invPermutedIdx: TensorInfo; //           int32 [T, K]
+export type MoeExpertRowsInputs = {
+  permutedIdx: TensorInfo; //              int32 [R], the slot of each row, N for none
+  invPermutedIdx: TensorInfo; //           int32 [T, K], the row of each slot
 };
 
 /**
@@ -205,7 +205,7 @@ export type MoeExpertRows = {
  * token t. Its gradient keeps x, not the rows that are copied from x.
  */
 export const MoeExpertsUp = 'MoeExpertsUp';
-export type MoeExpertsUpInputs = MoeGroupedMatMulInputs & MoeExpertRows; // x is float32 [T, C]
+export type MoeExpertsUpInputs = MoeGroupedMatMulInputs & MoeExpertRowsInputs; // x is float32 [T, C]
 export type MoeExpertsUpAttrs = Omit<MoeGroupedMatMulAttrs, keyof MoeActivationAttrs>;
 export type MoeExpertsUpOutputs = {
   out: Tensor2D; //                        float32 [R, D]
@@ -218,13 +218,30 @@ export type MoeExpertsUpOutputs = {
  */
 export const MoeExpertsDown = 'MoeExpertsDown';
 export type MoeExpertsDownInputs = MoeGroupedMatMulInputs &
-  MoeExpertRows & {
+  MoeExpertRowsInputs & {
     topkWeights: TensorInfo; //            float32 [T, K]
   };
 /** The activation is that of x. The product has none. */
 export type MoeExpertsDownAttrs = MoeGroupedMatMulAttrs;
 export type MoeExpertsDownOutputs = {
   out: Tensor2D; //                        float32 [T, H]
+};
+
+/**
+ * Two gradients of MoeExpertsDown in one: dz[r] = w * (d activation(z[r]) / dz . g[r]) and
+ * dTopkWeights[t,k] = activation(z[r]) . g[r], for the row r of each slot and its weight w.
+ */
+export const MoeExpertsDownBackprop = 'MoeExpertsDownBackprop';
+export type MoeExpertsDownBackpropInputs = {
+  g: TensorInfo; //                        float32 [R, D] or [R, D/2]: the gradient of activation(z[r]) where w is 1
+  z: TensorInfo; //                        float32 [R, D]
+  topkWeights: TensorInfo; //              float32 [T, K]
+  invPermutedIdx: TensorInfo; //           int32 [T, K]
+  expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
+};
+export type MoeExpertsDownBackpropOutputs = {
+  dz: Tensor2D; //                         float32 [R, D]; unspecified in rows of no slot
+  dTopkWeights: Tensor2D; //               float32 [T, K]; 0 for a slot that is skipped
 };
 
 /** out[r] = activation(z[r]), which MoeGroupedMatMul does to its product. */
@@ -340,6 +357,11 @@ export type MoeKernels = {
   [MoeFusedExperts]: {inputs: MoeFusedExpertsInputs; attrs: MoeFusedExpertsAttrs; outputs: MoeFusedExpertsOutputs};
   [MoeExpertsUp]: {inputs: MoeExpertsUpInputs; attrs: MoeExpertsUpAttrs; outputs: MoeExpertsUpOutputs};
   [MoeExpertsDown]: {inputs: MoeExpertsDownInputs; attrs: MoeExpertsDownAttrs; outputs: MoeExpertsDownOutputs};
+  [MoeExpertsDownBackprop]: {
+    inputs: MoeExpertsDownBackpropInputs;
+    attrs: MoeActivationAttrs;
+    outputs: MoeExpertsDownBackpropOutputs;
+  };
   [MoeActivate]: {inputs: MoeActivateInputs; attrs: MoeActivationAttrs; outputs: MoeActivateOutputs};
   [MoeGroupedMatMulBackpropActivation]: {
     inputs: MoeGroupedMatMulBackpropActivationInputs;
@@ -383,6 +405,7 @@ export const moeKernelOutputNames: {
   MoeFusedExperts: ['out'],
   MoeExpertsUp: ['out'],
   MoeExpertsDown: ['out'],
+  MoeExpertsDownBackprop: ['dz', 'dTopkWeights'],
   MoeActivate: ['out'],
   MoeGroupedMatMulBackpropActivation: ['dz'],
   MoeGroupedMatMulBackpropWeights: ['dWeights'],

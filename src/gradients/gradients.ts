@@ -1,6 +1,6 @@
 /**
  * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted,
- * experts run by other kernels.
+ * experts run by other kernels. So do the gradients of gradients, without MoeExpertsDownBackprop.
  */
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../contract/kernel_names';
@@ -37,4 +37,4 @@ export const gradients = {
   MoeTopK: moeTopKGradConfig,
   MoeTopKBackprop: moeTopKBackpropGradConfig,
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
-} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, GradConfig>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>, GradConfig>;

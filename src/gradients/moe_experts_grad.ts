@@ -10,15 +10,29 @@
  *   dw2[e] = the sum of w * dy[t] h[r]^T     db2[e] = the sum of w * dy[t]
  *   dw1[e] = the sum of dz[r] x[t]^T         db1[e] = the sum of dz[r]         dx[t] = the sum of w1[e]^T . dz[r]
  *
- * So the outputs of experts are not needed, and rows and h are computed again from what is kept. All of it is made of
- * kernels and core ops that have derivatives of any order, from inputs alone, so these gradients have them too.
+ * So the outputs of experts are not needed, and rows and h are computed again from what is kept. Gradients are computed
+ * from inputs alone, of kernels and core ops that have derivatives of any order where one is wanted.
  */
-import {add, type GradConfig, mul, ones, reshape, sum, type Tensor, tidy} from '@tensorflow/tfjs-core';
+import {
+  add,
+  engine,
+  expandDims,
+  getBackend,
+  getKernel,
+  type GradConfig,
+  mul,
+  ones,
+  sum,
+  type Tensor,
+  tidy,
+} from '@tensorflow/tfjs-core';
 import {groupedMatMulInputNames, partsOf} from '../contract/expert_weights';
 import {
   MoeActivate,
+  type MoeActivationAttrs,
   MoeExpertsDown,
   type MoeExpertsDownAttrs,
+  MoeExpertsDownBackprop,
   MoeExpertsUp,
   type MoeExpertsUpAttrs,
   MoeGroupedMatMulBackpropActivation,
@@ -47,6 +61,30 @@ function slotsOf(permutedHiddenStates: Tensor, {invPermutedIdx, expertFirstToken
   const dy = ones([invPermutedIdx.shape[0], 1]);
   const inputs = {dy, permutedHiddenStates, invPermutedIdx, expertFirstTokenOffset};
   return runMoeKernel(MoeUnpermuteBackpropWeights, inputs, {}).dWeights;
+}
+
+/**
+ * dz, and h . g of each slot. The kernel of both has no gradient, and webgl lacks it. So where a gradient of this
+ * gradient is wanted, both are made of kernels and core ops that have gradients.
+ */
+function backpropActivation(
+  g: Tensor,
+  z: Tensor,
+  topkWeights: Tensor,
+  saved: SavedRows,
+  activation: MoeActivationAttrs,
+): {dz: Tensor; dTopkWeights: Tensor} {
+  if (engine().state.gradientDepth === 0 && getKernel(MoeExpertsDownBackprop, getBackend()) != null) {
+    const {invPermutedIdx, expertFirstTokenOffset} = saved;
+    const inputs = {g, z, topkWeights, invPermutedIdx, expertFirstTokenOffset};
+    return runMoeKernel(MoeExpertsDownBackprop, inputs, activation);
+  }
+  const rowWeights = weightedRows(ones([topkWeights.shape[0], 1]), topkWeights, saved);
+  const h = runMoeKernel(MoeActivate, {z}, activation).out;
+  return {
+    dz: runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: mul(g, rowWeights), z}, activation).dz,
+    dTopkWeights: slotsOf(sum(mul(h, g), 1, true), saved),
+  };
 }
 
 const weightsOf = (saved: SavedRows, attrs: {numParts: number}): Tensor[] =>
@@ -100,13 +138,12 @@ export const moeExpertsDownGradConfig: GradConfig = {
     const {dz, dTopkWeights} = tidy(() => {
       const dyRows = rowsOf(dy, saved);
       const g = product(dyRows, weightsOf(saved, {numParts}), offset, transposed(weightFormat));
-      const rowWeights = weightedRows(ones([dy.shape[0], 1]), topkWeights, saved);
-      const byRow = sum(mul(activated(), g), 1, true);
-      const biasOf = (given: Tensor) => product(dyRows, [reshape(given, [given.shape[0], 1, -1])], offset, 'outIn');
-      return {
-        dz: runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: mul(g, rowWeights), z}, activation).dz,
-        dTopkWeights: slotsOf(bias == null ? byRow : add(byRow, biasOf(bias)), saved),
-      };
+      const ofActivation = backpropActivation(g, z, topkWeights, saved, activation);
+      if (bias == null) {
+        return ofActivation;
+      }
+      const ofBias = product(dyRows, [expandDims(bias, 1)], offset, 'outIn');
+      return {dz: ofActivation.dz, dTopkWeights: add(ofActivation.dTopkWeights, slotsOf(ofBias, saved))};
     });
     return {
       x: () => dz,

@@ -3,6 +3,7 @@ import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
+import {moeExpertsDownBackpropCpu} from './moe_experts/cpu';
 import {moeFusedExpertsCpu} from './moe_fused_experts/cpu';
 import {
   moeActivateCpu,
@@ -34,6 +35,7 @@ export const cpuKernels = {
   MoeFusedExperts: moeFusedExpertsCpu,
   MoeExpertsUp: moeExpertsUp,
   MoeExpertsDown: moeExpertsDown,
+  MoeExpertsDownBackprop: moeExpertsDownBackpropCpu,
   MoeTopK: moeTopKCpu,
   MoeTopKBackprop: moeTopKBackpropCpu,
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,

@@ -39,7 +39,7 @@ export const webglKernels = {
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
-} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, MoeKernel>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

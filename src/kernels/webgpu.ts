@@ -3,6 +3,7 @@ import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
+import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
 import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
 import {
   moeActivateWebGPU,
@@ -37,6 +38,7 @@ export const webgpuKernels = {
   MoeFusedExperts: moeFusedExpertsWebGPU,
   MoeExpertsUp: moeExpertsUp,
   MoeExpertsDown: moeExpertsDown,
+  MoeExpertsDownBackprop: moeExpertsDownBackpropWebGPU,
   MoeTopK: moeTopKWebGPU,
   MoeTopKBackprop: moeTopKBackpropWebGPU,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,

@@ -2,6 +2,7 @@
 import {
   add,
   backend,
+  clone,
   concat,
   engine,
   getBackend,
@@ -10,6 +11,7 @@ import {
   onesLike,
   reshape,
   slice,
+  type Tensor,
   type Tensor1D,
   tensor1d,
   type Tensor2D,
@@ -28,7 +30,7 @@ import {
   MoeUnpermuteBackpropRows,
 } from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
-import {sigmoid} from '../smooth_ops';
+import {fixed, sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
 import {type ExpertWeights, groupedMatMulInputs} from '../contract/expert_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
@@ -133,10 +135,12 @@ function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: 
 function runForGradient(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
   const {w1, w1Bias, w2, w2Bias, weightFormat, activation} = experts;
   const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkWeights, topkIds, experts);
-  const rows = {permutedIdx, invPermutedIdx};
+  // One way from the ids to the result is enough for their gradient. Its zeros are not computed for each and added.
+  const withoutGradient = <T extends Tensor>(index: T) => fixed(() => clone(index)) as T;
+  const rows = {permutedIdx: withoutGradient(permutedIdx), invPermutedIdx: withoutGradient(invPermutedIdx)};
   const {out: z} = runMoeKernel(
     MoeExpertsUp,
-    {...rows, ...groupedMatMulInputs(x, expertFirstTokenOffset, w1.parts, w1Bias)},
+    {...rows, ...groupedMatMulInputs(x, withoutGradient(expertFirstTokenOffset), w1.parts, w1Bias)},
     {weightFormat, numParts: w1.parts.length},
   );
   return runMoeKernel(
