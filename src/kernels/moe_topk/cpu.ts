@@ -8,7 +8,8 @@
  *   4. their weights, in double
  *
  * With l = log(score), renormalized weights are the softmax of l over the chosen; so none is lost where scores
- * underflow. Time O(T * (E + K * what gets into the first K)).
+ * underflow. Time O(T * (E + K * what gets into the first K)). The inner loops call no functions: tokens are many and
+ * their rows are short.
  */
 import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../contract/kernel_names';
 import {type HostArray, hostKernel} from '../shared/host_kernel';
@@ -23,22 +24,17 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
     const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
     const tokenIds = ids.subarray(token * topk, (token + 1) * topk);
     const compared = comparedValues(logits, scoreCorrectionBias?.values, attrs.scoring);
-    const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
-    const groupOf = (expert: number) => Math.floor((expert * attrs.numExpertGroups) / numExperts);
-    chooseLargest(
-      tokenIds,
-      numExperts,
-      (expert) => compared[expert],
-      (expert) => isKept[groupOf(expert)],
-    );
+    if (attrs.numExpertGroups === 1) {
+      chooseLargest(tokenIds, compared);
+    } else {
+      const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
+      chooseLargest(tokenIds, compared, isKept, numExperts / attrs.numExpertGroups);
+    }
     weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
   }
   const shape = [numTokens, topk];
   return {topkWeights: {values: weights, shape}, topkIds: {values: ids, shape}};
 });
-
-/** Whether a comes before b, NaN last of all. */
-const isLarger = (a: number, b: number): boolean => a > b || (Number.isNaN(b) && !Number.isNaN(a));
 
 function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeTopkScoring): HostArray {
   // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
@@ -54,23 +50,13 @@ function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, top
   const groupSize = compared.length / numExpertGroups;
   const values = new Float32Array(numExpertGroups);
   const best = new Int32Array(hasBias ? Math.min(2, groupSize) : 1);
-  for (let group = 0; numExpertGroups > 1 && group < numExpertGroups; group++) {
+  for (let group = 0; group < numExpertGroups; group++) {
     const ofGroup = compared.subarray(group * groupSize, (group + 1) * groupSize);
-    chooseLargest(
-      best,
-      groupSize,
-      (i) => ofGroup[i],
-      () => true,
-    );
+    chooseLargest(best, ofGroup);
     values[group] = best.reduce((sum, i) => sum + ofGroup[i], 0);
   }
   const kept = new Int32Array(topkGroups);
-  chooseLargest(
-    kept,
-    numExpertGroups,
-    (group) => values[group],
-    () => true,
-  );
+  chooseLargest(kept, values);
   const isKept = new Array<boolean>(numExpertGroups).fill(false);
   kept.forEach((group) => {
     isKept[group] = true;
@@ -78,26 +64,31 @@ function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, top
   return isKept;
 }
 
-/** Fills `chosen` with the indices of the largest values that may be chosen, in order, ties to the lower index. */
-function chooseLargest(
-  chosen: Int32Array,
-  count: number,
-  valueOf: (index: number) => number,
-  mayChoose: (index: number) => boolean,
-): void {
+/**
+ * Fills `chosen` with the indices of the largest values in order, NaN last, ties to the lower index. `isKept` says from
+ * which groups of values.
+ */
+function chooseLargest(chosen: Int32Array, values: HostArray, isKept = [true], groupSize = values.length): void {
   let numChosen = 0;
-  for (let index = 0; index < count; index++) {
-    if (!mayChoose(index)) {
-      continue;
-    }
-    let place = numChosen;
-    while (place > 0 && isLarger(valueOf(index), valueOf(chosen[place - 1]))) {
-      place--;
-    }
-    if (place < chosen.length) {
-      chosen.copyWithin(place + 1, place, numChosen);
-      chosen[place] = index;
-      numChosen = Math.min(numChosen + 1, chosen.length);
+  for (let group = 0; group < isKept.length; group++) {
+    const end = isKept[group] ? (group + 1) * groupSize : 0;
+    for (let index = group * groupSize; index < end; index++) {
+      const value = values[index];
+      let place = numChosen;
+      for (; place > 0; place--) {
+        const before = values[chosen[place - 1]];
+        const isLarger = value > before || (Number.isNaN(before) && !Number.isNaN(value));
+        if (!isLarger) {
+          break;
+        }
+      }
+      if (place < chosen.length) {
+        numChosen = Math.min(numChosen + 1, chosen.length);
+        for (let i = numChosen - 1; i > place; i--) {
+          chosen[i] = chosen[i - 1];
+        }
+        chosen[place] = index;
+      }
     }
   }
 }
@@ -105,12 +96,10 @@ function chooseLargest(
 type WeightAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
 
 function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, routedScalingFactor}: WeightAttrs) {
-  const chosen = Array.from(ids, (id) => logits[id]);
+  const chosen = valuesAt(logits, ids);
   let weights: ArrayLike<number>;
   if (scoring === 'softmax') {
-    const probabilities = softmax(logits);
-    const hasNoSoftmax = Number.isNaN(probabilities[0]);
-    weights = renormalize && !hasNoSoftmax ? softmax(chosen) : Array.from(ids, (id) => probabilities[id]);
+    weights = renormalize && hasSoftmax(logits) ? softmax(chosen) : valuesAt(softmax(logits), ids);
   } else if (scoring === 'softmaxAfterTopk') {
     weights = softmax(chosen);
   } else {
@@ -119,7 +108,29 @@ function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, ro
     const sum = scores.reduce((a, b) => a + b, 0);
     weights = !renormalize ? scores : sum === Infinity ? scores.map((s) => s / sum) : softmax(chosen.map(logScore));
   }
-  return Float32Array.from(weights, (weight) => weight * routedScalingFactor);
+  const scaled = new Float32Array(weights.length);
+  for (let k = 0; k < weights.length; k++) {
+    scaled[k] = weights[k] * routedScalingFactor;
+  }
+  return scaled;
+}
+
+/** Whether the softmax is not NaN. */
+function hasSoftmax(logits: HostArray): boolean {
+  for (let expert = 0; expert < logits.length; expert++) {
+    if (!(logits[expert] < Infinity)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+function valuesAt(values: ArrayLike<number>, ids: Int32Array): Float64Array {
+  const at = new Float64Array(ids.length);
+  for (let k = 0; k < ids.length; k++) {
+    at[k] = values[ids[k]];
+  }
+  return at;
 }
 
 /**
