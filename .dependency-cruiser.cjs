@@ -44,16 +44,16 @@ module.exports = {
       name: 'a-kernel-folder-stands-alone',
       comment: 'It imports the contract, what kernels share, tfjs, and itself.',
       severity: 'error',
-      from: {path: '^src/kernels/(moe_[^/]+)/', pathNot: '^src/kernels/moe_fused_experts/'},
+      from: {path: '^src/kernels/(moe_[^/]+)/', pathNot: '^src/kernels/moe_(fused_)?experts/'},
       to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
     },
     {
-      name: 'fused-experts-are-made-of-parts-of-the-grouped-matmul',
+      name: 'experts-are-made-of-parts-of-the-grouped-matmul',
       severity: 'error',
-      from: {path: '^src/kernels/moe_fused_experts/'},
+      from: {path: '^src/kernels/(moe_fused_experts|moe_experts)/'},
       to: {
         path: '^src/',
-        pathNot: [contract, '^src/kernels/(shared|moe_grouped_mat_mul|moe_fused_experts)/'],
+        pathNot: [contract, '^src/kernels/(shared|moe_grouped_mat_mul|$1)/'],
       },
     },
     {

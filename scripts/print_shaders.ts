@@ -9,6 +9,7 @@ import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
 import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
+import type {MoeKernel} from '../src/kernels/shared/moe_kernel';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
 
@@ -88,10 +89,12 @@ const calls: KernelCalls = {
       attrs: {},
     })),
   ),
-  MoeUnpermuteBackpropRows: [7, 8].map((size) => ({
-    inputs: {dy: floats(5, size), topkWeights: floats(5, 2), ...slots(5, 2)},
-    attrs: {numRows: 10},
-  })),
+  MoeUnpermuteBackpropRows: [7, 8].flatMap((size) =>
+    [{}, {permutedIdx: ints(10)}].map((permutedIdx) => ({
+      inputs: {dy: floats(5, size), topkWeights: floats(5, 2), ...slots(5, 2), ...permutedIdx},
+      attrs: {numRows: 10},
+    })),
+  ),
   MoeUnpermuteBackpropWeights: [7, 8, 512].map((size) => ({
     inputs: {dy: floats(5, size), permutedHiddenStates: floats(10, size), ...slots(5, 2)},
     attrs: {},
@@ -107,6 +110,13 @@ const calls: KernelCalls = {
       },
     ]),
   ),
+  // Made of other kernels.
+  MoeExpertsUp: [],
+  MoeExpertsDown: [],
+  MoeExpertsDownBackprop: [
+    {inputs: {g: floats(10, 4), z: floats(10, 8), topkWeights: floats(5, 2), ...slots(5, 2)}, attrs: matMulAttrs},
+  ],
+  MoeActivate: [{inputs: {z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropActivation: [{inputs: {dy: floats(10, 4), z: floats(10, 8)}, attrs: matMulAttrs}],
   MoeGroupedMatMulBackpropWeights: [7, 8].flatMap((size) =>
     [10, 4096].map((numRows) => ({
@@ -202,10 +212,11 @@ const webglStandIn = (): StandIn => {
 function programsOf(kernelName: MoeKernelName, backendName: string): Program[] {
   const isWebGL = backendName === 'webgl';
   const {programs, backend} = isWebGL ? webglStandIn() : webgpuStandIn();
-  const {kernelFunc} = (isWebGL ? webglKernels : webgpuKernels)[kernelName];
+  // Not every kernel has programs on both.
+  const kernels: Partial<Record<MoeKernelName, MoeKernel>> = isWebGL ? webglKernels : webgpuKernels;
   const run = () =>
     (calls[kernelName] as Array<{inputs: object; attrs: object}>).forEach(({inputs, attrs}) =>
-      kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
+      kernels[kernelName]?.kernelFunc({inputs: inputs as never, attrs: attrs as never, backend}),
     );
   run();
   if (isWebGL) {

@@ -1,6 +1,6 @@
 /** The weights of experts as inputs of MoeGroupedMatMul: how ops name them, and how kernels and gradients read them. */
 import type {Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
-import type {MoeGroupedMatMulAttrs, MoeGroupedMatMulInputs, MoeWeightParts} from './kernel_names';
+import type {MoeActivationAttrs, MoeGroupedMatMulAttrs, MoeGroupedMatMulInputs, MoeWeightParts} from './kernel_names';
 
 const partName = (p: number): `weights${number}` => `weights${p}`;
 
@@ -9,7 +9,7 @@ export type Part<T> = {weights: T; firstExpert: number; numExperts: number};
 
 export function partsOf<T extends {shape: number[]} = TensorInfo>(
   inputs: {[Name in keyof MoeWeightParts]: T},
-  {numParts}: MoeGroupedMatMulAttrs,
+  {numParts}: Pick<MoeGroupedMatMulAttrs, 'numParts'>,
 ): Array<Part<T>> {
   let firstExpert = 0;
   return Array.from({length: numParts}, (_, p) => {
@@ -19,6 +19,15 @@ export function partsOf<T extends {shape: number[]} = TensorInfo>(
     return part;
   });
 }
+
+/** The attributes of a product alone. */
+export const linear: MoeActivationAttrs = {
+  activation: 'linear',
+  gated: false,
+  gateUp: 'concatenated',
+  swigluAlpha: 0,
+  swigluLimit: 0,
+};
 
 /** D, and the number of columns of the result. */
 export function columnsOf(

@@ -81,6 +81,8 @@ export type MoeUnpermuteBackpropRowsInputs = {
   topkWeights: TensorInfo; //              float32 [T, K]
   invPermutedIdx: TensorInfo; //           int32 [T, K]
   expertFirstTokenOffset: TensorInfo; //   int32 [n]
+  /** int32 [R]: the only slot that reads each row, else N, as moePermute gives it. It spares the search for slots. */
+  permutedIdx?: TensorInfo;
 };
 export type MoeUnpermuteBackpropRowsAttrs = {
   /** R */
@@ -192,6 +194,65 @@ export type MoeFusedExpertsOutputs = {
   out: Tensor2D; //                        float32 [T, H]
 };
 
+/** The rows of the experts of a call by slots, as moePermute gives them without alignment: R = N. */
+export type MoeExpertRowsInputs = {
+  permutedIdx: TensorInfo; //              int32 [R], the slot of each row, N for none
+  invPermutedIdx: TensorInfo; //           int32 [T, K], the row of each slot
+};
+
+/**
+ * The first matmul of experts where a gradient is wanted: out[r] = weights[e] . x[t] + bias[e], row r being a slot of
+ * token t. Its gradient keeps x, not the rows that are copied from x.
+ */
+export const MoeExpertsUp = 'MoeExpertsUp';
+export type MoeExpertsUpInputs = MoeGroupedMatMulInputs & MoeExpertRowsInputs; // x is float32 [T, C]
+export type MoeExpertsUpAttrs = Omit<MoeGroupedMatMulAttrs, keyof MoeActivationAttrs>;
+export type MoeExpertsUpOutputs = {
+  out: Tensor2D; //                        float32 [R, D]
+};
+
+/**
+ * The second matmul of experts where a gradient is wanted, and the merge of a token's rows:
+ * out[t] = the sum over k of w[t,k] * (weights[e] . activation(x[inv[t,k]]) + bias[e]). Its gradient keeps x, which is
+ * the result of MoeExpertsUp, and neither the activation of x nor the outputs of experts.
+ */
+export const MoeExpertsDown = 'MoeExpertsDown';
+export type MoeExpertsDownInputs = MoeGroupedMatMulInputs &
+  MoeExpertRowsInputs & {
+    topkWeights: TensorInfo; //            float32 [T, K]
+  };
+/** The activation is that of x. The product has none. */
+export type MoeExpertsDownAttrs = MoeGroupedMatMulAttrs;
+export type MoeExpertsDownOutputs = {
+  out: Tensor2D; //                        float32 [T, H]
+};
+
+/**
+ * Two gradients of MoeExpertsDown in one: dz[r] = w * (d activation(z[r]) / dz . g[r]) and
+ * dTopkWeights[t,k] = activation(z[r]) . g[r], for the row r of each slot and its weight w.
+ */
+export const MoeExpertsDownBackprop = 'MoeExpertsDownBackprop';
+export type MoeExpertsDownBackpropInputs = {
+  g: TensorInfo; //                        float32 [R, D] or [R, D/2]: the gradient of activation(z[r]) where w is 1
+  z: TensorInfo; //                        float32 [R, D]
+  topkWeights: TensorInfo; //              float32 [T, K]
+  invPermutedIdx: TensorInfo; //           int32 [T, K]
+  expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
+};
+export type MoeExpertsDownBackpropOutputs = {
+  dz: Tensor2D; //                         float32 [R, D]; unspecified in rows of no slot
+  dTopkWeights: Tensor2D; //               float32 [T, K]; 0 for a slot that is skipped
+};
+
+/** out[r] = activation(z[r]), which MoeGroupedMatMul does to its product. */
+export const MoeActivate = 'MoeActivate';
+export type MoeActivateInputs = {
+  z: TensorInfo; //                        float32 [R, D]
+};
+export type MoeActivateOutputs = {
+  out: Tensor2D; //                        float32 [R, D], or [R, D/2] if gated
+};
+
 /** d MoeGroupedMatMul / d z, where z is its product without activation: dz[r, d], from dy and z. */
 export const MoeGroupedMatMulBackpropActivation = 'MoeGroupedMatMulBackpropActivation';
 export type MoeGroupedMatMulBackpropActivationInputs = {
@@ -294,6 +355,14 @@ export type MoeKernels = {
   [MoeSum]: {inputs: MoeSumInputs; attrs: NoAttrs; outputs: MoeSumOutputs};
   [MoeGroupedMatMul]: {inputs: MoeGroupedMatMulInputs; attrs: MoeGroupedMatMulAttrs; outputs: MoeGroupedMatMulOutputs};
   [MoeFusedExperts]: {inputs: MoeFusedExpertsInputs; attrs: MoeFusedExpertsAttrs; outputs: MoeFusedExpertsOutputs};
+  [MoeExpertsUp]: {inputs: MoeExpertsUpInputs; attrs: MoeExpertsUpAttrs; outputs: MoeExpertsUpOutputs};
+  [MoeExpertsDown]: {inputs: MoeExpertsDownInputs; attrs: MoeExpertsDownAttrs; outputs: MoeExpertsDownOutputs};
+  [MoeExpertsDownBackprop]: {
+    inputs: MoeExpertsDownBackpropInputs;
+    attrs: MoeActivationAttrs;
+    outputs: MoeExpertsDownBackpropOutputs;
+  };
+  [MoeActivate]: {inputs: MoeActivateInputs; attrs: MoeActivationAttrs; outputs: MoeActivateOutputs};
   [MoeGroupedMatMulBackpropActivation]: {
     inputs: MoeGroupedMatMulBackpropActivationInputs;
     attrs: MoeActivationAttrs;
@@ -334,6 +403,10 @@ export const moeKernelOutputNames: {
   MoeSum: ['out'],
   MoeGroupedMatMul: ['out'],
   MoeFusedExperts: ['out'],
+  MoeExpertsUp: ['out'],
+  MoeExpertsDown: ['out'],
+  MoeExpertsDownBackprop: ['dz', 'dTopkWeights'],
+  MoeActivate: ['out'],
   MoeGroupedMatMulBackpropActivation: ['dz'],
   MoeGroupedMatMulBackpropWeights: ['dWeights'],
   MoeTopK: ['topkWeights', 'topkIds'],

@@ -1,10 +1,12 @@
 /**
  * The gradient of every kernel, the same on all backends. MoeFusedExperts needs none: where a gradient is wanted, other
- * kernels run the experts.
+ * kernels run the experts. MoeExpertsDownBackprop needs none: a gradient of a gradient runs without it.
  */
 import type {GradConfig} from '@tensorflow/tfjs-core';
 import type {MoeKernelName} from '../contract/kernel_names';
+import {moeActivateGradConfig} from './moe_activate_grad';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
+import {moeExpertsDownGradConfig, moeExpertsUpGradConfig} from './moe_experts_grad';
 import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
@@ -27,9 +29,12 @@ export const gradients = {
   MoeRankRows: moeRankRowsGradConfig,
   MoeSum: moeSumGradConfig,
   MoeGroupedMatMul: moeGroupedMatMulGradConfig,
+  MoeActivate: moeActivateGradConfig,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationGradConfig,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsGradConfig,
+  MoeExpertsUp: moeExpertsUpGradConfig,
+  MoeExpertsDown: moeExpertsDownGradConfig,
   MoeTopK: moeTopKGradConfig,
   MoeTopKBackprop: moeTopKBackpropGradConfig,
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
-} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts'>, GradConfig>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>, GradConfig>;

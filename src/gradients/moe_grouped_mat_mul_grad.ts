@@ -10,9 +10,8 @@
  * gradient of its own, so there are derivatives of any order. The last three never read dy of a row of no expert.
  */
 import {type GradConfig, ones, reshape, slice, type Tensor, tidy} from '@tensorflow/tfjs-core';
-import {groupedMatMulInputNames, groupedMatMulInputs, namedParts, partsOf} from '../contract/expert_weights';
+import {groupedMatMulInputNames, groupedMatMulInputs, linear, namedParts, partsOf} from '../contract/expert_weights';
 import {
-  type MoeActivationAttrs,
   MoeGroupedMatMul,
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
@@ -24,24 +23,33 @@ import {byName, runMoeKernel} from '../contract/run_kernel';
 import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
-const linear: MoeActivationAttrs = {
-  activation: 'linear',
-  gated: false,
-  gateUp: 'concatenated',
-  swigluAlpha: 0,
-  swigluLimit: 0,
-};
-
-function product(x: Tensor, weights: Tensor[], offset: Tensor, weightFormat: MoeWeightFormat, bias?: Tensor): Tensor {
+export function product(
+  x: Tensor,
+  weights: Tensor[],
+  offset: Tensor,
+  weightFormat: MoeWeightFormat,
+  bias?: Tensor,
+): Tensor {
   const attrs = {...linear, weightFormat, numParts: weights.length};
   return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, offset, weights, bias), attrs).out;
 }
 
-function outerProducts(a: Tensor, b: Tensor, offset: Tensor, attrs: MoeGroupedMatMulBackpropWeightsAttrs): Tensor {
+export function outerProducts(
+  a: Tensor,
+  b: Tensor,
+  offset: Tensor,
+  attrs: MoeGroupedMatMulBackpropWeightsAttrs,
+): Tensor {
   return runMoeKernel(MoeGroupedMatMulBackpropWeights, {a, b, expertFirstTokenOffset: offset}, attrs).dWeights;
 }
 
-type Saved = {x: Tensor; expertFirstTokenOffset: Tensor; bias?: Tensor; [part: `weights${number}`]: Tensor};
+/** The inputs of a grouped matmul, which its gradient saves. */
+export type SavedMatMul = {
+  x: Tensor;
+  expertFirstTokenOffset: Tensor;
+  bias?: Tensor;
+  [part: `weights${number}`]: Tensor;
+};
 
 /** Saves all inputs, because their number depends on the number of parts. */
 export const moeGroupedMatMulGradConfig: GradConfig = {
@@ -50,7 +58,7 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
   gradFunc: (dOut, saved, attrs) => {
     const matMulAttrs = attrs as unknown as MoeGroupedMatMulAttrs;
     const {weightFormat, numParts: _, ...activation} = matMulAttrs;
-    const inputs = byName(groupedMatMulInputNames(matMulAttrs), saved as Tensor[]) as Saved;
+    const inputs = byName(groupedMatMulInputNames(matMulAttrs), saved as Tensor[]) as SavedMatMul;
     const {x, expertFirstTokenOffset: offset, bias} = inputs;
     const parts = partsOf<Tensor>(inputs, matMulAttrs);
     const weights = parts.map((part) => part.weights);
@@ -62,25 +70,41 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
           const z = product(x, weights, offset, weightFormat, bias);
           return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation).dz;
         });
-    const dWeights = parts.map(
-      ({firstExpert, numExperts}) =>
-        () =>
-          weightFormat === 'outIn'
-            ? outerProducts(dz, x, offset, {firstExpert, numExperts})
-            : outerProducts(x, dz, offset, {firstExpert, numExperts}),
-    );
-    const gradients: Record<string, () => Tensor> = {
-      x: () => product(dz, weights, offset, weightFormat === 'outIn' ? 'inOut' : 'outIn'),
+    return {
+      x: () => product(dz, weights, offset, transposed(weightFormat)),
       expertFirstTokenOffset: zerosFor(offset.shape),
-      ...namedParts(dWeights),
+      ...weightGradients(matMulAttrs, inputs, {x: () => x, dz: () => dz}),
     };
-    if (bias != null) {
-      const all = {firstExpert: 0, numExperts: bias.shape[0]};
-      gradients.bias = () => reshape(outerProducts(ones([x.shape[0], 1]), dz, offset, all), bias.shape);
-    }
-    return gradients;
   },
 };
+
+/** The other format. A matmul with the weights read in it is the gradient to x. */
+export const transposed = (weightFormat: MoeWeightFormat): MoeWeightFormat =>
+  weightFormat === 'outIn' ? 'inOut' : 'outIn';
+
+/** The gradients to the weights and the bias of z = weights[e] . x[r] + bias[e]. */
+export function weightGradients(
+  {weightFormat, numParts}: Pick<MoeGroupedMatMulAttrs, 'weightFormat' | 'numParts'>,
+  {expertFirstTokenOffset: offset, bias, ...inputs}: SavedMatMul,
+  {x, dz}: {x: () => Tensor; dz: () => Tensor},
+): Record<string, () => Tensor> {
+  const dWeights = partsOf<Tensor>(inputs, {numParts}).map(
+    ({firstExpert, numExperts}) =>
+      () =>
+        weightFormat === 'outIn'
+          ? outerProducts(dz(), x(), offset, {firstExpert, numExperts})
+          : outerProducts(x(), dz(), offset, {firstExpert, numExperts}),
+  );
+  const gradients: Record<string, () => Tensor> = namedParts(dWeights);
+  if (bias != null) {
+    gradients.bias = () => {
+      const rows = dz();
+      const all = {firstExpert: 0, numExperts: bias.shape[0]};
+      return reshape(outerProducts(ones([rows.shape[0], 1]), rows, offset, all), bias.shape);
+    };
+  }
+  return gradients;
+}
 
 export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
   MoeGroupedMatMulBackpropWeights,

@@ -41,9 +41,10 @@ export const moeUnpermuteGradConfig = gradConfig(
 export const moeUnpermuteBackpropRowsGradConfig = gradConfig(
   MoeUnpermuteBackpropRows,
   {inputs: ['dy', 'topkWeights', 'invPermutedIdx', 'expertFirstTokenOffset']},
-  ({dRows: ddRows}, {dy, topkWeights, ...slots}) => ({
+  ({dRows: ddRows}, {dy, topkWeights, ...slots}, {numRows}) => ({
     dy: () => weightedSum(ddRows, topkWeights, slots),
     topkWeights: () => backpropWeights(dy, ddRows, slots),
+    permutedIdx: zerosFor([numRows]),
     ...slotGradients(slots),
   }),
 );

@@ -2,8 +2,11 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
+import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
+import {moeExpertsDownBackpropCpu} from './moe_experts/cpu';
 import {moeFusedExpertsCpu} from './moe_fused_experts/cpu';
 import {
+  moeActivateCpu,
   moeGroupedMatMulBackpropActivationCpu,
   moeGroupedMatMulBackpropWeightsCpu,
   moeGroupedMatMulCpu,
@@ -26,9 +29,13 @@ export const cpuKernels = {
   MoeRankRows: moeRankRowsCpu,
   MoeSum: moeSumCpu,
   MoeGroupedMatMul: moeGroupedMatMulCpu,
+  MoeActivate: moeActivateCpu,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationCpu,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsCpu,
   MoeFusedExperts: moeFusedExpertsCpu,
+  MoeExpertsUp: moeExpertsUp,
+  MoeExpertsDown: moeExpertsDown,
+  MoeExpertsDownBackprop: moeExpertsDownBackpropCpu,
   MoeTopK: moeTopKCpu,
   MoeTopKBackprop: moeTopKBackpropCpu,
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,

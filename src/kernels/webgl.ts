@@ -3,7 +3,9 @@ import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
 import {moeFusedExpertsWebGL} from './moe_fused_experts/webgl';
+import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {
+  moeActivateWebGL,
   moeGroupedMatMulBackpropActivationWebGL,
   moeGroupedMatMulBackpropWeightsWebGL,
   moeGroupedMatMulWebGL,
@@ -30,13 +32,16 @@ export const webglKernels = {
   MoeRankRows: moeRankRowsWebGL,
   MoeSum: moeSumWebGL,
   MoeGroupedMatMul: moeGroupedMatMulWebGL,
+  MoeActivate: moeActivateWebGL,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGL,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGL,
   MoeFusedExperts: moeFusedExpertsWebGL,
+  MoeExpertsUp: moeExpertsUp,
+  MoeExpertsDown: moeExpertsDown,
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
-} satisfies Record<MoeKernelName, MoeKernel>;
+} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

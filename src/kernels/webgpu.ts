@@ -2,8 +2,14 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
+import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
 import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
-import {moeGroupedMatMulBackpropActivationWebGPU, moeGroupedMatMulWebGPU} from './moe_grouped_mat_mul/webgpu';
+import {
+  moeActivateWebGPU,
+  moeGroupedMatMulBackpropActivationWebGPU,
+  moeGroupedMatMulWebGPU,
+} from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
@@ -26,9 +32,13 @@ export const webgpuKernels = {
   MoeRankRows: moeRankRowsWebGPU,
   MoeSum: moeSumWebGPU,
   MoeGroupedMatMul: moeGroupedMatMulWebGPU,
+  MoeActivate: moeActivateWebGPU,
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
   MoeFusedExperts: moeFusedExpertsWebGPU,
+  MoeExpertsUp: moeExpertsUp,
+  MoeExpertsDown: moeExpertsDown,
+  MoeExpertsDownBackprop: moeExpertsDownBackpropWebGPU,
   MoeTopK: moeTopKWebGPU,
   MoeTopKBackprop: moeTopKBackpropWebGPU,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,

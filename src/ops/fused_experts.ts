@@ -57,7 +57,8 @@ function fusedExperts_<R extends Rank>(
  *     w2Bias). The outputs of shared experts are added last.
  *
  * Memory: rows [T*K, H] and [T*K, I] between launches, at most 128 MiB each; more tokens are run in chunks. A gradient
- * needs rows [T*K, 2I] too, within the same limit, and keeps the rows of all chunks until it is done.
+ * keeps hiddenStates, indices and the rows [T*K, 2I] before the activation of all chunks, each chunk within the same
+ * limit. With applyRouterWeightOnInput it keeps two [T*K, H] and one [T*K, I] instead.
  *
  * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and topkWeights, of any order.
  *

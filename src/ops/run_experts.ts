@@ -2,12 +2,14 @@
 import {
   add,
   backend,
+  clone,
   concat,
   engine,
   mul,
   onesLike,
   reshape,
   slice,
+  type Tensor,
   type Tensor1D,
   tensor1d,
   type Tensor2D,
@@ -17,6 +19,8 @@ import {
 import {assertBindable} from '../contract/devices';
 import {
   type MoeActivationAttrs,
+  MoeExpertsDown,
+  MoeExpertsUp,
   MoeFusedExperts,
   MoeGroupedMatMul,
   MoePermute,
@@ -24,7 +28,7 @@ import {
   MoeUnpermuteBackpropRows,
 } from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
-import {sigmoid} from '../smooth_ops';
+import {fixed, sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
 import {type ExpertWeights, groupedMatMulInputs} from '../contract/expert_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
@@ -102,6 +106,9 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
   if (areFew(topkIds.shape, experts)) {
     return runFew(x, topkWeights, topkIds, experts);
   }
+  if (engine().state.gradientDepth > 0 && !experts.applyRouterWeightOnInput) {
+    return runForGradient(x, topkWeights, topkIds, experts);
+  }
   const {rows, weights, invPermutedIdx, expertFirstTokenOffset} = experts.applyRouterWeightOnInput
     ? permuteWeighted(x, topkWeights, topkIds, experts)
     : permute(x, topkWeights, topkIds, experts);
@@ -123,16 +130,36 @@ function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: 
   ).out;
 }
 
+/** Keeps x and the rows before the activation, and neither permuted rows nor outputs of experts. */
+function runForGradient(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  const {w1, w1Bias, w2, w2Bias, weightFormat, activation} = experts;
+  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkWeights, topkIds, experts);
+  // One way from the ids to the result is enough for their gradient. Its zeros are not computed for each and added.
+  const withoutGradient = <T extends Tensor>(index: T) => fixed(() => clone(index)) as T;
+  const rows = {permutedIdx: withoutGradient(permutedIdx), invPermutedIdx: withoutGradient(invPermutedIdx)};
+  const {out: z} = runMoeKernel(
+    MoeExpertsUp,
+    {...rows, ...groupedMatMulInputs(x, withoutGradient(expertFirstTokenOffset), w1.parts, w1Bias)},
+    {weightFormat, numParts: w1.parts.length},
+  );
+  return runMoeKernel(
+    MoeExpertsDown,
+    {topkWeights, ...rows, ...groupedMatMulInputs(z, expertFirstTokenOffset, w2.parts, w2Bias)},
+    {weightFormat, numParts: w2.parts.length, ...activation},
+  ).out;
+}
+
 type Permuted = {
   rows: Tensor2D;
   /** float32 [T, K]: the weights by which expert outputs are multiplied before they are summed. */
   weights: Tensor2D;
+  permutedIdx: Tensor1D;
   invPermutedIdx: Tensor2D;
   expertFirstTokenOffset: Tensor1D;
 };
 
 function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts, expertMap, w1}: Experts): Permuted {
-  const {permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx} = runMoeKernel(
+  const {permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, permutedIdx} = runMoeKernel(
     MoePermute,
     {hiddenStates: x, topkIds, expertMap},
     {numExperts, numLocalExperts: w1.numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
@@ -140,9 +167,15 @@ function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts,
   return {
     rows: permutedHiddenStates,
     weights,
+    permutedIdx,
     invPermutedIdx: reshape(invPermutedIdx, topkIds.shape),
     expertFirstTokenOffset,
   };
+}
+
+/** `permute` for its indices alone, with rows without columns. */
+function sortSlots(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
+  return permute(zeros([x.shape[0], 0]), weights, topkIds, experts);
 }
 
 /**
@@ -151,14 +184,13 @@ function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts,
  * gradient.
  */
 function permuteWeighted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
-  // Rows without columns, because only the indices are used.
-  const {rows, invPermutedIdx, expertFirstTokenOffset} = permute(zeros([x.shape[0], 0]), topkWeights, topkIds, experts);
+  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkWeights, topkIds, experts);
   const {dRows} = runMoeKernel(
     MoeUnpermuteBackpropRows,
-    {dy: x, topkWeights, invPermutedIdx, expertFirstTokenOffset},
-    {numRows: rows.shape[0]},
+    {dy: x, topkWeights, invPermutedIdx, expertFirstTokenOffset, permutedIdx},
+    {numRows: permutedIdx.shape[0]},
   );
-  return {rows: dRows, weights: onesLike(topkWeights), invPermutedIdx, expertFirstTokenOffset};
+  return {rows: dRows, weights: onesLike(topkWeights), permutedIdx, invPermutedIdx, expertFirstTokenOffset};
 }
 
 function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']>, experts: Experts): Tensor2D {

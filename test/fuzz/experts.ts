@@ -4,7 +4,7 @@
  */
 import type {MoeActivation, MoeGateUp, MoeWeightFormat} from '../../src/tf';
 import {erf} from '../naive/grouped_mat_mul';
-import {type Bounded, MAX_FLOAT32, Sum, type Tolerance, zeros} from './bounded';
+import {type Bounded, exact, MAX_FLOAT32, Sum, type Tolerance, zeros} from './bounded';
 
 export type MatMul = {
   numIn: number;
@@ -287,26 +287,78 @@ export function activateGradient(
 }
 
 
+export const EXACT: Tolerance = {relative: 2 ** -24, absolute: 0};
+
+/** Each row times its own factor. */
+export function scaleRows(rows: Bounded, rowSize: number, factors: Bounded, tolerance: Tolerance): Bounded {
+  const scaled = zeros(rows.values.length);
+  rows.values.forEach((value, at) => {
+    const row = Math.floor(at / rowSize);
+    new Sum().add(value, factors.values[row], rows.errors[at], factors.errors[row]).to(scaled, at, tolerance);
+  });
+  return scaled;
+}
+
+/** The dot products of rows with rows. */
+export function dotRows(a: Bounded, b: Bounded, rowSize: number): Bounded {
+  const dots = zeros(a.values.length / rowSize);
+  dots.values.forEach((_, row) => {
+    const sum = new Sum();
+    for (let at = row * rowSize; at < (row + 1) * rowSize; at++) {
+      sum.add(a.values[at], b.values[at], a.errors[at], b.errors[at]);
+    }
+    sum.to(dots, row, BACKWARD);
+  });
+  return dots;
+}
+
 /** A pair of matmuls with an activation between them: values and gradients. */
 export type FeedForward = {first: MatMul; second: MatMul; activation: ActivationDraw};
 
-export type FeedForwardGradients = Record<'dx' | 'dW1' | 'dW1Bias' | 'dW2' | 'dW2Bias', Bounded>;
+export type FeedForwardGradients = Record<'dx' | 'dW1' | 'dW1Bias' | 'dW2' | 'dW2Bias' | 'dFactors', Bounded>;
+
+/** hidden . g + bias . dOutputs of each row; 0 of no expert. */
+function gradientOfFactors(
+  hidden: Bounded,
+  g: Bounded,
+  dOutputs: Bounded,
+  expertOfRow: number[],
+  {numIn, numColumns, bias}: MatMul,
+): Bounded {
+  const dFactors = zeros(expertOfRow.length);
+  expertOfRow.forEach((expert, row) => {
+    const sum = new Sum();
+    for (let i = row * numIn; expert >= 0 && i < (row + 1) * numIn; i++) {
+      sum.add(hidden.values[i], g.values[i], hidden.errors[i], g.errors[i]);
+    }
+    for (let column = 0; bias != null && expert >= 0 && column < numColumns; column++) {
+      const i = row * numColumns + column;
+      sum.add(bias[expert * numColumns + column], dOutputs.values[i], 0, dOutputs.errors[i]);
+    }
+    sum.to(dFactors, row, BACKWARD);
+  });
+  return dFactors;
+}
 
 export function feedForward(
   x: Bounded,
   expertOfRow: number[],
   {first, second, activation}: FeedForward,
-): {outputs: Bounded; backward: (dOutputs: Bounded) => FeedForwardGradients} {
+): {outputs: Bounded; backward: (dOutputs: Bounded, factors?: Bounded) => FeedForwardGradients} {
   const z = matMul(x, expertOfRow, first);
   const hidden = activate(z, expertOfRow, activation, 'silu');
   const outputs = matMul(hidden, expertOfRow, second);
   return {
     outputs,
-    backward: (dOutputs) => {
-      const ofSecond = matMulGradients(hidden, dOutputs, expertOfRow, second);
-      const dz = activateGradient(z, ofSecond.dx, expertOfRow, activation, 'silu');
+    // dOutputs are of the outputs times a factor for each row; 1 without factors.
+    backward: (dOutputs, factors = exact(expertOfRow.map(() => 1))) => {
+      const {dx: g} = matMulGradients(hidden, dOutputs, expertOfRow, second);
+      const scaled = scaleRows(dOutputs, second.numColumns, factors, EXACT);
+      const ofSecond = matMulGradients(hidden, scaled, expertOfRow, second);
+      const dz = activateGradient(z, scaleRows(g, second.numIn, factors, EXACT), expertOfRow, activation, 'silu');
       const {dx, dWeights: dW1, dBias: dW1Bias} = matMulGradients(x, dz, expertOfRow, first);
-      return {dx, dW1, dW1Bias, dW2: ofSecond.dWeights, dW2Bias: ofSecond.dBias};
+      const dFactors = gradientOfFactors(hidden, g, dOutputs, expertOfRow, second);
+      return {dx, dW1, dW1Bias, dW2: ofSecond.dWeights, dW2Bias: ofSecond.dBias, dFactors};
     },
   };
 }

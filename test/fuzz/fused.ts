@@ -8,6 +8,8 @@ import type {Args} from './call';
 import {
   type ActivationDraw,
   BACKWARD,
+  dotRows,
+  EXACT,
   type FeedForward,
   feedForward,
   type FeedForwardGradients,
@@ -15,6 +17,7 @@ import {
   type MatMul,
   matMul,
   matMulGradients,
+  scaleRows,
   sigmoids,
 } from './experts';
 import {
@@ -135,29 +138,6 @@ function addRows(sums: Sum[], rows: Bounded, rowSize: number, tokenOf: (row: num
   });
 }
 
-/** Each row times its own factor. */
-function scaleRows(rows: Bounded, rowSize: number, factors: Bounded, tolerance: Tolerance): Bounded {
-  const scaled = zeros(rows.values.length);
-  rows.values.forEach((value, at) => {
-    const row = Math.floor(at / rowSize);
-    new Sum().add(value, factors.values[row], rows.errors[at], factors.errors[row]).to(scaled, at, tolerance);
-  });
-  return scaled;
-}
-
-/** The dot products of rows with rows. */
-function dotRows(a: Bounded, b: Bounded, rowSize: number): Bounded {
-  const dots = zeros(a.values.length / rowSize);
-  dots.values.forEach((_, row) => {
-    const sum = new Sum();
-    for (let at = row * rowSize; at < (row + 1) * rowSize; at++) {
-      sum.add(a.values[at], b.values[at], a.errors[at], b.errors[at]);
-    }
-    sum.to(dots, row, BACKWARD);
-  });
-  return dots;
-}
-
 /** Rows of tokens as rows of their slots. A slot whose expert is not local has 0, and nothing of its token is read. */
 function spread(rows: Bounded, rowSize: number, expertOfSlot: number[], topk: number): Bounded {
   const slots = zeros(expertOfSlot.length * rowSize);
@@ -172,12 +152,10 @@ function spread(rows: Bounded, rowSize: number, expertOfSlot: number[], topk: nu
   return slots;
 }
 
-const EXACT: Tolerance = {relative: 2 ** -24, absolute: 0};
-
-type ExpertsGradients = Omit<FeedForwardGradients, 'dx'> & {
+type ExpertsGradients = Omit<FeedForwardGradients, 'dx' | 'dFactors'> & {
   dx: Bounded;
   dWeights: Bounded;
-  shared?: FeedForwardGradients & {dGate: Bounded};
+  shared?: Omit<FeedForwardGradients, 'dFactors'> & {dGate: Bounded};
 };
 
 /** The experts of slots, every slot by itself, with weights that have errors of their own, and the shared experts. */
@@ -250,14 +228,14 @@ export function naiveExperts(
     backward: (dyValues) => {
       const dy = exact(dyValues);
       const slotsOfDy = spread(dy, hiddenSize, expertOfSlot, topk);
-      const {dx: dSlots, ...ofRouted} = routed.backward(scaleRows(slotsOfDy, hiddenSize, ofOutput, EXACT));
-      const dWeights = isScaled ? dotRows(dSlots, slotsOfX, hiddenSize) : dotRows(routed.outputs, slotsOfDy, hiddenSize);
+      const {dx: dSlots, dFactors, ...ofRouted} = routed.backward(slotsOfDy, ofOutput);
+      const dWeights = isScaled ? dotRows(dSlots, slotsOfX, hiddenSize) : dFactors;
       const sums = sumsOf(numTokens * hiddenSize);
       addRows(sums, dSlots, hiddenSize, tokenOf, isScaled ? factors : undefined);
       if (sharedPair == null) {
         return {...ofRouted, dWeights, dx: total(sums, BACKWARD)};
       }
-      const ofShared = sharedPair.backward(scaleRows(dy, hiddenSize, openness.values, EXACT));
+      const {dFactors: _, ...ofShared} = sharedPair.backward(scaleRows(dy, hiddenSize, openness.values, EXACT));
       addRows(sums, ofShared.dx, hiddenSize, (t) => t);
       const dDots = scaleRows(dotRows(sharedPair.outputs, dy, hiddenSize), 1, openness.slopes, EXACT);
       const ofGate = toGate && matMulGradients(x, dDots, allTokens, toGate);

@@ -49,6 +49,10 @@ calls.push(['gradients of a router', () => tf.grad(routerLoss)(tf.tensor2d(x))])
 
 /** With tensors of its own, in the caller's tidy. */
 const callsOnTensors: typeof calls = [
+  ['gradients of fusedExperts', () =>
+    tf.grads((rows: tf.Tensor, w1: tf.Tensor, w2: tf.Tensor, topkWeights: tf.Tensor, w2Bias: tf.Tensor) =>
+      tf.fusedExperts(rows, w1, w2, topkWeights, ids, {w2Bias}))(
+      [tf.tensor2d(x), tf.ones([2, 2, 2]), tf.ones([2, 2, 1]), tf.tensor2d(weights), tf.ones([2, 2])])],
   ['moeGroupedMatMul of a list, and its gradients', () =>
     tf.grads((rows: tf.Tensor, w0: tf.Tensor, w1: tf.Tensor, bias: tf.Tensor) =>
       tf.moeGroupedMatMul(rows, [w0, w1], [0, 1, 2], {bias, activation: 'relu', gated: true}))(
@@ -100,6 +104,29 @@ describeWithFlags('memory', ALL_ENVS, () => {
     await expectFloats(rows, [1, 2, 3, 4], 'rows');
     await expectFloats(a1qScale, [2], 'scale');
   });
+});
+
+describeWithFlags('memory of a gradient', ALL_ENVS, () => {
+  const [T, K, E, H, I] = [12, 3, 4, 8, 4];
+  const numIndices = 2 * T * K + E + 1;
+  const topkIds = tf.util.flatten(Array.from({length: T}, (_, t) => [t % E, (t + 1) % E, t % 5 === 0 ? -1 : (t + 2) % E])) as number[];
+
+  for (const gated of [true, false]) {
+    it(`fusedExperts keeps the rows before the activation and indices, no outputs of experts${gated ? ', gated' : ''}`, () => {
+      const w1 = tf.ones([E, gated ? 2 * I : I, H]);
+      const given = [tf.ones([T, H]), w1, tf.ones([E, H, I]), tf.ones([T, K]), tf.ones([E, w1.shape[1]!]), tf.ones([E, H])];
+      const slotIds = tf.tensor2d(topkIds, [T, K], 'int32');
+      const keep = spyOn(tf.engine(), 'keep').and.callThrough();
+      tf.dispose(tf.grads((...[hidden, up, down, topkWeights, w1Bias, w2Bias]: tf.Tensor[]) =>
+        tf.fusedExperts(hidden, up, down, topkWeights, slotIds, {gated, w1Bias, w2Bias}))(given));
+      // Clones share the data of a tensor.
+      const sizes = new Map(keep.calls.allArgs().map(([{dataId, size}]) => [dataId, size]));
+      [...given, slotIds].forEach(({dataId}) => sizes.delete(dataId));
+      const numKept = [...sizes.values()].reduce((sum, size) => sum + size, 0);
+      expect(numKept).toBe(T * K * w1.shape[1]! + numIndices);
+    });
+  }
+
 });
 
 function countTensors(container: tf.TensorContainer): number {

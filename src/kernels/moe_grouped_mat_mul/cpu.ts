@@ -3,12 +3,14 @@
  * them; sums are double.
  *
  *   MoeGroupedMatMul                    z[r] = weights[e] . x[r] + bias[e], and its activation
+ *   MoeActivate                         the activation of z
  *   MoeGroupedMatMulBackpropActivation  dz[r,d], from dy and z
  *   MoeGroupedMatMulBackpropWeights     out[e] = the sum of a[r] b[r]^T over the rows of e
  */
 import {
+  MoeActivate,
+  type MoeActivationAttrs,
   MoeGroupedMatMul,
-  type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
   MoeGroupedMatMulBackpropWeights,
 } from '../../contract/kernel_names';
@@ -55,9 +57,9 @@ export const moeGroupedMatMulCpu = hostKernel(MoeGroupedMatMul, (inputs, attrs) 
 
 /** Writes the activation of a row of z. */
 function finisher(
-  attrs: MoeGroupedMatMulAttrs,
+  attrs: MoeActivationAttrs,
   numOutputs: number,
-): (out: Float32Array, to: number, z: Float64Array, from: number) => void {
+): (out: Float32Array, to: number, z: ArrayLike<number>, from: number) => void {
   const {value, gatedValue} = hostActivation(attrs);
   const {gateStep, upStep} = gateColumns(attrs, numOutputs);
   return (out, to, z, from) => {
@@ -168,6 +170,17 @@ function addScaledRows(
     }
   }
 }
+
+export const moeActivateCpu = hostKernel(MoeActivate, ({z}, attrs) => {
+  const [numRows, numColumns] = z.shape;
+  const numOutputs = attrs.gated ? numColumns / 2 : numColumns;
+  const out = new Float32Array(numRows * numOutputs);
+  const finish = finisher(attrs, numOutputs);
+  for (let row = 0; row < numRows; row++) {
+    finish(out, row * numOutputs, z.values, row * numColumns);
+  }
+  return {out: {values: out, shape: [numRows, numOutputs]}};
+});
 
 export const moeGroupedMatMulBackpropActivationCpu = hostKernel(
   MoeGroupedMatMulBackpropActivation,

@@ -5,12 +5,14 @@
  *   MoeGroupedMatMul                    1 draw for each part of the weights, each taking over the rows of the parts
  *                                       before. Where C, D and the columns of the result are even, a texel has 2 x 2 of
  *                                       them, and a draw before finds the experts of pairs of rows.
+ *   MoeActivate                         1 draw
  *   MoeGroupedMatMulBackpropActivation  1 draw
  *   MoeGroupedMatMulBackpropWeights     1 draw: a fragment sums over the rows of an expert
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {
+  MoeActivate,
   MoeGroupedMatMul,
   type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
@@ -224,6 +226,35 @@ export function multiplyPacked(
       }`,
   });
 }
+
+export const moeActivateWebGL = webglKernel(MoeActivate, (backend, {z}, attrs) => {
+  const [numRows, numColumns] = z.shape;
+  const numOutputs = attrs.gated ? numColumns / 2 : numColumns;
+  assertFits(MoeActivate, {z: z.shape});
+  if (numRows === 0) {
+    return {out: fillTensor(backend, [numRows, numOutputs], 'float32', 0)};
+  }
+  const out = runGlsl(backend, {
+    name: 'MoeActivate',
+    inputs: {z},
+    uniforms: {isGated: attrs.gated ? 1 : 0, ...gateColumns(attrs, numOutputs), ...activationUniforms(attrs)},
+    output: {shape: [numRows, numOutputs], dtype: 'float32'},
+    code: `
+      ${ACTIVATIONS_GLSL}
+      void main() {
+        ivec2 coords = getOutputCoords();
+        int gate = coords.y * (isGated == 1 ? gateStep : 1);
+        float value = 0.0;
+        if (isGated == 1) {
+          value = activate(clampedGate(getZ(coords.x, gate))) * clampedUp(getZ(coords.x, gate + upStep));
+        } else {
+          value = activate(getZ(coords.x, gate));
+        }
+        setOutput(value);
+      }`,
+  });
+  return {out};
+});
 
 export const moeGroupedMatMulBackpropActivationWebGL = webglKernel(
   MoeGroupedMatMulBackpropActivation,

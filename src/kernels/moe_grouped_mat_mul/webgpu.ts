@@ -5,11 +5,12 @@
  *
  *   MoeGroupedMatMul, many rows an expert   1 launch for each part of the weights, webgpu_tiles.ts
  *   MoeGroupedMatMul, few rows an expert    1 launch for each part of the weights, webgpu_stream.ts
+ *   MoeActivate                             1 launch, a thread an output
  *   MoeGroupedMatMulBackpropActivation      1 launch, a thread an output
  *   MoeGroupedMatMulBackpropWeights         1 launch, webgpu_outer_products.ts
  */
 import {columnsOf, partsOf} from '../../contract/expert_weights';
-import {MoeGroupedMatMul, MoeGroupedMatMulBackpropActivation} from '../../contract/kernel_names';
+import {MoeActivate, MoeGroupedMatMul, MoeGroupedMatMulBackpropActivation} from '../../contract/kernel_names';
 import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from './activations';
 import {float32Weights} from './weights/float32';
@@ -70,6 +71,45 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
   for (const part of parts) {
     run(launch, part);
   }
+  return {out};
+});
+
+export const moeActivateWebGPU = webgpuKernel(MoeActivate, (backend, {z}, attrs) => {
+  const [numRows, numColumns] = z.shape;
+  const numOutputs = attrs.gated ? numColumns / 2 : numColumns;
+  assertBindable(backend, MoeActivate, {z: z.shape});
+  const out = newTensor(backend, [numRows, numOutputs], 'float32');
+  if (numRows === 0) {
+    return {out};
+  }
+  runWgsl(backend, {
+    name: 'MoeActivate',
+    buffers: [
+      {name: 'out', type: 'f32', access: 'read_write', tensor: out},
+      {name: 'z', type: 'f32', access: 'read', tensor: z},
+    ],
+    uniforms: {
+      size: numRows * numOutputs,
+      numOutputs,
+      numColumns,
+      isGated: attrs.gated ? 1 : 0,
+      ...gateColumns(attrs, numOutputs),
+      ...activationUniforms(attrs),
+    },
+    numWorkgroups: Math.ceil((numRows * numOutputs) / WORKGROUP_SIZE),
+    constants: {NUM_THREADS: WORKGROUP_SIZE},
+    code: () => /* wgsl */ `
+      ${ACTIVATIONS_WGSL}
+      ${entryPoint(/* wgsl */ `
+        let i = group * NUM_THREADS + thread;
+        if (i >= uniforms.size) { return; }
+        if (uniforms.isGated == 0) {
+          out[i] = activate(z[i]);
+          return;
+        }
+        let gate = i / uniforms.numOutputs * uniforms.numColumns + i % uniforms.numOutputs * uniforms.gateStep;
+        out[i] = activate(clampedGate(z[gate])) * clampedUp(z[gate + uniforms.upStep]);`)}`,
+  });
   return {out};
 });
 

@@ -46,10 +46,20 @@ export const moeUnpermuteCpu = hostKernel(
 
 export const moeUnpermuteBackpropRowsCpu = hostKernel(
   MoeUnpermuteBackpropRows,
-  ({dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
+  ({dy, topkWeights, invPermutedIdx, expertFirstTokenOffset, permutedIdx}, {numRows}) => {
     const topk = topkWeights.shape[1];
     const hiddenSize = dy.shape[1];
     const dRows = new Float32Array(numRows * hiddenSize);
+    if (permutedIdx != null) {
+      for (let row = 0; row < numRows; row++) {
+        const slot = permutedIdx.values[row];
+        if (slot < topkWeights.values.length) {
+          const ofRow = dRows.subarray(row * hiddenSize, (row + 1) * hiddenSize);
+          addScaledRow(ofRow, topkWeights.values[slot], dy.values, Math.floor(slot / topk));
+        }
+      }
+      return {dRows: {values: dRows, shape: [numRows, hiddenSize]}};
+    }
     const limit = numReadableRows(numRows, expertFirstTokenOffset.values);
     const {readers, firstReaders} = readersOfRows(invPermutedIdx.values, limit);
     const sums = new Float64Array(hiddenSize);

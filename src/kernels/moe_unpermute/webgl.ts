@@ -5,7 +5,7 @@
  *   MoeUnpermute                 1 draw: a fragment takes a column of a token, reads it in each slot's row, and adds.
  *                                2 where texels hold 2 x 2 elements: the slots of two tokens are paired first.
  *   MoeUnpermuteBackpropRows     the slots are sorted by the row that they read, so that the readers of a row are a
- *                                range; then a draw finds the ranges, and one sums.
+ *                                range; then a draw finds the ranges, and one sums. 1 draw with permutedIdx.
  *   MoeUnpermuteBackpropWeights  1 draw for short rows, else 2: sums of segments, then their sums.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
@@ -140,7 +140,7 @@ function unpermutePackedRows(backend: MathBackendWebGL, rows: TensorInfo, slots:
 
 export const moeUnpermuteBackpropRowsWebGL = webglKernel(
   MoeUnpermuteBackpropRows,
-  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
+  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset, permutedIdx}, {numRows}) => {
     const [numTokens, topk] = topkWeights.shape;
     const numSlots = numTokens * topk;
     const shape = [numRows, dy.shape[1]];
@@ -151,12 +151,15 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
       'the number of permuted rows': numRows,
     });
     assertFits(MoeUnpermuteBackpropRows, {dy: dy.shape, topkWeights: topkWeights.shape, 'the result': shape});
-    assertSortFits(MoeUnpermuteBackpropRows, numSlots, numKeys);
     if (numSlots === 0 || numRows === 0) {
       return {dRows: fillTensor(backend, shape, 'float32', 0)};
     }
-    const rowsOfSlots = runGlsl(backend, {
-      name: 'MoeUnpermuteRowsOfSlots',
+    if (permutedIdx != null) {
+      return {dRows: rowsOfSlots(backend, {dy, topkWeights, permutedIdx}, shape)};
+    }
+    assertSortFits(MoeUnpermuteBackpropRows, numSlots, numKeys);
+    const rowOfSlots = runGlsl(backend, {
+      name: 'MoeUnpermuteRowOfSlots',
       inputs: {invPermutedIdx, expertFirstTokenOffset},
       uniforms: {topk, numRows, lastOffset: expertFirstTokenOffset.shape[0] - 1},
       output: {shape: [numSlots], dtype: 'int32'},
@@ -168,8 +171,8 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
           setOutput(float(row >= 0 ? row : numRows));
         }`,
     });
-    const readers = sortByKey(backend, rowsOfSlots, numKeys);
-    const firstReaders = keyStarts(backend, rowsOfSlots, readers, numRows + 1);
+    const readers = sortByKey(backend, rowOfSlots, numKeys);
+    const firstReaders = keyStarts(backend, rowOfSlots, readers, numRows + 1);
     const dRows = runGlsl(backend, {
       name: 'MoeUnpermuteBackpropRows',
       inputs: {dy, topkWeights, readers, firstReaders},
@@ -194,10 +197,33 @@ export const moeUnpermuteBackpropRowsWebGL = webglKernel(
           setOutput(sum);
         }`,
     });
-    disposeAll(backend, [rowsOfSlots, readers, firstReaders]);
+    disposeAll(backend, [rowOfSlots, readers, firstReaders]);
     return {dRows};
   },
 );
+
+type SlotsOfRows = {dy: TensorInfo; topkWeights: TensorInfo; permutedIdx: TensorInfo};
+
+function rowsOfSlots(backend: MathBackendWebGL, inputs: SlotsOfRows, shape: number[]): TensorInfo {
+  const [numTokens, topk] = inputs.topkWeights.shape;
+  return runGlsl(backend, {
+    name: 'MoeUnpermuteRowsOfSlots',
+    inputs,
+    uniforms: {topk, numSlots: numTokens * topk},
+    output: {shape, dtype: 'float32'},
+    code: `
+      void main() {
+        ivec2 coords = getOutputCoords();
+        int slot = indexOf(getPermutedIdx(coords.x));
+        float value = 0.0;
+        if (slot < numSlots) {
+          int token = slot / topk;
+          value = getTopkWeights(token, imod(slot, topk)) * getDy(token, coords.y);
+        }
+        setOutput(value);
+      }`,
+  });
+}
 
 /** Columns of a segment. */
 const SEGMENT_SIZE = 64;

@@ -1,7 +1,8 @@
 /**
  * MoeUnpermuteBackpropRows on WebGPU, 4 launches: the slots that read a row become a list, by integer atomics; its
  * order, which varies, becomes that of the slots; then a workgroup takes rows. Each element of the result is summed by
- * one thread, in slot order, so that results do not vary from run to run. moePermute makes no row that two slots read.
+ * one thread, in slot order, so that results do not vary from run to run. moePermute makes no row that two slots read:
+ * with permutedIdx, which names the slot of each row, there is 1 launch.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
@@ -118,31 +119,61 @@ const rowsGradientWgsl = (type: ChunkType): string => /* wgsl */ `
       dRows[row * uniforms.rowChunks + c] = sum.value;
     }`)}`;
 
+const rowsOfSlotsWgsl = (type: ChunkType): string => /* wgsl */ `
+  alias Chunk = ${type};
+
+  ${entryPoint(/* wgsl */ `
+    let lanes = NUM_THREADS / uniforms.rowsPerWorkgroup;
+    let row = group * uniforms.rowsPerWorkgroup + thread / lanes;
+    if (thread / lanes >= uniforms.rowsPerWorkgroup || row >= uniforms.numRows) { return; }
+    let slot = permutedIdx[row];
+    for (var c = thread % lanes; c < uniforms.rowChunks; c += lanes) {
+      var value = Chunk();
+      if (slot < uniforms.numSlots) {
+        value = topkWeights[slot] * dy[slot / uniforms.topk * uniforms.rowChunks + c];
+      }
+      dRows[row * uniforms.rowChunks + c] = value;
+    }`)}`;
+
 export const moeUnpermuteBackpropRowsWebGPU = webgpuKernel(
   MoeUnpermuteBackpropRows,
-  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset}, {numRows}) => {
+  (backend, {dy, topkWeights, invPermutedIdx, expertFirstTokenOffset, permutedIdx}, {numRows}) => {
     const [numTokens, topk] = topkWeights.shape;
     const hiddenSize = dy.shape[1];
     assertBindable(backend, MoeUnpermuteBackpropRows, {
       dy: dy.shape,
       topkWeights: topkWeights.shape,
       'the result': [numRows, hiddenSize],
-      'the readers of rows': [numRows, CONSTANTS.READER_FIELDS],
+      ...(permutedIdx == null && {'the readers of rows': [numRows, CONSTANTS.READER_FIELDS]}),
     });
     const dRows = newTensor(backend, [numRows, hiddenSize], 'float32');
     if (numRows === 0) {
       return {dRows};
     }
     const numSlots = numTokens * topk;
-    const {readers, nextReaders} = readersOfRows(backend, invPermutedIdx, expertFirstTokenOffset, numSlots, numRows);
     const {type, rowChunks} = chunkOf(hiddenSize);
     const rowsPerWorkgroup = Math.max(1, Math.floor(WORKGROUP_SIZE / Math.min(WORKGROUP_SIZE, rowChunks)));
+    const buffers: StorageBinding[] = [
+      {name: 'dRows', type, access: 'read_write', tensor: dRows},
+      {name: 'dy', type, access: 'read', tensor: dy},
+      {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
+    ];
+    if (permutedIdx != null) {
+      runWgsl(backend, {
+        name: 'MoeUnpermuteRowsOfSlots',
+        buffers: [...buffers, {name: 'permutedIdx', type: 'u32', access: 'read', tensor: permutedIdx}],
+        uniforms: {topk, numRows, numSlots, rowChunks, rowsPerWorkgroup},
+        numWorkgroups: Math.ceil(numRows / rowsPerWorkgroup),
+        constants: CONSTANTS,
+        code: () => rowsOfSlotsWgsl(type),
+      });
+      return {dRows};
+    }
+    const {readers, nextReaders} = readersOfRows(backend, invPermutedIdx, expertFirstTokenOffset, numSlots, numRows);
     runWgsl(backend, {
       name: 'MoeUnpermuteBackpropRows',
       buffers: [
-        {name: 'dRows', type, access: 'read_write', tensor: dRows},
-        {name: 'dy', type, access: 'read', tensor: dy},
-        {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},
+        ...buffers,
         {name: 'readers', type: 'i32', access: 'read', tensor: readers},
         {name: 'nextReaders', type: 'u32', access: 'read', tensor: nextReaders},
       ],

@@ -1,0 +1,45 @@
+/**
+ * MoeExpertsUp and MoeExpertsDown, the experts where a gradient is wanted. Both are made of other kernels. What passes
+ * between these is disposed at once, and a gradient keeps the inputs alone.
+ */
+import {ones} from '@tensorflow/tfjs-core';
+import {groupedMatMulInputs, linear, partsOf} from '../../contract/expert_weights';
+import {
+  MoeActivate,
+  MoeExpertsDown,
+  MoeExpertsUp,
+  type MoeExpertsUpAttrs,
+  type MoeExpertsUpInputs,
+  MoeGroupedMatMul,
+  MoeUnpermute,
+  MoeUnpermuteBackpropRows,
+} from '../../contract/kernel_names';
+import {runMoeKernel} from '../../contract/run_kernel';
+import {composedKernel} from '../shared/composed_kernel';
+
+export const moeExpertsUp = composedKernel(MoeExpertsUp, (inputs, attrs) => {
+  const {x, permutedIdx, invPermutedIdx, expertFirstTokenOffset} = inputs;
+  const {dRows: rows} = runMoeKernel(
+    MoeUnpermuteBackpropRows,
+    {dy: x, topkWeights: ones(invPermutedIdx.shape), invPermutedIdx, expertFirstTokenOffset, permutedIdx},
+    {numRows: permutedIdx.shape[0]},
+  );
+  return product({...inputs, x: rows}, attrs);
+});
+
+export const moeExpertsDown = composedKernel(MoeExpertsDown, (inputs, {weightFormat, numParts, ...activation}) => {
+  const {x: z, topkWeights, invPermutedIdx, expertFirstTokenOffset} = inputs;
+  const {out: x} = runMoeKernel(MoeActivate, {z}, activation);
+  const {out: permutedHiddenStates} = product({...inputs, x}, {weightFormat, numParts});
+  const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
+  return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {});
+});
+
+function product(inputs: MoeExpertsUpInputs, attrs: MoeExpertsUpAttrs) {
+  const {x, expertFirstTokenOffset, bias} = inputs;
+  const parts = partsOf(inputs, attrs).map(({weights}) => weights);
+  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, expertFirstTokenOffset, parts, bias), {
+    ...linear,
+    ...attrs,
+  });
+}
