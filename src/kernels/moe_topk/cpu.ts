@@ -8,7 +8,8 @@
  *   4. their weights, in double
  *
  * With l = log(score), renormalized weights are the softmax of l over the chosen; so none is lost where scores
- * underflow. Time O(T * (E + K * what gets into the first K)).
+ * underflow. Time O(T * (E + K * what gets into the first K)). The inner loops call no functions: tokens are many and
+ * their rows are short.
  */
 import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../contract/kernel_names';
 import {type HostArray, hostKernel} from '../shared/host_kernel';
@@ -23,16 +24,17 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
     const logits = routerLogits.values.subarray(token * numExperts, (token + 1) * numExperts);
     const tokenIds = ids.subarray(token * topk, (token + 1) * topk);
     const compared = comparedValues(logits, scoreCorrectionBias?.values, attrs.scoring);
-    const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
-    chooseLargest(tokenIds, compared, isKept);
+    if (attrs.numExpertGroups === 1) {
+      chooseLargest(tokenIds, compared);
+    } else {
+      const isKept = keptGroups(compared, scoreCorrectionBias != null, attrs);
+      chooseLargest(tokenIds, compared, isKept, numExperts / attrs.numExpertGroups);
+    }
     weights.set(weightsOf(logits, tokenIds, attrs), token * topk);
   }
   const shape = [numTokens, topk];
   return {topkWeights: {values: weights, shape}, topkIds: {values: ids, shape}};
 });
-
-/** Whether a comes before b, NaN last of all: NaN alone is not equal to itself. */
-const isLarger = (a: number, b: number): boolean => a > b || (b !== b && a === a);
 
 function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeTopkScoring): HostArray {
   // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
@@ -43,15 +45,8 @@ function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring:
   return Float32Array.from(scores, (score, expert) => Math.fround(score) + bias[expert]);
 }
 
-/** For each group, whether it is one of the topkGroups best; undefined where there is one group. */
-function keptGroups(
-  compared: HostArray,
-  hasBias: boolean,
-  {numExpertGroups, topkGroups}: MoeTopKAttrs,
-): boolean[] | undefined {
-  if (numExpertGroups === 1) {
-    return undefined;
-  }
+/** For each group, whether it is one of the topkGroups best. */
+function keptGroups(compared: HostArray, hasBias: boolean, {numExpertGroups, topkGroups}: MoeTopKAttrs): boolean[] {
   const groupSize = compared.length / numExpertGroups;
   const values = new Float32Array(numExpertGroups);
   const best = new Int32Array(hasBias ? Math.min(2, groupSize) : 1);
@@ -69,49 +64,42 @@ function keptGroups(
   return isKept;
 }
 
-/** Fills `chosen` with the indices of the largest values of kept groups, in order, ties to the lower index. */
-function chooseLargest(chosen: Int32Array, values: HostArray, isKept?: readonly boolean[]): void {
-  const groupSize = isKept == null ? 0 : values.length / isKept.length;
-  const last = chosen.length - 1;
+/**
+ * Fills `chosen` with the indices of the largest values in order, NaN last, ties to the lower index. `isKept` says from
+ * which groups of values.
+ */
+function chooseLargest(chosen: Int32Array, values: HostArray, isKept = [true], groupSize = values.length): void {
   let numChosen = 0;
-  for (let index = 0; index < values.length; index++) {
-    const value = values[index];
-    const isPastLast = numChosen > last && !isLarger(value, values[chosen[last]]);
-    if (isPastLast || (isKept != null && !isKept[Math.floor(index / groupSize)])) {
-      continue;
-    }
-    let place = Math.min(numChosen, last);
-    while (place > 0 && isLarger(value, values[chosen[place - 1]])) {
-      chosen[place] = chosen[place - 1];
-      place--;
-    }
-    chosen[place] = index;
-    numChosen = Math.min(numChosen + 1, chosen.length);
-  }
-}
-
-/** Whether softmax gives numbers. */
-function hasSoftmax(logits: HostArray): boolean {
-  for (let expert = 0; expert < logits.length; expert++) {
-    if (Number.isNaN(logits[expert]) || logits[expert] === Infinity) {
-      return false;
+  for (let group = 0; group < isKept.length; group++) {
+    const end = isKept[group] ? (group + 1) * groupSize : 0;
+    for (let index = group * groupSize; index < end; index++) {
+      const value = values[index];
+      let place = numChosen;
+      for (; place > 0; place--) {
+        const before = values[chosen[place - 1]];
+        const isLarger = value > before || (Number.isNaN(before) && !Number.isNaN(value));
+        if (!isLarger) {
+          break;
+        }
+      }
+      if (place < chosen.length) {
+        numChosen = Math.min(numChosen + 1, chosen.length);
+        for (let i = numChosen - 1; i > place; i--) {
+          chosen[i] = chosen[i - 1];
+        }
+        chosen[place] = index;
+      }
     }
   }
-  return true;
 }
 
 type WeightAttrs = Pick<MoeTopKAttrs, 'scoring' | 'renormalize' | 'routedScalingFactor'>;
 
 function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, routedScalingFactor}: WeightAttrs) {
-  const chosen = Array.from(ids, (id) => logits[id]);
+  const chosen = valuesAt(logits, ids);
   let weights: ArrayLike<number>;
   if (scoring === 'softmax') {
-    if (renormalize && hasSoftmax(logits)) {
-      weights = softmax(chosen);
-    } else {
-      const probabilities = softmax(logits);
-      weights = Array.from(ids, (id) => probabilities[id]);
-    }
+    weights = renormalize && hasSoftmax(logits) ? softmax(chosen) : valuesAt(softmax(logits), ids);
   } else if (scoring === 'softmaxAfterTopk') {
     weights = softmax(chosen);
   } else {
@@ -120,7 +108,29 @@ function weightsOf(logits: HostArray, ids: Int32Array, {scoring, renormalize, ro
     const sum = scores.reduce((a, b) => a + b, 0);
     weights = !renormalize ? scores : sum === Infinity ? scores.map((s) => s / sum) : softmax(chosen.map(logScore));
   }
-  return Float32Array.from(weights, (weight) => weight * routedScalingFactor);
+  const scaled = new Float32Array(weights.length);
+  for (let k = 0; k < weights.length; k++) {
+    scaled[k] = weights[k] * routedScalingFactor;
+  }
+  return scaled;
+}
+
+/** Whether the softmax is not NaN. */
+function hasSoftmax(logits: HostArray): boolean {
+  for (let expert = 0; expert < logits.length; expert++) {
+    if (!(logits[expert] < Infinity)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+function valuesAt(values: ArrayLike<number>, ids: Int32Array): Float64Array {
+  const at = new Float64Array(ids.length);
+  for (let k = 0; k < ids.length; k++) {
+    at[k] = values[ids[k]];
+  }
+  return at;
 }
 
 /**
