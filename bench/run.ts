@@ -86,6 +86,8 @@ export type BenchRow = {
   ratios: Record<string, {name: string; ratio: number}>;
 };
 
+/** Half of them are one buffer, which every GPU binds that a layer of these sizes fits. */
+const MAX_COPY_BYTES = 2 ** 31;
 /** Tiny shapes have a small copy beside them, too. */
 const MAX_COPY_FACTOR = 32;
 
@@ -128,7 +130,8 @@ async function runBenchmark(
   const {T, H, K, E} = shape;
   const benchmark = benchmarks[op];
   const numBytes = benchmark.numBytes(shape);
-  const numCopyBytes = Math.max(numBytes, Math.min(benchmark.minCopyBytes ?? 0, MAX_COPY_FACTOR * numBytes));
+  const wantedBytes = Math.max(numBytes, Math.min(benchmark.minCopyBytes ?? 0, MAX_COPY_FACTOR * numBytes));
+  const numCopyBytes = Math.min(wantedBytes, MAX_COPY_BYTES);
   const numFlops = benchmark.numFlops?.(shape);
   print(`\n${op} on ${backend}: T=${T} H=${H} K=${K} E=${E}, at least ${(numBytes / 1e6).toPrecision(3)} MB a call`);
   if (timer != null) {
