@@ -59,6 +59,17 @@ const buildScript = () =>
     },
   });
 
+/**
+ * Takes indentation and comments out of the shaders of the script build. Nothing else in it has lines, because it is
+ * minified. Lines stay, for the source map.
+ */
+function shortenShaders() {
+  const file = join(root, 'dist', 'tf-moe.min.js');
+  const outdented = readFileSync(file, 'utf8').replace(/\n[ \t]+/g, '\n');
+  const withoutComments = outdented.replace(/\n\/\/[^\n`]*(?=\n)/g, (line) => (line.includes('${') ? line : '\n'));
+  writeFileSync(file, withoutComments);
+}
+
 // `from './x'`, `import './x'` and `import('./x')`
 const relativeImport = /(\b(?:from|import) |\bimport\()(['"])(\.{1,2}\/[^'"]+)\2/g;
 
@@ -114,5 +125,6 @@ function buildFolders() {
 rmSync(join(root, 'dist'), {recursive: true, force: true});
 await buildModules();
 await buildScript();
+shortenShaders();
 buildTypes();
 buildFolders();

@@ -49,13 +49,11 @@ await checkSources();
 const runs = pages.flatMap((page, p) => browserNames.flatMap((name) => specsOnPage(page, p, name)));
 if (isWhole) {
   await check('webgpu in Node.js', process.execPath, 'scripts/bench.mjs', '--check', ...smallSizes);
-  runs.push(
-    ...gates.map(
-      ([name, script]) =>
-        () =>
-          runner(name, process.execPath, [script]),
-    ),
-  );
+  const gateRuns = gates.map(([name, script]) => {
+    return () => runner(name, process.execPath, [script]);
+  });
+  // After the longest pages and before the shorter ones, so that no long run is the last.
+  runs.splice(browserNames.length, 0, ...gateRuns);
 } else {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }

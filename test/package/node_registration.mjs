@@ -4,10 +4,13 @@ import * as moe from 'tfjs-moe';
 
 assert.deepEqual(Object.keys(engine().registryFactory), [], 'importing must not bring a backend');
 const kernelNames = Object.keys(moe).filter((name) => /^Moe/.test(name) && typeof moe[name] === 'string');
-for (const kernelName of kernelNames) {
-  for (const backendName of ['cpu', 'wasm', 'tensorflow', 'webgl', 'webgpu']) {
-    assert.ok(getKernel(kernelName, backendName), `${kernelName} on ${backendName}`);
-    assert.equal(getKernelsForBackend(backendName).length, kernelNames.length);
-  }
+// They run only where no gradient is wanted of them.
+const withoutGradient = ['MoeFusedExperts', 'MoeExpertsDownBackprop'];
+for (const backendName of ['cpu', 'wasm', 'tensorflow', 'webgl', 'webgpu']) {
+  const named = kernelNames.filter((name) => name !== 'MoeExpertsDownBackprop' || backendName !== 'webgl');
+  named.forEach((kernelName) => assert.ok(getKernel(kernelName, backendName), `${kernelName} on ${backendName}`));
+  assert.equal(getKernelsForBackend(backendName).length, named.length);
+}
+for (const kernelName of kernelNames.filter((name) => !withoutGradient.includes(name))) {
   assert.ok(getGradient(kernelName), `the gradient of ${kernelName}`);
 }
