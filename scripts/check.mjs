@@ -46,7 +46,6 @@ async function bundle(name, filesOf, onBuilt) {
     // tfjs's modules, of which its own test tools import single files, and not its bundles: one copy of each.
     mainFields: ['module', 'main'],
     external: ['jasmine-core', 'webgpu'],
-    sourcemap: 'inline',
     logLevel: 'error',
     ignoreAnnotations: true,
     plugins: [

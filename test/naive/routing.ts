@@ -74,10 +74,9 @@ export function naivePermute(
   });
 
   const rowToken = permutedIdx.map((i) => (i < numAssignments ? Math.floor(i / topk) : -1));
-  const mIndices = upTo(numRows).map((row) => {
-    const expert = upTo(numLocal).find((e) => offset[e] <= row && row < offset[e + 1]);
-    return block == null || expert === undefined ? fillInvalidExpert : expert;
-  });
+  const experts = upTo(numLocal);
+  const expertOf = (row: number) => experts.find((e) => offset[e] <= row && row < offset[e + 1]);
+  const mIndices = upTo(numRows).map((row) => (block == null ? undefined : expertOf(row)) ?? fillInvalidExpert);
   return {
     numRows,
     rowToken,
@@ -110,10 +109,16 @@ export function naiveAlign(options: {
   };
   const label = (expert: number) => (expertMap && !ignoreInvalidExperts ? expertMap[expert] : expert);
 
+  const ofExperts: number[][] = Array.from({length: numExperts}, () => []);
+  ids.flat().forEach((id, i) => {
+    const expert = expertOf(id);
+    if (expert != null) {
+      ofExperts[expert].push(i);
+    }
+  });
   const sortedTokenIds: number[] = [];
   const expertIds: number[] = [];
-  for (let expert = 0; expert < numExperts; expert++) {
-    const mine = ids.flat().flatMap((id, i) => (expertOf(id) === expert ? [i] : []));
+  for (const [expert, mine] of ofExperts.entries()) {
     for (let start = 0; start < mine.length; start += blockSize) {
       expertIds.push(label(expert));
       const block = mine.slice(start, start + blockSize);
