@@ -169,7 +169,8 @@ function slopeAt({slope, curvature}: Activation, x: number, error: number): Appl
     return {value: slope(x), error};
   }
   const jump = Math.abs(slope(x + error) - slope(x - error));
-  return {value: slope(x), error: jump + curvature * error + 1e-5 * Math.abs(slope(x)) + 1e-6};
+  const all = jump + curvature * error + 1e-5 * Math.abs(slope(x)) + 1e-6;
+  return {value: slope(x), error: Math.abs(slope(x)) + all > MAX_FLOAT32 ? Infinity : all};
 }
 
 const clamped = (x: number, low: number, high: number) => Math.min(Math.max(x, low), high);
