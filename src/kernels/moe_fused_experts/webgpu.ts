@@ -67,20 +67,19 @@ export const moeFusedExpertsWebGPU = webgpuKernel(MoeFusedExperts, (backend, inp
   return {out};
 });
 
-/** WGSL: expertOf(slot), the local expert of a slot, NO_EXPERT where it has none. */
-const EXPERT_OF_SLOT = /* wgsl */ `
+/** WGSL: the local expert if there is one of that number, else NO_EXPERT. */
+const IF_LOCAL = /* wgsl */ `
   const NO_EXPERT = 0xffffffffu;
   fn ifLocal(expert : i32) -> u32 {
     return select(NO_EXPERT, u32(expert), expert >= 0 && expert < i32(uniforms.numLocalExperts));
-  }
+  }`;
+
+/** WGSL: expertOf(slot), the local expert of a slot, NO_EXPERT where it has none. */
+const EXPERT_OF_SLOT = /* wgsl */ `
   fn expertOf(slot : u32) -> u32 { return ifLocal(topkIds[slot]); }`;
 
 /** The same, by a map from global to local experts. */
 const MAPPED_EXPERT_OF_SLOT = /* wgsl */ `
-  const NO_EXPERT = 0xffffffffu;
-  fn ifLocal(expert : i32) -> u32 {
-    return select(NO_EXPERT, u32(expert), expert >= 0 && expert < i32(uniforms.numLocalExperts));
-  }
   fn expertOf(slot : u32) -> u32 {
     let id = topkIds[slot];
     if (id < 0 || id >= i32(uniforms.numExperts)) { return NO_EXPERT; }
@@ -152,6 +151,7 @@ const LANES = {
 };
 
 const parts = ({attrs, slots}: Product, reader: WeightReader, quads: Quads) => /* wgsl */ `
+  ${IF_LOCAL}
   ${slots.expertMap == null ? EXPERT_OF_SLOT : MAPPED_EXPERT_OF_SLOT}
   ${xQuad(quads)}
   ${reader.weightQuad}

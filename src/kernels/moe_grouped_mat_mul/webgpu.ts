@@ -9,9 +9,23 @@
  *   MoeGroupedMatMulBackpropActivation      1 launch, a thread an output
  *   MoeGroupedMatMulBackpropWeights         1 launch, webgpu_outer_products.ts
  */
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, partsOf} from '../../contract/expert_weights';
-import {MoeActivate, MoeGroupedMatMul, MoeGroupedMatMulBackpropActivation} from '../../contract/kernel_names';
-import {assertBindable, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+import {
+  MoeActivate,
+  type MoeActivationAttrs,
+  MoeGroupedMatMul,
+  MoeGroupedMatMulBackpropActivation,
+} from '../../contract/kernel_names';
+import {
+  assertBindable,
+  entryPoint,
+  newTensor,
+  runWgsl,
+  type StorageBinding,
+  webgpuKernel,
+  WORKGROUP_SIZE,
+} from '../shared/webgpu';
 import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from './activations';
 import {float32Weights} from './weights/float32';
 import type {Launch} from './webgpu_program';
@@ -74,20 +88,18 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
   return {out};
 });
 
-export const moeActivateWebGPU = webgpuKernel(MoeActivate, (backend, {z}, attrs) => {
-  const [numRows, numColumns] = z.shape;
-  const numOutputs = attrs.gated ? numColumns / 2 : numColumns;
-  assertBindable(backend, MoeActivate, {z: z.shape});
-  const out = newTensor(backend, [numRows, numOutputs], 'float32');
-  if (numRows === 0) {
-    return {out};
-  }
+type ActivationPage = {name: string; buffers: StorageBinding[]; functions: string; body: string};
+
+/** A launch with a thread for each output i of an activation. The gate of the output is element gateOf(i) of z. */
+function runActivation(
+  backend: WebGPUBackend,
+  attrs: MoeActivationAttrs,
+  [numRows, numOutputs, numColumns]: [numRows: number, numOutputs: number, numColumns: number],
+  {name, buffers, functions, body}: ActivationPage,
+): void {
   runWgsl(backend, {
-    name: 'MoeActivate',
-    buffers: [
-      {name: 'out', type: 'f32', access: 'read_write', tensor: out},
-      {name: 'z', type: 'f32', access: 'read', tensor: z},
-    ],
+    name,
+    buffers,
     uniforms: {
       size: numRows * numOutputs,
       numOutputs,
@@ -99,16 +111,39 @@ export const moeActivateWebGPU = webgpuKernel(MoeActivate, (backend, {z}, attrs)
     numWorkgroups: Math.ceil((numRows * numOutputs) / WORKGROUP_SIZE),
     constants: {NUM_THREADS: WORKGROUP_SIZE},
     code: () => /* wgsl */ `
-      ${ACTIVATIONS_WGSL}
+      ${functions}
+      fn gateOf(i : u32) -> u32 {
+        return i / uniforms.numOutputs * uniforms.numColumns + i % uniforms.numOutputs * uniforms.gateStep;
+      }
       ${entryPoint(/* wgsl */ `
-        let i = group * NUM_THREADS + thread;
-        if (i >= uniforms.size) { return; }
-        if (uniforms.isGated == 0) {
-          out[i] = activate(z[i]);
-          return;
-        }
-        let gate = i / uniforms.numOutputs * uniforms.numColumns + i % uniforms.numOutputs * uniforms.gateStep;
-        out[i] = activate(clampedGate(z[gate])) * clampedUp(z[gate + uniforms.upStep]);`)}`,
+      let i = group * NUM_THREADS + thread;
+      if (i >= uniforms.size) { return; }
+      ${body}`)}`,
+  });
+}
+
+export const moeActivateWebGPU = webgpuKernel(MoeActivate, (backend, {z}, attrs) => {
+  const [numRows, numColumns] = z.shape;
+  const numOutputs = attrs.gated ? numColumns / 2 : numColumns;
+  assertBindable(backend, MoeActivate, {z: z.shape});
+  const out = newTensor(backend, [numRows, numOutputs], 'float32');
+  if (numRows === 0) {
+    return {out};
+  }
+  runActivation(backend, attrs, [numRows, numOutputs, numColumns], {
+    name: 'MoeActivate',
+    buffers: [
+      {name: 'out', type: 'f32', access: 'read_write', tensor: out},
+      {name: 'z', type: 'f32', access: 'read', tensor: z},
+    ],
+    functions: ACTIVATIONS_WGSL,
+    body: /* wgsl */ `
+      if (uniforms.isGated == 0) {
+        out[i] = activate(z[i]);
+        return;
+      }
+      let gate = gateOf(i);
+      out[i] = activate(clampedGate(z[gate])) * clampedUp(z[gate + uniforms.upStep]);`,
   });
   return {out};
 });
@@ -123,37 +158,23 @@ export const moeGroupedMatMulBackpropActivationWebGPU = webgpuKernel(
     if (numRows === 0) {
       return {dz};
     }
-    runWgsl(backend, {
+    runActivation(backend, attrs, [numRows, numOutputs, numColumns], {
       name: 'MoeGroupedMatMulBackpropActivation',
       buffers: [
         {name: 'dz', type: 'f32', access: 'read_write', tensor: dz},
         {name: 'dy', type: 'f32', access: 'read', tensor: dy},
         {name: 'z', type: 'f32', access: 'read', tensor: z},
       ],
-      uniforms: {
-        size: numRows * numOutputs,
-        numOutputs,
-        numColumns,
-        isGated: attrs.gated ? 1 : 0,
-        ...gateColumns(attrs, numOutputs),
-        ...activationUniforms(attrs),
-      },
-      numWorkgroups: Math.ceil((numRows * numOutputs) / WORKGROUP_SIZE),
-      constants: {NUM_THREADS: WORKGROUP_SIZE},
-      code: () => /* wgsl */ `
-        ${ACTIVATIONS_WGSL}
-        ${ACTIVATION_DERIVATIVES_WGSL}
-        ${entryPoint(/* wgsl */ `
-          let i = group * NUM_THREADS + thread;
-          if (i >= uniforms.size) { return; }
-          if (uniforms.isGated == 0) {
-            dz[i] = dy[i] * activateDerivative(z[i]);
-            return;
-          }
-          let gate = i / uniforms.numOutputs * uniforms.numColumns + i % uniforms.numOutputs * uniforms.gateStep;
-          let up = gate + uniforms.upStep;
-          dz[gate] = dy[i] * gatedDerivativeByGate(z[gate], z[up]);
-          dz[up] = dy[i] * gatedDerivativeByUp(z[gate], z[up]);`)}`,
+      functions: ACTIVATIONS_WGSL + ACTIVATION_DERIVATIVES_WGSL,
+      body: /* wgsl */ `
+        if (uniforms.isGated == 0) {
+          dz[i] = dy[i] * activateDerivative(z[i]);
+          return;
+        }
+        let gate = gateOf(i);
+        let up = gate + uniforms.upStep;
+        dz[gate] = dy[i] * gatedDerivativeByGate(z[gate], z[up]);
+        dz[up] = dy[i] * gatedDerivativeByUp(z[gate], z[up]);`,
     });
     return {dz};
   },
