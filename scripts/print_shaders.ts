@@ -110,8 +110,11 @@ const calls: KernelCalls = {
       },
     ]),
   ),
+  MoeExpertsUp: [16, 4096].map((numRows) => ({
+    inputs: {...matMul(numRows / 2, 32, floats(8, 64, 32)), permutedIdx: ints(numRows), ...slots(numRows / 2, 2)},
+    attrs: matMulAttrs,
+  })),
   // Made of other kernels.
-  MoeExpertsUp: [],
   MoeExpertsDown: [],
   MoeExpertsDownBackprop: [
     {inputs: {g: floats(10, 4), z: floats(10, 8), topkWeights: floats(5, 2), ...slots(5, 2)}, attrs: matMulAttrs},

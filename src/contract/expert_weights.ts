@@ -29,6 +29,8 @@ export const linear: MoeActivationAttrs = {
   swigluLimit: 0,
 };
 
+export const isLinear = ({activation, gated}: MoeActivationAttrs): boolean => activation === 'linear' && !gated;
+
 /** D, and the number of columns of the result. */
 export function columnsOf(
   {shape}: {shape: number[]},

@@ -201,15 +201,13 @@ export type MoeExpertRowsInputs = {
 };
 
 /**
- * The first matmul of experts where a gradient is wanted: out[r] = weights[e] . x[t] + bias[e], row r being a slot of
- * token t. Its gradient keeps x, not the rows that are copied from x.
+ * The first matmul of experts: out[r] = activation(weights[e] . x[t] + bias[e]), row r being a slot of token t. Its
+ * gradient keeps x, not rows that are copied from x.
  */
 export const MoeExpertsUp = 'MoeExpertsUp';
 export type MoeExpertsUpInputs = MoeGroupedMatMulInputs & MoeExpertRowsInputs; // x is float32 [T, C]
-export type MoeExpertsUpAttrs = Omit<MoeGroupedMatMulAttrs, keyof MoeActivationAttrs>;
-export type MoeExpertsUpOutputs = {
-  out: Tensor2D; //                        float32 [R, D]
-};
+export type MoeExpertsUpAttrs = MoeGroupedMatMulAttrs;
+export type MoeExpertsUpOutputs = MoeGroupedMatMulOutputs;
 
 /**
  * The second matmul of experts where a gradient is wanted, and the merge of a token's rows:

@@ -26,7 +26,7 @@ import {
   type Tensor,
   tidy,
 } from '@tensorflow/tfjs-core';
-import {groupedMatMulInputNames, partsOf} from '../contract/expert_weights';
+import {groupedMatMulInputNames, isLinear, linear, partsOf} from '../contract/expert_weights';
 import {
   MoeActivate,
   type MoeActivationAttrs,
@@ -101,11 +101,15 @@ export const moeExpertsUpGradConfig: GradConfig = {
   kernelName: MoeExpertsUp,
   saveAllInputs: true,
   gradFunc: (dOut, savedInputs, attrs) => {
-    const {weightFormat, numParts} = attrs as unknown as MoeExpertsUpAttrs;
+    const {weightFormat, numParts, ...activation} = attrs as unknown as MoeExpertsUpAttrs;
     const names = ['permutedIdx', 'invPermutedIdx', ...groupedMatMulInputNames({numParts})];
     const saved = byName(names, savedInputs as Tensor[]) as SavedRows;
     const {x, invPermutedIdx, expertFirstTokenOffset: offset} = saved;
-    const dz = dOut as Tensor;
+    const dy = dOut as Tensor;
+    const z = () => runMoeKernel(MoeExpertsUp, saved, {...linear, weightFormat, numParts}).out;
+    const dz = isLinear(activation)
+      ? dy
+      : tidy(() => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z: z()}, activation).dz);
     return {
       x: () =>
         runMoeKernel(

@@ -10,7 +10,14 @@
  * gradient of its own, so there are derivatives of any order. The last three never read dy of a row of no expert.
  */
 import {type GradConfig, ones, reshape, slice, type Tensor, tidy} from '@tensorflow/tfjs-core';
-import {groupedMatMulInputNames, groupedMatMulInputs, linear, namedParts, partsOf} from '../contract/expert_weights';
+import {
+  groupedMatMulInputNames,
+  groupedMatMulInputs,
+  isLinear,
+  linear,
+  namedParts,
+  partsOf,
+} from '../contract/expert_weights';
 import {
   MoeGroupedMatMul,
   type MoeGroupedMatMulAttrs,
@@ -62,9 +69,8 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
     const {x, expertFirstTokenOffset: offset, bias} = inputs;
     const parts = partsOf<Tensor>(inputs, matMulAttrs);
     const weights = parts.map((part) => part.weights);
-    const isLinear = activation.activation === 'linear' && !activation.gated;
     const dy = dOut as Tensor;
-    const dz = isLinear
+    const dz = isLinear(activation)
       ? dy
       : tidy(() => {
           const z = product(x, weights, offset, weightFormat, bias);

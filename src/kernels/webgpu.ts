@@ -2,11 +2,12 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
-import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
+import {moeExpertsDown} from './moe_experts/composed';
 import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
 import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
 import {
   moeActivateWebGPU,
+  moeExpertsUpWebGPU,
   moeGroupedMatMulBackpropActivationWebGPU,
   moeGroupedMatMulWebGPU,
 } from './moe_grouped_mat_mul/webgpu';
@@ -36,7 +37,7 @@ export const webgpuKernels = {
   MoeGroupedMatMulBackpropActivation: moeGroupedMatMulBackpropActivationWebGPU,
   MoeGroupedMatMulBackpropWeights: moeGroupedMatMulBackpropWeightsWebGPU,
   MoeFusedExperts: moeFusedExpertsWebGPU,
-  MoeExpertsUp: moeExpertsUp,
+  MoeExpertsUp: moeExpertsUpWebGPU,
   MoeExpertsDown: moeExpertsDown,
   MoeExpertsDownBackprop: moeExpertsDownBackpropWebGPU,
   MoeTopK: moeTopKWebGPU,

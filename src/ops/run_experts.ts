@@ -23,6 +23,7 @@ import {
   MoeExpertsUp,
   MoeFusedExperts,
   MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
   MoePermute,
   MoeUnpermute,
   MoeUnpermuteBackpropRows,
@@ -30,7 +31,7 @@ import {
 import {runMoeKernel} from '../contract/run_kernel';
 import {fixed, sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
-import {type ExpertWeights, groupedMatMulInputs} from '../contract/expert_weights';
+import {type ExpertWeights, groupedMatMulInputs, linear} from '../contract/expert_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
 
 /**
@@ -106,18 +107,10 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
   if (areFew(topkIds.shape, experts)) {
     return runFew(x, topkWeights, topkIds, experts);
   }
-  if (engine().state.gradientDepth > 0 && !experts.applyRouterWeightOnInput) {
-    return runForGradient(x, topkWeights, topkIds, experts);
+  if (experts.applyRouterWeightOnInput) {
+    return runWeightedRows(x, topkWeights, topkIds, experts);
   }
-  const {rows, weights, invPermutedIdx, expertFirstTokenOffset} = experts.applyRouterWeightOnInput
-    ? permuteWeighted(x, topkWeights, topkIds, experts)
-    : permute(x, topkWeights, topkIds, experts);
-  const permutedHiddenStates = feedForward(rows, expertFirstTokenOffset, experts, experts);
-  return runMoeKernel(
-    MoeUnpermute,
-    {permutedHiddenStates, topkWeights: weights, invPermutedIdx, expertFirstTokenOffset},
-    {},
-  ).out;
+  return runSorted(x, topkWeights, topkIds, experts);
 }
 
 function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
@@ -130,67 +123,63 @@ function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: 
   ).out;
 }
 
-/** Keeps x and the rows before the activation, and neither permuted rows nor outputs of experts. */
-function runForGradient(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+/**
+ * Reads the rows of x through the permutation. Where a gradient is wanted, x and the rows before the activation are
+ * kept, and neither permuted rows nor outputs of experts.
+ */
+function runSorted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
   const {w1, w1Bias, w2, w2Bias, weightFormat, activation} = experts;
-  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkWeights, topkIds, experts);
+  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkIds, experts);
   // One way from the ids to the result is enough for their gradient. Its zeros are not computed for each and added.
-  const withoutGradient = <T extends Tensor>(index: T) => fixed(() => clone(index)) as T;
   const rows = {permutedIdx: withoutGradient(permutedIdx), invPermutedIdx: withoutGradient(invPermutedIdx)};
-  const {out: z} = runMoeKernel(
-    MoeExpertsUp,
-    {...rows, ...groupedMatMulInputs(x, withoutGradient(expertFirstTokenOffset), w1.parts, w1Bias)},
-    {weightFormat, numParts: w1.parts.length},
-  );
-  return runMoeKernel(
-    MoeExpertsDown,
-    {topkWeights, ...rows, ...groupedMatMulInputs(z, expertFirstTokenOffset, w2.parts, w2Bias)},
-    {weightFormat, numParts: w2.parts.length, ...activation},
-  ).out;
+  const up = (act: MoeActivationAttrs) =>
+    runMoeKernel(
+      MoeExpertsUp,
+      {...rows, ...groupedMatMulInputs(x, withoutGradient(expertFirstTokenOffset), w1.parts, w1Bias)},
+      {weightFormat, numParts: w1.parts.length, ...act},
+    ).out;
+  if (engine().state.gradientDepth > 0) {
+    return runMoeKernel(
+      MoeExpertsDown,
+      {topkWeights, ...rows, ...groupedMatMulInputs(up(linear), expertFirstTokenOffset, w2.parts, w2Bias)},
+      {weightFormat, numParts: w2.parts.length, ...activation},
+    ).out;
+  }
+  const permutedHiddenStates = matMul(up(activation), expertFirstTokenOffset, w2, w2Bias, {...linear, weightFormat});
+  const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
+  return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {}).out;
 }
 
-type Permuted = {
-  rows: Tensor2D;
-  /** float32 [T, K]: the weights by which expert outputs are multiplied before they are summed. */
-  weights: Tensor2D;
-  permutedIdx: Tensor1D;
-  invPermutedIdx: Tensor2D;
-  expertFirstTokenOffset: Tensor1D;
-};
+function withoutGradient<T extends Tensor>(index: T): T {
+  return engine().state.gradientDepth > 0 ? (fixed(() => clone(index)) as T) : index;
+}
 
-function permute(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, {numExperts, expertMap, w1}: Experts): Permuted {
-  const {permutedHiddenStates, expertFirstTokenOffset, invPermutedIdx, permutedIdx} = runMoeKernel(
+type Sorted = {permutedIdx: Tensor1D; invPermutedIdx: Tensor2D; expertFirstTokenOffset: Tensor1D};
+
+/** The indices of moePermute, by rows without columns. */
+function sortSlots(x: Tensor2D, topkIds: Tensor2D, {numExperts, expertMap, w1}: Experts): Sorted {
+  const {expertFirstTokenOffset, invPermutedIdx, permutedIdx} = runMoeKernel(
     MoePermute,
-    {hiddenStates: x, topkIds, expertMap},
+    {hiddenStates: zeros([x.shape[0], 0]), topkIds, expertMap},
     {numExperts, numLocalExperts: w1.numExperts, alignBlockSize: 0, fillInvalidExpert: -1, padding: 'zero'},
   );
-  return {
-    rows: permutedHiddenStates,
-    weights,
-    permutedIdx,
-    invPermutedIdx: reshape(invPermutedIdx, topkIds.shape),
-    expertFirstTokenOffset,
-  };
-}
-
-/** `permute` for its indices alone, with rows without columns. */
-function sortSlots(x: Tensor2D, weights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
-  return permute(zeros([x.shape[0], 0]), weights, topkIds, experts);
+  return {permutedIdx, invPermutedIdx: reshape(invPermutedIdx, topkIds.shape), expertFirstTokenOffset};
 }
 
 /**
- * `permute`, with rows that are already multiplied by their weights. One slot reads each row, so the gradient of
- * moeUnpermute to the rows is w[t,k] * x[t]. NaN of a slot whose expert is not local reaches neither a row nor a
- * gradient.
+ * With rows that are multiplied by their weights before w1. One slot reads each row, so the gradient of moeUnpermute to
+ * the rows is w[t,k] * x[t]. NaN of a slot whose expert is not local reaches neither a row nor a gradient.
  */
-function permuteWeighted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Permuted {
-  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkWeights, topkIds, experts);
-  const {dRows} = runMoeKernel(
+function runWeightedRows(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  const {permutedIdx, invPermutedIdx, expertFirstTokenOffset} = sortSlots(x, topkIds, experts);
+  const {dRows: rows} = runMoeKernel(
     MoeUnpermuteBackpropRows,
     {dy: x, topkWeights, invPermutedIdx, expertFirstTokenOffset, permutedIdx},
     {numRows: permutedIdx.shape[0]},
   );
-  return {rows: dRows, weights: onesLike(topkWeights), permutedIdx, invPermutedIdx, expertFirstTokenOffset};
+  const permutedHiddenStates = feedForward(rows, expertFirstTokenOffset, experts, experts);
+  const slots = {topkWeights: onesLike(topkWeights), invPermutedIdx, expertFirstTokenOffset};
+  return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {}).out;
 }
 
 function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']>, experts: Experts): Tensor2D {
@@ -203,7 +192,7 @@ function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']
   const {out: openness} = runMoeKernel(
     MoeGroupedMatMul,
     {x, expertFirstTokenOffset: allRows, weights0: reshape(gate, [1, 1, gate.shape[0]])},
-    {weightFormat: 'outIn', numParts: 1, ...experts.activation, activation: 'linear', gated: false},
+    {...linear, weightFormat: 'outIn', numParts: 1},
   );
   return mul(out, sigmoid(openness));
 }
@@ -214,12 +203,17 @@ function feedForward(
   {w1, w2, w1Bias, w2Bias}: FeedForward,
   {weightFormat, activation}: Pick<Experts, 'weightFormat' | 'activation'>,
 ): Tensor2D {
-  const matMul = (rows: Tensor2D, {parts}: ExpertWeights, bias: Tensor2D | undefined, act: MoeActivationAttrs) =>
-    runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(rows, expertFirstTokenOffset, parts, bias), {
-      weightFormat,
-      numParts: parts.length,
-      ...act,
-    }).out;
-  const intermediate = matMul(x, w1, w1Bias, activation);
-  return matMul(intermediate, w2, w2Bias, {...activation, activation: 'linear', gated: false});
+  const intermediate = matMul(x, expertFirstTokenOffset, w1, w1Bias, {...activation, weightFormat});
+  return matMul(intermediate, expertFirstTokenOffset, w2, w2Bias, {...linear, weightFormat});
+}
+
+function matMul(
+  rows: Tensor2D,
+  expertFirstTokenOffset: Tensor1D,
+  {parts}: ExpertWeights,
+  bias: Tensor2D | undefined,
+  attrs: Omit<MoeGroupedMatMulAttrs, 'numParts'>,
+): Tensor2D {
+  const inputs = groupedMatMulInputs(rows, expertFirstTokenOffset, parts, bias);
+  return runMoeKernel(MoeGroupedMatMul, inputs, {...attrs, numParts: parts.length}).out;
 }

@@ -1,6 +1,6 @@
 /**
- * MoeExpertsUp and MoeExpertsDown, the experts where a gradient is wanted. Both are made of other kernels. What passes
- * between these is disposed at once, and a gradient keeps the inputs alone.
+ * MoeExpertsUp and MoeExpertsDown, made of other kernels. What passes between these is disposed at once, and a gradient
+ * keeps the inputs alone.
  */
 import {ones} from '@tensorflow/tfjs-core';
 import {groupedMatMulInputs, linear, partsOf} from '../../contract/expert_weights';
@@ -8,9 +8,9 @@ import {
   MoeActivate,
   MoeExpertsDown,
   MoeExpertsUp,
-  type MoeExpertsUpAttrs,
-  type MoeExpertsUpInputs,
   MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
+  type MoeGroupedMatMulInputs,
   MoeUnpermute,
   MoeUnpermuteBackpropRows,
 } from '../../contract/kernel_names';
@@ -30,16 +30,13 @@ export const moeExpertsUp = composedKernel(MoeExpertsUp, (inputs, attrs) => {
 export const moeExpertsDown = composedKernel(MoeExpertsDown, (inputs, {weightFormat, numParts, ...activation}) => {
   const {x: z, topkWeights, invPermutedIdx, expertFirstTokenOffset} = inputs;
   const {out: x} = runMoeKernel(MoeActivate, {z}, activation);
-  const {out: permutedHiddenStates} = product({...inputs, x}, {weightFormat, numParts});
+  const {out: permutedHiddenStates} = product({...inputs, x}, {...linear, weightFormat, numParts});
   const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
   return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {});
 });
 
-function product(inputs: MoeExpertsUpInputs, attrs: MoeExpertsUpAttrs) {
+function product(inputs: MoeGroupedMatMulInputs, attrs: MoeGroupedMatMulAttrs) {
   const {x, expertFirstTokenOffset, bias} = inputs;
   const parts = partsOf(inputs, attrs).map(({weights}) => weights);
-  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, expertFirstTokenOffset, parts, bias), {
-    ...linear,
-    ...attrs,
-  });
+  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, expertFirstTokenOffset, parts, bias), attrs);
 }

@@ -5,17 +5,24 @@
  *
  *   MoeGroupedMatMul, many rows an expert   1 launch for each part of the weights, webgpu_tiles.ts
  *   MoeGroupedMatMul, few rows an expert    1 launch for each part of the weights, webgpu_stream.ts
+ *   MoeExpertsUp                            the same, of rows that are read through the permutation
  *   MoeActivate                             1 launch, a thread an output
  *   MoeGroupedMatMulBackpropActivation      1 launch, a thread an output
  *   MoeGroupedMatMulBackpropWeights         1 launch, webgpu_outer_products.ts
  */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, partsOf} from '../../contract/expert_weights';
 import {
   MoeActivate,
   type MoeActivationAttrs,
+  type MoeExpertRowsInputs,
+  MoeExpertsUp,
   MoeGroupedMatMul,
+  type MoeGroupedMatMulAttrs,
   MoeGroupedMatMulBackpropActivation,
+  type MoeGroupedMatMulInputs,
+  type MoeKernelName,
 } from '../../contract/kernel_names';
 import {
   assertBindable,
@@ -38,9 +45,25 @@ import {runTiles} from './webgpu_tiles';
  */
 const STREAM_ROWS = 10;
 
-export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
+export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, inputs, attrs) =>
+  multiply(backend, MoeGroupedMatMul, inputs, attrs),
+);
+
+export const moeExpertsUpWebGPU = webgpuKernel(MoeExpertsUp, (backend, inputs, attrs) =>
+  multiply(backend, MoeExpertsUp, inputs, attrs, inputs),
+);
+
+/** The product, of rows of x, or of tokens x where `slots` are given. */
+function multiply(
+  backend: WebGPUBackend,
+  kernelName: MoeKernelName,
+  inputs: MoeGroupedMatMulInputs,
+  attrs: MoeGroupedMatMulAttrs,
+  slots?: MoeExpertRowsInputs,
+): {out: TensorInfo} {
   const {x, expertFirstTokenOffset: offset, bias} = inputs;
-  const [numRows, numIn] = x.shape;
+  const numIn = x.shape[1];
+  const [numRows] = (slots?.permutedIdx ?? x).shape;
   const numExperts = offset.shape[0] - 1;
   const parts = partsOf(inputs, attrs);
   const {numColumns, numOutputs} = columnsOf(parts[0].weights, attrs);
@@ -48,7 +71,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
     parts.length === 1 ? 'weights' : `weights[${p}]`,
     weights.shape,
   ]);
-  assertBindable(backend, MoeGroupedMatMul, {
+  assertBindable(backend, kernelName, {
     x: x.shape,
     ...Object.fromEntries(named),
     'the result': [numRows, numOutputs],
@@ -65,6 +88,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
     x,
     offset,
     bias: bias ?? x,
+    permutedIdx: slots?.permutedIdx,
     out,
     attrs,
     quads,
@@ -78,6 +102,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
       hasBias: bias == null ? 0 : 1,
       isGated: attrs.gated ? 1 : 0,
       isConcatenated: isConcatenated ? 1 : 0,
+      ...(slots == null ? {} : {topk: slots.invPermutedIdx.shape[1]}),
       ...activationUniforms(attrs),
     },
   };
@@ -86,7 +111,7 @@ export const moeGroupedMatMulWebGPU = webgpuKernel(MoeGroupedMatMul, (backend, i
     run(launch, part);
   }
   return {out};
-});
+}
 
 type ActivationPage = {name: string; buffers: StorageBinding[]; functions: string; body: string};
 

@@ -32,6 +32,8 @@ export type Launch = {
   offset: TensorInfo;
   /** x in place of no bias, which is then not read. */
   bias: TensorInfo;
+  /** Where rows are slots of tokens: the slot of each row. */
+  permutedIdx?: TensorInfo;
   out: TensorInfo;
   attrs: MoeGroupedMatMulAttrs;
   /** How x is read and the result written: 4 columns at a time where all sizes allow it. */
@@ -59,6 +61,12 @@ const X_SCALARS = /* wgsl */ `
 
 /** WGSL: xQuad(row, k). */
 export const xQuad = (quads: Quads): string => (quads === 'f32' ? X_SCALARS : X_QUADS);
+
+/** WGSL: xRowOf(row), the row of x that a row of the result is computed from. */
+export const xRowOf = ({permutedIdx}: Pick<Launch, 'permutedIdx'>): string =>
+  permutedIdx == null
+    ? /* wgsl */ `fn xRowOf(row : u32) -> u32 { return row; }`
+    : /* wgsl */ `fn xRowOf(row : u32) -> u32 { return permutedIdx[row] / uniforms.topk; }`;
 
 /**
  * WGSL: columnOf, which of the D columns is column i of a tile, and biasAt. Where gates and ups are concatenated, a
@@ -135,7 +143,7 @@ type TileConstants = {
 
 /** The program for one part of the weights. The threads of a workgroup together take `stepK` terms at a time. */
 export function groupedProgram(
-  {x, offset, bias, out, attrs, quads, weights, uniforms}: Launch,
+  {x, offset, bias, permutedIdx, out, attrs, quads, weights, uniforms}: Launch,
   part: Part<TensorInfo>,
   page: {name: string; outType: Quads; stepK: number; constants: TileConstants; code: () => string},
 ): WgslProgram {
@@ -151,6 +159,9 @@ export function groupedProgram(
       {name: 'weights', type: weights.type, access: 'read', tensor: part.weights},
       {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: offset},
       {name: 'bias', type: 'f32', access: 'read', tensor: bias},
+      ...(permutedIdx == null
+        ? []
+        : [{name: 'permutedIdx', type: 'u32', access: 'read', tensor: permutedIdx} as const]),
     ],
     uniforms: {...uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
     // Where steps end with the last term, no read has to ask whether it is past that.

@@ -15,7 +15,7 @@ import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
 import {FIND_ROWS} from './webgpu_find_rows';
-import {COLUMNS, findTile, groupedProgram, type Launch, xQuad} from './webgpu_program';
+import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
 /** The WGSL has these as `const` by the same names. */
 const CONSTANTS = {TILE_COLUMNS: 32, NUM_THREADS: WORKGROUP_SIZE, NUM_LANES: 32};
@@ -51,13 +51,14 @@ const N_MAJOR: Layout = {
   addRow: (i) => `sum${i} += weight0 * x${i}.x + weight1 * x${i}.y + weight2 * x${i}.z + weight3 * x${i}.w;`,
 };
 
-const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
+const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
   // Lanes, after the sums of four lanes each were added up.
   const NUM_PARTIAL_SUMS = NUM_LANES / 4;
   ${FIND_ROWS}
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
+  ${xRowOf({permutedIdx})}
   ${weights.weightQuad}
   ${COLUMNS}
   ${findTile('f32')}
@@ -80,6 +81,7 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
     }
     ${layout.lanes}
     let d = columnOf(tile.number, 4 * quad);
+    ${repeat(tileRows, (i) => `let row${i} = xRowOf(tile.firstRow + min(${i}, tile.numRows - 1));`)}
     ${repeat(tileRows, (i) => `var sum${i} = vec4<f32>();`)}
     for (var k = READ_K * lane; k < uniforms.numIn; k += READ_K * NUM_LANES) {
       ${layout.load}
@@ -87,7 +89,7 @@ const streamWgsl = ({quads, weights}: Launch, layout: Layout, tileRows: number):
         tileRows / 4,
         (four) => /* wgsl */ `
       if (tile.numRows > ${4 * four}) {
-        ${repeat(4, (i) => `let x${4 * four + i} = xQuad(tile.firstRow + min(${4 * four + i}, tile.numRows - 1), k);`)}
+        ${repeat(4, (i) => `let x${4 * four + i} = xQuad(row${4 * four + i}, k);`)}
         ${repeat(4, (i) => layout.addRow(4 * four + i))}
       }`,
       )}

@@ -24,7 +24,7 @@ import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
 import {FIND_ROWS} from './webgpu_find_rows';
-import {COLUMNS, findTile, groupedProgram, type Launch, type Quads, xQuad} from './webgpu_program';
+import {COLUMNS, findTile, groupedProgram, type Launch, type Quads, xQuad, xRowOf} from './webgpu_program';
 
 /** The size of a tile, and the terms of a step. */
 type TileShape = {rows: number; columns: number; k: number};
@@ -104,11 +104,11 @@ const N_MAJOR = /* wgsl */ `
     tileColumns[t][3][q] = quad3;
   }`;
 
-/** WGSL: loadRows and storeRows, the same for a block of four rows by four terms. */
+/** WGSL: rowOf, the row of x that row `i` of a block of four rows by four terms is read from; and storeRows. */
 const ROWS = /* wgsl */ `
   // Rows past the last are the last again: their sums are not written.
-  fn loadRows(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
-    return xQuad(min(tile.firstRow + 4 * (block / K_QUADS) + i, tile.endRow - 1), k + 4 * (block % K_QUADS));
+  fn rowOf(i : u32, tile : Tile, block : u32) -> u32 {
+    return xRowOf(min(tile.firstRow + 4 * (block / K_QUADS) + i, tile.endRow - 1));
   }
   fn storeRows(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
     let t = block % K_QUADS;
@@ -192,7 +192,7 @@ const addTerm = (t: number, u: number): string => /* wgsl */ `
             )}
           }`;
 
-const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType, shape}: Variant): string => {
+const tilesWgsl = ({quads, weights, permutedIdx}: Launch, {columns, epilogue, outType, shape}: Variant): string => {
   const {NUM_THREADS} = constantsOf(shape);
   const hasThreadsForRows = (shape.columns * shape.k) / 16 < NUM_THREADS;
   // A thread has one block of a step, or a block of columns and perhaps one of rows: then in registers of its own.
@@ -217,6 +217,7 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType, shape}
   ${FIND_ROWS}
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
+  ${xRowOf({permutedIdx})}
   ${weights.weightQuad}
   ${COLUMNS}
   ${BIAS_QUAD}
@@ -242,6 +243,7 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType, shape}
     let hasRows = 4 * THREADS_Y * subtile < tile.numRows;
     // A number past ROW_BLOCKS where the thread has none.
     let rowBlock = thread - COLUMN_BLOCKS % NUM_THREADS;
+    ${repeat(4, (i) => `let row${i} = rowOf(${i}, tile, rowBlock);`)}
     ${repeat(4, (i) => `var left${i} = vec4<f32>(); var right${i} = vec4<f32>();`)}
     ${repeat(4, (i) => `var quad${i} = vec4<f32>();`)}
     ${hasThreadsForRows ? '' : repeat(4, (i) => `var rowQuad${i} = vec4<f32>();`)}
@@ -251,7 +253,7 @@ const tilesWgsl = ({quads, weights}: Launch, {columns, epilogue, outType, shape}
       if (k < uniforms.numIn) {
         ${forBlocks(
           repeat(4, (i) => `quad${i} = loadColumns(${i}, tile, k, thread);`),
-          repeat(4, (i) => `${rowQuad}${i} = loadRows(${i}, tile, k, rowBlock);`),
+          repeat(4, (i) => `${rowQuad}${i} = xQuad(row${i}, k + 4 * (rowBlock % K_QUADS));`),
         )}
       }
       if (k > 0) {
