@@ -15,8 +15,8 @@ const MAX_TOKENS = 64;
 const MAX_SLOTS = 64;
 /** Sizes of a workgroup, one of which has a thread for each expert. */
 const NUM_THREADS = [64, 128, 256];
-/** Logits that a thread reads from workgroup memory before it compares them: one wait instead of as many. */
-const KEYS_AT_ONCE = 16;
+/** Quads of keys that a thread reads from workgroup memory before it compares them: one wait instead of as many. */
+const QUADS_AT_ONCE = 4;
 
 /** Whether this page serves: there is one group, and no weight depends on a sum over all experts. */
 export function isFewTokens([numTokens, numExperts]: number[], attrs: MoeTopKAttrs): boolean {
@@ -29,20 +29,26 @@ const fewTokensWgsl = /* wgsl */ `
   ${SCORES_WGSL}
   ${WEIGHTS_WGSL}
   // 0 where there is no expert: no float has this key, and every key is larger.
-  var<workgroup> keys : array<u32, NUM_THREADS>;
+  var<workgroup> keys : array<vec4<u32>, NUM_THREADS / 4>;
   // The chosen experts in order: the key of each one's logit, and log(score).
-  var<workgroup> chosenKeys : array<u32, MAX_SLOTS>;
-  var<workgroup> logScores : array<f32, MAX_SLOTS>;
+  var<workgroup> chosenKeys : array<u32, TOPK>;
+  var<workgroup> logScores : array<f32, TOPK>;
   var<workgroup> numNan : atomic<u32>;
 
   // How many experts are before this one: their keys are larger, or the same and of a lower id.
   fn rankOf(key : u32, expert : u32) -> u32 {
-    var rank = 0u;
-    for (var e = 0u; e < uniforms.numExperts; e += ${KEYS_AT_ONCE}) {
-      ${repeat(KEYS_AT_ONCE, (i) => `let key${i} = keys[e + ${i}];`)}
-      ${repeat(KEYS_AT_ONCE, (i) => `rank += u32(key${i} > key || (key${i} == key && e + ${i} < expert));`)}
+    var ranks = vec4<u32>();
+    let key4 = vec4(key);
+    for (var q = 0u; 4 * q < uniforms.numExperts; q += ${QUADS_AT_ONCE}) {
+      ${repeat(QUADS_AT_ONCE, (i) => `let quad${i} = keys[q + ${i}];`)}
+      ${repeat(
+        QUADS_AT_ONCE,
+        (i) => /* wgsl */ `
+      let isLower${i} = vec4(4 * (q + ${i})) + vec4(0, 1, 2, 3) < vec4(expert);
+      ranks += select(vec4<u32>(), vec4(1u), (quad${i} > key4) | ((quad${i} == key4) & isLower${i}));`,
+      )}
     }
-    return rank;
+    return ranks.x + ranks.y + ranks.z + ranks.w;
   }
 
   ${entryPoint(
@@ -51,33 +57,33 @@ const fewTokensWgsl = /* wgsl */ `
     let isExpert = thread < uniforms.numExperts;
     var key = 0u;
     if (isExpert) { key = orderedBits(logits[group * uniforms.numExperts + thread]); }
-    keys[thread] = key;
+    keys[thread / 4][thread % 4] = key;
     workgroupBarrier();
 
     let rank = rankOf(key, thread);
-    if (isExpert && rank < uniforms.topk) {
-      topkIds[group * uniforms.topk + rank] = thread;
+    if (isExpert && rank < TOPK) {
+      topkIds[group * TOPK + rank] = thread;
       chosenKeys[rank] = key;
       logScores[rank] = logScore(finiteFloatOfKey(key));
     }
     if (key == NAN_KEY) { atomicAdd(&numNan, 1); }
     workgroupBarrier();
 
-    if (thread >= uniforms.topk) { return; }
+    if (thread >= TOPK) { return; }
     var largest = floatOfKey(FIRST_FINITE_KEY);
-    for (var k = 0u; k < uniforms.topk; k++) {
+    for (var k = 0u; k < TOPK; k++) {
       if (chosenKeys[k] > NEGATIVE_INFINITY_KEY) { largest = max(largest, logScores[k]); }
     }
     var sum = 0.0;
-    for (var k = 0u; k < uniforms.topk; k++) {
+    for (var k = 0u; k < TOPK; k++) {
       if (chosenKeys[k] > NEGATIVE_INFINITY_KEY) { sum += exp(logScores[k] - largest); }
     }
     // The first has the largest key, and NaN is below all.
     let isInfinite = chosenKeys[0] == INFINITY_KEY;
     let isRowNan = uniforms.scoring == SOFTMAX && (atomicLoad(&numNan) > 0 || isInfinite);
-    let chosen = chosenOf(largest, sum, isInfinite, isRowNan, chosenKeys[uniforms.topk - 1] == NAN_KEY);
+    let chosen = chosenOf(largest, sum, isInfinite, isRowNan, chosenKeys[TOPK - 1] == NAN_KEY);
     let own = chosenKeys[thread];
-    topkWeights[group * uniforms.topk + thread] = scaledBits(weightOf(own, chosen), own, chosen);`,
+    topkWeights[group * TOPK + thread] = scaledBits(weightOf(own, chosen), own, chosen);`,
     'NUM_THREADS',
   )}`;
 
@@ -99,12 +105,11 @@ export function chooseForFewTokens(
     uniforms: {
       numTokens,
       numExperts,
-      topk,
       scoring: SCORING_CODES[scoring],
       isSoftmaxOfChosen: Number(renormalize || scoring === 'softmaxAfterTopk'),
       scalingBits: bitsOf(routedScalingFactor),
     },
-    constants: {NUM_THREADS: NUM_THREADS.find((size) => size >= numExperts)!, MAX_SLOTS},
+    constants: {NUM_THREADS: NUM_THREADS.find((size) => size >= numExperts)!, TOPK: topk},
     numWorkgroups: numTokens,
     code: () => fewTokensWgsl,
   });
