@@ -45,7 +45,10 @@ module.exports = {
       comment: 'It imports the contract, what kernels share, tfjs, and itself.',
       severity: 'error',
       from: {path: '^src/kernels/(moe_[^/]+)/', pathNot: '^src/kernels/moe_(fused_)?experts/'},
-      to: {path: '^src/', pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores)/', '^src/kernels/$1/']},
+      to: {
+        path: '^src/',
+        pathNot: [contract, '^src/kernels/(shared|expert_sort|router_scores|weight_formats)/', '^src/kernels/$1/'],
+      },
     },
     {
       name: 'experts-are-made-of-parts-of-the-grouped-matmul',
@@ -53,13 +56,13 @@ module.exports = {
       from: {path: '^src/kernels/(moe_fused_experts|moe_experts)/'},
       to: {
         path: '^src/',
-        pathNot: [contract, '^src/kernels/(shared|moe_grouped_mat_mul|$1)/'],
+        pathNot: [contract, '^src/kernels/(shared|weight_formats|moe_grouped_mat_mul|$1)/'],
       },
     },
     {
       name: 'what-kernels-have-in-common-knows-no-kernel',
       severity: 'error',
-      from: {path: '^src/kernels/(shared|expert_sort|router_scores)/'},
+      from: {path: '^src/kernels/(shared|expert_sort|router_scores|weight_formats)/'},
       to: {path: '^src/', pathNot: [contract, '^src/kernels/shared/', '^src/kernels/$1/']},
     },
     {
