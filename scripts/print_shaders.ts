@@ -4,6 +4,7 @@
  * Prints every shader program of the kernels that are named, such as MoeTopK, or of all: as many variants as a kernel
  * has. No GPU is needed: the kernels run on a stand-in for the backend, which takes the programs and runs none.
  */
+import {float32Encoding} from '../src/contract/quantized_weights';
 import {parseArgs} from 'node:util';
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
@@ -39,6 +40,7 @@ const slots = (numTokens: number, topk: number) => ({
 });
 const matMulAttrs: MoeKernels['MoeGroupedMatMul']['attrs'] = {
   weightFormat: 'outIn',
+  encoding: float32Encoding,
   numParts: 1,
   activation: 'silu',
   gated: true,
@@ -138,7 +140,7 @@ const calls: KernelCalls = {
   }),
   MoeFusedExperts: (['outIn', 'inOut'] as const).flatMap((weightFormat) =>
     [7, 8].flatMap((size) => {
-      const {numParts: _, ...activation} = matMulAttrs;
+      const {numParts: _, encoding, ...activation} = matMulAttrs;
       const isOutIn = weightFormat === 'outIn';
       const inputs = {
         x: floats(1, size),
@@ -149,7 +151,7 @@ const calls: KernelCalls = {
       };
       return [inputs, {...inputs, expertMap: ints(8)}].map((given) => ({
         inputs: given,
-        attrs: {...activation, weightFormat},
+        attrs: {...activation, weightFormat, w1Encoding: encoding, w2Encoding: encoding},
       }));
     }),
   ),

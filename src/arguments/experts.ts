@@ -27,10 +27,15 @@ import {
   describeValue,
 } from './checks';
 import type {ExpertWeights} from '../contract/expert_weights';
+import {codesPerWord, float32Encoding, type QuantizedWeights} from '../contract/quantized_weights';
+import {convertQuantizedWeights, isQuantized} from './quantized_weights';
 import type {MoeIndices} from './routing';
 
-/** Weights of experts: one tensor, or several tensors that are read as their concatenation along axis 0. */
-export type MoeExpertWeights = Tensor | TensorLike | Tensor[];
+/**
+ * Weights of experts, in float32 or as packed codes: in one piece, or in several that are read as their concatenation
+ * along axis 0.
+ */
+export type MoeExpertWeights = Tensor | TensorLike | Tensor[] | QuantizedWeights | QuantizedWeights[];
 
 export type ActivationOptions = {
   /**
@@ -128,9 +133,45 @@ type WeightArgument = {
   rows: string;
 };
 
-/** float32 [L, out, in], or [L, in, out] for 'inOut': one tensor, or parts that are concatenated along axis 0. */
+/**
+ * float32 [L, out, in], or [L, in, out] for 'inOut', or quantized: in one piece, or in parts that are concatenated
+ * along axis 0.
+ */
 export function convertExpertWeights(
   weights: MoeExpertWeights,
+  argument: WeightArgument,
+  weightFormat: MoeWeightFormat,
+  opName: string,
+): ExpertWeights {
+  return isQuantized(weights)
+    ? convertCodes(weights, argument, weightFormat, opName)
+    : convertFloats(weights, argument, weightFormat, opName);
+}
+
+function convertCodes(
+  weights: QuantizedWeights | QuantizedWeights[],
+  {argName, numIn, rows, ...axes}: WeightArgument,
+  weightFormat: MoeWeightFormat,
+  opName: string,
+): ExpertWeights {
+  const {parts, encoding, numExperts, numOut, ...$weights} = convertQuantizedWeights(
+    weights,
+    argName,
+    weightFormat,
+    opName,
+  );
+  assert(
+    $weights.numIn === numIn,
+    opName,
+    () =>
+      `${argName}.shape must be [L, ${axes.out}, ${axes.in}] with ${axes.in} = ${numIn} for ${rows}, but is ` +
+      `[${[numExperts, numOut, $weights.numIn]}].`,
+  );
+  return {parts: parts.map(({codes, ...scaling}) => ({weights: codes, ...scaling})), encoding, numExperts, numOut};
+}
+
+function convertFloats(
+  weights: Tensor | TensorLike | Tensor[],
   argument: WeightArgument,
   weightFormat: MoeWeightFormat,
   opName: string,
@@ -152,8 +193,12 @@ export function convertExpertWeights(
         `[${part.shape}].`,
     );
   });
-  const numExperts = parts.reduce((count, {shape}) => count + shape[0], 0);
-  return {parts, numExperts, numOut: first.shape[weightFormat === 'outIn' ? 1 : 2]};
+  return {
+    parts: parts.map((part) => ({weights: part})),
+    encoding: float32Encoding,
+    numExperts: parts.reduce((count, {shape}) => count + shape[0], 0),
+    numOut: first.shape[weightFormat === 'outIn' ? 1 : 2],
+  };
 }
 
 /** float32 [out, in], or [in, out] for 'inOut', as the weights of a single expert. */
@@ -165,7 +210,12 @@ function convertSharedWeights(
 ): ExpertWeights {
   const $weights = convertWeights(weights, argument, '', weightFormat, opName);
   const [first, second] = $weights.shape;
-  return {parts: [expandDims($weights, 0)], numExperts: 1, numOut: weightFormat === 'outIn' ? first : second};
+  return {
+    parts: [{weights: expandDims($weights, 0)}],
+    encoding: float32Encoding,
+    numExperts: 1,
+    numOut: weightFormat === 'outIn' ? first : second,
+  };
 }
 
 function convertWeights(
@@ -297,15 +347,21 @@ const routedPair: PairNames<MoeExpertWeights> = {
   w2: 'w2',
   width: 'I',
   convert: convertExpertWeights,
-  shapeOf: ({parts}) => parts[0].shape,
+  shapeOf,
 };
+
+/** The shape that an op's caller knows: of the first part, or of the weights that its codes stand for. */
+function shapeOf({parts: [{weights}], encoding}: ExpertWeights): number[] {
+  const [numExperts, ...sizes] = weights.shape;
+  return [numExperts, ...sizes.slice(0, -1), sizes[sizes.length - 1] * codesPerWord(encoding)];
+}
 
 export const sharedPair: PairNames<Tensor | TensorLike> = {
   w1: 'sharedExperts.w1',
   w2: 'sharedExperts.w2',
   width: 'F',
   convert: convertSharedWeights,
-  shapeOf: ({parts}) => parts[0].shape.slice(1),
+  shapeOf: (weights) => shapeOf(weights).slice(1),
 };
 
 function convertPair<Weights>(

@@ -9,6 +9,7 @@
  *   Q scale columns · C and D columns that a matmul reads and writes
  */
 import type {Tensor, Tensor1D, Tensor2D, Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
+import type {WeightEncoding} from './quantized_weights';
 
 /** Sorts assignments by expert into blocks of B assignments of one expert. */
 export const MoeAlignBlockSize = 'MoeAlignBlockSize';
@@ -158,15 +159,21 @@ export type MoeActivationAttrs = {
  * from these tensors alone.
  */
 export const MoeGroupedMatMul = 'MoeGroupedMatMul';
-/** weights0, weights1, …: float32 [n, D, C] or [n, C, D], together L experts. */
-export type MoeWeightParts = {[part: `weights${number}`]: TensorInfo};
+/**
+ * weights0, weights1, …: float32 [n, D, C] or [n, C, D], together L experts; or their codes, int32, with the scales and
+ * offsets that their encoding has.
+ */
+export type MoeWeightParts = {[part: `weights${number}` | `scales${number}` | `offsets${number}`]: TensorInfo};
 export type MoeGroupedMatMulInputs = MoeWeightParts & {
   x: TensorInfo; //                        float32 [R, C]
   expertFirstTokenOffset: TensorInfo; //   int32 [L+1]
   bias?: TensorInfo; //                    float32 [L, D]
 };
 export type MoeGroupedMatMulAttrs = MoeActivationAttrs & {
+  /** 'inOut' of codes [n, C, D] is the gradient of a product with them: ops take 'outIn' alone. */
   weightFormat: MoeWeightFormat;
+  /** Of all parts. */
+  encoding: WeightEncoding;
   numParts: number;
 };
 export type MoeGroupedMatMulOutputs = {
@@ -184,12 +191,20 @@ export type MoeFusedExpertsInputs = {
   topkWeights: TensorInfo; //              float32 [T, K]
   topkIds: TensorInfo; //                  int32 [T, K]
   expertMap?: TensorInfo; //               int32 [E]
-  w1: TensorInfo; //                       float32 [L, D, H], D = 2I if gated, else I; or [L, H, D]
+  w1: TensorInfo; //                       float32 [L, D, H], D = 2I if gated, else I; or [L, H, D]; or codes
+  w1Scales?: TensorInfo;
+  w1Offsets?: TensorInfo;
   w1Bias?: TensorInfo; //                  float32 [L, D]
-  w2: TensorInfo; //                       float32 [L, H, I] or [L, I, H]
+  w2: TensorInfo; //                       float32 [L, H, I] or [L, I, H]; or codes
+  w2Scales?: TensorInfo;
+  w2Offsets?: TensorInfo;
   w2Bias?: TensorInfo; //                  float32 [L, H]
 };
-export type MoeFusedExpertsAttrs = MoeActivationAttrs & {weightFormat: MoeWeightFormat};
+export type MoeFusedExpertsAttrs = MoeActivationAttrs & {
+  weightFormat: MoeWeightFormat;
+  w1Encoding: WeightEncoding;
+  w2Encoding: WeightEncoding;
+};
 export type MoeFusedExpertsOutputs = {
   out: Tensor2D; //                        float32 [T, H]
 };

@@ -108,6 +108,13 @@ export const float32Encoding: WeightEncoding = /* @__PURE__ */ encodingOf<Weight
 /** An encoding of codes. */
 export type QuantizedEncoding = WeightEncoding & {readonly format: QuantizedFormat};
 
+export const isQuantizedEncoding = (encoding: WeightEncoding): encoding is QuantizedEncoding =>
+  encoding.format !== 'float32';
+
+/** How many weights an element of their tensor has. */
+export const codesPerWord = ({format}: WeightEncoding): number =>
+  format === 'float32' ? 1 : 32 / quantizedFormats[format].bits;
+
 /** The tensors of quantized weights. */
 export type QuantizedTensors<T = TensorInfo> = {codes: T; scales?: T; offsets?: T};
 

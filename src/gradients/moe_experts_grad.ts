@@ -41,7 +41,7 @@ import {
   MoeUnpermuteBackpropWeights,
 } from '../contract/kernel_names';
 import {byName, runMoeKernel} from '../contract/run_kernel';
-import {product, type SavedMatMul, transposed, weightGradients} from './moe_grouped_mat_mul_grad';
+import {float32Layout, product, type SavedMatMul, transposed, weightGradients} from './moe_grouped_mat_mul_grad';
 import {zerosFor} from './zero_gradient';
 
 type SavedRows = SavedMatMul & {permutedIdx: Tensor; invPermutedIdx: Tensor};
@@ -87,9 +87,6 @@ function backpropActivation(
   };
 }
 
-const weightsOf = (saved: SavedRows, attrs: {numParts: number}): Tensor[] =>
-  partsOf<Tensor>(saved, attrs).map(({weights}) => weights);
-
 const indexGradients = ({permutedIdx, invPermutedIdx, expertFirstTokenOffset}: SavedRows) => ({
   permutedIdx: zerosFor(permutedIdx.shape),
   invPermutedIdx: zerosFor(invPermutedIdx.shape),
@@ -101,12 +98,13 @@ export const moeExpertsUpGradConfig: GradConfig = {
   kernelName: MoeExpertsUp,
   saveAllInputs: true,
   gradFunc: (dOut, savedInputs, attrs) => {
-    const {weightFormat, numParts, ...activation} = attrs as unknown as MoeExpertsUpAttrs;
-    const names = ['permutedIdx', 'invPermutedIdx', ...groupedMatMulInputNames({numParts})];
+    const {weightFormat, encoding, numParts, ...activation} = attrs as unknown as MoeExpertsUpAttrs;
+    const layout = {weightFormat, encoding, numParts};
+    const names = ['permutedIdx', 'invPermutedIdx', ...groupedMatMulInputNames(layout)];
     const saved = byName(names, savedInputs as Tensor[]) as SavedRows;
     const {x, invPermutedIdx, expertFirstTokenOffset: offset} = saved;
     const dy = dOut as Tensor;
-    const z = () => runMoeKernel(MoeExpertsUp, saved, {...linear, weightFormat, numParts}).out;
+    const z = () => runMoeKernel(MoeExpertsUp, saved, {...linear, ...layout}).out;
     const dz = isLinear(activation)
       ? dy
       : tidy(() => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z: z()}, activation).dz);
@@ -115,14 +113,14 @@ export const moeExpertsUpGradConfig: GradConfig = {
         runMoeKernel(
           MoeUnpermute,
           {
-            permutedHiddenStates: product(dz, weightsOf(saved, {numParts}), offset, transposed(weightFormat)),
+            permutedHiddenStates: product(dz, partsOf<Tensor>(saved, layout), offset, transposed(layout)),
             topkWeights: ones(invPermutedIdx.shape),
             invPermutedIdx,
             expertFirstTokenOffset: offset,
           },
           {},
         ).out,
-      ...weightGradients({weightFormat, numParts}, saved, {x: () => rowsOf(x, saved), dz: () => dz}),
+      ...weightGradients(layout, saved, {x: () => rowsOf(x, saved), dz: () => dz}),
       ...indexGradients(saved),
     };
   },
@@ -132,8 +130,9 @@ export const moeExpertsDownGradConfig: GradConfig = {
   kernelName: MoeExpertsDown,
   saveAllInputs: true,
   gradFunc: (dOut, savedInputs, attrs) => {
-    const {weightFormat, numParts, ...activation} = attrs as unknown as MoeExpertsDownAttrs;
-    const names = ['topkWeights', 'permutedIdx', 'invPermutedIdx', ...groupedMatMulInputNames({numParts})];
+    const {weightFormat, encoding, numParts, ...activation} = attrs as unknown as MoeExpertsDownAttrs;
+    const layout = {weightFormat, encoding, numParts};
+    const names = ['topkWeights', 'permutedIdx', 'invPermutedIdx', ...groupedMatMulInputNames(layout)];
     const saved = byName(names, savedInputs as Tensor[]) as SavedRows & {topkWeights: Tensor};
     const {x: z, topkWeights, expertFirstTokenOffset: offset, bias} = saved;
     const dy = dOut as Tensor;
@@ -141,18 +140,18 @@ export const moeExpertsDownGradConfig: GradConfig = {
     // Both gradients need g. It is disposed here, since tfjs would keep it until all gradients are computed.
     const {dz, dTopkWeights} = tidy(() => {
       const dyRows = rowsOf(dy, saved);
-      const g = product(dyRows, weightsOf(saved, {numParts}), offset, transposed(weightFormat));
+      const g = product(dyRows, partsOf<Tensor>(saved, layout), offset, transposed(layout));
       const ofActivation = backpropActivation(g, z, topkWeights, saved, activation);
       if (bias == null) {
         return ofActivation;
       }
-      const ofBias = product(dyRows, [expandDims(bias, 1)], offset, 'outIn');
+      const ofBias = product(dyRows, [{weights: expandDims(bias, 1)}], offset, float32Layout('outIn'));
       return {dz: ofActivation.dz, dTopkWeights: add(ofActivation.dTopkWeights, slotsOf(ofBias, saved))};
     });
     return {
       x: () => dz,
       topkWeights: () => dTopkWeights,
-      ...weightGradients({weightFormat, numParts}, saved, {
+      ...weightGradients(layout, saved, {
         x: activated,
         dz: () => weightedRows(dy, topkWeights, saved),
       }),

@@ -15,8 +15,10 @@ import {
   groupedMatMulInputs,
   isLinear,
   linear,
-  namedParts,
+  partNames,
   partsOf,
+  type WeightLayout,
+  type WeightTensors,
 } from '../contract/expert_weights';
 import {
   MoeGroupedMatMul,
@@ -25,21 +27,30 @@ import {
   MoeGroupedMatMulBackpropWeights,
   type MoeGroupedMatMulBackpropWeightsAttrs,
   type MoeWeightFormat,
+  type MoeWeightParts,
 } from '../contract/kernel_names';
+import {runningOpName} from '../contract/op_name';
+import {float32Encoding} from '../contract/quantized_weights';
 import {byName, runMoeKernel} from '../contract/run_kernel';
 import {gradConfig} from './grad_config';
 import {zerosFor} from './zero_gradient';
 
 export function product(
   x: Tensor,
-  weights: Tensor[],
+  parts: ReadonlyArray<WeightTensors<Tensor>>,
   offset: Tensor,
-  weightFormat: MoeWeightFormat,
+  {weightFormat, encoding}: WeightLayout,
   bias?: Tensor,
 ): Tensor {
-  const attrs = {...linear, weightFormat, numParts: weights.length};
-  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, offset, weights, bias), attrs).out;
+  const attrs = {...linear, weightFormat, encoding, numParts: parts.length};
+  return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, offset, parts, bias), attrs).out;
 }
+
+/** The layout of float32 weights. */
+export const float32Layout = (weightFormat: MoeWeightFormat): WeightLayout => ({
+  weightFormat,
+  encoding: float32Encoding,
+});
 
 export function outerProducts(
   a: Tensor,
@@ -51,11 +62,10 @@ export function outerProducts(
 }
 
 /** The inputs of a grouped matmul, which its gradient saves. */
-export type SavedMatMul = {
+export type SavedMatMul = {[Name in keyof MoeWeightParts]: Tensor} & {
   x: Tensor;
   expertFirstTokenOffset: Tensor;
   bias?: Tensor;
-  [part: `weights${number}`]: Tensor;
 };
 
 /** Saves all inputs, because their number depends on the number of parts. */
@@ -64,20 +74,19 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
   saveAllInputs: true,
   gradFunc: (dOut, saved, attrs) => {
     const matMulAttrs = attrs as unknown as MoeGroupedMatMulAttrs;
-    const {weightFormat, numParts: _, ...activation} = matMulAttrs;
+    const {weightFormat, encoding, numParts: _, ...activation} = matMulAttrs;
     const inputs = byName(groupedMatMulInputNames(matMulAttrs), saved as Tensor[]) as SavedMatMul;
     const {x, expertFirstTokenOffset: offset, bias} = inputs;
     const parts = partsOf<Tensor>(inputs, matMulAttrs);
-    const weights = parts.map((part) => part.weights);
     const dy = dOut as Tensor;
     const dz = isLinear(activation)
       ? dy
       : tidy(() => {
-          const z = product(x, weights, offset, weightFormat, bias);
+          const z = product(x, parts, offset, matMulAttrs, bias);
           return runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, activation).dz;
         });
     return {
-      x: () => product(dz, weights, offset, transposed(weightFormat)),
+      x: () => product(dz, parts, offset, transposed({weightFormat, encoding})),
       expertFirstTokenOffset: zerosFor(offset.shape),
       ...weightGradients(matMulAttrs, inputs, {x: () => x, dz: () => dz}),
     };
@@ -85,23 +94,27 @@ export const moeGroupedMatMulGradConfig: GradConfig = {
 };
 
 /** The other format. A matmul with the weights read in it is the gradient to x. */
-export const transposed = (weightFormat: MoeWeightFormat): MoeWeightFormat =>
-  weightFormat === 'outIn' ? 'inOut' : 'outIn';
+export const transposed = ({weightFormat, encoding}: WeightLayout): WeightLayout => ({
+  weightFormat: weightFormat === 'outIn' ? 'inOut' : 'outIn',
+  encoding,
+});
 
-/** The gradients to the weights and the bias of z = weights[e] . x[r] + bias[e]. */
+/** The gradients to the weights and the bias of z = weights[e] . x[r] + bias[e]. Quantized weights have none. */
 export function weightGradients(
-  {weightFormat, numParts}: Pick<MoeGroupedMatMulAttrs, 'weightFormat' | 'numParts'>,
+  {weightFormat, encoding, numParts}: Pick<MoeGroupedMatMulAttrs, 'weightFormat' | 'encoding' | 'numParts'>,
   {expertFirstTokenOffset: offset, bias, ...inputs}: SavedMatMul,
   {x, dz}: {x: () => Tensor; dz: () => Tensor},
 ): Record<string, () => Tensor> {
-  const dWeights = partsOf<Tensor>(inputs, {numParts}).map(
-    ({firstExpert, numExperts}) =>
-      () =>
+  const gradients: Record<string, () => Tensor> =
+    encoding.format === 'float32' ? {} : noGradients(partNames({numParts, encoding}), encoding.format);
+  if (encoding.format === 'float32') {
+    partsOf<Tensor>(inputs, {numParts, encoding}).forEach(({firstExpert, numExperts}, p) => {
+      gradients[`weights${p}`] = () =>
         weightFormat === 'outIn'
           ? outerProducts(dz(), x(), offset, {firstExpert, numExperts})
-          : outerProducts(x(), dz(), offset, {firstExpert, numExperts}),
-  );
-  const gradients: Record<string, () => Tensor> = namedParts(dWeights);
+          : outerProducts(x(), dz(), offset, {firstExpert, numExperts});
+    });
+  }
   if (bias != null) {
     gradients.bias = () => {
       const rows = dz();
@@ -112,6 +125,17 @@ export function weightGradients(
   return gradients;
 }
 
+/** tfjs asks for these only where a gradient to codes, scales or offsets is wanted. */
+function noGradients(names: readonly string[], format: string): Record<string, () => Tensor> {
+  const noGradient = (): Tensor => {
+    throw new Error(
+      `Error in ${runningOpName(MoeGroupedMatMul)}: weights of format '${format}' are frozen. There is no gradient to ` +
+        'their codes, scales and offsets.',
+    );
+  };
+  return Object.fromEntries(names.map((name) => [name, noGradient]));
+}
+
 export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
   MoeGroupedMatMulBackpropWeights,
   {inputs: ['a', 'b', 'expertFirstTokenOffset']},
@@ -120,8 +144,8 @@ export const moeGroupedMatMulBackpropWeightsGradConfig = gradConfig(
     const isPart = numExperts + 1 < offset.size;
     const ofPart = () => (isPart ? slice(offset, firstExpert, numExperts + 1) : offset);
     return {
-      a: () => product(b, [ddWeights], ofPart(), 'outIn'),
-      b: () => product(a, [ddWeights], ofPart(), 'inOut'),
+      a: () => product(b, [{weights: ddWeights}], ofPart(), float32Layout('outIn')),
+      b: () => product(a, [{weights: ddWeights}], ofPart(), float32Layout('inOut')),
       expertFirstTokenOffset: zerosFor(offset.shape),
     };
   },

@@ -192,14 +192,14 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
   const tensors: {[name: string]: Tensor | undefined} = {
     routerKernel,
     routerBias: convertRouterBias(given.routerBias, numExperts),
-    w1: experts.w1.parts[0],
-    w2: experts.w2.parts[0],
+    w1: experts.w1.parts[0].weights,
+    w2: experts.w2.parts[0].weights,
     w1Bias: experts.w1Bias,
     w2Bias: experts.w2Bias,
     scoreCorrectionBias,
     expertMap: experts.expertMap,
-    sharedW1: shared && squeeze(shared.w1.parts[0], [0]),
-    sharedW2: shared && squeeze(shared.w2.parts[0], [0]),
+    sharedW1: shared && squeeze(shared.w1.parts[0].weights, [0]),
+    sharedW2: shared && squeeze(shared.w2.parts[0].weights, [0]),
     sharedGate: shared?.gate,
   };
   return Object.fromEntries(

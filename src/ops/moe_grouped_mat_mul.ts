@@ -60,6 +60,7 @@ function moeGroupedMatMul_(
 
   return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs($x, $offset, $weights.parts, $bias), {
     weightFormat,
+    encoding: $weights.encoding,
     numParts: $weights.parts.length,
     ...activation,
   }).out;

@@ -32,6 +32,7 @@ import {runMoeKernel} from '../contract/run_kernel';
 import {fixed, sigmoid} from '../smooth_ops';
 import {assertFitsInt32} from '../arguments/checks';
 import {type ExpertWeights, groupedMatMulInputs, linear} from '../contract/expert_weights';
+import {float32Encoding} from '../contract/quantized_weights';
 import type {Experts, FeedForward} from '../arguments/experts';
 
 /**
@@ -115,11 +116,25 @@ function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
 
 function runFew(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
   const {w1, w1Bias, w2, w2Bias, expertMap, weightFormat, activation} = experts;
-  const [[firstWeights], [secondWeights]] = [w1.parts, w2.parts];
+  const [first] = w1.parts;
+  const [second] = w2.parts;
   return runMoeKernel(
     MoeFusedExperts,
-    {x, topkWeights, topkIds, expertMap, w1: firstWeights, w1Bias, w2: secondWeights, w2Bias},
-    {weightFormat, ...activation},
+    {
+      x,
+      topkWeights,
+      topkIds,
+      expertMap,
+      w1: first.weights,
+      w1Scales: first.scales,
+      w1Offsets: first.offsets,
+      w1Bias,
+      w2: second.weights,
+      w2Scales: second.scales,
+      w2Offsets: second.offsets,
+      w2Bias,
+    },
+    {weightFormat, w1Encoding: w1.encoding, w2Encoding: w2.encoding, ...activation},
   ).out;
 }
 
@@ -136,13 +151,13 @@ function runSorted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, expert
     runMoeKernel(
       MoeExpertsUp,
       {...rows, ...groupedMatMulInputs(x, withoutGradient(expertFirstTokenOffset), w1.parts, w1Bias)},
-      {weightFormat, numParts: w1.parts.length, ...act},
+      {weightFormat, encoding: w1.encoding, numParts: w1.parts.length, ...act},
     ).out;
   if (engine().state.gradientDepth > 0) {
     return runMoeKernel(
       MoeExpertsDown,
       {topkWeights, ...rows, ...groupedMatMulInputs(up(linear), expertFirstTokenOffset, w2.parts, w2Bias)},
-      {weightFormat, numParts: w2.parts.length, ...activation},
+      {weightFormat, encoding: w2.encoding, numParts: w2.parts.length, ...activation},
     ).out;
   }
   const permutedHiddenStates = matMul(up(activation), expertFirstTokenOffset, w2, w2Bias, {...linear, weightFormat});
@@ -192,7 +207,7 @@ function runShared(x: Tensor2D, {gate, ...shared}: NonNullable<Experts['shared']
   const {out: openness} = runMoeKernel(
     MoeGroupedMatMul,
     {x, expertFirstTokenOffset: allRows, weights0: reshape(gate, [1, 1, gate.shape[0]])},
-    {...linear, weightFormat: 'outIn', numParts: 1},
+    {...linear, weightFormat: 'outIn', encoding: float32Encoding, numParts: 1},
   );
   return mul(out, sigmoid(openness));
 }
@@ -210,10 +225,10 @@ function feedForward(
 function matMul(
   rows: Tensor2D,
   expertFirstTokenOffset: Tensor1D,
-  {parts}: ExpertWeights,
+  {parts, encoding}: ExpertWeights,
   bias: Tensor2D | undefined,
-  attrs: Omit<MoeGroupedMatMulAttrs, 'numParts'>,
+  attrs: Omit<MoeGroupedMatMulAttrs, 'encoding' | 'numParts'>,
 ): Tensor2D {
   const inputs = groupedMatMulInputs(rows, expertFirstTokenOffset, parts, bias);
-  return runMoeKernel(MoeGroupedMatMul, inputs, {...attrs, numParts: parts.length}).out;
+  return runMoeKernel(MoeGroupedMatMul, inputs, {...attrs, encoding, numParts: parts.length}).out;
 }

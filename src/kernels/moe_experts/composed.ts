@@ -27,16 +27,19 @@ export const moeExpertsUp = composedKernel(MoeExpertsUp, (inputs, attrs) => {
   return product({...inputs, x: rows}, attrs);
 });
 
-export const moeExpertsDown = composedKernel(MoeExpertsDown, (inputs, {weightFormat, numParts, ...activation}) => {
-  const {x: z, topkWeights, invPermutedIdx, expertFirstTokenOffset} = inputs;
-  const {out: x} = runMoeKernel(MoeActivate, {z}, activation);
-  const {out: permutedHiddenStates} = product({...inputs, x}, {...linear, weightFormat, numParts});
-  const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
-  return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {});
-});
+export const moeExpertsDown = composedKernel(
+  MoeExpertsDown,
+  (inputs, {weightFormat, encoding, numParts, ...activation}) => {
+    const {x: z, topkWeights, invPermutedIdx, expertFirstTokenOffset} = inputs;
+    const {out: x} = runMoeKernel(MoeActivate, {z}, activation);
+    const {out: permutedHiddenStates} = product({...inputs, x}, {...linear, weightFormat, encoding, numParts});
+    const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
+    return runMoeKernel(MoeUnpermute, {permutedHiddenStates, ...slots}, {});
+  },
+);
 
 function product(inputs: MoeGroupedMatMulInputs, attrs: MoeGroupedMatMulAttrs) {
   const {x, expertFirstTokenOffset, bias} = inputs;
-  const parts = partsOf(inputs, attrs).map(({weights}) => weights);
+  const parts = partsOf(inputs, attrs);
   return runMoeKernel(MoeGroupedMatMul, groupedMatMulInputs(x, expertFirstTokenOffset, parts, bias), attrs);
 }

@@ -2,16 +2,20 @@
  * MoeFusedExperts on the host, a slot at a time: the products of its expert with the token, then with the result. Sums
  * are double.
  */
-import {columnsOf} from '../../contract/expert_weights';
+import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts, type MoeFusedExpertsAttrs} from '../../contract/kernel_names';
 import {gateColumns, hostActivation} from '../moe_grouped_mat_mul/activations';
 import {hostKernel, type HostTensor} from '../shared/host_kernel';
+import {weightRows} from '../weight_formats/host';
 
 export const moeFusedExpertsCpu = hostKernel(MoeFusedExperts, (inputs, attrs) => {
-  const {x, topkWeights, topkIds, expertMap, w1, w1Bias, w2, w2Bias} = inputs;
+  const {x, topkWeights, topkIds, expertMap, w1} = inputs;
   const [numTokens, hiddenSize] = x.shape;
   const [, topk] = topkIds.shape;
-  const {numColumns, numOutputs} = columnsOf(w1, attrs);
+  const {first, second} = fusedProducts<HostTensor>(inputs, attrs);
+  const {numColumns, numOutputs} = columnsOf(w1, first.attrs);
+  const multiplyFirst = multiplier(first, hiddenSize, numColumns);
+  const multiplySecond = multiplier(second, numOutputs, hiddenSize);
   const z = new Float64Array(numColumns);
   const hidden = new Float32Array(numOutputs);
   const y = new Float64Array(hiddenSize);
@@ -22,9 +26,9 @@ export const moeFusedExpertsCpu = hostKernel(MoeFusedExperts, (inputs, attrs) =>
       continue;
     }
     const token = Math.floor(slot / topk);
-    multiply(z, w1, w1Bias, expert, x.values.subarray(token * hiddenSize, (token + 1) * hiddenSize), attrs);
+    multiplyFirst(z, expert, x.values.subarray(token * hiddenSize, (token + 1) * hiddenSize));
     activate(hidden, z, attrs);
-    multiply(y, w2, w2Bias, expert, hidden, attrs);
+    multiplySecond(y, expert, hidden);
     for (let h = 0; h < hiddenSize; h++) {
       sums[token * hiddenSize + h] += topkWeights.values[slot] * y[h];
     }
@@ -40,37 +44,34 @@ function localExpert(id: number, numLocalExperts: number, expertMap: HostTensor 
 }
 
 /** z = weights[expert] . x + bias[expert] */
-function multiply(
-  z: Float64Array,
-  weights: HostTensor,
-  bias: HostTensor | undefined,
-  expert: number,
-  x: ArrayLike<number>,
-  {weightFormat}: MoeFusedExpertsAttrs,
-): void {
-  const numColumns = z.length;
-  const first = expert * numColumns * x.length;
-  z.fill(0);
-  if (weightFormat === 'outIn') {
-    for (let d = 0; d < numColumns; d++) {
-      const from = first + d * x.length;
+function multiplier(
+  {bias, attrs: {weightFormat, encoding}, ...tensors}: FusedProduct<HostTensor>,
+  numIn: number,
+  numColumns: number,
+): (z: Float64Array, expert: number, x: ArrayLike<number>) => void {
+  const isOutIn = weightFormat === 'outIn';
+  const rows = weightRows(tensors, encoding, isOutIn ? numIn : numColumns, 1);
+  const {values} = rows;
+  return (z, expert, x) => {
+    z.fill(0);
+    for (let d = 0; isOutIn && d < numColumns; d++) {
+      const from = rows.load(expert * numColumns + d, 0);
       let sum = 0;
-      for (let c = 0; c < x.length; c++) {
-        sum += weights.values[from + c] * x[c];
+      for (let c = 0; c < numIn; c++) {
+        sum += values[from + c] * x[c];
       }
       z[d] = sum;
     }
-  } else {
-    for (let c = 0; c < x.length; c++) {
-      const from = first + c * numColumns;
+    for (let c = 0; !isOutIn && c < numIn; c++) {
+      const from = rows.load(expert * numIn + c, 0);
       for (let d = 0; d < numColumns; d++) {
-        z[d] += weights.values[from + d] * x[c];
+        z[d] += values[from + d] * x[c];
       }
     }
-  }
-  for (let d = 0; bias != null && d < numColumns; d++) {
-    z[d] += bias.values[expert * numColumns + d];
-  }
+    for (let d = 0; bias != null && d < numColumns; d++) {
+      z[d] += bias.values[expert * numColumns + d];
+    }
+  };
 }
 
 function activate(out: Float32Array, z: Float64Array, attrs: MoeFusedExpertsAttrs): void {

@@ -5,18 +5,17 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {columnsOf} from '../../contract/expert_weights';
-import {MoeFusedExperts, type MoeGroupedMatMulAttrs} from '../../contract/kernel_names';
+import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
+import {MoeFusedExperts} from '../../contract/kernel_names';
 import {type ExpertsOfRows, expertsOfPairs, multiply, multiplyPacked} from '../moe_grouped_mat_mul/webgl';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 
 export const moeFusedExpertsWebGL = webglKernel(MoeFusedExperts, (backend, inputs, attrs) => {
-  const {x, topkWeights, topkIds, expertMap, w1, w1Bias, w2, w2Bias} = inputs;
+  const {x, topkWeights, topkIds, expertMap, w1, w2} = inputs;
   const [numTokens, hiddenSize] = x.shape;
   const numSlots = numTokens * topkIds.shape[1];
-  const ofFirst: MoeGroupedMatMulAttrs = {...attrs, numParts: 1};
-  const ofSecond: MoeGroupedMatMulAttrs = {...ofFirst, activation: 'linear', gated: false};
-  const {numColumns, numOutputs} = columnsOf(w1, attrs);
+  const {first, second} = fusedProducts<TensorInfo>(inputs, attrs);
+  const {numColumns, numOutputs} = columnsOf(w1, first.attrs);
   const packed = [hiddenSize, numColumns, numOutputs].every((size) => size % 2 === 0);
   assertExact(MoeFusedExperts, {'the number of slots (T*K)': numSlots});
   assertFits(MoeFusedExperts, {w1: w1.shape, w2: w2.shape, hiddenStates: x.shape}, packed);
@@ -25,16 +24,16 @@ export const moeFusedExpertsWebGL = webglKernel(MoeFusedExperts, (backend, input
   }
   const experts = expertsOfSlots(topkIds, expertMap, w1.shape[0]);
   const ofPairs = packed ? expertsOfPairs(backend, experts, numSlots) : undefined;
-  const product = (rows: TensorInfo, weights: TensorInfo, bias: TensorInfo | undefined, of: MoeGroupedMatMulAttrs) => {
-    const part = {weights, firstExpert: 0, numExperts: weights.shape[0]};
-    const shape = [numSlots, columnsOf(weights, of).numOutputs];
+  const product = (rows: TensorInfo, {bias, attrs: of, ...tensors}: FusedProduct<TensorInfo>) => {
+    const part = {...tensors, firstExpert: 0, numExperts: w1.shape[0]};
+    const shape = [numSlots, columnsOf(tensors.weights, of).numOutputs];
     return ofPairs == null
       ? multiply(backend, {x: rows, bias}, experts, part, of, shape)
       : multiplyPacked(backend, {x: rows, bias}, ofPairs, part, of, shape);
   };
   const rows = tokensOfSlots(backend, x, numSlots, packed);
-  const hidden = product(rows, w1, w1Bias, ofFirst);
-  const outputs = product(hidden, w2, w2Bias, ofSecond);
+  const hidden = product(rows, first);
+  const outputs = product(hidden, second);
   const out = merge(backend, outputs, topkWeights, experts, x.shape);
   disposeAll(backend, [...(ofPairs == null ? [] : [ofPairs]), rows, hidden, outputs]);
   return {out};

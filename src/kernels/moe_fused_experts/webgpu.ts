@@ -9,11 +9,12 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {columnsOf} from '../../contract/expert_weights';
-import {MoeFusedExperts, type MoeFusedExpertsAttrs} from '../../contract/kernel_names';
+import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
+import {MoeFusedExperts, type MoeGroupedMatMulAttrs, type MoeWeightFormat} from '../../contract/kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
-import {float32Weights} from '../moe_grouped_mat_mul/weights/float32';
-import {COLUMNS, type Quads, type WeightReader, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
+import {type LaneReader, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights/weight_reader';
+import {COLUMNS, encodingName, type Quads, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
+import {repeat} from '../shared/repeat';
 import {
   assertBindable,
   disposeAll,
@@ -26,29 +27,25 @@ import {
 } from '../shared/webgpu';
 
 /**
- * Threads that share the terms of a product. With 32 a layer of Granite takes 31.7 us on an H100 at T = 1, with 64 it
- * takes 30.6.
+ * The most threads that share the terms of a product. With 32 a layer of Granite in float32 takes 31.7 us on an H100 at
+ * T = 1, with 64 it takes 30.6.
  */
-const NUM_LANES = 64;
-/** Quads of columns, over all slots that a workgroup takes at once. */
-const NUM_QUADS = WORKGROUP_SIZE / NUM_LANES;
+const MAX_LANES = 64;
+const MIN_LANES = 16;
 
 /** What both launches have in common. */
-type Product = {
+type Product = FusedProduct<TensorInfo> & {
   name: string;
   x: TensorInfo;
-  weights: TensorInfo;
-  bias: TensorInfo | undefined;
-  attrs: MoeFusedExpertsAttrs;
   slots: {topkIds: TensorInfo; expertMap: TensorInfo | undefined};
 };
 
 export const moeFusedExpertsWebGPU = webgpuKernel(MoeFusedExperts, (backend, inputs, attrs) => {
-  const {x, topkWeights, topkIds, expertMap, w1, w1Bias, w2, w2Bias} = inputs;
+  const {x, topkWeights, topkIds, expertMap, w1, w2} = inputs;
   const [numTokens, topk] = topkIds.shape;
   const numSlots = numTokens * topk;
-  const ofSecond: MoeFusedExpertsAttrs = {...attrs, activation: 'linear', gated: false};
-  const {numOutputs: intermediateSize} = columnsOf(w1, attrs);
+  const {first, second} = fusedProducts<TensorInfo>(inputs, attrs);
+  const {numOutputs: intermediateSize} = columnsOf(w1, first.attrs);
   assertBindable(backend, MoeFusedExperts, {w1: w1.shape, w2: w2.shape});
   const out = newTensor(backend, x.shape, 'float32');
   if (numTokens === 0) {
@@ -56,13 +53,8 @@ export const moeFusedExpertsWebGPU = webgpuKernel(MoeFusedExperts, (backend, inp
   }
   const hidden = newTensor(backend, [numSlots, intermediateSize], 'float32');
   const slots = {topkIds, expertMap};
-  runFirst(backend, {name: 'MoeFusedExpertsFirst', x, weights: w1, bias: w1Bias, attrs, slots}, hidden);
-  runSecond(
-    backend,
-    {name: 'MoeFusedExpertsSecond', x: hidden, weights: w2, bias: w2Bias, attrs: ofSecond, slots},
-    topkWeights,
-    out,
-  );
+  runFirst(backend, {...first, name: 'MoeFusedExpertsFirst', x, slots}, hidden);
+  runSecond(backend, {...second, name: 'MoeFusedExpertsSecond', x: hidden, slots}, topkWeights, out);
   disposeAll(backend, [hidden]);
   return {out};
 });
@@ -86,32 +78,32 @@ const MAPPED_EXPERT_OF_SLOT = /* wgsl */ `
     return ifLocal(expertMap[id]);
   }`;
 
-/** WGSL: sumOfTerms, what a lane has of the products of a quad of columns; weights of four terms a column. */
-const K_MAJOR = /* wgsl */ `
-  fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
-    var sum = vec4<f32>();
-    for (var k = 4 * lane; k < uniforms.numIn; k += 4 * NUM_LANES) {
-      let x = xQuad(row, k);
-      let weight0 = weightQuad(expert, d + 0, k);
-      let weight1 = weightQuad(expert, d + 1, k);
-      let weight2 = weightQuad(expert, d + 2, k);
-      let weight3 = weightQuad(expert, d + 3, k);
-      sum += vec4(dot(weight0, x), dot(weight1, x), dot(weight2, x), dot(weight3, x));
-    }
-    return sum;
-  }`;
+/** The products of a quad of weights, which are four terms of a column or four columns of a term, with a quad x. */
+const PRODUCTS = {
+  outIn: 'vec4(dot(weight0, x), dot(weight1, x), dot(weight2, x), dot(weight3, x))',
+  inOut: 'weight0 * x.x + weight1 * x.y + weight2 * x.z + weight3 * x.w',
+};
 
-/** The same; weights of four columns a term. */
-const N_MAJOR = /* wgsl */ `
+/**
+ * WGSL: sumOfTerms, what a lane has of the products of a quad of columns. Where weights have scales, sums are
+ * multiplied by them: one multiplication in place of one a weight.
+ */
+const sumOfTerms = ({numTerms, load, quad, scales}: LaneReader, weightFormat: MoeWeightFormat): string => /* wgsl */ `
   fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
     var sum = vec4<f32>();
-    for (var k = 4 * lane; k < uniforms.numIn; k += 4 * NUM_LANES) {
-      let x = xQuad(row, k);
-      let weight0 = weightQuad(expert, d, k + 0);
-      let weight1 = weightQuad(expert, d, k + 1);
-      let weight2 = weightQuad(expert, d, k + 2);
-      let weight3 = weightQuad(expert, d, k + 3);
-      sum += weight0 * x.x + weight1 * x.y + weight2 * x.z + weight3 * x.w;
+    for (var k = ${numTerms} * lane; k < uniforms.numIn; k += ${numTerms} * NUM_LANES) {
+      ${load}
+      var part = vec4<f32>();
+      ${repeat(
+        numTerms / 4,
+        (q) => /* wgsl */ `
+      {
+        let x = xQuad(row, k + ${4 * q});
+        ${quad(q, scales != null)}
+        part += ${PRODUCTS[weightFormat]};
+      }`,
+      )}
+      sum += ${scales == null ? 'part' : `${scales} * part`};
     }
     return sum;
   }`;
@@ -150,27 +142,29 @@ const LANES = {
     fn quadOf(thread : u32) -> u32 { return thread % NUM_QUADS; }`,
 };
 
-const parts = ({attrs, slots}: Product, reader: WeightReader, quads: Quads) => /* wgsl */ `
+const parts = ({attrs, slots}: Product, {lane}: WeightReader, quads: Quads) => /* wgsl */ `
   ${IF_LOCAL}
   ${slots.expertMap == null ? EXPERT_OF_SLOT : MAPPED_EXPERT_OF_SLOT}
   ${xQuad(quads)}
-  ${reader.weightQuad}
-  ${attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR}
+  ${lane.functions}
+  ${sumOfTerms(lane, attrs.weightFormat)}
   ${LANES[attrs.weightFormat]}
   ${ADD_UP}
   ${COLUMNS}`;
 
 /** What a launch has for its product: buffers after the first, uniforms, and constants. */
-function programOf({x, weights, bias, attrs, slots: {topkIds, expertMap}}: Product) {
+function programOf({x, bias, attrs, slots: {topkIds, expertMap}, ...tensors}: Product) {
+  const {weights} = tensors;
   const numIn = x.shape[1];
   const {numColumns, numOutputs} = columnsOf(weights, attrs);
   const isConcatenated = attrs.gated && attrs.gateUp === 'concatenated';
   const inQuads = numIn % 4 === 0 && numColumns % 4 === 0 && (!isConcatenated || numOutputs % 4 === 0);
   const quads: Quads = inQuads ? 'vec4<f32>' : 'f32';
-  const reader = float32Weights(quads, attrs.weightFormat);
+  const reader = weightReader(attrs, tensors, quads);
+  const NUM_LANES = lanesFor(numIn / reader.lane.numTerms);
   const buffers: StorageBinding[] = [
     {name: 'x', type: quads, access: 'read', tensor: x},
-    {name: 'weights', type: reader.type, access: 'read', tensor: weights},
+    ...reader.lane.buffers(tensors),
     {name: 'bias', type: 'f32', access: 'read', tensor: bias ?? weights},
     {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
     ...(expertMap == null ? [] : [{name: 'expertMap', type: 'i32', access: 'read', tensor: expertMap} as const]),
@@ -181,6 +175,7 @@ function programOf({x, weights, bias, attrs, slots: {topkIds, expertMap}}: Produ
     numColumns,
     numOutputs,
     isConcatenated,
+    numQuads: WORKGROUP_SIZE / NUM_LANES,
     buffers,
     uniforms: {
       numSlots: topkIds.shape[0] * topkIds.shape[1],
@@ -193,9 +188,25 @@ function programOf({x, weights, bias, attrs, slots: {topkIds, expertMap}}: Produ
       hasBias: bias == null ? 0 : 1,
       isGated: attrs.gated ? 1 : 0,
       isConcatenated: isConcatenated ? 1 : 0,
+      ...reader.uniforms,
     },
-    constants: {NUM_THREADS: WORKGROUP_SIZE, NUM_LANES, NUM_QUADS, HAS_K_TAIL: numIn % (4 * NUM_LANES) === 0 ? 0 : 1},
+    constants: {
+      NUM_THREADS: WORKGROUP_SIZE,
+      NUM_LANES,
+      // Over all slots that a workgroup takes at once.
+      NUM_QUADS: WORKGROUP_SIZE / NUM_LANES,
+      HAS_K_TAIL: numIn % (reader.lane.numTerms * NUM_LANES) === 0 ? 0 : 1,
+    },
   };
+}
+
+/** As many lanes as have terms, in powers of two. */
+function lanesFor(numUsed: number): number {
+  let numLanes = MIN_LANES;
+  while (numLanes < numUsed && numLanes < MAX_LANES) {
+    numLanes *= 2;
+  }
+  return numLanes;
 }
 
 const firstWgsl = (product: Product, reader: WeightReader, quads: Quads): string => /* wgsl */ `
@@ -224,11 +235,12 @@ const firstWgsl = (product: Product, reader: WeightReader, quads: Quads): string
 
 /** A workgroup has TILE_COLUMNS columns of a slot. */
 function runFirst(backend: WebGPUBackend, product: Product, hidden: TensorInfo): void {
-  const {quads, reader, numColumns, numOutputs, isConcatenated, buffers, uniforms, constants} = programOf(product);
-  const TILE_COLUMNS = 4 * NUM_QUADS;
+  const {quads, reader, numColumns, numOutputs, isConcatenated, numQuads, buffers, uniforms, constants} =
+    programOf(product);
+  const TILE_COLUMNS = 4 * numQuads;
   const numTiles = isConcatenated ? Math.ceil(numOutputs / (TILE_COLUMNS / 2)) : Math.ceil(numColumns / TILE_COLUMNS);
   runWgsl(backend, {
-    name: `${product.name}_${product.attrs.weightFormat}`,
+    name: `${product.name}_${product.attrs.weightFormat}${encodingName(product.attrs.encoding)}`,
     buffers: [{name: 'out', type: 'f32', access: 'read_write', tensor: hidden}, ...buffers],
     uniforms: {...uniforms, numTiles, ...activationUniforms(product.attrs)},
     constants: {...constants, TILE_COLUMNS},
@@ -271,19 +283,19 @@ const secondWgsl = (product: Product, reader: WeightReader, quads: Quads): strin
     if (thread < TILE_COLUMNS && column < uniforms.numOutputs) { out[token * uniforms.numOutputs + column] = merged; }`)}`;
 
 /** Slots of a token that a workgroup takes at once: the more, the fewer columns it has, and the more workgroups run. */
-function slotsAtOnce(topk: number, {weightFormat}: MoeFusedExpertsAttrs): number {
+function slotsAtOnce(topk: number, numQuads: number, {weightFormat}: MoeGroupedMatMulAttrs): number {
   // Neighbouring threads are to read neighbouring columns.
-  return weightFormat === 'inOut' ? 1 : ([1, 2, 4].find((count) => count >= topk) ?? NUM_QUADS);
+  return weightFormat === 'inOut' ? 1 : ([1, 2, 4, 8].find((count) => count >= Math.min(topk, numQuads)) ?? numQuads);
 }
 
 /** A workgroup has TILE_COLUMNS columns of a token. */
 function runSecond(backend: WebGPUBackend, product: Product, topkWeights: TensorInfo, out: TensorInfo): void {
-  const {quads, reader, numOutputs, buffers, uniforms, constants} = programOf(product);
-  const SLOTS_AT_ONCE = slotsAtOnce(uniforms.topk, product.attrs);
-  const TILE_COLUMNS = (4 * NUM_QUADS) / SLOTS_AT_ONCE;
+  const {quads, reader, numOutputs, numQuads, buffers, uniforms, constants} = programOf(product);
+  const SLOTS_AT_ONCE = slotsAtOnce(uniforms.topk, numQuads, product.attrs);
+  const TILE_COLUMNS = (4 * numQuads) / SLOTS_AT_ONCE;
   const numTiles = Math.ceil(numOutputs / TILE_COLUMNS);
   runWgsl(backend, {
-    name: `${product.name}_${product.attrs.weightFormat}`,
+    name: `${product.name}_${product.attrs.weightFormat}${encodingName(product.attrs.encoding)}`,
     buffers: [
       {name: 'out', type: 'f32', access: 'read_write', tensor: out},
       {name: 'topkWeights', type: 'f32', access: 'read', tensor: topkWeights},

@@ -1,6 +1,6 @@
 /**
- * MoeGroupedMatMul and its gradients on the host. Rows go 4 at a time, so that an expert's weights are read once for
- * them; sums are double.
+ * MoeGroupedMatMul and its gradients on the host. Rows go several at a time, so that an expert's weights are read once
+ * for them; sums are double.
  *
  *   MoeGroupedMatMul                    z[r] = weights[e] . x[r] + bias[e], and its activation
  *   MoeActivate                         the activation of z
@@ -16,9 +16,14 @@ import {
 } from '../../contract/kernel_names';
 import {gateColumns, hostActivation} from './activations';
 import {type HostArray, hostKernel, type HostTensor} from '../shared/host_kernel';
-import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
+import {columnsOf, partsOf} from '../../contract/expert_weights';
+import {isQuantizedEncoding} from '../../contract/quantized_weights';
+import {type WeightRows, weightRows} from '../weight_formats/host';
 
-const ROWS_AT_ONCE = 4;
+/** Rows for which weights are read once. To decode codes takes longer than to read floats. */
+const ROWS_AT_ONCE = {floats: 4, codes: 64};
+/** Rows of weights that are decoded at a time. */
+const NUM_SLOTS = 4;
 
 /** Rows of one expert, cut to those that there are: an offset may be anything. */
 function rowsOf(offset: HostArray, expert: number, numRows: number): {first: number; end: number} {
@@ -28,24 +33,27 @@ function rowsOf(offset: HostArray, expert: number, numRows: number): {first: num
 
 export const moeGroupedMatMulCpu = hostKernel(MoeGroupedMatMul, (inputs, attrs) => {
   const {x, expertFirstTokenOffset, bias} = inputs;
-  const [numRows] = x.shape;
+  const [numRows, numIn] = x.shape;
   const parts = partsOf<HostTensor>(inputs, attrs);
   const {numColumns, numOutputs} = columnsOf(parts[0].weights, attrs);
+  const isOutIn = attrs.weightFormat === 'outIn';
+  const rowsAtOnce = isQuantizedEncoding(attrs.encoding) ? ROWS_AT_ONCE.codes : ROWS_AT_ONCE.floats;
   const out = new Float32Array(numRows * numOutputs);
-  const z = new Float64Array(ROWS_AT_ONCE * numColumns);
+  const z = new Float64Array(Math.min(rowsAtOnce, numRows) * numColumns);
   const finish = finisher(attrs, numOutputs);
   for (const part of parts) {
+    const rows = weightRows(part, attrs.encoding, isOutIn ? numIn : numColumns, NUM_SLOTS);
     for (let e = 0; e < part.numExperts; e++) {
       const expert = part.firstExpert + e;
       const {first, end} = rowsOf(expertFirstTokenOffset.values, expert, numRows);
-      for (let row = first; row < end; row += ROWS_AT_ONCE) {
-        const count = Math.min(ROWS_AT_ONCE, end - row);
+      for (let row = first; row < end; row += rowsAtOnce) {
+        const count = Math.min(rowsAtOnce, end - row);
         for (let i = 0; i < count; i++) {
           for (let d = 0; d < numColumns; d++) {
             z[i * numColumns + d] = bias == null ? 0 : bias.values[expert * numColumns + d];
           }
         }
-        (attrs.weightFormat === 'outIn' ? addDotProducts : addScaledRows)(z, x, row, count, part, e, numColumns);
+        (isOutIn ? addDotProducts : addScaledRows)(z, x, row, count, rows, e, numColumns);
         for (let i = 0; i < count; i++) {
           finish(out, (row + i) * numOutputs, z, i * numColumns);
         }
@@ -75,16 +83,17 @@ function addDotProductsOfRow(
   z: Float64Array,
   x: HostTensor,
   row: number,
-  {values}: HostTensor,
+  rows: WeightRows,
   expert: number,
   numColumns: number,
 ): void {
   const numIn = x.shape[1];
   const ofRow = x.values.subarray(row * numIn, (row + 1) * numIn);
+  const {values} = rows;
   for (let d = 0; d < numColumns; d += 4) {
     // Columns that do not exist are the last one again. Their sums are not kept.
-    const [from0, from1, from2, from3] = [0, 1, 2, 3].map(
-      (i) => (expert * numColumns + Math.min(d + i, numColumns - 1)) * numIn,
+    const [from0, from1, from2, from3] = [0, 1, 2, 3].map((i) =>
+      rows.load(expert * numColumns + Math.min(d + i, numColumns - 1), i),
     );
     let sum0 = 0;
     let sum1 = 0;
@@ -105,45 +114,52 @@ function addDotProductsOfRow(
   }
 }
 
-/** 'outIn': a row of weights for each column of z. */
+/** 'outIn': a row of weights for each column of z, four rows of x at a time. */
 function addDotProducts(
   z: Float64Array,
   x: HostTensor,
-  row: number,
+  firstRow: number,
   count: number,
-  {weights}: Part<HostTensor>,
+  rows: WeightRows,
   expert: number,
   numColumns: number,
 ): void {
   if (count === 1) {
-    addDotProductsOfRow(z, x, row, weights, expert, numColumns);
+    addDotProductsOfRow(z, x, firstRow, rows, expert, numColumns);
     return;
   }
   const numIn = x.shape[1];
-  // Rows that are not there are the last one again, their sums not kept.
-  const [from0, from1, from2, from3] = [0, 1, 2, 3].map((i) => (row + Math.min(i, count - 1)) * numIn);
+  const {values} = rows;
   for (let d = 0; d < numColumns; d++) {
-    const from = (expert * numColumns + d) * numIn;
-    let sum0 = 0;
-    let sum1 = 0;
-    let sum2 = 0;
-    let sum3 = 0;
-    for (let c = 0; c < numIn; c++) {
-      const weight = weights.values[from + c];
-      sum0 += weight * x.values[from0 + c];
-      sum1 += weight * x.values[from1 + c];
-      sum2 += weight * x.values[from2 + c];
-      sum3 += weight * x.values[from3 + c];
-    }
-    z[d] += sum0;
-    if (count > 1) {
-      z[numColumns + d] += sum1;
-    }
-    if (count > 2) {
-      z[2 * numColumns + d] += sum2;
-    }
-    if (count > 3) {
-      z[3 * numColumns + d] += sum3;
+    const from = rows.load(expert * numColumns + d, 0);
+    for (let i = 0; i < count; i += 4) {
+      // Rows that are not there are the last one again, their sums not kept.
+      const from0 = (firstRow + i) * numIn;
+      const from1 = (firstRow + Math.min(i + 1, count - 1)) * numIn;
+      const from2 = (firstRow + Math.min(i + 2, count - 1)) * numIn;
+      const from3 = (firstRow + Math.min(i + 3, count - 1)) * numIn;
+      let sum0 = 0;
+      let sum1 = 0;
+      let sum2 = 0;
+      let sum3 = 0;
+      for (let c = 0; c < numIn; c++) {
+        const weight = values[from + c];
+        sum0 += weight * x.values[from0 + c];
+        sum1 += weight * x.values[from1 + c];
+        sum2 += weight * x.values[from2 + c];
+        sum3 += weight * x.values[from3 + c];
+      }
+      const to = i * numColumns + d;
+      z[to] += sum0;
+      if (count > i + 1) {
+        z[to + numColumns] += sum1;
+      }
+      if (count > i + 2) {
+        z[to + 2 * numColumns] += sum2;
+      }
+      if (count > i + 3) {
+        z[to + 3 * numColumns] += sum3;
+      }
     }
   }
 }
@@ -152,20 +168,21 @@ function addDotProducts(
 function addScaledRows(
   z: Float64Array,
   x: HostTensor,
-  row: number,
+  firstRow: number,
   count: number,
-  {weights}: Part<HostTensor>,
+  rows: WeightRows,
   expert: number,
   numColumns: number,
 ): void {
   const numIn = x.shape[1];
+  const {values} = rows;
   for (let c = 0; c < numIn; c++) {
-    const from = (expert * numIn + c) * numColumns;
+    const from = rows.load(expert * numIn + c, 0);
     for (let i = 0; i < count; i++) {
-      const scale = x.values[(row + i) * numIn + c];
+      const scale = x.values[(firstRow + i) * numIn + c];
       const to = i * numColumns;
       for (let d = 0; d < numColumns; d++) {
-        z[to + d] += scale * weights.values[from + d];
+        z[to + d] += scale * values[from + d];
       }
     }
   }

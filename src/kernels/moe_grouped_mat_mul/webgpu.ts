@@ -34,7 +34,7 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from './activations';
-import {float32Weights} from './weights/float32';
+import {weightReader} from './weights/weight_reader';
 import type {Launch} from './webgpu_program';
 import {runStream} from './webgpu_stream';
 import {runTiles} from './webgpu_tiles';
@@ -92,7 +92,7 @@ function multiply(
     out,
     attrs,
     quads,
-    weights: float32Weights(quads, attrs.weightFormat),
+    weights: weightReader(attrs, parts[0], quads),
     uniforms: {
       numRows,
       numIn,

@@ -7,24 +7,12 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {Part} from '../../contract/expert_weights';
 import type {MoeGroupedMatMulAttrs} from '../../contract/kernel_names';
-import type {WgslProgram} from '../shared/webgpu';
+import {encodingKey, isQuantizedEncoding, type WeightEncoding} from '../../contract/quantized_weights';
+import type {StorageBinding, WgslProgram} from '../shared/webgpu';
+import type {WeightReader} from './weights/weight_reader';
 import {findingUniforms} from './webgpu_find_rows';
 
 export type Quads = 'vec4<f32>' | 'f32';
-
-/** How shaders read the weights of one format and layout. */
-export type WeightReader = {
-  /** The WGSL type of the buffer's elements. */
-  type: string;
-  /** How many terms a thread of the stream takes at a time, by four calls of weightQuad. */
-  readK: number;
-  /**
-   * WGSL: weightQuad(expert, column, k), four weights. Format outIn is k-major: terms k to k + 3 of a column. Format
-   * inOut is n-major: columns `column` to `column` + 3 of term k. Weights of terms past C are 0. Weights of columns
-   * past D are those of other columns.
-   */
-  weightQuad: string;
-};
 
 export type Launch = {
   backend: WebGPUBackend;
@@ -141,29 +129,40 @@ type TileConstants = {
   [name: string]: number;
 };
 
+/** The end of a program's name. Names of programs of float32 have none. */
+export const encodingName = (encoding: WeightEncoding): string =>
+  isQuantizedEncoding(encoding) ? `_${encodingKey(encoding)}` : '';
+
 /** The program for one part of the weights. The threads of a workgroup together take `stepK` terms at a time. */
 export function groupedProgram(
   {x, offset, bias, permutedIdx, out, attrs, quads, weights, uniforms}: Launch,
   part: Part<TensorInfo>,
-  page: {name: string; outType: Quads; stepK: number; constants: TileConstants; code: () => string},
+  page: {
+    name: string;
+    outType: Quads;
+    stepK: number;
+    weightBuffers: StorageBinding[];
+    constants: TileConstants;
+    code: () => string;
+  },
 ): WgslProgram {
   const {numRows, numIn, numColumns, numOutputs, numExperts, isConcatenated} = uniforms;
   const {TILE_ROWS, TILE_COLUMNS} = page.constants;
   const numTiles = isConcatenated ? Math.ceil(numOutputs / (TILE_COLUMNS / 2)) : Math.ceil(numColumns / TILE_COLUMNS);
   const finding = findingUniforms(numRows, part, numExperts, TILE_ROWS);
   return {
-    name: `${page.name}_${attrs.weightFormat}`,
+    name: `${page.name}_${attrs.weightFormat}${encodingName(attrs.encoding)}`,
     buffers: [
       {name: 'out', type: page.outType, access: 'read_write', tensor: out},
       {name: 'x', type: quads, access: 'read', tensor: x},
-      {name: 'weights', type: weights.type, access: 'read', tensor: part.weights},
+      ...page.weightBuffers,
       {name: 'expertFirstTokenOffset', type: 'i32', access: 'read', tensor: offset},
       {name: 'bias', type: 'f32', access: 'read', tensor: bias},
       ...(permutedIdx == null
         ? []
         : [{name: 'permutedIdx', type: 'u32', access: 'read', tensor: permutedIdx} as const]),
     ],
-    uniforms: {...uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
+    uniforms: {...uniforms, ...weights.uniforms, ...finding.uniforms, numSlots: finding.numSlots, numTiles},
     // Where steps end with the last term, no read has to ask whether it is past that.
     constants: {...page.constants, HAS_K_TAIL: numIn % page.stepK === 0 ? 0 : 1},
     numWorkgroups: finding.numSlots * numTiles,

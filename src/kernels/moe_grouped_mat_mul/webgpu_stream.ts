@@ -3,8 +3,9 @@
  * weights.
  *
  * A workgroup of 256 threads reads 32 columns of an expert's weights once, for up to 16 rows. A thread has a quad of
- * columns and a lane: lane l takes terms 4 * l to 4 * l + 3 of every 128. Row i has the accumulator sum<i>, a vec4 with
- * an element for each column of the quad. Then the 32 lanes' sums are added up, four rows at a time.
+ * columns and a lane: lane l takes terms 4 * l to 4 * l + 3 of every 128, or more at a time of weights in codes. Row i
+ * has the accumulator sum<i>, a vec4 with an element for each column of the quad. Then the 32 lanes' sums are added up,
+ * four rows at a time.
  *
  * The accumulators are variables, and text is repeated over them. With loops over arrays the kernel takes 1.5 to 2.5
  * times as long on an H100.
@@ -14,6 +15,7 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
+import type {LaneReader} from './weights/weight_reader';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
@@ -27,10 +29,8 @@ const FEW_ROWS = 4;
 type Layout = {
   /** Declares `lane` and `quad`, so that neighbouring threads read neighbouring weights. */
   lanes: string;
-  /** Declares `weight0` to `weight3`: columns d to d + 3 at terms k to k + 3. */
-  load: string;
-  /** Adds these terms to sum<i>; `x<i>` has the row's. */
-  addRow: (i: number) => string;
+  /** The products of a quad of weights with a quad x of terms, a vec4 of columns. */
+  products: (x: string) => string;
 };
 
 /** A weight is four terms of one column. */
@@ -38,8 +38,7 @@ const K_MAJOR: Layout = {
   lanes: /* wgsl */ `
     let lane = thread % NUM_LANES;
     let quad = thread / NUM_LANES;`,
-  load: repeat(4, (j) => `let weight${j} = weightQuad(tile.expert, d + ${j}, k);`),
-  addRow: (i) => `sum${i} += vec4(dot(weight0, x${i}), dot(weight1, x${i}), dot(weight2, x${i}), dot(weight3, x${i}));`,
+  products: (x) => `vec4(dot(weight0, ${x}), dot(weight1, ${x}), dot(weight2, ${x}), dot(weight3, ${x}))`,
 };
 
 /** A weight is four columns of one term. */
@@ -47,9 +46,37 @@ const N_MAJOR: Layout = {
   lanes: /* wgsl */ `
     let lane = thread / COLUMN_QUADS;
     let quad = thread % COLUMN_QUADS;`,
-  load: repeat(4, (j) => `let weight${j} = weightQuad(tile.expert, d, k + ${j});`),
-  addRow: (i) => `sum${i} += weight0 * x${i}.x + weight1 * x${i}.y + weight2 * x${i}.z + weight3 * x${i}.w;`,
+  products: (x) => `weight0 * ${x}.x + weight1 * ${x}.y + weight2 * ${x}.z + weight3 * ${x}.w`,
 };
+
+/**
+ * Adds what a lane reads at k to its sums. With few rows codes are multiplied by x first, and their sum by the scale:
+ * one multiplication in place of one a weight, and another accumulator a row.
+ */
+function addTerms({numTerms, load, quad, scales}: LaneReader, {products}: Layout, tileRows: number): string {
+  const scalesLater = scales != null && tileRows === TILE_ROWS.few;
+  const sum = scalesLater ? 'part' : 'sum';
+  const rowsOfFour = (four: number, text: (i: number) => string) => repeat(4, (i) => text(4 * four + i));
+  return /* wgsl */ `
+      ${load}
+      ${scalesLater ? repeat(tileRows, (i) => `var part${i} = vec4<f32>();`) : ''}
+      ${repeat(
+        numTerms / 4,
+        (q) => /* wgsl */ `
+      {
+        ${quad(q, scalesLater)}
+        ${repeat(
+          tileRows / 4,
+          (four) => /* wgsl */ `
+        if (tile.numRows > ${4 * four}) {
+          ${rowsOfFour(four, (i) => `let x${i} = xQuad(row${i}, k + ${4 * q});`)}
+          ${rowsOfFour(four, (i) => `${sum}${i} += ${products(`x${i}`)};`)}
+        }`,
+        )}
+      }`,
+      )}
+      ${scalesLater ? repeat(tileRows, (i) => `sum${i} += ${scales} * part${i};`) : ''}`;
+}
 
 const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
@@ -59,7 +86,7 @@ const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileR
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
   ${xRowOf({permutedIdx})}
-  ${weights.weightQuad}
+  ${weights.lane.functions}
   ${COLUMNS}
   ${findTile('f32')}
   var<workgroup> exchange : array<vec4<f32>, 4 * NUM_THREADS>;
@@ -80,19 +107,12 @@ const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileR
       return;
     }
     ${layout.lanes}
+    let expert = tile.expert;
     let d = columnOf(tile.number, 4 * quad);
     ${repeat(tileRows, (i) => `let row${i} = xRowOf(tile.firstRow + min(${i}, tile.numRows - 1));`)}
     ${repeat(tileRows, (i) => `var sum${i} = vec4<f32>();`)}
-    for (var k = READ_K * lane; k < uniforms.numIn; k += READ_K * NUM_LANES) {
-      ${layout.load}
-      ${repeat(
-        tileRows / 4,
-        (four) => /* wgsl */ `
-      if (tile.numRows > ${4 * four}) {
-        ${repeat(4, (i) => `let x${4 * four + i} = xQuad(row${4 * four + i}, k);`)}
-        ${repeat(4, (i) => layout.addRow(4 * four + i))}
-      }`,
-      )}
+    for (var k = LANE_TERMS * lane; k < uniforms.numIn; k += LANE_TERMS * NUM_LANES) {
+      ${addTerms(weights.lane, layout, tileRows)}
     }
     for (var first = 0u; first < tile.numRows; first += 4) {
       workgroupBarrier();
@@ -133,8 +153,9 @@ export function runStream(launch: Launch, part: Part<TensorInfo>): void {
   const program = groupedProgram(launch, part, {
     name: 'MoeGroupedMatMulStream',
     outType: 'f32',
-    stepK: weights.readK * CONSTANTS.NUM_LANES,
-    constants: {TILE_ROWS: tileRows, ...CONSTANTS, READ_K: weights.readK},
+    stepK: weights.lane.numTerms * CONSTANTS.NUM_LANES,
+    weightBuffers: weights.lane.buffers(part),
+    constants: {TILE_ROWS: tileRows, ...CONSTANTS, LANE_TERMS: weights.lane.numTerms},
     code: () => streamWgsl(launch, attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR, tileRows),
   });
   runWgsl(backend, program);

@@ -218,7 +218,7 @@ const tilesWgsl = ({quads, weights, permutedIdx}: Launch, {columns, epilogue, ou
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
   ${xRowOf({permutedIdx})}
-  ${weights.weightQuad}
+  ${weights.tile.functions}
   ${COLUMNS}
   ${BIAS_QUAD}
   ${findTile(outType)}
@@ -300,6 +300,7 @@ export function runTiles(launch: Launch, part: Part<TensorInfo>): void {
     name: isInterleaved ? 'MoeGroupedMatMulTiles_interleaved' : 'MoeGroupedMatMulTiles',
     outType,
     stepK: shape.k,
+    weightBuffers: launch.weights.tile.buffers(part),
     constants: constantsOf(shape),
     code: () => tilesWgsl(launch, {columns, epilogue, outType, shape}),
   });

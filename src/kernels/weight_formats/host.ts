@@ -1,12 +1,16 @@
 /** Quantized weights on the host. */
 import {
+  isQuantizedEncoding,
   type QuantizedEncoding,
   quantizedFormats,
   type QuantizedTensors,
   scaleBits,
   type ScaleFormat,
+  type WeightEncoding,
 } from '../../contract/quantized_weights';
+import type {WeightTensors} from '../../contract/expert_weights';
 import type {HostArray} from '../../contract/host_values';
+import type {HostTensor} from '../shared/host_kernel';
 import {weightFormats} from './index';
 import {scaleFormats} from './scale_formats';
 
@@ -33,42 +37,97 @@ function scalesOf(stored: HostArray, format: ScaleFormat, first: number, count: 
   return Float32Array.from({length: count}, (_, i) => decode(fieldOf(words, first + i, scaleBits[format])));
 }
 
-/** The number of every code, or undefined where there are too many. */
-function numbersOfCodes(format: QuantizedEncoding['format']): ArrayLike<number> | undefined {
+const tables = new Map<QuantizedEncoding['format'], Float32Array>();
+
+/** The number of every code. */
+function numbersOfCodes(format: QuantizedEncoding['format']): Float32Array {
   const {bits} = quantizedFormats[format];
   const {decode} = weightFormats[format];
-  return bits > 8 ? undefined : Float32Array.from({length: 2 ** bits}, (_, code) => decode(code));
+  let table = tables.get(format);
+  if (table == null) {
+    table = Float32Array.from({length: 2 ** bits}, (_, code) => decode(code));
+    tables.set(format, table);
+  }
+  return table;
+}
+
+/** Writes row `row` of [L * D, C], C = numIn, to values[to] and the next ones. */
+type RowDecoder = (row: number, values: Float32Array, to: number) => void;
+
+/** A weight is the float32 that is nearest to its value. */
+function rowDecoder(
+  {codes, scales, offsets}: QuantizedTensors<HostArray>,
+  {format, groupSize, scaleFormat, zeroPoint}: QuantizedEncoding,
+  numIn: number,
+): RowDecoder {
+  const {bits} = quantizedFormats[format];
+  const numbers = numbersOfCodes(format);
+  const codesPerWord = 32 / bits;
+  const mask = 2 ** bits - 1;
+  const words = wordsOf(codes);
+  const numGroups = groupSize === 0 ? 0 : Math.ceil(numIn / groupSize);
+  return (row, values, to) => {
+    const $scales = scales && scalesOf(scales, scaleFormat, row * numGroups, numGroups);
+    const $offsets = offsets && scalesOf(offsets, scaleFormat, row * numGroups, numGroups);
+    let place = (row * numIn) / codesPerWord;
+    for (let first = 0; first < numIn; first += groupSize || numIn) {
+      const end = Math.min(numIn, first + (groupSize || numIn));
+      const scale = $scales?.[first / groupSize] ?? 1;
+      const offset = $offsets?.[first / groupSize] ?? 0;
+      for (let c = first; c < end; c += codesPerWord) {
+        let word = words[place++];
+        for (let i = 0; i < codesPerWord; i++) {
+          values[to + c + i] = scale * (numbers[word & mask] - zeroPoint) + offset;
+          word >>>= bits;
+        }
+      }
+    }
+  };
 }
 
 /**
- * Rows firstRow to firstRow + numRows - 1 of the rows [L, D], each of C = numIn weights. A weight is the float32 that
- * is nearest to its value.
+ * Rows firstRow to firstRow + numRows - 1 of the rows [L, D], each of C = numIn weights.
  */
 export function dequantizedRows(
-  {codes, scales, offsets}: QuantizedTensors<HostArray>,
-  {format, groupSize, scaleFormat, zeroPoint}: QuantizedEncoding,
+  tensors: QuantizedTensors<HostArray>,
+  encoding: QuantizedEncoding,
   numIn: number,
   firstRow: number,
   numRows: number,
 ): Float32Array {
-  const {bits} = quantizedFormats[format];
-  const {decode} = weightFormats[format];
-  const table = numbersOfCodes(format);
-  const words = wordsOf(codes);
-  const numGroups = groupSize === 0 ? 0 : Math.ceil(numIn / groupSize);
+  const decodeRow = rowDecoder(tensors, encoding, numIn);
   const weights = new Float32Array(numRows * numIn);
-  const firstGroup = firstRow * numGroups;
-  const $scales = scales && scalesOf(scales, scaleFormat, firstGroup, numRows * numGroups);
-  const $offsets = offsets && scalesOf(offsets, scaleFormat, firstGroup, numRows * numGroups);
   for (let row = 0; row < numRows; row++) {
-    const from = (firstRow + row) * numIn;
-    for (let c = 0; c < numIn; c++) {
-      const code = fieldOf(words, from + c, bits);
-      const number = table?.[code] ?? decode(code);
-      const group = row * numGroups + Math.floor(c / groupSize);
-      weights[row * numIn + c] =
-        $scales == null ? number : $scales[group] * (number - zeroPoint) + ($offsets?.[group] ?? 0);
-    }
+    decodeRow(firstRow + row, weights, row * numIn);
   }
   return weights;
+}
+
+/** Rows of weights, read one by one. */
+export type WeightRows = {
+  values: HostArray;
+  /** Where in `values` a row starts. Codes are decoded there, in the place of what the slot held before. */
+  load: (row: number, slot: number) => number;
+};
+
+/** Rows of `rowLength` weights, as many of them at a time as there are slots. */
+export function weightRows(
+  {weights, scales, offsets}: WeightTensors<HostTensor>,
+  encoding: WeightEncoding,
+  rowLength: number,
+  numSlots: number,
+): WeightRows {
+  if (!isQuantizedEncoding(encoding)) {
+    return {values: weights.values, load: (row) => row * rowLength};
+  }
+  const values = new Float32Array(numSlots * rowLength);
+  const tensors = {codes: weights.values, scales: scales?.values, offsets: offsets?.values};
+  const decodeRow = rowDecoder(tensors, encoding, rowLength);
+  return {
+    values,
+    load: (row, slot) => {
+      decodeRow(row, values, slot * rowLength);
+      return slot * rowLength;
+    },
+  };
 }

@@ -19,32 +19,43 @@ const quadReaders: Readonly<Record<number, string>> = {
   }`,
 };
 
-const NO_SCALES = /* wgsl */ `
-  fn scaleOf(row : u32, k : u32) -> f32 { return 1.0; }
-  fn offsetOf(row : u32, k : u32) -> f32 { return 0.0; }`;
+/** WGSL: decodeQuad, of the words of four codes: their numbers less the zero point, without scale and offset. */
+export const decodeWgsl = ({format, zeroPoint}: QuantizedEncoding): string =>
+  weightFormats[format].decodeWgsl(zeroPoint);
 
 /**
- * WGSL, for rows [L, D] of codes, k a multiple of 4:
- * numbersAt(row, k), four numbers less the zero point, before scale and offset; scaleOf(row, k) and offsetOf(row, k),
- * of the group of k.
- *
- * The page has `uniforms.wordsPerRow`, words of a row of codes, `uniforms.numGroups`, G, and `uniforms.groupSize`; and
- * buffers `codes`, `scales` and `offsets` of u32, where the encoding has them.
+ * WGSL: scaleOf(row, k) and offsetOf(row, k), of the group of code k of a row, where the encoding has them. The page has
+ * `uniforms.numGroups`, G, and `uniforms.groupSize`; and the buffers `scales` and `offsets` of u32.
  */
-export function weightReaderWgsl({format, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding): string {
-  const {bits, hasScales} = quantizedFormats[format];
-  const groupOf = 'row * uniforms.numGroups + k / uniforms.groupSize';
-  const scales = /* wgsl */ `
+export function scalingWgsl({format, scaleFormat, hasOffsets}: QuantizedEncoding): string {
+  if (!quantizedFormats[format].hasScales) {
+    return '';
+  }
+  return /* wgsl */ `
+  fn groupOf(row : u32, k : u32) -> u32 { return row * uniforms.numGroups + k / uniforms.groupSize; }
   ${scaleFormats[scaleFormat].decodeWgsl}
   ${scaleAtWgsl(scaleFormat, 'scaleAt', 'scales')}
-  fn scaleOf(row : u32, k : u32) -> f32 { return scaleAt(${groupOf}); }`;
-  const offsets = /* wgsl */ `
+  fn scaleOf(row : u32, k : u32) -> f32 { return scaleAt(groupOf(row, k)); }
+  ${
+    hasOffsets
+      ? /* wgsl */ `
   ${scaleAtWgsl(scaleFormat, 'offsetAt', 'offsets')}
-  fn offsetOf(row : u32, k : u32) -> f32 { return offsetAt(${groupOf}); }`;
-  const noOffsets = /* wgsl */ `
-  fn offsetOf(row : u32, k : u32) -> f32 { return 0.0; }`;
+  fn offsetOf(row : u32, k : u32) -> f32 { return offsetAt(groupOf(row, k)); }`
+      : ''
+  }`;
+}
+
+/**
+ * WGSL: weightsAt(row, k), four weights of a row of codes from code k on, a multiple of 4; and what decodeWgsl and
+ * scalingWgsl have. The page has `uniforms.wordsPerRow`, words of a row of codes, and the buffer `codes` of u32.
+ */
+export function weightsAtWgsl(encoding: QuantizedEncoding): string {
+  const {bits, hasScales} = quantizedFormats[encoding.format];
+  const numbers = 'numbersAt(row, k)';
+  const scaled = `scaleOf(row, k) * ${numbers}${encoding.hasOffsets ? ' + offsetOf(row, k)' : ''}`;
   return /* wgsl */ `
-  ${weightFormats[format].decodeWgsl(zeroPoint)}
+  ${decodeWgsl(encoding)}
   ${quadReaders[bits]}
-  ${hasScales ? `${scales}${hasOffsets ? offsets : noOffsets}` : NO_SCALES}`;
+  ${scalingWgsl(encoding)}
+  fn weightsAt(row : u32, k : u32) -> vec4<f32> { return ${hasScales ? scaled : numbers}; }`;
 }

@@ -1,6 +1,11 @@
 /** Weights of float32. */
-import type {MoeGroupedMatMulAttrs} from '../../../contract/kernel_names';
-import type {Quads, WeightReader} from '../webgpu_program';
+import type {WeightTensors} from '../../../contract/expert_weights';
+import type {MoeWeightFormat} from '../../../contract/kernel_names';
+import {repeat} from '../../shared/repeat';
+import type {StorageBinding} from '../../shared/webgpu';
+import type {Quads} from '../webgpu_program';
+import {nMajorLane} from './n_major_lane';
+import type {LaneReader, WeightReader} from './weight_reader';
 
 /** [E, D, C], where C and D are multiples of 4. */
 const K_MAJOR_QUADS = /* wgsl */ `
@@ -49,8 +54,22 @@ const N_MAJOR_SCALARS = /* wgsl */ `
   }
   ${WEIGHT_AT}`;
 
-export function float32Weights(quads: Quads, weightFormat: MoeGroupedMatMulAttrs['weightFormat']): WeightReader {
+export function float32Weights(quads: Quads, weightFormat: MoeWeightFormat): WeightReader {
   const kMajor = quads === 'f32' ? K_MAJOR_SCALARS : K_MAJOR_QUADS;
   const nMajor = quads === 'f32' ? N_MAJOR_SCALARS : N_MAJOR_QUADS;
-  return {type: quads, readK: 4, weightQuad: weightFormat === 'outIn' ? kMajor : nMajor};
+  const page = {
+    buffers: ({weights}: WeightTensors): StorageBinding[] => [
+      {name: 'weights', type: quads, access: 'read', tensor: weights},
+    ],
+    functions: weightFormat === 'outIn' ? kMajor : nMajor,
+  };
+  return {uniforms: {}, tile: page, lane: weightFormat === 'outIn' ? kMajorLane(page) : nMajorLane(page)};
 }
+
+/** Four terms of each column. */
+const kMajorLane = (page: Pick<LaneReader, 'buffers' | 'functions'>): LaneReader => ({
+  ...page,
+  numTerms: 4,
+  load: '',
+  quad: () => repeat(4, (j) => `let weight${j} = weightQuad(expert, d + ${j}, k);`),
+});

@@ -1,0 +1,103 @@
+/** Weights of codes: rows of words, [E, D, C], with the scales and offsets of their groups. */
+import type {WeightTensors} from '../../../contract/expert_weights';
+import type {MoeWeightFormat} from '../../../contract/kernel_names';
+import {codesPerWord, type QuantizedEncoding, quantizedFormats} from '../../../contract/quantized_weights';
+import {repeat} from '../../shared/repeat';
+import type {StorageBinding} from '../../shared/webgpu';
+import {decodeWgsl, scalingWgsl, weightsAtWgsl} from '../../weight_formats/webgpu';
+import {nMajorLane} from './n_major_lane';
+import type {LaneReader, WeightReader} from './weight_reader';
+
+/** What a lane reads of a column at a time. */
+const WORDS_OF_CHUNK = 2;
+
+/** Four terms of a column. Where a row ends within a quad, the rest of the quad is another row's. */
+const kMajorQuad = (endsWithinQuad: boolean): string => /* wgsl */ `
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
+    let quad = weightsAt(expert * uniforms.numColumns + min(column, uniforms.numColumns - 1), k);
+    return ${endsWithinQuad ? 'select(quad, vec4(quad.xy, 0, 0), k + 4 > uniforms.numIn)' : 'quad'};
+  }`;
+
+/** Four columns of a term. */
+const N_MAJOR_QUAD = /* wgsl */ `
+  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
+    return weightsAt(expert * uniforms.numIn + k, min(column, (uniforms.numColumns - 1) / 4 * 4));
+  }`;
+
+/** WGSL: chunkAt(row, k), the words from term k on. */
+const CHUNK_AT = /* wgsl */ `
+  fn chunkAt(row : u32, k : u32) -> vec2<u32> { return codes[(row * uniforms.wordsPerRow + k / CODES_PER_WORD) / 2]; }`;
+
+/** The same where a row has an odd number of words. Codes past the row are 0. */
+const CHUNK_AT_ANY_WORD = /* wgsl */ `
+  fn chunkAt(row : u32, k : u32) -> vec2<u32> {
+    let word = k / CODES_PER_WORD;
+    let first = row * uniforms.wordsPerRow + word;
+    return vec2(codes[first], select(0, codes[first + 1], word + 1 < uniforms.wordsPerRow));
+  }`;
+
+/** WGSL: quad q of a chunk, before it is decoded. */
+function quadOfChunk(chunk: string, q: number, bits: number): string {
+  return bits === 4 ? `${chunk}.${'xy'[q >> 1]} >> ${16 * (q & 1)}` : bits === 8 ? `${chunk}.${'xy'[q]}` : chunk;
+}
+
+const bindings = ({weights, scales, offsets}: WeightTensors, codesType: string): StorageBinding[] => [
+  {name: 'codes', type: codesType, access: 'read', tensor: weights},
+  ...(scales == null ? [] : [{name: 'scales', type: 'u32', access: 'read', tensor: scales} as const]),
+  ...(offsets == null ? [] : [{name: 'offsets', type: 'u32', access: 'read', tensor: offsets} as const]),
+];
+
+/** A lane reads two words of each of its columns, which are of one group, and decodes a quad at a time. */
+function kMajorLane(encoding: QuantizedEncoding, wordsPerRow: number): LaneReader {
+  const {bits, hasScales} = quantizedFormats[encoding.format];
+  const {hasOffsets} = encoding;
+  const inChunks = wordsPerRow % WORDS_OF_CHUNK === 0;
+  const scaled = (j: number, numbers: string, scalesLater: boolean) =>
+    !hasScales || scalesLater ? numbers : `scale${j} * ${numbers}${hasOffsets ? ` + offset${j}` : ''}`;
+  return {
+    buffers: (weights) => bindings(weights, inChunks ? 'vec2<u32>' : 'u32'),
+    functions: /* wgsl */ `
+  const CODES_PER_WORD = ${codesPerWord(encoding)}u;
+  ${decodeWgsl(encoding)}
+  ${scalingWgsl(encoding)}
+  ${inChunks ? CHUNK_AT : CHUNK_AT_ANY_WORD}`,
+    numTerms: WORDS_OF_CHUNK * codesPerWord(encoding),
+    load: repeat(
+      4,
+      (j) => /* wgsl */ `
+      let weightRow${j} = expert * uniforms.numColumns + min(d + ${j}, uniforms.numColumns - 1);
+      let chunk${j} = chunkAt(weightRow${j}, k);
+      ${hasScales ? `let scale${j} = scaleOf(weightRow${j}, k);` : ''}
+      ${hasOffsets ? `let offset${j} = offsetOf(weightRow${j}, k);` : ''}`,
+    ),
+    quad: (q, scalesLater) =>
+      repeat(4, (j) => {
+        const numbers = `decodeQuad(${quadOfChunk(`chunk${j}`, q, bits)})`;
+        return `let weight${j} = ${scaled(j, numbers, scalesLater)};`;
+      }),
+    scales: hasScales && !hasOffsets ? 'vec4(scale0, scale1, scale2, scale3)' : undefined,
+  };
+}
+
+export function quantizedWeights(
+  encoding: QuantizedEncoding,
+  [, , wordsPerRow]: number[],
+  weightFormat: MoeWeightFormat,
+): WeightReader {
+  const {groupSize} = encoding;
+  const numCodes = wordsPerRow * codesPerWord(encoding);
+  const isKMajor = weightFormat === 'outIn';
+  const tile = {
+    buffers: (weights: WeightTensors) => bindings(weights, 'u32'),
+    functions: /* wgsl */ `
+  ${weightsAtWgsl(encoding)}
+  ${isKMajor ? kMajorQuad(numCodes % 4 !== 0) : N_MAJOR_QUAD}`,
+  };
+  return {
+    uniforms: {wordsPerRow, ...(groupSize === 0 ? {} : {groupSize, numGroups: Math.ceil(numCodes / groupSize)})},
+    tile,
+    lane: isKMajor ? kMajorLane(encoding, wordsPerRow) : nMajorLane(tile),
+  };
+}

@@ -1,0 +1,47 @@
+/** How programs on WebGPU read the weights of a product, by their encoding and layout. */
+import type {WeightLayout, WeightTensors} from '../../../contract/expert_weights';
+import {isQuantizedEncoding} from '../../../contract/quantized_weights';
+import type {StorageBinding} from '../../shared/webgpu';
+import type {Quads} from '../webgpu_program';
+import {float32Weights} from './float32';
+import {quantizedWeights} from './quantized';
+
+/** The buffers of weights that a program reads, and functions for them. */
+type ReaderPage = {
+  buffers: (weights: WeightTensors) => StorageBinding[];
+  functions: string;
+};
+
+export type WeightReader = {
+  /** Numbers that the functions need. */
+  uniforms: Record<string, number>;
+  /**
+   * WGSL: weightQuad(expert, column, k), four weights. Format outIn is k-major: terms k to k + 3 of a column. Format
+   * inOut is n-major: columns `column` to `column` + 3 of term k. Weights of terms past C are 0. Weights of columns
+   * past D are those of other columns.
+   */
+  tile: ReaderPage;
+  lane: LaneReader;
+};
+
+/** How a lane, which has columns d to d + 3 of `expert`, reads the weights of several terms from k on at once. */
+export type LaneReader = ReaderPage & {
+  /** How many terms: quads of four. */
+  numTerms: number;
+  /** WGSL, once for all quads. */
+  load: string;
+  /**
+   * WGSL: declares `weight0` to `weight3` of quad q. K-major: terms k + 4 * q to k + 4 * q + 3 of a column each.
+   * N-major: the columns of a term each. With `scalesLater` they are still to be multiplied by the scales.
+   */
+  quad: (q: number, scalesLater: boolean) => string;
+  /** WGSL: a vec4, the scales of the columns, if weights may be multiplied by them in the end. */
+  scales?: string;
+};
+
+export function weightReader(layout: WeightLayout, weights: WeightTensors, quads: Quads): WeightReader {
+  const {encoding, weightFormat} = layout;
+  return isQuantizedEncoding(encoding)
+    ? quantizedWeights(encoding, weights.weights.shape, weightFormat)
+    : float32Weights(quads, weightFormat);
+}
