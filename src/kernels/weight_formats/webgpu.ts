@@ -19,32 +19,40 @@ const quadReaders: Readonly<Record<number, string>> = {
   }`,
 };
 
-const NO_SCALES = /* wgsl */ `
-  fn scaleOf(row : u32, k : u32) -> f32 { return 1.0; }
-  fn offsetOf(row : u32, k : u32) -> f32 { return 0.0; }`;
-
 /**
  * WGSL, for rows [L, D] of codes, k a multiple of 4:
- * numbersAt(row, k), four numbers less the zero point, before scale and offset; scaleOf(row, k) and offsetOf(row, k),
- * of the group of k.
+ * numbersAt(row, k), four numbers less the zero point, before scale and offset; weightsAt(row, k), the weights; and,
+ * where the encoding has them, scaleOf(row, k) and offsetOf(row, k), of the group of k.
  *
  * The page has `uniforms.wordsPerRow`, words of a row of codes, `uniforms.numGroups`, G, and `uniforms.groupSize`; and
- * buffers `codes`, `scales` and `offsets` of u32, where the encoding has them.
+ * the buffers `codes`, `scales` and `offsets` of u32, where the encoding has them.
  */
 export function weightReaderWgsl({format, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding): string {
   const {bits, hasScales} = quantizedFormats[format];
-  const groupOf = 'row * uniforms.numGroups + k / uniforms.groupSize';
-  const scales = /* wgsl */ `
+  const numbers = /* wgsl */ `
+  ${weightFormats[format].decodeWgsl(zeroPoint)}
+  ${quadReaders[bits]}`;
+  if (!hasScales) {
+    return /* wgsl */ `
+  ${numbers}
+  fn weightsAt(row : u32, k : u32) -> vec4<f32> { return numbersAt(row, k); }`;
+  }
+  const scaled = /* wgsl */ `
+  ${numbers}
+  fn groupOf(row : u32, k : u32) -> u32 { return row * uniforms.numGroups + k / uniforms.groupSize; }
   ${scaleFormats[scaleFormat].decodeWgsl}
   ${scaleAtWgsl(scaleFormat, 'scaleAt', 'scales')}
-  fn scaleOf(row : u32, k : u32) -> f32 { return scaleAt(${groupOf}); }`;
-  const offsets = /* wgsl */ `
-  ${scaleAtWgsl(scaleFormat, 'offsetAt', 'offsets')}
-  fn offsetOf(row : u32, k : u32) -> f32 { return offsetAt(${groupOf}); }`;
-  const noOffsets = /* wgsl */ `
-  fn offsetOf(row : u32, k : u32) -> f32 { return 0.0; }`;
+  fn scaleOf(row : u32, k : u32) -> f32 { return scaleAt(groupOf(row, k)); }`;
+  if (!hasOffsets) {
+    return /* wgsl */ `
+  ${scaled}
+  fn weightsAt(row : u32, k : u32) -> vec4<f32> { return scaleOf(row, k) * numbersAt(row, k); }`;
+  }
   return /* wgsl */ `
-  ${weightFormats[format].decodeWgsl(zeroPoint)}
-  ${quadReaders[bits]}
-  ${hasScales ? `${scales}${hasOffsets ? offsets : noOffsets}` : NO_SCALES}`;
+  ${scaled}
+  ${scaleAtWgsl(scaleFormat, 'offsetAt', 'offsets')}
+  fn offsetOf(row : u32, k : u32) -> f32 { return offsetAt(groupOf(row, k)); }
+  fn weightsAt(row : u32, k : u32) -> vec4<f32> {
+    return scaleOf(row, k) * numbersAt(row, k) + offsetOf(row, k);
+  }`;
 }
