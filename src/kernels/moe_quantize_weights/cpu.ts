@@ -35,7 +35,8 @@ const NO_NUMBERS: GroupScale = {scale: NaN, inverse: 0, offset: NaN};
 
 /** A quotient as a scale and its inverse, in float32. */
 function scaleAndInverse(quotient: number): {scale: number; inverse: number} {
-  const scale = fround(flushed(quotient));
+  // ggml's scale of zeros is -0 where scales have the sign of the weight.
+  const scale = fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
   return {scale, inverse: scale === 0 ? 0 : fround(1 / scale)};
 }
 

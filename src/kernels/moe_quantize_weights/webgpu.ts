@@ -54,7 +54,7 @@ const QUOTIENT = /* wgsl */ `
 const GROUP_SCALE = /* wgsl */ `
   struct GroupScale { scale : u32, inverse : u32, offset : u32 }
   fn scaleAndInverse(size : u32, sign : u32, offset : u32) -> GroupScale {
-    if (size == 0) { return GroupScale(0, 0, offset); }
+    if (size == 0) { return GroupScale(sign, sign, offset); }
     return GroupScale(size | sign, quotient(0x3f800000, size) | sign, offset);
   }`;
 
