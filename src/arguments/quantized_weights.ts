@@ -189,7 +189,7 @@ function assertAlike(first: ConvertedPart, part: ConvertedPart, [firstName, name
     opName,
     () => `${name}.shape must be that of ${firstName} [${first.shape}] except for axis 0, but is [${part.shape}].`,
   );
-  for (const field of ['format', 'groupSize', 'scaleFormat', 'zeroPoint', 'hasOffsets'] as const) {
+  for (const field of ['format', 'groupSize', 'scaleFormat', 'hasOffsets', 'zeroPoint'] as const) {
     const [wanted, given] = [first.encoding[field], part.encoding[field]];
     assert(given === wanted, opName, () =>
       field === 'hasOffsets'
