@@ -10,6 +10,13 @@ import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-webgl';
 import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
+import {
+  encodingOf,
+  type QuantizedFormat,
+  quantizedFormats,
+  quantizedShapes,
+  type ScaleFormat,
+} from '../src/contract/quantized_weights';
 import type {MoeKernel} from '../src/kernels/shared/moe_kernel';
 import {webglKernels} from '../src/kernels/webgl';
 import {webgpuKernels} from '../src/kernels/webgpu';
@@ -61,6 +68,20 @@ const topkAttrs: MoeKernels['MoeTopK']['attrs'] = {
   topkGroups: 1,
   routedScalingFactor: 1,
 };
+
+const encoding = (format: QuantizedFormat, scaleFormat: ScaleFormat, zeroPoint = 0, hasOffsets = false) => {
+  const groupSize = quantizedFormats[format].hasScales ? 32 : 0;
+  return encodingOf({format, groupSize, scaleFormat, zeroPoint, hasOffsets});
+};
+const encodings = [
+  encoding('int4', 'float16', 8),
+  encoding('int4', 'float32', 0, true),
+  encoding('int8', 'bfloat16', 128),
+  encoding('fp4', 'e8m0'),
+  encoding('float8', 'float32'),
+  encoding('float16', 'float32'),
+  encoding('bfloat16', 'float32'),
+];
 
 /** By kernel, a call for each way that it takes: few and many assignments, rows of fours and others, and so on. */
 const calls: KernelCalls = {
@@ -160,6 +181,19 @@ const calls: KernelCalls = {
     attrs: {...topkAttrs, renormalize},
   })),
   MoeRouterProbabilities: [{inputs: {routerLogits: floats(5, 8)}, attrs: {scoring: 'sigmoid'}}],
+  MoeQuantizeWeights: encodings.map((encoding) => ({inputs: {weights: floats(2, 4, 64)}, attrs: {encoding}})),
+  MoeDequantizeWeights: encodings.map((encoding) => {
+    const shapes = quantizedShapes([2, 4, 64], encoding);
+    const scales = encoding.scaleFormat === 'float32' ? floats(...shapes.scales) : ints(...shapes.scales);
+    return {
+      inputs: {
+        codes: ints(...shapes.codes),
+        ...(encoding.groupSize > 0 && {scales}),
+        ...(encoding.hasOffsets && {offsets: scales}),
+      },
+      attrs: {encoding, firstExpert: 0, numExperts: 2},
+    };
+  }),
 };
 
 const webgpuStandIn = (): StandIn => {

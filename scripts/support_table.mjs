@@ -35,6 +35,8 @@ const kernelsOfOps = {
   moeLoadBalancingLoss: ['MoePermute', 'MoeRouterProbabilities', 'MoeSum'],
   moeRouterZLoss: ['MoeRouterProbabilities', 'MoeSum'],
   moeAddAuxiliaryLoss: [],
+  moeQuantizeWeights: ['MoeQuantizeWeights'],
+  moeDequantizeWeights: ['MoeDequantizeWeights'],
 };
 // These two make no use of a kernel.
 const kernelFree = ['moePermuteUnpermuteSupported', 'moeExpertMap'];
@@ -52,6 +54,8 @@ const gradientTargets = {
   moeLoadBalancingLoss: 'routerLogits',
   moeRouterZLoss: 'routerLogits',
   moeAddAuxiliaryLoss: 'y, loss',
+  moeQuantizeWeights: 'none: frozen',
+  moeDequantizeWeights: 'none: frozen',
 };
 const backends = {cpu: 'cpu', wasm: 'wasm', tensorflow: 'tensorflow (tfjs-node)', webgpu: 'webgpu', webgl: 'webgl'};
 

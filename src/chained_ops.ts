@@ -10,6 +10,8 @@ import {
   moePermute,
   type MoePermuteOptions,
   type MoePermuteResult,
+  moeQuantizeWeights,
+  type MoeQuantizeWeightsOptions,
   moeSum,
   type MoeSumOptions,
   moeTopk,
@@ -18,6 +20,7 @@ import {
   moeUnpermute,
   type MoeUnpermuteOptions,
   type MoeExpertWeights,
+  type QuantizedWeights,
 } from './ops/index';
 
 declare module '@tensorflow/tfjs-core/dist/tensor.js' {
@@ -43,6 +46,7 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
       options?: FusedMoeOptions<ReturnRouting> | null,
     ): FusedMoeReturn<R, ReturnRouting>;
     moeTopk(topk: number, options?: MoeTopkOptions | null): MoeTopkResult<R>;
+    moeQuantizeWeights(options?: MoeQuantizeWeightsOptions | null): QuantizedWeights;
   }
 }
 
@@ -73,4 +77,8 @@ TensorClass.prototype.fusedMoe = function (w1, w2, routerLogits, topk, options) 
 TensorClass.prototype.moeTopk = function (topk, options) {
   this.throwIfDisposed();
   return moeTopk(this, topk, options);
+};
+TensorClass.prototype.moeQuantizeWeights = function (options) {
+  this.throwIfDisposed();
+  return moeQuantizeWeights(this, options);
 };

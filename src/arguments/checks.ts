@@ -60,7 +60,7 @@ function show(value: unknown, depth = 0): string {
   return hasText ? String(value) : withArticle(classOf(value));
 }
 
-function isPlainObject(value: unknown): value is object {
+export function isPlainObject(value: unknown): value is object {
   if (typeof value !== 'object' || value === null) {
     return false;
   }

@@ -46,23 +46,34 @@ export function lostDeviceOf(backend: KernelBackend): 'WebGL context' | 'WebGPU 
   return device?.lost != null && lost.has(device) ? 'WebGPU device' : undefined;
 }
 
+/** The most bytes that the device of a backend binds in one buffer, if it has a limit. */
+function largestBinding(backend: KernelBackend): number | undefined {
+  const limits = (backend as KernelBackend & Devices).device?.limits;
+  return limits == null ? undefined : Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+}
+
 /**
  * Asserts that the device of a backend, if it has a limit, can bind each tensor as a whole. If a tensor is too large, a
  * device drops all work of a batch without an error. Tensors are given as names and shapes.
  */
-export function assertBindable(backend: KernelBackend, opName: string, tensors: Record<string, number[]>): void {
-  const limits = (backend as KernelBackend & Devices).device?.limits;
-  if (limits == null) {
+export function assertBindable(
+  backend: KernelBackend,
+  opName: string,
+  tensors: Record<string, number[]>,
+  /** What to do instead, by the limit. */
+  remedy: (limit: number) => string = () => '',
+): void {
+  const limit = largestBinding(backend);
+  if (limit == null) {
     return;
   }
-  const limit = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
   for (const [name, shape] of Object.entries(tensors)) {
     const numBytes = 4 * util.sizeFromShape(shape);
     util.assert(
       numBytes <= limit,
       () =>
         `Error in ${opName}: ${name} [${shape}] takes ${numBytes} bytes, but this device binds at most ${limit} in one ` +
-        'buffer (maxStorageBufferBindingSize).',
+        `buffer (maxStorageBufferBindingSize).${remedy(limit)}`,
     );
   }
 }

@@ -9,7 +9,7 @@
  *   Q scale columns · C and D columns that a matmul reads and writes
  */
 import type {Tensor, Tensor1D, Tensor2D, Tensor3D, TensorInfo} from '@tensorflow/tfjs-core';
-import type {WeightEncoding} from './quantized_weights';
+import type {QuantizedEncoding, QuantizedTensors, WeightEncoding} from './quantized_weights';
 
 /** Sorts assignments by expert into blocks of B assignments of one expert. */
 export const MoeAlignBlockSize = 'MoeAlignBlockSize';
@@ -343,6 +343,30 @@ export type MoeRouterProbabilitiesOutputs = {
   logSums: Tensor1D; //                    float32 [T]
 };
 
+/** Codes and scales for weights: see QuantizedWeights. */
+export const MoeQuantizeWeights = 'MoeQuantizeWeights';
+export type MoeQuantizeWeightsInputs = {
+  weights: TensorInfo; //                  float32 [L, D, C]
+};
+export type MoeQuantizeWeightsAttrs = {
+  /** Integers have offsets or the zero point of their format. */
+  encoding: QuantizedEncoding;
+};
+/** The tensors of QuantizedWeights, with scales and offsets where the encoding has them. */
+export type MoeQuantizeWeightsOutputs = QuantizedTensors<Tensor>;
+
+/** The weights of experts firstExpert to firstExpert + numExperts - 1. */
+export const MoeDequantizeWeights = 'MoeDequantizeWeights';
+export type MoeDequantizeWeightsInputs = QuantizedTensors;
+export type MoeDequantizeWeightsAttrs = {
+  encoding: QuantizedEncoding;
+  firstExpert: number;
+  numExperts: number;
+};
+export type MoeDequantizeWeightsOutputs = {
+  weights: Tensor3D; //                    float32 [numExperts, D, C]
+};
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -393,6 +417,16 @@ export type MoeKernels = {
     attrs: MoeRouterProbabilitiesAttrs;
     outputs: MoeRouterProbabilitiesOutputs;
   };
+  [MoeQuantizeWeights]: {
+    inputs: MoeQuantizeWeightsInputs;
+    attrs: MoeQuantizeWeightsAttrs;
+    outputs: MoeQuantizeWeightsOutputs;
+  };
+  [MoeDequantizeWeights]: {
+    inputs: MoeDequantizeWeightsInputs;
+    attrs: MoeDequantizeWeightsAttrs;
+    outputs: MoeDequantizeWeightsOutputs;
+  };
 };
 export type MoeKernelName = keyof MoeKernels;
 
@@ -425,4 +459,6 @@ export const moeKernelOutputNames: {
   MoeTopK: ['topkWeights', 'topkIds'],
   MoeTopKBackprop: ['dRouterLogits'],
   MoeRouterProbabilities: ['probabilities', 'logSums'],
+  MoeQuantizeWeights: ['codes', 'scales', 'offsets'],
+  MoeDequantizeWeights: ['weights'],
 };

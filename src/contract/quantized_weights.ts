@@ -118,6 +118,11 @@ export const codesPerWord = ({format}: WeightEncoding): number =>
 /** The tensors of quantized weights. */
 export type QuantizedTensors<T = TensorInfo> = {codes: T; scales?: T; offsets?: T};
 
+/** C of codes [L, D, C*bits/32]. */
+export function numInOf({shape}: {shape: number[]}, {format}: QuantizedEncoding): number {
+  return (shape[2] * 32) / quantizedFormats[format].bits;
+}
+
 /** The shapes of the tensors of weights [L, D, C]. */
 export function quantizedShapes(
   [numExperts, numOut, numIn]: readonly number[],

@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
+import {moeDequantizeWeightsCpu} from './moe_dequantize_weights/cpu';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {moeExpertsDownBackpropCpu} from './moe_experts/cpu';
 import {moeFusedExpertsCpu} from './moe_fused_experts/cpu';
@@ -12,6 +13,7 @@ import {
   moeGroupedMatMulCpu,
 } from './moe_grouped_mat_mul/cpu';
 import {moePermuteCpu} from './moe_permute/cpu';
+import {moeQuantizeWeightsCpu} from './moe_quantize_weights/cpu';
 import {moeRankRowsCpu} from './moe_rank_rows/cpu';
 import {moeRouterProbabilitiesCpu} from './moe_router_probabilities/cpu';
 import {moeSumCpu} from './moe_sum/cpu';
@@ -39,6 +41,8 @@ export const cpuKernels = {
   MoeTopK: moeTopKCpu,
   MoeTopKBackprop: moeTopKBackpropCpu,
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,
+  MoeQuantizeWeights: moeQuantizeWeightsCpu,
+  MoeDequantizeWeights: moeDequantizeWeightsCpu,
 } satisfies Record<MoeKernelName, MoeKernel>;
 
 for (const backendName of ['cpu', 'wasm', 'tensorflow']) {

@@ -11,6 +11,7 @@ import {
   moeGroupedMatMulWebGL,
 } from './moe_grouped_mat_mul/webgl';
 import {moePermuteWebGL} from './moe_permute/webgl';
+import {moeQuantizeWeightsWebGL} from './moe_quantize_weights/webgl';
 import {moeRankRowsWebGL} from './moe_rank_rows/webgl';
 import {moeRouterProbabilitiesWebGL} from './moe_router_probabilities/webgl';
 import {moeSumWebGL} from './moe_sum/webgl';
@@ -41,7 +42,8 @@ export const webglKernels = {
   MoeTopK: moeTopKWebGL,
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
-} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop'>, MoeKernel>;
+  MoeQuantizeWeights: moeQuantizeWeightsWebGL,
+} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop' | 'MoeDequantizeWeights'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

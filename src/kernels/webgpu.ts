@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {moeDequantizeWeightsWebGPU} from './moe_dequantize_weights/webgpu';
 import {moeExpertsDown} from './moe_experts/composed';
 import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
 import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
@@ -13,6 +14,7 @@ import {
 } from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
+import {moeQuantizeWeightsWebGPU} from './moe_quantize_weights/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
 import {moeRouterProbabilitiesWebGPU} from './moe_router_probabilities/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
@@ -43,6 +45,8 @@ export const webgpuKernels = {
   MoeTopK: moeTopKWebGPU,
   MoeTopKBackprop: moeTopKBackpropWebGPU,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,
+  MoeQuantizeWeights: moeQuantizeWeightsWebGPU,
+  MoeDequantizeWeights: moeDequantizeWeightsWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
 
 registerKernels(webgpuKernels, 'webgpu');

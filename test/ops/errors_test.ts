@@ -224,6 +224,34 @@ const groupedErrors: ErrorCase[] = [
   ['an unknown option', () => tf.moeGroupedMatMul(wide(), w(), [0, 1, 2], untyped({transposeB: true})), "Error in moeGroupedMatMul: unknown option 'transposeB'. The options are weightFormat, bias, activation, gated, gateUp, swigluAlpha, swigluLimit."],
 ];
 
+const codes = () => tf.zeros([2, 3, 2], 'int32');
+const quantized = (other: object = {}) => untyped({format: 'int4', shape: [2, 3, 16], codes: codes(), groupSize: 16, scales: tf.ones([2, 3, 1]), ...other});
+
+const quantizeErrors: ErrorCase[] = [
+  ['weights rank 2', () => tf.moeQuantizeWeights(tf.zeros([3, 32])), 'Error in moeQuantizeWeights: weights must be rank 3 [L, D, C], but got rank 2 [3,32].'],
+  ['weights int32', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32], 'int32')), "Argument 'weights' passed to 'moeQuantizeWeights' must be float32 tensor, but got int32 tensor"],
+  ['no experts', () => tf.moeQuantizeWeights(tf.zeros([0, 3, 32])), 'Error in moeQuantizeWeights: weights must have at least 1 expert, row and column, but is [0,3,32].'],
+  ['half a word', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 36])), 'Error in moeQuantizeWeights: weights must be [L, D, C] with C a multiple of 8 for int4, whole words, but is [1,3,36].'],
+  ['an unknown format', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {format: untyped('q4_0')}), "Error in moeQuantizeWeights: format must be one of int4, int8, fp4, float8, float16, bfloat16, but is 'q4_0'."],
+  ['a group size', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {groupSize: 8}), 'Error in moeQuantizeWeights: groupSize must be a multiple of 16, or C = 32, but is 8.'],
+  ['a group size of float16', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {format: 'float16', groupSize: 32}), 'Error in moeQuantizeWeights: groupSize must not be given for float16, which has no scales.'],
+  ['an unknown scale format', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {scaleFormat: untyped('e4m3')}), "Error in moeQuantizeWeights: scaleFormat must be one of float32, float16, bfloat16, e8m0, but is 'e4m3'."],
+  ['e8m0 of integers', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {scaleFormat: 'e8m0'}), "Error in moeQuantizeWeights: scaleFormat must not be 'e8m0' for int4, whose scales and offsets have a sign."],
+  ['floats with offsets', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {format: 'fp4', symmetric: false}), 'Error in moeQuantizeWeights: symmetric must be true for fp4, which has no offsets.'],
+  ['symmetric a number', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), {symmetric: untyped(1)}), 'Error in moeQuantizeWeights: symmetric must be a boolean, but is 1.'],
+  ['an unknown option', () => tf.moeQuantizeWeights(tf.zeros([1, 3, 32]), untyped({bits: 4})), "Error in moeQuantizeWeights: unknown option 'bits'. The options are format, groupSize, symmetric, scaleFormat."],
+];
+
+const dequantizeErrors: ErrorCase[] = [
+  ['codes of another shape', () => tf.moeDequantizeWeights(quantized({codes: tf.zeros([2, 3, 4], 'int32')})), 'Error in moeDequantizeWeights: weights.codes must be int32 [L, D, C/8] = [2,3,2] for int4 of shape [2,3,16], but is [2,3,4].'],
+  ['a tensor', () => tf.moeDequantizeWeights(untyped(codes())), 'Error in moeDequantizeWeights: weights must be quantized, but is an int32 tensor [2,3,2].'],
+  ['a list', () => tf.moeDequantizeWeights(untyped([quantized()])), 'Error in moeDequantizeWeights: weights must be quantized, but is the array [{format: \'int4\', shape: […], codes: a Tensor, groupSize: 16, scales: a Tensor}].'],
+  ['experts past the last', () => tf.moeDequantizeWeights(quantized(), {experts: [1, 2]}), 'Error in moeDequantizeWeights: experts must be [first, count], at least 1 of 2 experts, but is the array [1, 2].'],
+  ['no experts', () => tf.moeDequantizeWeights(quantized(), {experts: [0, 0]}), 'Error in moeDequantizeWeights: experts must be [first, count], at least 1 of 2 experts, but is the array [0, 0].'],
+  ['experts a number', () => tf.moeDequantizeWeights(quantized(), {experts: untyped(1)}), 'Error in moeDequantizeWeights: experts must be [first, count], at least 1 of 2 experts, but is 1.'],
+  ['an unknown option', () => tf.moeDequantizeWeights(quantized(), untyped({dtype: 'float32'})), "Error in moeDequantizeWeights: unknown option 'dtype'. The options are experts."],
+];
+
 const registrationErrors: ErrorCase[] = [
   ['like an unknown backend', () => tf.registerMoeKernels('mine', untyped('metal')), "Error in registerMoeKernels: like must be one of cpu, webgl, webgpu, but is 'metal'."],
 ];
@@ -240,6 +268,8 @@ describeWithFlags('errors', ALL_ENVS, ({backendName}) => {
     'router losses': lossErrors,
     moeExpertMap: expertMapErrors,
     moeGroupedMatMul: groupedErrors,
+    moeQuantizeWeights: quantizeErrors,
+    moeDequantizeWeights: dequantizeErrors,
     registerMoeKernels: registrationErrors,
   };
   for (const [opName, table] of Object.entries(tables)) {

@@ -30,6 +30,7 @@ const calls: Array<[name: string, call: () => tf.TensorContainer]> = [
   ['moeRouterZLoss', () => tf.moeRouterZLoss(x, {mask: [true, false]})],
   ['moeAddAuxiliaryLoss', () => tf.moeAddAuxiliaryLoss(x, 1)],
   ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [x, x], [0, 1, 2], {bias: x, activation: 'silu', gated: true})],
+  ['moeQuantizeWeights', () => tf.moeQuantizeWeights(new Array(2).fill([new Float32Array(32).fill(1)]), {symmetric: false, scaleFormat: 'float16'})],
   ['moeExpertMap', () => tf.moeExpertMap(4, 2, 1)],
   ['gradients', () =>
     tf.grads((rows: tf.Tensor, w: tf.Tensor, a1qScale: tf.Tensor) => {

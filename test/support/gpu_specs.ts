@@ -118,6 +118,8 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
   const routing = {scoring: 'sigmoid', renormalize: true, routedScalingFactor: 1} as const;
   const activation = {activation: 'silu', gated: true, gateUp: 'concatenated', swigluAlpha: 1, swigluLimit: 1} as const;
   const rows = tf.slice(x, [0, 0], [2, 1]);
+  const unquantized = tf.ones<tf.Rank.R3>([1, 2, 32]);
+  const quantized = tf.moeQuantizeWeights(unquantized);
   return [
     ['moePermute', () => tf.moePermute(x, topkIds, 2, {a1qScale: x, expertMap, alignBlockSize: 2})],
     ['moePermute among many experts', () => tf.moePermute(ofMany, manyIds, 800, {alignBlockSize: 2})],
@@ -135,6 +137,9 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
     ['moeGroupedMatMul', () => tf.moeGroupedMatMul(x, [weights, weights], offset, {...activation, bias: x})],
     ['fusedExperts of few tokens', () =>
       tf.fusedExperts(x, tf.ones([2, 4, 2]), tf.ones([2, 2, 2]), x, topkIds, {expertMap, w1Bias: tf.ones([2, 4]), w2Bias: x})],
+    ['moeQuantizeWeights', () => tf.moeQuantizeWeights(unquantized, {symmetric: false})],
+    ['moeQuantizeWeights to 16 bits', () => tf.moeQuantizeWeights(unquantized, {format: 'bfloat16'})],
+    ['moeDequantizeWeights', () => tf.moeDequantizeWeights(quantized)],
     ['MoeGroupedMatMulBackpropActivation', () => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: rows, z: x}, activation)],
     ['MoeGroupedMatMulBackpropWeights', () =>
       runMoeKernel(MoeGroupedMatMulBackpropWeights, {a: x, b: x, expertFirstTokenOffset: offset}, {firstExpert: 0, numExperts: 2})],

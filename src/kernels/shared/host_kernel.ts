@@ -1,7 +1,7 @@
 /**
  * Kernels that compute on the host, with typed arrays. They serve every backend whose tensors the host
- * can read at once and at little cost: cpu, wasm and tensorflow (tfjs-node). Never webgl or webgpu, where
- * a read waits for the device.
+ * can read at once and at little cost: cpu, wasm and tensorflow (tfjs-node). Never webgpu, and webgl only for
+ * results that its textures cannot hold: there a read waits for the device.
  */
 import type {KernelBackend, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import {type HostArray, hostValuesOf} from '../../contract/host_values';

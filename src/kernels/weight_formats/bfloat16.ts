@@ -22,14 +22,14 @@ export const bfloat16: WeightFormat = {
   encode,
   largest: 0,
   decodeWgsl: () => /* wgsl */ `
-  fn decodeQuad(words : vec2<u32>) -> vec4<f32> {
-    return bitcast<vec4<f32>>(vec4(words.x << 16, words.x & 0xffff0000u, words.y << 16, words.y & 0xffff0000u));
+  fn decodeQuad(quad : vec2<u32>) -> vec4<f32> {
+    return bitcast<vec4<f32>>(vec4(quad.x << 16, quad.x & 0xffff0000u, quad.y << 16, quad.y & 0xffff0000u));
   }`,
   encodeWgsl: () => /* wgsl */ `
   ${ENCODE_UPPER_HALF_WGSL}
   fn encode(bits : u32) -> u32 { return encodeUpperHalf(bits); }`,
   decodeGlsl: () => `
-  vec4 decodeQuad(uvec2 words) {
-    return uintBitsToFloat(uvec4(words.x << 16, words.x & 0xffff0000u, words.y << 16, words.y & 0xffff0000u));
+  vec4 decodeQuad(uvec2 quad) {
+    return uintBitsToFloat(uvec4(quad.x << 16, quad.x & 0xffff0000u, quad.y << 16, quad.y & 0xffff0000u));
   }`,
 };

@@ -34,11 +34,11 @@ export const DECODE_HALF_WGSL = /* wgsl */ `
 export const DECODE_HALF_GLSL = `
   float decodeHalf(uint code) {
     uint magnitude = code & 0x7fffu;
-    uint sign = (code & 0x8000u) << 16;
+    uint signBit = (code & 0x8000u) << 16;
     // The exponent 31 becomes 255, and not 143.
-    if (magnitude >= 0x7c00u) { return uintBitsToFloat((magnitude << 13) + 0x70000000u | sign); }
+    if (magnitude >= 0x7c00u) { return uintBitsToFloat((magnitude << 13) + 0x70000000u | signBit); }
     float f = uintBitsToFloat((magnitude << 13) + 0x38000000u);
-    return uintBitsToFloat(floatBitsToUint(min(f, 2.0 * f - ${2 ** -14})) | sign);
+    return uintBitsToFloat(floatBitsToUint(min(f, 2.0 * f - ${2 ** -14})) | signBit);
   }`;
 
 /** WGSL: encodeHalf, of the bits of a float32. */
@@ -54,17 +54,17 @@ export const float16: WeightFormat = {
   largest: 0,
   decodeWgsl: () => /* wgsl */ `
   ${DECODE_HALF_WGSL}
-  fn decodeQuad(words : vec2<u32>) -> vec4<f32> {
-    return decodeHalves(vec4(words.xxyy) >> vec4<u32>(0, 16, 0, 16));
+  fn decodeQuad(quad : vec2<u32>) -> vec4<f32> {
+    return decodeHalves(vec4(quad.xxyy) >> vec4<u32>(0, 16, 0, 16));
   }`,
   encodeWgsl: () => /* wgsl */ `
   ${ENCODE_HALF_WGSL}
   fn encode(bits : u32) -> u32 { return encodeHalf(bits); }`,
   decodeGlsl: () => `
   ${DECODE_HALF_GLSL}
-  vec4 decodeQuad(uvec2 words) {
+  vec4 decodeQuad(uvec2 quad) {
     return vec4(
-      decodeHalf(words.x & 0xffffu), decodeHalf(words.x >> 16),
-      decodeHalf(words.y & 0xffffu), decodeHalf(words.y >> 16));
+      decodeHalf(quad.x & 0xffffu), decodeHalf(quad.x >> 16),
+      decodeHalf(quad.y & 0xffffu), decodeHalf(quad.y >> 16));
   }`,
 };

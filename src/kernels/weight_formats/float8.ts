@@ -14,8 +14,8 @@ export const float8: WeightFormat = {
   encode: (scaled) => encodeSmallFloat(scaled, e4m3),
   largest: 448,
   decodeWgsl: () => /* wgsl */ `
-  fn decodeQuad(word : u32) -> vec4<f32> {
-    let codes = vec4<u32>(word) >> vec4<u32>(0, 8, 16, 24);
+  fn decodeQuad(quad : u32) -> vec4<f32> {
+    let codes = vec4<u32>(quad) >> vec4<u32>(0, 8, 16, 24);
     let magnitudes = codes & vec4<u32>(0x7f);
     let f = bitcast<vec4<f32>>((magnitudes << vec4<u32>(20)) + vec4<u32>(0x3C000000u));
     let sizes = bitcast<vec4<u32>>(min(f, 2 * f - 0.015625));
@@ -25,8 +25,8 @@ export const float8: WeightFormat = {
   encodeWgsl: () => /* wgsl */ `
   fn encode(bits : u32) -> u32 { return encodeSmallFloat(bits, ${smallFloatArguments(e4m3)}); }`,
   decodeGlsl: () => `
-  vec4 decodeQuad(uint word) {
-    uvec4 codes = uvec4(word) >> uvec4(0, 8, 16, 24);
+  vec4 decodeQuad(uint quad) {
+    uvec4 codes = uvec4(quad) >> uvec4(0, 8, 16, 24);
     uvec4 magnitudes = codes & 0x7fu;
     vec4 f = uintBitsToFloat((magnitudes << 20) + 0x3C000000u);
     uvec4 sizes = floatBitsToUint(min(f, 2.0 * f - 0.015625));

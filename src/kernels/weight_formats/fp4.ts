@@ -14,8 +14,8 @@ export const fp4: WeightFormat = {
   encode: (scaled) => encodeSmallFloat(scaled, e2m1),
   largest: 6,
   decodeWgsl: () => /* wgsl */ `
-  fn decodeQuad(half : u32) -> vec4<f32> {
-    let codes = vec4<u32>(half) >> vec4<u32>(0, 4, 8, 12);
+  fn decodeQuad(quad : u32) -> vec4<f32> {
+    let codes = vec4<u32>(quad) >> vec4<u32>(0, 4, 8, 12);
     let f = bitcast<vec4<f32>>(((codes & vec4<u32>(7)) << vec4<u32>(22)) + vec4<u32>(0x3F000000u));
     let sizes = bitcast<vec4<u32>>(min(f, 2 * f - 1));
     return bitcast<vec4<f32>>(sizes | ((codes & vec4<u32>(8)) << vec4<u32>(28)));
@@ -23,8 +23,8 @@ export const fp4: WeightFormat = {
   encodeWgsl: () => /* wgsl */ `
   fn encode(bits : u32) -> u32 { return encodeSmallFloat(bits, ${smallFloatArguments(e2m1)}); }`,
   decodeGlsl: () => `
-  vec4 decodeQuad(uint half) {
-    uvec4 codes = uvec4(half) >> uvec4(0, 4, 8, 12);
+  vec4 decodeQuad(uint quad) {
+    uvec4 codes = uvec4(quad) >> uvec4(0, 4, 8, 12);
     vec4 f = uintBitsToFloat(((codes & 7u) << 22) + 0x3F000000u);
     return uintBitsToFloat(floatBitsToUint(min(f, 2.0 * f - 1.0)) | ((codes & 8u) << 28));
   }`,

@@ -8,8 +8,8 @@ export const int4: WeightFormat = {
   largest: -8,
   decodeWgsl: (zeroPoint) => /* wgsl */ `
   ${integersWgsl(zeroPoint)}
-  fn decodeQuad(half : u32) -> vec4<f32> {
-    return integersOf((vec4<u32>(half) >> vec4<u32>(0, 4, 8, 12)) & vec4<u32>(15));
+  fn decodeQuad(quad : u32) -> vec4<f32> {
+    return integersOf((vec4<u32>(quad) >> vec4<u32>(0, 4, 8, 12)) & vec4<u32>(15));
   }`,
   encodeWgsl: (zeroPoint) => /* wgsl */ `
   fn encode(bits : u32) -> u32 {
@@ -17,5 +17,5 @@ export const int4: WeightFormat = {
   }`,
   decodeGlsl: (zeroPoint) => `
   ${integersGlsl(zeroPoint)}
-  vec4 decodeQuad(uint half) { return integersOf((uvec4(half) >> uvec4(0, 4, 8, 12)) & 15u); }`,
+  vec4 decodeQuad(uint quad) { return integersOf((uvec4(quad) >> uvec4(0, 4, 8, 12)) & 15u); }`,
 };

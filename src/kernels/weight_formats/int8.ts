@@ -12,8 +12,8 @@ export const int8: WeightFormat = {
   largest: 127,
   decodeWgsl: (zeroPoint) => /* wgsl */ `
   ${integersWgsl(zeroPoint)}
-  fn decodeQuad(word : u32) -> vec4<f32> {
-    return integersOf((vec4<u32>(word) >> vec4<u32>(0, 8, 16, 24)) & vec4<u32>(255));
+  fn decodeQuad(quad : u32) -> vec4<f32> {
+    return integersOf((vec4<u32>(quad) >> vec4<u32>(0, 8, 16, 24)) & vec4<u32>(255));
   }`,
   encodeWgsl: (zeroPoint) => /* wgsl */ `
   fn encode(bits : u32) -> u32 {
@@ -24,5 +24,5 @@ export const int8: WeightFormat = {
   }`,
   decodeGlsl: (zeroPoint) => `
   ${integersGlsl(zeroPoint)}
-  vec4 decodeQuad(uint word) { return integersOf((uvec4(word) >> uvec4(0, 8, 16, 24)) & 255u); }`,
+  vec4 decodeQuad(uint quad) { return integersOf((uvec4(quad) >> uvec4(0, 8, 16, 24)) & 255u); }`,
 };

@@ -24,8 +24,8 @@ export const decodeWgsl = ({format, zeroPoint}: QuantizedEncoding): string =>
   weightFormats[format].decodeWgsl(zeroPoint);
 
 /**
- * WGSL: scaleOf(row, k) and offsetOf(row, k), of the group of code k of a row, where the encoding has them. The page has
- * `uniforms.numGroups`, G, and `uniforms.groupSize`; and the buffers `scales` and `offsets` of u32.
+ * WGSL: scaleOf(row, k) and offsetOf(row, k), of the group of code k of a row, where the encoding has them. The page
+ * has `uniforms.numGroups`, G, and `uniforms.groupSize`; and the buffers `scales` and `offsets` of u32.
  */
 export function scalingWgsl({format, scaleFormat, hasOffsets}: QuantizedEncoding): string {
   if (!quantizedFormats[format].hasScales) {

@@ -1,0 +1,68 @@
+/** MoeDequantizeWeights on WebGPU: 1 launch, a thread decodes four weights of a row. */
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {MoeDequantizeWeights} from '../../contract/kernel_names';
+import {encodingKey, numInOf, quantizedShapes} from '../../contract/quantized_weights';
+import {
+  assertBindable,
+  chunkOf,
+  entryPoint,
+  newTensor,
+  runWgsl,
+  type StorageBinding,
+  webgpuKernel,
+  WORKGROUP_SIZE,
+} from '../shared/webgpu';
+import {weightsAtWgsl} from '../weight_formats/webgpu';
+
+const WRITE_QUAD = /* wgsl */ `
+  fn writeQuad(row : u32, k : u32, quad : vec4<f32>) { weights[(row * uniforms.numIn + k) / 4] = quad; }`;
+/** Rows of C = 2 modulo 4, which 16-bit codes may have. */
+const WRITE_PAIRS = /* wgsl */ `
+  fn writeQuad(row : u32, k : u32, quad : vec4<f32>) {
+    for (var i = 0u; i < 4 && k + i < uniforms.numIn; i++) { weights[row * uniforms.numIn + k + i] = quad[i]; }
+  }`;
+
+export const moeDequantizeWeightsWebGPU = webgpuKernel(
+  MoeDequantizeWeights,
+  (backend, {codes, scales, offsets}, {encoding, firstExpert, numExperts}) => {
+    const numOut = codes.shape[1];
+    const numIn = numInOf(codes, encoding);
+    const shape = [numExperts, numOut, numIn];
+    assertBindable(backend, MoeDequantizeWeights, {result: shape});
+    const weights = newTensor(backend, shape, 'float32');
+    const {type} = chunkOf(numIn);
+    const read = (name: string, tensor: TensorInfo | undefined): StorageBinding[] =>
+      tensor == null ? [] : [{name, type: 'u32', access: 'read', tensor}];
+    const quadsPerRow = Math.ceil(numIn / 4);
+    const numQuads = numExperts * numOut * quadsPerRow;
+    runWgsl(backend, {
+      name: `MoeDequantizeWeights_${encodingKey(encoding)}`,
+      buffers: [
+        {name: 'weights', type, access: 'read_write', tensor: weights},
+        ...read('codes', codes),
+        ...read('scales', scales),
+        ...read('offsets', offsets),
+      ],
+      uniforms: {
+        numQuads,
+        quadsPerRow,
+        firstRow: firstExpert * numOut,
+        numIn,
+        wordsPerRow: codes.shape[2],
+        numGroups: quantizedShapes(shape, encoding).numGroups,
+        groupSize: encoding.groupSize,
+      },
+      numWorkgroups: Math.ceil(numQuads / WORKGROUP_SIZE),
+      code: () => `
+        ${weightsAtWgsl(encoding)}
+        ${type === 'f32' ? WRITE_PAIRS : WRITE_QUAD}
+        ${entryPoint(`
+          let i = group * ${WORKGROUP_SIZE} + thread;
+          if (i >= uniforms.numQuads) { return; }
+          let row = i / uniforms.quadsPerRow;
+          let k = i % uniforms.quadsPerRow * 4;
+          writeQuad(row, k, weightsAt(uniforms.firstRow + row, k));`)}`,
+    });
+    return {weights};
+  },
+);
