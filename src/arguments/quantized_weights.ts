@@ -31,9 +31,9 @@ export type ConvertedQuantizedWeights = {
   numIn: number;
 };
 
-/** Whether an argument is quantized weights, or a list with such a part. */
+/** Whether an argument is quantized weights, or a list of them. */
 export function isQuantized(weights: unknown): weights is QuantizedWeights | QuantizedWeights[] {
-  return Array.isArray(weights) ? weights.some(isPlainObject) : isPlainObject(weights);
+  return isPlainObject(Array.isArray(weights) ? weights[0] : weights);
 }
 
 export function convertQuantizedWeights(

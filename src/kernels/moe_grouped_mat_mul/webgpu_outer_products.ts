@@ -33,7 +33,7 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import type {Quads} from './webgpu_program';
+import type {Quads} from './weights';
 
 const CHAIN_K = 40;
 const K_IN_REGISTERS = 10 * CHAIN_K;

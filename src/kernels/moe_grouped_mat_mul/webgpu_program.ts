@@ -9,10 +9,8 @@ import type {Part} from '../../contract/expert_weights';
 import type {MoeGroupedMatMulAttrs} from '../../contract/kernel_names';
 import {encodingKey, isQuantizedEncoding, type WeightEncoding} from '../../contract/quantized_weights';
 import type {StorageBinding, WgslProgram} from '../shared/webgpu';
-import type {WeightReader} from './weights/weight_reader';
+import type {Quads, WeightReader} from './weights';
 import {findingUniforms} from './webgpu_find_rows';
-
-export type Quads = 'vec4<f32>' | 'f32';
 
 export type Launch = {
   backend: WebGPUBackend;

@@ -15,7 +15,7 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import type {LaneReader} from './weights/weight_reader';
+import type {LaneReader} from './weights';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 

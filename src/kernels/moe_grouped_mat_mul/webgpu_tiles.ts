@@ -23,8 +23,9 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
+import type {Quads} from './weights';
 import {FIND_ROWS} from './webgpu_find_rows';
-import {COLUMNS, findTile, groupedProgram, type Launch, type Quads, xQuad, xRowOf} from './webgpu_program';
+import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
 /** The size of a tile, and the terms of a step. */
 type TileShape = {rows: number; columns: number; k: number};

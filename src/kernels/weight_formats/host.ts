@@ -77,7 +77,9 @@ function rowDecoder(
       for (let c = first; c < end; c += codesPerWord) {
         let word = words[place++];
         for (let i = 0; i < codesPerWord; i++) {
-          values[to + c + i] = scale * (numbers[word & mask] - zeroPoint) + offset;
+          const number = numbers[word & mask];
+          // The sum would make 0 of -0.
+          values[to + c + i] = $scales == null ? number : scale * (number - zeroPoint) + offset;
           word >>>= bits;
         }
       }

@@ -3,9 +3,8 @@ import type {WeightTensors} from '../../../contract/expert_weights';
 import type {MoeWeightFormat} from '../../../contract/kernel_names';
 import {repeat} from '../../shared/repeat';
 import type {StorageBinding} from '../../shared/webgpu';
-import type {Quads} from '../webgpu_program';
 import {nMajorLane} from './n_major_lane';
-import type {LaneReader, WeightReader} from './weight_reader';
+import type {LaneReader, Quads, WeightReader} from './weight_reader';
 
 /** [E, D, C], where C and D are multiples of 4. */
 const K_MAJOR_QUADS = /* wgsl */ `

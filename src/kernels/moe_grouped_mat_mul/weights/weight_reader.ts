@@ -1,10 +1,9 @@
-/** How programs on WebGPU read the weights of a product, by their encoding and layout. */
-import type {WeightLayout, WeightTensors} from '../../../contract/expert_weights';
-import {isQuantizedEncoding} from '../../../contract/quantized_weights';
+/** How programs on WebGPU read the weights of a product. */
+import type {WeightTensors} from '../../../contract/expert_weights';
 import type {StorageBinding} from '../../shared/webgpu';
-import type {Quads} from '../webgpu_program';
-import {float32Weights} from './float32';
-import {quantizedWeights} from './quantized';
+
+/** Elements that are read and written at a time. */
+export type Quads = 'vec4<f32>' | 'f32';
 
 /** The buffers of weights that a program reads, and functions for them. */
 type ReaderPage = {
@@ -38,10 +37,3 @@ export type LaneReader = ReaderPage & {
   /** WGSL: a vec4, the scales of the columns, if weights may be multiplied by them in the end. */
   scales?: string;
 };
-
-export function weightReader(layout: WeightLayout, weights: WeightTensors, quads: Quads): WeightReader {
-  const {encoding, weightFormat} = layout;
-  return isQuantizedEncoding(encoding)
-    ? quantizedWeights(encoding, weights.weights.shape, weightFormat)
-    : float32Weights(quads, weightFormat);
-}
