@@ -234,13 +234,15 @@ const webglStandIn = (): StandIn => {
   const gl = {isContextLost: () => false, isBuffer: () => true, isFramebuffer: () => true, canvas: new EventTarget()};
   const backend = {
     gpgpu: {gl},
-    texData: {get: () => ({texture: {}, isPacked: packed})},
+    texData: {get: () => ({texture: {}, isPacked: packed, usage: 2, values: new Int32Array(1), texShape: [1, 1]})},
     runWebGLProgram: ({userCode, outputShape, constructor}: GlslProgram, _: unknown, dtype: 'float32' | 'int32') => {
       programs.push({name: constructor.name, code: userCode});
       return tensorOf(dtype, outputShape);
     },
     makeTensorInfo: (shape: number[], dtype: 'float32' | 'int32') => tensorOf(dtype, shape),
     disposeIntermediateTensorInfo: () => {},
+    readSync: () => new Float32Array(0),
+    write: () => ({}),
     disposeData: () => {},
     /** Every kernel runs twice: on textures of one element a texel, and on packed ones. */
     pack: () => (packed = true),

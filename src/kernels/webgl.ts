@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
+import {moeDequantizeWeightsWebGL} from './moe_dequantize_weights/webgl';
 import {moeFusedExpertsWebGL} from './moe_fused_experts/webgl';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {
@@ -43,7 +44,8 @@ export const webglKernels = {
   MoeTopKBackprop: moeTopKBackpropWebGL,
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
   MoeQuantizeWeights: moeQuantizeWeightsWebGL,
-} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop' | 'MoeDequantizeWeights'>, MoeKernel>;
+  MoeDequantizeWeights: moeDequantizeWeightsWebGL,
+} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

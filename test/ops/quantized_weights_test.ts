@@ -16,6 +16,9 @@ const isInteger = (format: tf.QuantizedFormat) => format === 'int4' || format ==
 const bytesOf = (base64: string) => Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 const floatsOf = (base64: string) => new Float32Array(bytesOf(base64).buffer);
 
+/** 0 on backends that do not count. */
+const numBytesInGPU = () => (tf.memory() as {numBytesInGPU?: number}).numBytesInGPU ?? 0;
+
 /** Fields as a tensor of scales. */
 const scalesTensor = (codes: number[], format: tf.ScaleFormat, shape: number[]) =>
   format === 'float32'
@@ -31,14 +34,15 @@ describeWithFlags('codes and scales', ALL_ENVS, () => {
   for (const format of formats) {
     it(`${format}: every code is its number`, async () => {
       const count = 2 ** bitsPerCode[format];
-      // Twice, in rows of both orders, so that each code of 4 bits stands in each place of a word.
+      // Twice, in both orders, so that each code of 4 bits stands in each place of a word.
       const codes = Array.from({length: 2 * count}, (_, i) => (i < count ? i : 2 * count - 1 - i));
-      const shape: [number, number, number] = [1, 2, count];
+      const numRows = codes.length / 16;
+      const shape = [1, numRows, 16];
       const weights = tf.moeDequantizeWeights({
         format,
         shape,
         codes: codesTensor(codes, format, shape),
-        ...(hasScales(format) && {groupSize: count, scales: tf.ones([1, 2, 1])}),
+        ...(hasScales(format) && {groupSize: 16, scales: tf.ones([1, numRows, 1])}),
         ...(isInteger(format) && {zeroPoint: 0}),
       });
       const given = await weights.data();
@@ -46,7 +50,7 @@ describeWithFlags('codes and scales', ALL_ENVS, () => {
       // GPUs may take subnormal numbers of float32 for 0.
       const isSame = (i: number) => Object.is(given[i], wanted[i]) || given[i] === wanted[i] ||
         (Math.abs(wanted[i]) < 2 ** -126 && given[i] === 0);
-      expect(codes.filter((_, i) => !isSame(i))).toEqual([]);
+      expect(codes.filter((_, i) => !isSame(i)).slice(0, 9)).toEqual([]);
     });
   }
 
@@ -78,7 +82,7 @@ describeWithFlags('codes and scales', ALL_ENVS, () => {
       const wanted = scaleCodes.map(scaleOf[scaleFormat]);
       const isSame = (i: number) => given[i] === wanted[i] || Number.isNaN(wanted[i]) === Number.isNaN(given[i]) &&
         (Number.isNaN(wanted[i]) || (Math.abs(wanted[i]) < 2 ** -126 && Math.abs(given[i]) < 2 ** -126));
-      expect(scaleCodes.filter((_, i) => !isSame(i))).toEqual([]);
+      expect(scaleCodes.filter((_, i) => !isSame(i)).slice(0, 9)).toEqual([]);
     });
   }
 });
@@ -250,7 +254,7 @@ describeWithFlags('moeQuantizeWeights', ALL_ENVS, ({backendName}) => {
   });
 });
 
-describeWithFlags('moeDequantizeWeights', ALL_ENVS, () => {
+describeWithFlags('moeDequantizeWeights', ALL_ENVS, ({backendName}) => {
   it('has the values of MXFP4 files', async () => {
     const [{shape, blocks, scales, values}] = golden.mxfp4;
     const [numExperts, numOut, numIn] = shape;
@@ -335,6 +339,35 @@ describeWithFlags('moeDequantizeWeights', ALL_ENVS, () => {
     }
     expect(tf.memory().numTensors).toBe(before.numTensors);
     expect(tf.memory().numDataBuffers).toBe(before.numDataBuffers);
+  });
+
+  it('reads words that stay on the host on webgl, with a texture that goes with them', async () => {
+    const weights = tf.tensor3d(Float32Array.from({length: 128}, (_, i) => i - 60), [1, 2, 64]);
+    const quantized = tf.moeQuantizeWeights(weights, {scaleFormat: 'float16'});
+    const before = await quantized.codes.data();
+    const numBytes = numBytesInGPU();
+    for (let i = 0; i < 2; i++) {
+      tf.dispose(tf.moeDequantizeWeights(quantized));
+      if (backendName === 'webgl') {
+        // 16 words of codes and 2 of scales.
+        expect(numBytesInGPU() - numBytes).toBe(4 * (16 + 2));
+      }
+    }
+    await expectInts(quantized.codes, before as Int32Array, 'codes');
+    tf.dispose(quantized);
+    if (backendName === 'webgl') {
+      expect(numBytesInGPU()).toBe(numBytes);
+    }
+  });
+
+  it('says that words are no longer on the host', () => {
+    if (backendName === 'webgl') {
+      const quantized = tf.moeQuantizeWeights(tf.ones([1, 2, 64]));
+      const moved = tf.mul(quantized.codes, tf.scalar(1, 'int32'));
+      expect(() => tf.moeDequantizeWeights({...quantized, codes: moved})).toThrowError(
+        'Error in moeDequantizeWeights: codes must be on the host on the webgl backend, whose textures round integers, ' +
+        'but another op has moved them into one. Pass them as they were loaded or made.');
+    }
   });
 
   it('has no gradient to codes and scales, and passes others', () => {
