@@ -202,7 +202,7 @@ describeWithFlags('a kernel that has run before on WebGL', webgl, () => {
     }
   });
 
-  it('is right after another backend is removed, with which tfjs deletes the programs of all', async () => {
+  it('is right after another backend is removed, with which tfjs deletes the programs of all', onTextures(async () => {
     await onOwnBackend(async (own) => {
       const other = new MathBackendWebGL(own.gpgpu);
       tf.registerBackend('other-webgl', () => other);
@@ -216,5 +216,5 @@ describeWithFlags('a kernel that has run before on WebGL', webgl, () => {
       await expectFloats(products(times(5)), [15, 35], 'after');
     });
     await expectFloats(products(times(6)), [18, 42], 'on the first');
-  });
+  }));
 });
