@@ -51,7 +51,7 @@ export function webglKernel<K extends MoeKernelName>(
       return run(backend, inputs, attrs);
     }),
   );
-  // tfjs has one cache for the programs of all backends, and deletes them all with any backend.
+  // Backends on tfjs's own context have one cache of programs, and tfjs deletes them all with any of these backends.
   return {...kernel, disposeFunc: () => webglRecorder.forgetAll()};
 }
 
