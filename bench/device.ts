@@ -1,4 +1,5 @@
 /** The device that a benchmark runs on: its name, and the errors that it reports. */
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
 
@@ -10,6 +11,14 @@ export function nameOf({vendor, architecture, device, description}: GPUAdapterIn
 /** The device of the webgpu backend, if that is the current one. */
 export function currentDevice(): GPUDevice | undefined {
   return tf.getBackend() === 'webgpu' ? (tf.backend() as WebGPUBackend).device : undefined;
+}
+
+/** Resolves when the current backend's device has done all that it was asked for. */
+export async function deviceIsDone(): Promise<void> {
+  if (tf.getBackend() === 'webgl') {
+    await (tf.backend() as MathBackendWebGL).gpgpu.createAndWaitForFence();
+  }
+  await currentDevice()?.queue.onSubmittedWorkDone();
 }
 
 /**

@@ -3,7 +3,7 @@
  * waited for. It needs no GPU: on a device that does no work the host's part is all there is.
  */
 import * as tf from '../src/tf';
-import {currentDevice, endedByDeviceErrors} from './device';
+import {deviceIsDone, endedByDeviceErrors} from './device';
 import {formatTable, threeDigits} from './harness';
 import {randomIds} from './inputs';
 import type {BenchOptions} from './run';
@@ -53,7 +53,7 @@ async function timeHost(shape: Shape, numRuns: number): Promise<HostTime[]> {
         tf.tidy(() => void call());
       }
       const elapsed = performance.now() - start;
-      await currentDevice()?.queue.onSubmittedWorkDone();
+      await deviceIsDone();
       if (run >= 0) {
         samples[i].push((elapsed / CALLS) * 1000);
       }

@@ -233,8 +233,10 @@ const webglStandIn = (): StandIn => {
   let packed = false;
   const gl = {isContextLost: () => false, isBuffer: () => true, isFramebuffer: () => true, canvas: new EventTarget()};
   const backend = {
-    gpgpu: {gl},
+    gpgpu: {gl, program: null},
     texData: {get: () => ({texture: {}, isPacked: packed, usage: 2, values: new Int32Array(1), texShape: [1, 1]})},
+    packTensor: (tensor: TensorInfo) => tensor,
+    unpackTensor: (tensor: TensorInfo) => tensor,
     runWebGLProgram: ({userCode, outputShape, constructor}: GlslProgram, _: unknown, dtype: 'float32' | 'int32') => {
       programs.push({name: constructor.name, code: userCode});
       return tensorOf(dtype, outputShape);

@@ -1,8 +1,9 @@
 /** Mistakes that only the WebGL kernels can make. */
-import {type GPGPUProgram, MathBackendWebGL, setWebGLContext} from '@tensorflow/tfjs-backend-webgl';
+import {type GPGPUContext, type GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {exclusivePrefixSum, sortByKey} from '../../src/kernels/expert_sort/webgl';
+import {webglRecorder} from '../../src/kernels/shared/webgl_steps';
 import {expectFloats, expectInts} from '../support/expect';
 import {
   expectAllOptions,
@@ -14,46 +15,10 @@ import {
 import {naiveAlign, naivePermute} from '../naive/routing';
 import {distinctIds, lcg} from '../support/routings';
 import {countingRows, countingRowsOf, idsTensor, webglTakesFloats} from '../support/tensors';
+import {backend, onDevice, onOwnBackend, withFlags} from '../support/webgl_backends';
 
 const webgl = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgl'};
-const backend = () => tf.backend() as MathBackendWebGL;
 const upTo = (count: number) => Array.from({length: count}, (_, i) => i);
-
-/** Runs with other flags, and restores the old flags. */
-async function withFlags(flags: Record<string, boolean | number>, run: () => void | Promise<void>): Promise<void> {
-  const before = Object.keys(flags).map((name) => [name, tf.env().get(name)] as const);
-  Object.entries(flags).forEach(([name, value]) => tf.env().set(name, value));
-  try {
-    await run();
-  } finally {
-    before.forEach(([name, value]) => tf.env().set(name, value));
-  }
-}
-
-const OWN = 'own-webgl';
-
-/** Runs on a backend with its own context, textures and programs. */
-async function onOwnBackend(
-  run: (own: MathBackendWebGL, canvas: HTMLCanvasElement) => Promise<void>,
-  given?: MathBackendWebGL,
-): Promise<void> {
-  const {gl} = backend().gpgpu;
-  const canvas = document.createElement('canvas');
-  const own = given ?? new MathBackendWebGL(canvas);
-  tf.registerBackend(OWN, () => own);
-  if (tf.getKernel('MoePermute', OWN) == null) {
-    tf.copyRegisteredKernels('webgl', OWN);
-  }
-  await tf.setBackend(OWN);
-  try {
-    await run(own, canvas);
-  } finally {
-    await tf.setBackend('webgl');
-    tf.removeBackend(OWN);
-    // tfjs would make its next backend on the newest context, which lacks the programs that specs keep.
-    setWebGLContext(2, gl);
-  }
-}
 
 /** Leaves textures full of NaN in the backend's pool, in the sizes of these tensors. */
 async function poison(shapes: number[][]): Promise<void> {
@@ -67,11 +32,6 @@ async function poison(shapes: number[][]): Promise<void> {
   textures.forEach((texture) => backend().disposeIntermediateTensorInfo(texture));
 }
 
-/** A tensor that only the device holds, in texels of one element or of 2 x 2 elements. */
-function onDevice<T extends tf.Tensor>(x: T, packed: boolean): T {
-  const info = packed ? backend().packTensor(x) : backend().unpackTensor(backend().packTensor(x));
-  return tf.engine().makeTensorFromTensorInfo(info) as T;
-}
 const fromInfo = (info: tf.TensorInfo) => tf.engine().makeTensorFromTensorInfo(info);
 
 describeWithFlags('WebGL', webgl, () => {
@@ -83,19 +43,41 @@ describeWithFlags('WebGL', webgl, () => {
 
   it('reads nothing back', expectNoReads);
 
-  it('leaves no texture of a kernel that throws', () => {
-    const target = backend();
-    const onProgram = (announce: () => void) => {
-      target.runWebGLProgram = (...args) => {
-        if (args[0].constructor.name.startsWith('Moe')) {
-          announce();
+  for (const hasRun of [false, true]) {
+    it(`leaves no texture of a kernel that throws, when it has run before: ${hasRun}`, () => {
+      const target = backend();
+      const {gpgpu} = target;
+      const onProgram = (announce: () => void) => {
+        if (!hasRun) {
+          webglRecorder.forget(target);
         }
-        return Object.getPrototypeOf(target).runWebGLProgram.apply(target, args) as tf.TensorInfo;
+        let isByTfjs = false;
+        target.runWebGLProgram = (...args) => {
+          if (args[0].constructor.name.startsWith('Moe')) {
+            announce();
+          }
+          const before = isByTfjs;
+          isByTfjs = true;
+          try {
+            return Object.getPrototypeOf(target).runWebGLProgram.apply(target, args) as tf.TensorInfo;
+          } finally {
+            isByTfjs = before;
+          }
+        };
+        gpgpu.executeProgram = () => {
+          if (!isByTfjs) {
+            announce();
+          }
+          Object.getPrototypeOf(gpgpu).executeProgram.call(gpgpu);
+        };
+        return () => {
+          delete (target as Partial<MathBackendWebGL>).runWebGLProgram;
+          delete (gpgpu as Partial<GPGPUContext>).executeProgram;
+        };
       };
-      return () => delete (target as Partial<MathBackendWebGL>).runWebGLProgram;
-    };
-    return expectNothingLeftByThrows(onProgram, async () => target.getTextureManager().getNumUsedTextures());
-  });
+      return expectNothingLeftByThrows(onProgram, async () => target.getTextureManager().getNumUsedTextures());
+    });
+  }
 
   it('sorts any number of keys, in one chunk, in many, and by two digits', async () => {
     const next = lcg(5);
@@ -267,6 +249,7 @@ describeWithFlags('WebGL', webgl, () => {
     const programs = spyOn(backend(), 'runWebGLProgram').and.callThrough();
     const countDraws = (run: () => void) => {
       programs.calls.reset();
+      webglRecorder.forget(backend());
       tf.tidy(run);
       return programs.calls.allArgs().filter(([program]) => program.constructor.name.startsWith('Moe')).length;
     };

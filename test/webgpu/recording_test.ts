@@ -3,53 +3,14 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectFloats} from '../support/expect';
+import {expectNothingKeptOfManyShapes, specsOfRepeatedKernels} from '../support/repeated_kernels';
 
 const webgpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'webgpu'};
 
-/** One expert for both tokens, with the weight w: rows of [1, 2] and [3, 4], so 3w and 7w. */
-const products = (w: tf.Tensor3D) => tf.moeGroupedMatMul([[1, 2], [3, 4]], w, [0, 2]);
-const times = (factor: number) => tf.fill<tf.Rank.R3>([1, 1, 2], factor);
-
 describeWithFlags('a kernel that has run before on WebGPU', webgpu, () => {
-  it('reads the tensors that it is given', async () => {
-    const weights = [2, 3, 4].map(times);
-    for (const [i, w] of weights.entries()) {
-      await expectFloats(products(w), [3 * (i + 2), 7 * (i + 2)], `the weight ${i}`);
-    }
-    tf.dispose(weights);
-    await expectFloats(products(times(5)), [15, 35], 'after the weights are disposed of');
-  });
+  specsOfRepeatedKernels();
 
-  it('reads what a variable is assigned', async () => {
-    const variable = tf.variable(times(2)) as tf.Variable<tf.Rank.R3>;
-    await expectFloats(products(variable), [6, 14], 'before');
-    variable.assign(times(3));
-    await expectFloats(products(variable), [9, 21], 'after');
-    variable.dispose();
-  });
-
-  it('refuses a weight that is disposed of', async () => {
-    const w = times(2);
-    await expectFloats(products(w), [6, 14], 'before');
-    w.dispose();
-    expect(() => products(w)).toThrowError(/^Error in moeGroupedMatMul: weights is disposed\.$/);
-  });
-
-  it('takes one tensor for two inputs, and two after it', async () => {
-    const x = tf.tensor2d([[1, 2]]);
-    const other = tf.tensor2d([[3, 4]]);
-    const merged = (rows: tf.Tensor2D, weights: tf.Tensor2D) => tf.moeUnpermute(rows, weights, [[0, 0]], [0, 1]);
-    await expectFloats(merged(x, x), [3, 6], 'one');
-    await expectFloats(merged(x, other), [7, 14], 'two');
-    await expectFloats(merged(other, other), [21, 28], 'one again');
-  });
-
-  it('takes other attributes, dtypes and shapes', async () => {
-    const logits = tf.tensor2d([[1, 3, 2]]);
-    for (const factor of [1, 2, 1]) {
-      const {topkWeights} = tf.moeTopk(logits, 1, {scoring: 'softmaxAfterTopk', routedScalingFactor: factor});
-      await expectFloats(topkWeights, [factor], `the factor ${factor}`);
-    }
+  it('takes other dtypes', async () => {
     for (const dtype of ['float32', 'int32', 'float32'] as const) {
       const rows = tf.tensor2d([[1, 2], [3, 4]], [2, 2], dtype);
       const {permutedHiddenStates} = tf.moePermute(rows, [[1], [0]], 2);
@@ -58,37 +19,8 @@ describeWithFlags('a kernel that has run before on WebGPU', webgpu, () => {
     }
   });
 
-  it('keeps nothing of many shapes', async () => {
+  it('keeps nothing of many shapes', () => {
     const {bufferManager} = tf.backend() as WebGPUBackend;
-    const run = (numTokens: number) =>
-      tf.tidy(() => tf.sum(tf.moePermute(tf.ones([numTokens, 4]), tf.zeros([numTokens, 2], 'int32'), 2).permutedHiddenStates));
-    const totals: tf.Tensor[] = [];
-    const before = tf.memory().numTensors;
-    for (let numTokens = 1; numTokens <= 150; numTokens++) {
-      totals.push(run(numTokens), run(1));
-    }
-    const sums = tf.tidy(() => tf.stack(totals));
-    const wanted = totals.map((_, i) => (i % 2 === 0 ? 8 * (i / 2 + 1) : 8));
-    await expectFloats(sums, wanted, 'sums of rows');
-    tf.dispose([sums, totals]);
-    expect(tf.memory().numTensors).toBe(before);
-    const settled = run(3);
-    await settled.data();
-    settled.dispose();
-    const used = bufferManager.getNumUsedBuffers();
-    for (let call = 0; call < 100; call++) {
-      run(3).dispose();
-    }
-    const last = run(3);
-    await last.data();
-    last.dispose();
-    expect(bufferManager.getNumUsedBuffers()).toBe(used);
-  });
-
-  it('has its launches in tf.profile', async () => {
-    const w = times(2);
-    products(w);
-    const {kernels} = await tf.profile(() => products(w));
-    expect(kernels.map(({name}) => name)).toContain('MoeGroupedMatMul');
+    return expectNothingKeptOfManyShapes(() => bufferManager.getNumUsedBuffers());
   });
 });

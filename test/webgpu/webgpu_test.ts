@@ -5,7 +5,7 @@ import * as tf from '../../src/tf';
 import {MoeUnpermuteBackpropRows, MoeUnpermuteBackpropWeights} from '../../src/contract/kernel_names';
 import {runMoeKernel} from '../../src/contract/run_kernel';
 import {entryPoint, runWgsl} from '../../src/kernels/shared/webgpu';
-import {forgetRecordings} from '../../src/kernels/shared/webgpu_recording';
+import {webgpuRecorder} from '../../src/kernels/shared/webgpu_steps';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import {expectFloats} from '../support/expect';
 import {
@@ -49,7 +49,7 @@ function withBindingLimit(maxStorageBufferBindingSize: number, run: () => void):
       name === 'maxStorageBufferBindingSize' ? maxStorageBufferBindingSize : (Reflect.get(target, name) as unknown),
   });
   Object.defineProperty(device, 'limits', {value, configurable: true});
-  forgetRecordings(backend());
+  webgpuRecorder.forget(backend());
   try {
     run();
   } finally {
@@ -138,7 +138,7 @@ describeWithFlags('WebGPU', webgpu, () => {
     ];
     for (const [name, call] of [...calls, ...callsOfAllKernels()]) {
       const sizes = new Set<number>();
-      forgetRecordings(backend());
+      webgpuRecorder.forget(backend());
       const undoSizes = onLaunch((launch) => {
         if (isOwn(launch)) {
           launch.bufferSizes.forEach((size) => sizes.add(size));

@@ -16,10 +16,9 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {disposeAll, noteMade} from '../shared/gpu_kernel';
 import {LAST_START_GLSL} from '../shared/last_start';
 import {type Labels, type MapUse, numKeysOf, type SortPlan} from './plan';
-import {assertFits, runGlsl} from '../shared/webgl';
+import {assertFits, constantTensor, disposeAll, runGlsl} from '../shared/webgl';
 
 /** Up to here, one chunk takes less time than three more draws. */
 const ONE_CHUNK_ASSIGNMENTS = 256;
@@ -451,8 +450,8 @@ export function labelsOfRows(
   rowsPerLabel: number,
 ): TensorInfo {
   if (labels.experts === 'fill') {
-    // A constant: it is uploaded when something on the GPU reads it, which is seldom.
-    return noteMade(backend.makeTensorInfo([numLabels], 'int32', new Int32Array(numLabels).fill(labels.fill)));
+    // It is seldom read on the GPU.
+    return constantTensor(backend, [numLabels], new Int32Array(numLabels).fill(labels.fill));
   }
   return runGlsl(backend, {
     name: `MoeLabelsOfRows_${expertMap == null ? 'none' : 'label'}`,

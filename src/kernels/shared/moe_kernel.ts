@@ -2,7 +2,7 @@ import type {KernelConfig} from '@tensorflow/tfjs-core';
 import {type MoeKernelName, type MoeKernels, moeKernelOutputNames} from '../../contract/kernel_names';
 
 /** A kernel of one kind of backend, before it is registered under a backend's name. */
-export type MoeKernel = {kernelName: MoeKernelName} & Pick<KernelConfig, 'kernelFunc' | 'setupFunc'>;
+export type MoeKernel = {kernelName: MoeKernelName} & Pick<KernelConfig, 'kernelFunc' | 'setupFunc' | 'disposeFunc'>;
 
 /** The outputs of a kernel by name. `Value` is the form that a tensor has on a kind of backend. */
 export type OutputsAs<K extends MoeKernelName, Value> = {[Name in keyof MoeKernels[K]['outputs']]: Value};

@@ -9,11 +9,12 @@ import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {GPGPUProgram, MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
 import {runningOpName} from '../../contract/op_name';
-import {gpuKernel, noteMade} from './gpu_kernel';
+import {gpuKernel} from './gpu_kernel';
 import {LAST_START_GLSL} from './last_start';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
+import {drawFrom, webglRecorder} from './webgl_steps';
 
-export {disposeAll} from './gpu_kernel';
+export {constantTensor, disposeAll, isPacked} from './webgl_steps';
 
 export type GlslProgram = {
   /** The name of the draw, which labels its time in tf.profile. */
@@ -44,10 +45,14 @@ export function webglKernel<K extends MoeKernelName>(
     attrs: MoeKernels[K]['attrs'],
   ) => OutputsAs<K, TensorInfo>,
 ): MoeKernel {
-  return gpuKernel<MathBackendWebGL, K>(kernelName, (backend, inputs, attrs) => {
-    assertWebGL2(kernelName);
-    return run(backend, inputs, attrs);
-  });
+  const kernel = gpuKernel<MathBackendWebGL, K>(kernelName, (backend, inputs, attrs) =>
+    webglRecorder.run(backend, kernelName, inputs, attrs, () => {
+      assertWebGL2(kernelName);
+      return run(backend, inputs, attrs);
+    }),
+  );
+  // Backends on tfjs's own context have one cache of programs, and tfjs deletes them all with any of these backends.
+  return {...kernel, disposeFunc: () => webglRecorder.forgetAll()};
 }
 
 /** Without this, WebGL 1 would fail in the middle of the work. */
@@ -96,11 +101,15 @@ export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): Tensor
     // tfjs labels times by the class of a program, and tells programs apart by it.
     constructor: {name},
   } as GPGPUProgram;
-  const uniformValues = Object.values(uniforms).map((value) => [value]);
-  // A packed result stays packed, whatever tfjs does with results of its own.
-  return noteMade(
-    backend.runWebGLProgram(gpgpuProgram, Object.values(inputs), output.dtype, uniformValues, packed != null),
-  );
+  const tensors = Object.values(inputs);
+  const draw = {
+    program: gpgpuProgram,
+    shapes: tensors.map(({shape}) => shape),
+    dtypes: tensors.map(({dtype}) => dtype),
+    outputDtype: output.dtype,
+    uniforms: Object.values(uniforms).map((value) => [value]),
+  };
+  return drawFrom(backend, draw, tensors);
 }
 
 /** A tensor of one value. */
@@ -117,15 +126,6 @@ export function fillTensor(
     output: {shape, dtype},
     code: 'void main() { setOutput(float(value)); }',
   });
-}
-
-/**
- * Whether the elements of a matrix are, or when they are uploaded will be, 2 x 2 in a texel. tfjs converts what a
- * program wants otherwise, a draw that takes as long as ours.
- */
-export function isPacked(backend: MathBackendWebGL, {dataId, shape}: TensorInfo): boolean {
-  const {texture, isPacked: isTexturePacked} = backend.texData.get(dataId);
-  return shape.length === 2 && (texture == null ? env().getBool('WEBGL_PACK') : isTexturePacked === true);
 }
 
 /**

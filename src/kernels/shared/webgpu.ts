@@ -12,10 +12,10 @@ import {runningOpName} from '../../contract/op_name';
 import {gpuKernel} from './gpu_kernel';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
 import {makeLaunch} from './webgpu_launch';
-import {disposeAll, launchOn, newTensor, runRecorded} from './webgpu_recording';
+import {disposeAll, launchOn, newTensor, webgpuRecorder} from './webgpu_steps';
 import {printOnRequest, reportCompileErrors} from './wgsl_source';
 
-export {disposeAll, newTensor} from './webgpu_recording';
+export {disposeAll, newTensor} from './webgpu_steps';
 
 /** Threads of a workgroup: the most that every WebGPU device has. */
 export const WORKGROUP_SIZE = 256;
@@ -62,7 +62,7 @@ export function webgpuKernel<K extends MoeKernelName>(
       assertBindable(backend, kernelName, Object.fromEntries(shapes) as Record<string, number[]>);
     };
     const runOn = (floats: MoeKernels[K]['inputs']) =>
-      runRecorded(backend, kernelName, floats, attrs, () => {
+      webgpuRecorder.run(backend, kernelName, floats, attrs, () => {
         assertInputsBind();
         return run(backend, floats, attrs);
       });

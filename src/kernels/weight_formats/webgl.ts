@@ -133,7 +133,7 @@ function scaleAtGlsl(scaleFormat: QuantizedEncoding['scaleFormat'], functionName
 
 /**
  * GLSL, for rows [L, D] of codes, k a multiple of 4: numbersAt(row, k), weightsAt(row, k), scaleOf(row, k) and
- * offsetOf(row, k), as in weightReaderWgsl. The program has the inputs and uniforms of weightTextures.
+ * offsetOf(row, k), as in weightsAtWgsl. The program has the inputs and uniforms of weightTextures.
  */
 export function weightReaderGlsl({format, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding): string {
   const {bits, hasScales} = quantizedFormats[format];
