@@ -67,7 +67,7 @@ describeWithFlags('quantized weights', {predicate: ({backendName}) => backendNam
   });
 
   it('are told from tensors and arrays', () => {
-    expect([weights(), [weights()], [tf.ones([1]), weights()]].map(isQuantized)).toEqual([true, true, true]);
+    expect([weights(), [weights()], [weights(), tf.ones([1])]].map(isQuantized)).toEqual([true, true, true]);
     expect([tf.ones([1]), [tf.ones([1])], [[[1]]], null, []].map(isQuantized)).toEqual([false, false, false, false, false]);
   });
 });
