@@ -5,7 +5,7 @@ import type {Benchmark} from './harness';
 /** The dense computation is left out where one of its tensors would be larger. */
 const MAX_DENSE_BYTES = 2 ** 29;
 /** Calls in a row have other logits, so that those for few tokens read weights that no cache holds. */
-const NUM_ROUTINGS = 8;
+export const NUM_ROUTINGS = 8;
 
 /** float32 of this shape: small numbers that vary along every axis, made on the device without a large upload. */
 export function numbers(shape: number[], scale: number): tf.Tensor {

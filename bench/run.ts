@@ -21,6 +21,7 @@ import {
   wallMedianMs,
 } from './harness';
 import {fusedMoeBenchmark} from './fused_moe';
+import {fusedMoeOfFormat} from './fused_moe_quantized';
 import {fusedMoeChainBenchmark} from './fused_moe_chain';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
@@ -41,6 +42,12 @@ const benchmarks: Record<string, Benchmark> = {
   moeGroupedMatMul: moeGroupedMatMulW1Benchmark,
   moeGroupedMatMulW2: moeGroupedMatMulW2Benchmark,
   fusedMoe: fusedMoeBenchmark,
+  fusedMoeInt4: fusedMoeOfFormat('int4'),
+  fusedMoeInt8: fusedMoeOfFormat('int8'),
+  fusedMoeFp4: fusedMoeOfFormat('fp4'),
+  fusedMoeFloat8: fusedMoeOfFormat('float8'),
+  fusedMoeFloat16: fusedMoeOfFormat('float16'),
+  fusedMoeBfloat16: fusedMoeOfFormat('bfloat16'),
   fusedMoeChain: fusedMoeChainBenchmark,
   mixtureOfExpertsStep: mixtureOfExpertsStepBenchmark,
 };
