@@ -43,8 +43,7 @@ export const fusedMoeOfFormat = (format: tf.QuantizedFormat): Benchmark => ({
   relativeError: 1e-4,
 
   // At least: the tokens, and the weights of as many experts as random logits choose on average.
-  numBytes: ({T, H, K, E, I}) =>
-    8 * T * H + bytesPerWeight[format] * E * (1 - (1 - K / E) ** T) * 3 * I * H,
+  numBytes: ({T, H, K, E, I}) => 8 * T * H + bytesPerWeight[format] * E * (1 - (1 - K / E) ** T) * 3 * I * H,
 
   numFlops: ({T, H, K, I}) => 6 * T * K * H * I,
 
@@ -60,10 +59,7 @@ export const fusedMoeOfFormat = (format: tf.QuantizedFormat): Benchmark => ({
     const run = (w1: tf.MoeExpertWeights, w2: tf.MoeExpertWeights) => () => [
       tf.fusedMoe(x, w1, w2, logitsOfRoutings[call++ % NUM_ROUTINGS], K),
     ];
-    const codes = run(
-      randomQuantized([E, 2 * I, H], H ** -0.5, format),
-      randomQuantized([E, H, I], I ** -0.5, format),
-    );
+    const codes = run(randomQuantized([E, 2 * I, H], H ** -0.5, format), randomQuantized([E, H, I], I ** -0.5, format));
     const hasFloats = 8 * E * I * H <= MAX_FLOAT_BYTES;
     const mebibytes = ((bytesPerWeight[format] * E * 3 * I * H) / 2 ** 20).toFixed(0);
     return [

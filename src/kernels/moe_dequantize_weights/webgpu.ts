@@ -12,7 +12,7 @@ import {
   webgpuKernel,
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
-import {weightsAtWgsl} from '../weight_formats/webgpu';
+import {rawQuadsWgsl} from '../weight_formats/webgpu';
 
 const WRITE_QUAD = /* wgsl */ `
   fn writeQuad(row : u32, k : u32, quad : vec4<f32>) { weights[(row * uniforms.numIn + k) / 4] = quad; }`;
@@ -50,18 +50,17 @@ export const moeDequantizeWeightsWebGPU = webgpuKernel(
         numIn,
         wordsPerRow: codes.shape[2],
         numGroups: quantizedShapes(shape, encoding).numGroups,
-        groupSize: encoding.groupSize,
       },
       numWorkgroups: Math.ceil(numQuads / WORKGROUP_SIZE),
       code: () => `
-        ${weightsAtWgsl(encoding)}
+        ${rawQuadsWgsl(encoding)}
         ${type === 'f32' ? WRITE_PAIRS : WRITE_QUAD}
         ${entryPoint(`
           let i = group * ${WORKGROUP_SIZE} + thread;
           if (i >= uniforms.numQuads) { return; }
           let row = i / uniforms.quadsPerRow;
           let k = i % uniforms.quadsPerRow * 4;
-          writeQuad(row, k, weightsAt(uniforms.firstRow + row, k));`)}`,
+          writeQuad(row, k, weightsOf(rawQuadAt(uniforms.firstRow + row, k)));`)}`,
     });
     return {weights};
   },

@@ -15,7 +15,7 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import type {LaneReader} from './weights';
+import type {WeightReader} from './weights';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
@@ -49,33 +49,40 @@ const N_MAJOR: Layout = {
   products: (x) => `weight0 * ${x}.x + weight1 * ${x}.y + weight2 * ${x}.z + weight3 * ${x}.w`,
 };
 
-/**
- * Adds what a lane reads at k to its sums. With few rows codes are multiplied by x first, and their sum by the scale:
- * one multiplication in place of one a weight, and another accumulator a row.
- */
-function addTerms({numTerms, load, quad, scales}: LaneReader, {products}: Layout, tileRows: number): string {
-  const scalesLater = scales != null && tileRows === TILE_ROWS.few;
+/** Adds the products of `numRows` rows to their sums, or of fewer where there is more than one four of them. */
+function addProducts({lane}: WeightReader, {products}: Layout, numRows: number): string {
+  const {numTerms, load, quad, scales} = lane;
+  // One multiplication by a scale in place of one a weight, and another accumulator a row.
+  const scalesLater = scales != null && numRows <= TILE_ROWS.few;
   const sum = scalesLater ? 'part' : 'sum';
-  const rowsOfFour = (four: number, text: (i: number) => string) => repeat(4, (i) => text(4 * four + i));
+  const addRows = (first: number, count: number, q: number) => /* wgsl */ `
+          ${repeat(count, (i) => `let x${first + i} = xQuad(row${first + i}, k + ${4 * q});`)}
+          ${repeat(count, (i) => `${sum}${first + i} += ${products(`x${first + i}`)};`)}`;
+  const addQuad = (q: number) =>
+    numRows <= 4
+      ? addRows(0, numRows, q)
+      : repeat(numRows / 4, (four) => /* wgsl */ `if (tile.numRows > ${4 * four}) { ${addRows(4 * four, 4, q)} }`);
   return /* wgsl */ `
+    for (var k = LANE_TERMS * lane; k < uniforms.numIn; k += LANE_TERMS * NUM_LANES) {
       ${load}
-      ${scalesLater ? repeat(tileRows, (i) => `var part${i} = vec4<f32>();`) : ''}
-      ${repeat(
-        numTerms / 4,
-        (q) => /* wgsl */ `
-      {
-        ${quad(q, scalesLater)}
-        ${repeat(
-          tileRows / 4,
-          (four) => /* wgsl */ `
-        if (tile.numRows > ${4 * four}) {
-          ${rowsOfFour(four, (i) => `let x${i} = xQuad(row${i}, k + ${4 * q});`)}
-          ${rowsOfFour(four, (i) => `${sum}${i} += ${products(`x${i}`)};`)}
-        }`,
-        )}
-      }`,
-      )}
-      ${scalesLater ? repeat(tileRows, (i) => `sum${i} += ${scales} * part${i};`) : ''}`;
+      ${scalesLater ? repeat(numRows, (i) => `var part${i} = vec4<f32>();`) : ''}
+      ${repeat(numTerms / 4, (q) => /* wgsl */ `{ ${quad(q, scalesLater)} ${addQuad(q)} }`)}
+      ${scalesLater ? repeat(numRows, (i) => `sum${i} += ${scales} * part${i};`) : ''}
+    }`;
+}
+
+/**
+ * The same for as many rows as the tile has. Codes take as long to decode as a row takes to multiply: a loop for
+ * exactly one row or two pays.
+ */
+function addProductsOfTile(weights: WeightReader, layout: Layout, tileRows: number): string {
+  const whole = addProducts(weights, layout, tileRows);
+  return weights.lane.scales == null || tileRows > TILE_ROWS.few
+    ? whole
+    : /* wgsl */ `
+    if (tile.numRows == 1) { ${addProducts(weights, layout, 1)}
+    } else if (tile.numRows == 2) { ${addProducts(weights, layout, 2)}
+    } else { ${whole} }`;
 }
 
 const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
@@ -111,9 +118,7 @@ const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileR
     let d = columnOf(tile.number, 4 * quad);
     ${repeat(tileRows, (i) => `let row${i} = xRowOf(tile.firstRow + min(${i}, tile.numRows - 1));`)}
     ${repeat(tileRows, (i) => `var sum${i} = vec4<f32>();`)}
-    for (var k = LANE_TERMS * lane; k < uniforms.numIn; k += LANE_TERMS * NUM_LANES) {
-      ${addTerms(weights.lane, layout, tileRows)}
-    }
+    ${addProductsOfTile(weights, layout, tileRows)}
     for (var first = 0u; first < tile.numRows; first += 4) {
       workgroupBarrier();
       ${repeat(

@@ -72,15 +72,17 @@ const constantsOf = ({rows, columns, k}: TileShape) => ({
 
 /**
  * WGSL: columnQuadOf and kQuadOf, where the block of four columns by four terms is that a thread loads; loadColumns,
- * quad `i` of the block; and storeColumns. A quad is four terms of one column, so that the block is stored transposed.
+ * quad `i` of the block, as memory has it; and storeColumns. A quad is four terms of one column, so that the block is
+ * stored transposed.
  */
 const K_MAJOR = /* wgsl */ `
   fn columnQuadOf(block : u32) -> u32 { return block / K_QUADS; }
   fn kQuadOf(block : u32) -> u32 { return block % K_QUADS; }
-  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
-    return weightQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block) + i), k + 4 * kQuadOf(block));
+  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<u32> {
+    return rawQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block) + i), k + 4 * kQuadOf(block));
   }
-  fn storeColumns(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+  fn storeColumns(block : u32, raw0 : vec4<u32>, raw1 : vec4<u32>, raw2 : vec4<u32>, raw3 : vec4<u32>) {
+    ${repeat(4, (i) => `let quad${i} = weightsOf(raw${i});`)}
     let t = kQuadOf(block);
     let q = columnQuadOf(block) ^ (SWIZZLE * t);
     tileColumns[t][0][q] = vec4(quad0.x, quad1.x, quad2.x, quad3.x);
@@ -93,10 +95,11 @@ const K_MAJOR = /* wgsl */ `
 const N_MAJOR = /* wgsl */ `
   fn columnQuadOf(block : u32) -> u32 { return block % COLUMN_QUADS; }
   fn kQuadOf(block : u32) -> u32 { return block / COLUMN_QUADS; }
-  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<f32> {
-    return weightQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block)), k + 4 * kQuadOf(block) + i);
+  fn loadColumns(i : u32, tile : Tile, k : u32, block : u32) -> vec4<u32> {
+    return rawQuad(tile.expert, columnOf(tile.number, 4 * columnQuadOf(block)), k + 4 * kQuadOf(block) + i);
   }
-  fn storeColumns(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+  fn storeColumns(block : u32, raw0 : vec4<u32>, raw1 : vec4<u32>, raw2 : vec4<u32>, raw3 : vec4<u32>) {
+    ${repeat(4, (i) => `let quad${i} = weightsOf(raw${i});`)}
     let t = kQuadOf(block);
     let q = columnQuadOf(block) ^ (SWIZZLE * t);
     tileColumns[t][0][q] = quad0;
@@ -111,7 +114,8 @@ const ROWS = /* wgsl */ `
   fn rowOf(i : u32, tile : Tile, block : u32) -> u32 {
     return xRowOf(min(tile.firstRow + 4 * (block / K_QUADS) + i, tile.endRow - 1));
   }
-  fn storeRows(block : u32, quad0 : vec4<f32>, quad1 : vec4<f32>, quad2 : vec4<f32>, quad3 : vec4<f32>) {
+  fn storeRows(block : u32, raw0 : vec4<u32>, raw1 : vec4<u32>, raw2 : vec4<u32>, raw3 : vec4<u32>) {
+    ${repeat(4, (i) => `let quad${i} = bitcast<vec4<f32>>(raw${i});`)}
     let t = block % K_QUADS;
     let q = (block / K_QUADS) ^ (SWIZZLE * t);
     tileRows[t][0][q] = vec4(quad0.x, quad1.x, quad2.x, quad3.x);
@@ -246,15 +250,15 @@ const tilesWgsl = ({quads, weights, permutedIdx}: Launch, {columns, epilogue, ou
     let rowBlock = thread - COLUMN_BLOCKS % NUM_THREADS;
     ${repeat(4, (i) => `let row${i} = rowOf(${i}, tile, rowBlock);`)}
     ${repeat(4, (i) => `var left${i} = vec4<f32>(); var right${i} = vec4<f32>();`)}
-    ${repeat(4, (i) => `var quad${i} = vec4<f32>();`)}
-    ${hasThreadsForRows ? '' : repeat(4, (i) => `var rowQuad${i} = vec4<f32>();`)}
+    ${repeat(4, (i) => `var quad${i} = vec4<u32>();`)}
+    ${hasThreadsForRows ? '' : repeat(4, (i) => `var rowQuad${i} = vec4<u32>();`)}
     var k = 0u;
     loop {
       // The next terms are on their way while the last ones are added up.
       if (k < uniforms.numIn) {
         ${forBlocks(
           repeat(4, (i) => `quad${i} = loadColumns(${i}, tile, k, thread);`),
-          repeat(4, (i) => `${rowQuad}${i} = xQuad(row${i}, k + 4 * (rowBlock % K_QUADS));`),
+          repeat(4, (i) => `${rowQuad}${i} = bitcast<vec4<u32>>(xQuad(row${i}, k + 4 * (rowBlock % K_QUADS)));`),
         )}
       }
       if (k > 0) {

@@ -21,6 +21,7 @@ export const bfloat16: WeightFormat = {
   decode: (code) => floatOf(code << 16),
   encode,
   largest: 0,
+  unit: 1,
   decodeWgsl: () => /* wgsl */ `
   fn decodeQuad(quad : vec2<u32>) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4(quad.x << 16, quad.x & 0xffff0000u, quad.y << 16, quad.y & 0xffff0000u));

@@ -19,17 +19,13 @@ function decode(code: number): number {
 
 /** WGSL: decodeHalf, of a code in the lowest 16 bits. */
 export const DECODE_HALF_WGSL = /* wgsl */ `
-  fn decodeHalves(codes : vec4<u32>) -> vec4<f32> {
-    let magnitudes = codes & vec4<u32>(0x7fff);
-    // The exponent 31 becomes 255, and not 143.
-    let rebias = select(vec4<u32>(0x38000000u), vec4<u32>(0x70000000u), magnitudes >= vec4<u32>(0x7c00));
-    let bits = (magnitudes << vec4<u32>(13)) + rebias;
-    let f = bitcast<vec4<f32>>(bits);
-    // The size of NaN is its bits, whatever min makes of NaN.
-    let sizes = select(bitcast<vec4<u32>>(min(f, 2 * f - 0x1p-14)), bits, magnitudes >= vec4<u32>(0x7c00));
-    return bitcast<vec4<f32>>(sizes | ((codes & vec4<u32>(0x8000)) << vec4<u32>(16)));
-  }
-  fn decodeHalf(code : u32) -> f32 { return decodeHalves(vec4<u32>(code)).x; }`;
+  fn decodeHalf(code : u32) -> f32 {
+    let bits = (code & 0x7fff) << 13;
+    let f = bitcast<f32>(bits + 0x38000000u);
+    // The exponent 31 becomes 255, and not 143. Elsewhere the size of NaN would be what min makes of it.
+    let size = select(bitcast<u32>(min(f, 2 * f - 0x1p-14)), bits + 0x70000000u, bits >= 0x0F800000u);
+    return bitcast<f32>(size | ((code & 0x8000) << 16));
+  }`;
 
 export const DECODE_HALF_GLSL = `
   float decodeHalf(uint code) {
@@ -52,10 +48,17 @@ export const float16: WeightFormat = {
   decode,
   encode: (value) => (Number.isNaN(value) ? NAN : encodeSmallFloat(value, half)),
   largest: 0,
+  unit: 1,
+  // Infinity and NaN are rare: one question for all four.
   decodeWgsl: () => /* wgsl */ `
-  ${DECODE_HALF_WGSL}
   fn decodeQuad(quad : vec2<u32>) -> vec4<f32> {
-    return decodeHalves(vec4(quad.xxyy) >> vec4<u32>(0, 16, 0, 16));
+    let bits = vec4(quad.x << 13, quad.x >> 3, quad.y << 13, quad.y >> 3) & vec4<u32>(0x0FFFE000u);
+    let f = bitcast<vec4<f32>>(bits + vec4<u32>(0x38000000u));
+    var sizes = bitcast<vec4<u32>>(min(f, 2 * f - 0x1p-14));
+    let areSpecial = bits >= vec4<u32>(0x0F800000u);
+    if (any(areSpecial)) { sizes = select(sizes, bits + vec4<u32>(0x70000000u), areSpecial); }
+    let signs = vec4(quad.x << 16, quad.x, quad.y << 16, quad.y) & vec4<u32>(0x80000000u);
+    return bitcast<vec4<f32>>(sizes | signs);
   }`,
   encodeWgsl: () => /* wgsl */ `
   ${ENCODE_HALF_WGSL}

@@ -13,6 +13,7 @@ export const float8: WeightFormat = {
   decode: (code) => ((code & 0x7f) === 0x7f ? NaN : decodeSmallFloat(code, e4m3)),
   encode: (scaled) => encodeSmallFloat(scaled, e4m3),
   largest: 448,
+  unit: 1,
   decodeWgsl: () => /* wgsl */ `
   fn decodeQuad(quad : u32) -> vec4<f32> {
     let codes = vec4<u32>(quad) >> vec4<u32>(0, 8, 16, 24);

@@ -13,12 +13,14 @@ export const fp4: WeightFormat = {
   decode: (code) => decodeSmallFloat(code, e2m1),
   encode: (scaled) => encodeSmallFloat(scaled, e2m1),
   largest: 6,
+  unit: 0.25,
+  // An exponent of four times the number leaves bits 22 to 24 free: no addition carries into them.
   decodeWgsl: () => /* wgsl */ `
   fn decodeQuad(quad : u32) -> vec4<f32> {
-    let codes = vec4<u32>(quad) >> vec4<u32>(0, 4, 8, 12);
-    let f = bitcast<vec4<f32>>(((codes & vec4<u32>(7)) << vec4<u32>(22)) + vec4<u32>(0x3F000000u));
-    let sizes = bitcast<vec4<u32>>(min(f, 2 * f - 1));
-    return bitcast<vec4<f32>>(sizes | ((codes & vec4<u32>(8)) << vec4<u32>(28)));
+    let codes = vec4<u32>(quad) << vec4<u32>(22, 18, 14, 10);
+    let f = bitcast<vec4<f32>>((codes & vec4<u32>(0x01C00000u)) | vec4<u32>(0x40000000u));
+    let sizes = bitcast<vec4<u32>>(min(f, 2 * f - 4));
+    return bitcast<vec4<f32>>(sizes | ((codes << vec4<u32>(6)) & vec4<u32>(0x80000000u)));
   }`,
   encodeWgsl: () => /* wgsl */ `
   fn encode(bits : u32) -> u32 { return encodeSmallFloat(bits, ${smallFloatArguments(e2m1)}); }`,

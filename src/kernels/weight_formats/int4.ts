@@ -6,6 +6,7 @@ export const int4: WeightFormat = {
   decode: (code) => code,
   encode: (scaled, zeroPoint) => Math.max(0, Math.min(15, Math.trunc(Math.fround(scaled + (zeroPoint + 0.5))))),
   largest: -8,
+  unit: 1,
   decodeWgsl: (zeroPoint) => /* wgsl */ `
   ${integersWgsl(zeroPoint)}
   fn decodeQuad(quad : u32) -> vec4<f32> {

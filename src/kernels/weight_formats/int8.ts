@@ -10,6 +10,7 @@ export const int8: WeightFormat = {
     return Math.max(0, Math.min(255, rounded + zeroPoint));
   },
   largest: 127,
+  unit: 1,
   decodeWgsl: (zeroPoint) => /* wgsl */ `
   ${integersWgsl(zeroPoint)}
   fn decodeQuad(quad : u32) -> vec4<f32> {

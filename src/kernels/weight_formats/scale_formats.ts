@@ -73,15 +73,13 @@ export const scaleFormats: Readonly<Record<ScaleFormat, ScaleCodec>> = {
   e8m0,
 };
 
-/** WGSL: `name`(i), scale i of the buffer `buffer` of u32, in the order [L, D, G]. The page has decodeScale. */
-export function scaleAtWgsl(format: ScaleFormat, name: string, buffer: string): string {
+/** WGSL: `name`(i), the code of scale i of the buffer `buffer` of u32, in the order [L, D, G]. */
+export function scaleCodeAtWgsl(format: ScaleFormat, name: string, buffer: string): string {
   const bits = scaleBits[format];
   const perWord = 32 / bits;
   return bits === 32
     ? /* wgsl */ `
-  fn ${name}(i : u32) -> f32 { return decodeScale(${buffer}[i]); }`
+  fn ${name}(i : u32) -> u32 { return ${buffer}[i]; }`
     : /* wgsl */ `
-  fn ${name}(i : u32) -> f32 {
-    return decodeScale((${buffer}[i / ${perWord}] >> (${bits} * (i % ${perWord}))) & ${2 ** bits - 1}u);
-  }`;
+  fn ${name}(i : u32) -> u32 { return (${buffer}[i / ${perWord}] >> (${bits} * (i % ${perWord}))) & ${2 ** bits - 1}u; }`;
 }

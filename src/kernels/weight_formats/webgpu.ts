@@ -1,61 +1,69 @@
 /** How WGSL reads quantized weights. */
 import {type QuantizedEncoding, quantizedFormats} from '../../contract/quantized_weights';
 import {weightFormats} from './index';
-import {scaleAtWgsl, scaleFormats} from './scale_formats';
+import {scaleCodeAtWgsl, scaleFormats} from './scale_formats';
 
-/** By bits of a code: the quad of column k, which is a multiple of 4. */
-const quadReaders: Readonly<Record<number, string>> = {
+/** By bits of a code: the words of the quad of column k, which is a multiple of 4, from the lowest bit on. */
+const quadWords: Readonly<Record<number, string>> = {
   4: /* wgsl */ `
-  fn numbersAt(row : u32, k : u32) -> vec4<f32> {
-    return decodeQuad(codes[row * uniforms.wordsPerRow + k / 8] >> (16 * (k / 4 % 2)));
+  fn quadWordsAt(row : u32, k : u32) -> vec2<u32> {
+    return vec2(codes[row * uniforms.wordsPerRow + k / 8] >> (16 * (k / 4 % 2)), 0);
   }`,
   8: /* wgsl */ `
-  fn numbersAt(row : u32, k : u32) -> vec4<f32> { return decodeQuad(codes[row * uniforms.wordsPerRow + k / 4]); }`,
+  fn quadWordsAt(row : u32, k : u32) -> vec2<u32> { return vec2(codes[row * uniforms.wordsPerRow + k / 4], 0); }`,
   // The second word is another row's where C % 4 = 2 and k is the last.
   16: /* wgsl */ `
-  fn numbersAt(row : u32, k : u32) -> vec4<f32> {
+  fn quadWordsAt(row : u32, k : u32) -> vec2<u32> {
     let word = row * uniforms.wordsPerRow + k / 2;
-    return decodeQuad(vec2(codes[word], codes[word + 1]));
+    return vec2(codes[word], codes[word + 1]);
   }`,
 };
 
-/** WGSL: decodeQuad, of the words of four codes: their numbers less the zero point, without scale and offset. */
+/** WGSL: decodeQuad, of the words of four codes: their numbers less the zero point, in units of the format. */
 export const decodeWgsl = ({format, zeroPoint}: QuantizedEncoding): string =>
   weightFormats[format].decodeWgsl(zeroPoint);
 
 /**
- * WGSL: scaleOf(row, k) and offsetOf(row, k), of the group of code k of a row, where the encoding has them. The page
- * has `uniforms.numGroups`, G, and `uniforms.groupSize`; and the buffers `scales` and `offsets` of u32.
+ * WGSL: scaleCodeOf(row, k) and offsetCodeOf(row, k), of the group of code k of a row, and decodeUnitScale(code), what
+ * decoded numbers are multiplied by, and decodeScale(code), of an offset: where the encoding has them. The page has
+ * `uniforms.numGroups`, G, and the buffers `scales` and `offsets` of u32.
  */
-export function scalingWgsl({format, scaleFormat, hasOffsets}: QuantizedEncoding): string {
+export function scalingWgsl({format, groupSize, scaleFormat, hasOffsets}: QuantizedEncoding): string {
   if (!quantizedFormats[format].hasScales) {
     return '';
   }
+  const {unit} = weightFormats[format];
   return /* wgsl */ `
-  fn groupOf(row : u32, k : u32) -> u32 { return row * uniforms.numGroups + k / uniforms.groupSize; }
+  fn groupOf(row : u32, k : u32) -> u32 { return row * uniforms.numGroups + k / ${groupSize}; }
   ${scaleFormats[scaleFormat].decodeWgsl}
-  ${scaleAtWgsl(scaleFormat, 'scaleAt', 'scales')}
-  fn scaleOf(row : u32, k : u32) -> f32 { return scaleAt(groupOf(row, k)); }
+  fn decodeUnitScale(code : u32) -> f32 { return decodeScale(code)${unit === 1 ? '' : ` * ${unit}`}; }
+  ${scaleCodeAtWgsl(scaleFormat, 'scaleCodeAt', 'scales')}
+  fn scaleCodeOf(row : u32, k : u32) -> u32 { return scaleCodeAt(groupOf(row, k)); }
   ${
     hasOffsets
       ? /* wgsl */ `
-  ${scaleAtWgsl(scaleFormat, 'offsetAt', 'offsets')}
-  fn offsetOf(row : u32, k : u32) -> f32 { return offsetAt(groupOf(row, k)); }`
+  ${scaleCodeAtWgsl(scaleFormat, 'offsetCodeAt', 'offsets')}
+  fn offsetCodeOf(row : u32, k : u32) -> u32 { return offsetCodeAt(groupOf(row, k)); }`
       : ''
   }`;
 }
 
 /**
- * WGSL: weightsAt(row, k), four weights of a row of codes from code k on, a multiple of 4; and what decodeWgsl and
- * scalingWgsl have. The page has `uniforms.wordsPerRow`, words of a row of codes, and the buffer `codes` of u32.
+ * WGSL: rawQuadAt(row, k), all that is stored of four weights of a row of codes from code k on, a multiple of 4; and
+ * weightsOf(raw), the weights. The page has `uniforms.wordsPerRow`, words of a row of codes, `uniforms.numGroups`, and
+ * the buffers `codes`, `scales` and `offsets` of u32.
  */
-export function weightsAtWgsl(encoding: QuantizedEncoding): string {
+export function rawQuadsWgsl(encoding: QuantizedEncoding): string {
   const {bits, hasScales} = quantizedFormats[encoding.format];
-  const numbers = 'numbersAt(row, k)';
-  const scaled = `scaleOf(row, k) * ${numbers}${encoding.hasOffsets ? ' + offsetOf(row, k)' : ''}`;
+  const {hasOffsets} = encoding;
+  const scaleCode = hasScales ? 'scaleCodeOf(row, k)' : '0u';
+  const offsetCode = hasOffsets ? 'offsetCodeOf(row, k)' : '0u';
+  const numbers = `decodeQuad(${bits === 16 ? 'raw.xy' : 'raw.x'})`;
+  const scaled = `decodeUnitScale(raw.z) * ${numbers}${hasOffsets ? ' + decodeScale(raw.w)' : ''}`;
   return /* wgsl */ `
   ${decodeWgsl(encoding)}
-  ${quadReaders[bits]}
+  ${quadWords[bits]}
   ${scalingWgsl(encoding)}
-  fn weightsAt(row : u32, k : u32) -> vec4<f32> { return ${hasScales ? scaled : numbers}; }`;
+  fn rawQuadAt(row : u32, k : u32) -> vec4<u32> { return vec4(quadWordsAt(row, k), ${scaleCode}, ${offsetCode}); }
+  fn weightsOf(raw : vec4<u32>) -> vec4<f32> { return ${hasScales ? scaled : numbers}; }`;
 }

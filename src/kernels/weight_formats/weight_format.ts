@@ -18,7 +18,9 @@ export type WeightFormat = {
    * 0 for formats without scales.
    */
   largest: number;
-  /** WGSL: decodeQuad(quad) -> vec4<f32>, the numbers less the zero point. */
+  /** What a number of decodeWgsl is a multiple of: scales are multiplied by it. A power of two. */
+  unit: number;
+  /** WGSL: decodeQuad(quad) -> vec4<f32>, the numbers less the zero point, divided by `unit`. */
   decodeWgsl: (zeroPoint: number) => string;
   /**
    * WGSL: encode(bits) -> u32, where `bits` are those of the float32 that the host's encode takes. The page has

@@ -53,6 +53,12 @@ const N_MAJOR_SCALARS = /* wgsl */ `
   }
   ${WEIGHT_AT}`;
 
+const RAW_QUAD = /* wgsl */ `
+  fn rawQuad(expert : u32, column : u32, k : u32) -> vec4<u32> {
+    return bitcast<vec4<u32>>(weightQuad(expert, column, k));
+  }
+  fn weightsOf(raw : vec4<u32>) -> vec4<f32> { return bitcast<vec4<f32>>(raw); }`;
+
 export function float32Weights(quads: Quads, weightFormat: MoeWeightFormat): WeightReader {
   const kMajor = quads === 'f32' ? K_MAJOR_SCALARS : K_MAJOR_QUADS;
   const nMajor = quads === 'f32' ? N_MAJOR_SCALARS : N_MAJOR_QUADS;
@@ -60,7 +66,9 @@ export function float32Weights(quads: Quads, weightFormat: MoeWeightFormat): Wei
     buffers: ({weights}: WeightTensors): StorageBinding[] => [
       {name: 'weights', type: quads, access: 'read', tensor: weights},
     ],
-    functions: weightFormat === 'outIn' ? kMajor : nMajor,
+    functions: /* wgsl */ `
+  ${weightFormat === 'outIn' ? kMajor : nMajor}
+  ${RAW_QUAD}`,
   };
   return {uniforms: {}, tile: page, lane: weightFormat === 'outIn' ? kMajorLane(page) : nMajorLane(page)};
 }

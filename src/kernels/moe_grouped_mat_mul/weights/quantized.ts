@@ -4,33 +4,35 @@ import type {MoeWeightFormat} from '../../../contract/kernel_names';
 import {codesPerWord, type QuantizedEncoding, quantizedFormats} from '../../../contract/quantized_weights';
 import {repeat} from '../../shared/repeat';
 import type {StorageBinding} from '../../shared/webgpu';
-import {decodeWgsl, scalingWgsl, weightsAtWgsl} from '../../weight_formats/webgpu';
+import {decodeWgsl, scalingWgsl, rawQuadsWgsl} from '../../weight_formats/webgpu';
 import {nMajorLane} from './n_major_lane';
 import type {LaneReader, WeightReader} from './weight_reader';
 
-/** What a lane reads of a column at a time. */
-const WORDS_OF_CHUNK = 2;
+/** Words that a lane reads of a column at a time, all of one group: of at most 16 codes, which a group has at least. */
+const wordsOfChunk = (bits: number, wordsPerRow: number): 2 | 4 => (bits > 4 && wordsPerRow % 4 === 0 ? 4 : 2);
 
 /** Four terms of a column. Where a row ends within a quad, the rest of the quad is another row's. */
 const kMajorQuad = (endsWithinQuad: boolean): string => /* wgsl */ `
-  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
-    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
-    let quad = weightsAt(expert * uniforms.numColumns + min(column, uniforms.numColumns - 1), k);
-    return ${endsWithinQuad ? 'select(quad, vec4(quad.xy, 0, 0), k + 4 > uniforms.numIn)' : 'quad'};
+  fn rawQuad(expert : u32, column : u32, k : u32) -> vec4<u32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<u32>(); }
+    let raw = rawQuadAt(expert * uniforms.numColumns + min(column, uniforms.numColumns - 1), k);
+    return ${endsWithinQuad ? 'select(raw, vec4(raw.x, 0, raw.zw), k + 4 > uniforms.numIn)' : 'raw'};
   }`;
 
 /** Four columns of a term. */
 const N_MAJOR_QUAD = /* wgsl */ `
-  fn weightQuad(expert : u32, column : u32, k : u32) -> vec4<f32> {
-    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<f32>(); }
-    return weightsAt(expert * uniforms.numIn + k, min(column, (uniforms.numColumns - 1) / 4 * 4));
+  fn rawQuad(expert : u32, column : u32, k : u32) -> vec4<u32> {
+    if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<u32>(); }
+    return rawQuadAt(expert * uniforms.numIn + k, min(column, (uniforms.numColumns - 1) / 4 * 4));
   }`;
 
 /** WGSL: chunkAt(row, k), the words from term k on. */
-const CHUNK_AT = /* wgsl */ `
-  fn chunkAt(row : u32, k : u32) -> vec2<u32> { return codes[(row * uniforms.wordsPerRow + k / CODES_PER_WORD) / 2]; }`;
+const chunkAt = (numWords: number): string => /* wgsl */ `
+  fn chunkAt(row : u32, k : u32) -> vec${numWords}<u32> {
+    return codes[(row * uniforms.wordsPerRow + k / CODES_PER_WORD) / ${numWords}];
+  }`;
 
-/** The same where a row has an odd number of words. Codes past the row are 0. */
+/** The same of two words, where a row has an odd number of words. Codes past the row are 0. */
 const CHUNK_AT_ANY_WORD = /* wgsl */ `
   fn chunkAt(row : u32, k : u32) -> vec2<u32> {
     let word = k / CODES_PER_WORD;
@@ -40,7 +42,10 @@ const CHUNK_AT_ANY_WORD = /* wgsl */ `
 
 /** WGSL: quad q of a chunk, before it is decoded. */
 function quadOfChunk(chunk: string, q: number, bits: number): string {
-  return bits === 4 ? `${chunk}.${'xy'[q >> 1]} >> ${16 * (q & 1)}` : bits === 8 ? `${chunk}.${'xy'[q]}` : chunk;
+  if (bits === 16) {
+    return `${chunk}.${['xy', 'zw'][q]}`;
+  }
+  return bits === 8 ? `${chunk}.${'xyzw'[q]}` : `${chunk}.${'xyzw'[q >> 1]} >> ${16 * (q & 1)}`;
 }
 
 const bindings = ({weights, scales, offsets}: WeightTensors, codesType: string): StorageBinding[] => [
@@ -49,28 +54,29 @@ const bindings = ({weights, scales, offsets}: WeightTensors, codesType: string):
   ...(offsets == null ? [] : [{name: 'offsets', type: 'u32', access: 'read', tensor: offsets} as const]),
 ];
 
-/** A lane reads two words of each of its columns, which are of one group, and decodes a quad at a time. */
+/** A lane reads a chunk of each of its columns, and decodes a quad at a time. */
 function kMajorLane(encoding: QuantizedEncoding, wordsPerRow: number): LaneReader {
   const {bits, hasScales} = quantizedFormats[encoding.format];
   const {hasOffsets} = encoding;
-  const inChunks = wordsPerRow % WORDS_OF_CHUNK === 0;
+  const numWords = wordsOfChunk(bits, wordsPerRow);
+  const inChunks = wordsPerRow % numWords === 0;
   const scaled = (j: number, numbers: string, scalesLater: boolean) =>
     !hasScales || scalesLater ? numbers : `scale${j} * ${numbers}${hasOffsets ? ` + offset${j}` : ''}`;
   return {
-    buffers: (weights) => bindings(weights, inChunks ? 'vec2<u32>' : 'u32'),
+    buffers: (weights) => bindings(weights, inChunks ? `vec${numWords}<u32>` : 'u32'),
     functions: /* wgsl */ `
   const CODES_PER_WORD = ${codesPerWord(encoding)}u;
   ${decodeWgsl(encoding)}
   ${scalingWgsl(encoding)}
-  ${inChunks ? CHUNK_AT : CHUNK_AT_ANY_WORD}`,
-    numTerms: WORDS_OF_CHUNK * codesPerWord(encoding),
+  ${inChunks ? chunkAt(numWords) : CHUNK_AT_ANY_WORD}`,
+    numTerms: numWords * codesPerWord(encoding),
     load: repeat(
       4,
       (j) => /* wgsl */ `
       let weightRow${j} = expert * uniforms.numColumns + min(d + ${j}, uniforms.numColumns - 1);
       let chunk${j} = chunkAt(weightRow${j}, k);
-      ${hasScales ? `let scale${j} = scaleOf(weightRow${j}, k);` : ''}
-      ${hasOffsets ? `let offset${j} = offsetOf(weightRow${j}, k);` : ''}`,
+      ${hasScales ? `let scale${j} = decodeUnitScale(scaleCodeOf(weightRow${j}, k));` : ''}
+      ${hasOffsets ? `let offset${j} = decodeScale(offsetCodeOf(weightRow${j}, k));` : ''}`,
     ),
     quad: (q, scalesLater) =>
       repeat(4, (j) => {
@@ -92,11 +98,11 @@ export function quantizedWeights(
   const tile = {
     buffers: (weights: WeightTensors) => bindings(weights, 'u32'),
     functions: /* wgsl */ `
-  ${weightsAtWgsl(encoding)}
+  ${rawQuadsWgsl(encoding)}
   ${isKMajor ? kMajorQuad(numCodes % 4 !== 0) : N_MAJOR_QUAD}`,
   };
   return {
-    uniforms: {wordsPerRow, ...(groupSize === 0 ? {} : {groupSize, numGroups: Math.ceil(numCodes / groupSize)})},
+    uniforms: {wordsPerRow, ...(groupSize === 0 ? {} : {numGroups: Math.ceil(numCodes / groupSize)})},
     tile,
     lane: isKMajor ? kMajorLane(encoding, wordsPerRow) : nMajorLane(tile),
   };

@@ -15,9 +15,9 @@ export type WeightReader = {
   /** Numbers that the functions need. */
   uniforms: Record<string, number>;
   /**
-   * WGSL: weightQuad(expert, column, k), four weights. Format outIn is k-major: terms k to k + 3 of a column. Format
-   * inOut is n-major: columns `column` to `column` + 3 of term k. Weights of terms past C are 0. Weights of columns
-   * past D are those of other columns.
+   * WGSL: rawQuad(expert, column, k), what is stored of four weights, and weightsOf(raw), the weights. Format outIn is
+   * k-major: terms k to k + 3 of a column. Format inOut is n-major: columns `column` to `column` + 3 of term k. Weights
+   * of terms past C are finite. Weights of columns past D are those of other columns.
    */
   tile: ReaderPage;
   lane: LaneReader;
