@@ -208,6 +208,11 @@ function convertSharedWeights(
   weightFormat: MoeWeightFormat,
   opName: string,
 ): ExpertWeights {
+  assert(
+    !isQuantized(weights),
+    opName,
+    () => `${argument.argName} must be float32, but is quantized. moeDequantizeWeights makes float32 of it.`,
+  );
   const $weights = convertWeights(weights, argument, '', weightFormat, opName);
   const [first, second] = $weights.shape;
   return {

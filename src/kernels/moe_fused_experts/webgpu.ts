@@ -5,7 +5,8 @@
  *   MoeFusedExpertsSecond  out[t] = the sum over t's slots s, in their order, of w[s] * (W2[e] h[s] + b2[e])
  *
  * Each reads the weights of a slot's expert once, as fast as memory gives them. A slot whose expert is not here is
- * neither read nor written.
+ * neither read nor written. If w2 has offsets and there is a map of experts, a launch before these looks up the map,
+ * because the second would bind 9 buffers, and every device binds 8.
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
@@ -52,10 +53,12 @@ export const moeFusedExpertsWebGPU = webgpuKernel(MoeFusedExperts, (backend, inp
     return {out};
   }
   const hidden = newTensor(backend, [numSlots, intermediateSize], 'float32');
-  const slots = {topkIds, expertMap};
+  const localIds =
+    expertMap != null && second.offsets != null ? runLocalIds(backend, topkIds, expertMap, w1.shape[0]) : undefined;
+  const slots = localIds == null ? {topkIds, expertMap} : {topkIds: localIds, expertMap: undefined};
   runFirst(backend, {...first, name: 'MoeFusedExpertsFirst', x, slots}, hidden);
   runSecond(backend, {...second, name: 'MoeFusedExpertsSecond', x: hidden, slots}, topkWeights, out);
-  disposeAll(backend, [hidden]);
+  disposeAll(backend, localIds == null ? [hidden] : [hidden, localIds]);
   return {out};
 });
 
@@ -77,6 +80,35 @@ const MAPPED_EXPERT_OF_SLOT = /* wgsl */ `
     if (id < 0 || id >= i32(uniforms.numExperts)) { return NO_EXPERT; }
     return ifLocal(expertMap[id]);
   }`;
+
+/** The local expert of each slot, -1 where it has none. */
+function runLocalIds(
+  backend: WebGPUBackend,
+  topkIds: TensorInfo,
+  expertMap: TensorInfo,
+  numLocalExperts: number,
+): TensorInfo {
+  const localIds = newTensor(backend, topkIds.shape, 'int32');
+  const numSlots = topkIds.shape[0] * topkIds.shape[1];
+  runWgsl(backend, {
+    name: 'MoeFusedExpertsLocalIds',
+    buffers: [
+      {name: 'out', type: 'i32', access: 'read_write', tensor: localIds},
+      {name: 'topkIds', type: 'i32', access: 'read', tensor: topkIds},
+      {name: 'expertMap', type: 'i32', access: 'read', tensor: expertMap},
+    ],
+    uniforms: {numSlots, numExperts: expertMap.shape[0], numLocalExperts},
+    constants: {NUM_THREADS: WORKGROUP_SIZE},
+    numWorkgroups: Math.ceil(numSlots / WORKGROUP_SIZE),
+    code: () => /* wgsl */ `
+      ${IF_LOCAL}
+      ${MAPPED_EXPERT_OF_SLOT}
+      ${entryPoint(/* wgsl */ `
+      let slot = group * NUM_THREADS + thread;
+      if (slot < uniforms.numSlots) { out[slot] = i32(expertOf(slot)); }`)}`,
+  });
+  return localIds;
+}
 
 /** The products of a quad of weights, which are four terms of a column or four columns of a term, with a quad x. */
 const PRODUCTS = {
