@@ -21,7 +21,9 @@ export const quantizationOf = (format: tf.QuantizedFormat): tf.MoeQuantizeWeight
   }
 };
 
-const bytesPerWeight: Record<tf.QuantizedFormat, number> = {
+/** Scales included. */
+export const bytesPerWeight: Record<'float32' | tf.QuantizedFormat, number> = {
+  float32: 4,
   int4: 0.5 + 2 / GROUP_SIZE,
   fp4: 0.5 + 1 / GROUP_SIZE,
   int8: 1 + 2 / GROUP_SIZE,

@@ -1,6 +1,6 @@
 /**
- * A peer in the same page: onnxruntime-web's QMoE beside fusedMoe, at the same shapes, timed alike. fusedMoe's experts
- * are float32, QMoE's are int4, and on some devices QMoE rounds activations to int8 as well.
+ * A peer in the same page: onnxruntime-web's QMoE beside fusedMoe of the same int4 experts and of float32 ones, at the
+ * same shapes, timed alike. On some devices QMoE rounds activations to int8 as well.
  */
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
@@ -24,7 +24,8 @@ const CHECKED_CALLS = 5;
 export type PeerRow = {
   layer: string;
   shape: Shape;
-  fusedMoe: CallTimes;
+  int4: CallTimes;
+  float32: CallTimes;
   qmoe: CallTimes;
   /** Of the product by w1, and of that by w2. */
   activations: Record<'w1' | 'w2', 'int8' | 'float32'>;
@@ -52,12 +53,17 @@ async function timeCalls(
   return {...times, waitMs};
 }
 
-async function timeFusedMoe({T, H, K, E, I}: Shape, numRuns: number): Promise<CallTimes> {
+/** Times fusedMoe of int4 experts as QMoE has them, or of float32 ones. */
+async function timeFusedMoe({T, H, K, E, I}: Shape, format: 'int4' | 'float32', numRuns: number): Promise<CallTimes> {
   const timer = new WebGPUTimer(tf.backend() as WebGPUBackend);
   const x = numbers([T, H], 1) as tf.Tensor2D;
   const logits = Array.from({length: NUM_ROUTINGS}, (_, routing) => numbersOfRouting([T, E], routing));
-  const w1 = numbers([E, 2 * I, H], H ** -0.5) as tf.Tensor3D;
-  const w2 = numbers([E, H, I], I ** -0.5) as tf.Tensor3D;
+  const weights = (shape: [number, number, number], scale: number): tf.MoeExpertWeights =>
+    format === 'int4'
+      ? tf.tidy(() => tf.moeQuantizeWeights(numbers(shape, scale), {format, groupSize: 32}))
+      : numbers(shape, scale);
+  const w1 = weights([E, 2 * I, H], H ** -0.5);
+  const w2 = weights([E, H, I], I ** -0.5);
   let numCalls = 0;
   const call = () => {
     const output = tf.fusedMoe(x, w1, w2, logits[numCalls++ % NUM_ROUTINGS], K, {activation: 'swigluOai'});
@@ -126,11 +132,13 @@ export async function timeBesidePeer(
   const rows: PeerRow[] = [];
   for (const {layer, shape} of shapes) {
     await resetBackend();
-    const fusedMoe = await endedByDeviceErrors(() => timeFusedMoe(shape, numRuns));
+    const int4 = await endedByDeviceErrors(() => timeFusedMoe(shape, 'int4', numRuns));
+    await resetBackend();
+    const float32 = await endedByDeviceErrors(() => timeFusedMoe(shape, 'float32', numRuns));
     const qmoe = await withQmoe(shape, wasm, (loaded) => timeQmoe(loaded, numRuns));
     const rounds = shape.T === 1 ? roundsOneToken : roundsTokens;
     const typeOf = (numIn: number) => (rounds && numIn % INT8_MULTIPLE === 0 ? 'int8' : 'float32');
-    rows.push({layer, shape, fusedMoe, qmoe, activations: {w1: typeOf(shape.H), w2: typeOf(shape.I)}});
+    rows.push({layer, shape, int4, float32, qmoe, activations: {w1: typeOf(shape.H), w2: typeOf(shape.I)}});
   }
   return rows;
 }
@@ -138,22 +146,26 @@ export async function timeBesidePeer(
 const header = [
   'layer',
   'T',
-  'fusedMoe ms',
+  'int4 ms',
+  'host ms',
+  'float32 ms',
   'host ms',
   'QMoE ms',
   'host ms',
-  'QMoE / fusedMoe',
+  'QMoE / int4',
+  'QMoE / float32',
   'wait ms',
   'activations of QMoE',
 ];
 
 /** A line a shape; the medians of both in milliseconds. */
 export function formatPeerRows(rows: PeerRow[]): string {
-  const lines = rows.map(({layer, shape, fusedMoe, qmoe, activations}) => [
+  const lines = rows.map(({layer, shape, int4, float32, qmoe, activations}) => [
     layer,
     String(shape.T),
-    ...[fusedMoe.batchMs, fusedMoe.hostMs, qmoe.batchMs, qmoe.hostMs].map(({median}) => threeDigits(median)),
-    threeDigits(qmoe.batchMs.median / fusedMoe.batchMs.median),
+    ...[int4, float32, qmoe].flatMap(({batchMs, hostMs}) => [batchMs, hostMs].map(({median}) => threeDigits(median))),
+    threeDigits(qmoe.batchMs.median / int4.batchMs.median),
+    threeDigits(qmoe.batchMs.median / float32.batchMs.median),
     threeDigits(qmoe.waitMs.median),
     `w1 ${activations.w1}, w2 ${activations.w2}`,
   ]);

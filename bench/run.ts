@@ -22,7 +22,7 @@ import {
 } from './harness';
 import {fusedMoeBenchmark} from './fused_moe';
 import {fusedMoeOfFormat} from './fused_moe_quantized';
-import {fusedMoeChainBenchmark} from './fused_moe_chain';
+import {fusedMoeChainOf} from './fused_moe_chain';
 import {moeAlignBlockSizeBenchmark} from './moe_align_block_size';
 import {moeGroupedMatMulW1Benchmark, moeGroupedMatMulW2Benchmark} from './moe_grouped_mat_mul';
 import {moeTopkBenchmark} from './moe_topk';
@@ -48,7 +48,8 @@ const benchmarks: Record<string, Benchmark> = {
   fusedMoeFloat8: fusedMoeOfFormat('float8'),
   fusedMoeFloat16: fusedMoeOfFormat('float16'),
   fusedMoeBfloat16: fusedMoeOfFormat('bfloat16'),
-  fusedMoeChain: fusedMoeChainBenchmark,
+  fusedMoeChain: fusedMoeChainOf('float32'),
+  fusedMoeChainInt4: fusedMoeChainOf('int4'),
   mixtureOfExpertsStep: mixtureOfExpertsStepBenchmark,
 };
 export const opNames = Object.keys(benchmarks);

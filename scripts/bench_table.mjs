@@ -179,6 +179,7 @@ function chainTable(rows, inChromium) {
   const header = [
     'layer (H, I, K, E)',
     'T',
+    'layers and their weights',
     'where',
     'launches',
     'wall ms',
@@ -187,9 +188,9 @@ function chainTable(rows, inChromium) {
     'wall ms, waited for each',
   ];
   const linesOf = (where) => (row) => {
-    const {numLaunches, hostMs, wallMs} = row.timings[0];
+    const {name, numLaunches, hostMs, wallMs} = row.timings[0];
     const times = [wall(row), hostMs.median, replay(row) / 1000, wallMs.median].map(milliseconds);
-    return [layerOf(row), row.shape.T, where, numLaunches, ...times];
+    return [layerOf(row), row.shape.T, name, where, numLaunches, ...times];
   };
   return tableOf(header, [...rows.map(linesOf('Node.js')), ...inChromium.map(linesOf('Chromium'))]);
 }
@@ -209,17 +210,38 @@ function hostTable(rows) {
 
 /** onnxruntime-web's QMoE beside fusedMoe in one page. */
 function peerTable(rows) {
-  const header = ['layer (H, I, K, E)', 'T', 'fusedMoe ms', 'QMoE ms', 'QMoE / fusedMoe', 'activations of QMoE'];
+  const ours = ['int4 ms', 'float32 ms', 'QMoE ms', 'QMoE / int4', 'QMoE / float32'];
   return tableOf(
-    header,
-    rows.map((row) => [
-      layerOf(row),
-      row.shape.T,
-      milliseconds(row.fusedMoe.batchMs.median),
-      milliseconds(row.qmoe.batchMs.median),
-      (row.qmoe.batchMs.median / row.fusedMoe.batchMs.median).toFixed(1),
-      `w1 ${row.activations.w1}, w2 ${row.activations.w2}`,
-    ]),
+    ['layer (H, I, K, E)', 'T', ...ours, 'activations of QMoE'],
+    rows.map((row) => {
+      const [int4, float32, qmoe] = [row.int4, row.float32, row.qmoe].map(({batchMs}) => batchMs.median);
+      return [
+        layerOf(row),
+        row.shape.T,
+        ...[int4, float32, qmoe].map(milliseconds),
+        ...[qmoe / int4, qmoe / float32].map((ratio) => ratio.toFixed(1)),
+        `w1 ${row.activations.w1}, w2 ${row.activations.w2}`,
+      ];
+    }),
+  );
+}
+
+/** fusedMoe of quantized experts, and of float32 ones in the same run. */
+function formatsTable(rows) {
+  return tableOf(
+    ['layer (H, I, K, E)', 'T', 'experts', 'GPU us', 'of a copy', 'float32, GPU us', 'float32 / codes'],
+    rows.map((row) => {
+      const float32 = row.timings.find(({kind}) => kind === 'part')?.replayMicroseconds.median;
+      return [
+        layerOf(row),
+        row.shape.T,
+        row.timings[0].name.replace(', experts of', ','),
+        replay(row).toFixed(1),
+        `${Math.round(100 * row.ratios.copy.ratio)} %`,
+        float32 == null ? '' : float32.toFixed(1),
+        float32 == null ? '' : (float32 / replay(row)).toFixed(2),
+      ];
+    }),
   );
 }
 
@@ -243,6 +265,7 @@ const tables = {
   ...tableOfFiles('hostNode', hostTable, 'node_host'),
   ...tableOfFiles('hostChromium', hostTable, 'chromium_host'),
   ...tableOfFiles('peer', peerTable, 'chromium_peer'),
+  ...tableOfFiles('formats', formatsTable, 'node_formats'),
 };
 let text = readFileSync(page, 'utf8');
 for (const [name, table] of Object.entries(tables)) {
