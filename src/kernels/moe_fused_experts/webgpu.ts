@@ -13,7 +13,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts, type MoeGroupedMatMulAttrs, type MoeWeightFormat} from '../../contract/kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
-import {type LaneReader, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights';
+import {type LaneReader, overTerms, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights';
 import {COLUMNS, encodingName, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
 import {repeat} from '../shared/repeat';
 import {
@@ -120,23 +120,24 @@ const PRODUCTS = {
  * WGSL: sumOfTerms, what a lane has of the products of a quad of columns. Where weights have scales, sums are
  * multiplied by them: one multiplication in place of one a weight.
  */
-const sumOfTerms = ({numTerms, load, quad, scales}: LaneReader, weightFormat: MoeWeightFormat): string => /* wgsl */ `
+const sumOfTerms = (lane: LaneReader, weightFormat: MoeWeightFormat): string => /* wgsl */ `
   fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
     var sum = vec4<f32>();
-    for (var k = ${numTerms} * lane; k < uniforms.numIn; k += ${numTerms} * NUM_LANES) {
-      ${load}
+    ${overTerms(
+      lane,
+      /* wgsl */ `
       var part = vec4<f32>();
       ${repeat(
-        numTerms / 4,
+        lane.numTerms / 4,
         (q) => /* wgsl */ `
       {
         let x = xQuad(row, k + ${4 * q});
-        ${quad(q, scales != null)}
+        ${lane.quad(q, lane.scales != null)}
         part += ${PRODUCTS[weightFormat]};
       }`,
       )}
-      sum += ${scales == null ? 'part' : `${scales} * part`};
-    }
+      sum += ${lane.scales == null ? 'part' : `${lane.scales} * part`};`,
+    )}
     return sum;
   }`;
 
