@@ -112,87 +112,89 @@ const codesOneByOne: ByFormat = {
 };
 
 /**
- * GLSL by bits of a code: productsAt(row, weightRow, c), the products of two columns with the terms of a word from c
- * on, without scales.
+ * GLSL by bits of a code: the terms of a product that a word has. readRows(row, c, x, next) reads those of two rows,
+ * weightsOf(word, scale, offset) decodes a word of codes.
  */
-const productsAt: Readonly<Record<number, string>> = {
+const termsOfWord = (weight: (codes: string) => string): Readonly<Record<number, string>> => ({
+  // A byte has an even and an odd term.
   4: `
-  vec4 productsAt(int row, int weightRow, int c) {
-    int word = weightRow * wordsPerRow + c / 8;
-    uint codes0 = codesWord(word);
-    uint codes1 = codesWord(word + wordsPerRow);
-    return productsOfQuads(row, c, decodeQuad(codes0), decodeQuad(codes1)) +
-      productsOfQuads(row, c + 4, decodeQuad(codes0 >> 16), decodeQuad(codes1 >> 16));
-  }`,
-  8: `
-  vec4 productsAt(int row, int weightRow, int c) {
-    int word = weightRow * wordsPerRow + c / 4;
-    return productsOfQuads(row, c, decodeQuad(codesWord(word)), decodeQuad(codesWord(word + wordsPerRow)));
-  }`,
-  16: `
-  vec4 productsAt(int row, int weightRow, int c) {
-    int word = weightRow * wordsPerRow + c / 2;
-    vec4 x = getX(row, c);
-    vec4 w = decodeQuad(uvec2(codesWord(word), codesWord(word + wordsPerRow)));
-    return ${OUT_IN_PRODUCTS};
-  }`,
-};
-
-/** GLSL: the products of two columns' weights of four terms with two rows. */
-const PRODUCTS_OF_QUADS = `
-  vec4 productsOfQuads(int row, int c, vec4 w0, vec4 w1) {
+  struct Terms { vec4 even; vec4 odd; };
+  void readRows(int row, int c, out Terms x, out Terms next) {
     vec4 x01 = getX(row, c);
     vec4 x23 = getX(row, c + 2);
-    vec4 x = vec4(x01.xy, x23.xy);
-    vec4 next = vec4(x01.zw, x23.zw);
-    return vec4(dot(x, w0), dot(x, w1), dot(next, w0), dot(next, w1));
-  }`;
+    vec4 x45 = getX(row, c + 4);
+    vec4 x67 = getX(row, c + 6);
+    x = Terms(vec4(x01.x, x23.x, x45.x, x67.x), vec4(x01.y, x23.y, x45.y, x67.y));
+    next = Terms(vec4(x01.z, x23.z, x45.z, x67.z), vec4(x01.w, x23.w, x45.w, x67.w));
+  }
+  Terms weightsOf(int word, float scale, float offset) {
+    uvec4 bytes = codesBytes(word);
+    return Terms(${weight('bytes')}, ${weight('bytes >> 4')});
+  }
+  float productOf(Terms x, Terms w) { return dot(x.even, w.even) + dot(x.odd, w.odd); }`,
+  8: `
+  struct Terms { vec4 all; };
+  void readRows(int row, int c, out Terms x, out Terms next) {
+    vec4 x01 = getX(row, c);
+    vec4 x23 = getX(row, c + 2);
+    x = Terms(vec4(x01.xy, x23.xy));
+    next = Terms(vec4(x01.zw, x23.zw));
+  }
+  Terms weightsOf(int word, float scale, float offset) { return Terms(${weight('codesBytes(word)')}); }
+  float productOf(Terms x, Terms w) { return dot(x.all, w.all); }`,
+});
 
-/** Sums of each group of terms are multiplied by the scale: one multiplication in place of one a weight. */
-const sumOfGroups = (numTerms: number) => `
+/** Without offsets the sum of a group is multiplied by its scale: one multiplication in place of one a weight. */
+const scaledLater = (codes: string) => `decodeCodes(${codes})`;
+
+/** With offsets this would not do: a sum of codes can be large where weights are small. */
+const scaledAtOnce = (codes: string) => `scale * decodeCodes(${codes}) + offset`;
+
+const sumOfGroups = ({format, hasOffsets}: QuantizedEncoding, perWord: number) => `
+  ${termsOfWord(hasOffsets ? scaledAtOnce : scaledLater)[quantizedFormats[format].bits]}
+  vec2 offsetsOf(int weightRow, int c) {
+    return ${hasOffsets ? 'vec2(offsetOf(weightRow, c), offsetOf(weightRow + 1, c))' : 'vec2(0.0)'};
+  }
   vec4 sumOfTerms(int row, int expert, int d) {
     int weightRow = expert * numColumns + d;
+    int word = weightRow * wordsPerRow;
     vec4 sum = vec4(0.0);
     for (int first = 0; first < numIn; first += groupSize) {
+      vec2 scales = vec2(scaleOf(weightRow, first), scaleOf(weightRow + 1, first));
+      vec2 offsets = offsetsOf(weightRow, first);
       int end = min(first + groupSize, numIn);
       vec4 ofGroup = vec4(0.0);
-      for (int c = first; c < end; c += ${numTerms}) { ofGroup += productsAt(row, weightRow, c); }
-      sum += vec2(scaleOf(weightRow, first), scaleOf(weightRow + 1, first)).xyxy * ofGroup;
+      for (int c = first; c < end; c += ${perWord}) {
+        Terms x;
+        Terms next;
+        readRows(row, c, x, next);
+        Terms w0 = weightsOf(word, scales.x, offsets.x);
+        Terms w1 = weightsOf(word + wordsPerRow, scales.y, offsets.y);
+        ofGroup += vec4(productOf(x, w0), productOf(x, w1), productOf(next, w0), productOf(next, w1));
+        word++;
+      }
+      sum += ${hasOffsets ? 'ofGroup' : 'scales.xyxy * ofGroup'};
     }
     return sum;
   }`;
 
-const sumOfUnscaled = (numTerms: number) => `
-  vec4 sumOfTerms(int row, int expert, int d) {
-    int weightRow = expert * numColumns + d;
-    vec4 sum = vec4(0.0);
-    for (int c = 0; c < numIn; c += ${numTerms}) { sum += productsAt(row, weightRow, c); }
-    return sum;
+/** A word has two terms of a column, so that the words of two columns are a texel. */
+const TEXEL_OF_HALVES = `
+  vec4 halvesAt(int weightRow, int c) {
+    int word = weightRow * wordsPerRow + c / 2;
+    return decodeQuad(uvec2(codesWord(word), codesWord(word + wordsPerRow)));
   }`;
 
-/** With offsets, weights are made before they are multiplied: a sum of codes could be large where weights are small. */
-const SUM_OF_WEIGHTS = `
-  vec4 sumOfTerms(int row, int expert, int d) {
-    int weightRow = expert * numColumns + d;
-    vec4 sum = vec4(0.0);
-    for (int c = 0; c < numIn; c += 4) {
-      sum += productsOfQuads(row, c, weightsAt(weightRow, c), weightsAt(weightRow + 1, c));
-    }
-    return sum;
-  }`;
-
-function packedCodes(encoding: QuantizedEncoding): ByFormat {
-  const {bits, hasScales} = quantizedFormats[encoding.format];
-  const sum = encoding.hasOffsets
-    ? SUM_OF_WEIGHTS
-    : productsAt[bits] + (hasScales ? sumOfGroups : sumOfUnscaled)(codesPerWord(encoding));
-  return {
-    outIn: PRODUCTS_OF_QUADS + sum,
-    inOut: `
+const PAIR_AT = `
   vec2 pairAt(int row, int column) {
     vec4 quad = weightsAt(row, column / 4 * 4);
     return column % 4 == 0 ? quad.xy : quad.zw;
-  }
-  ${sumOfTexels('vec4(pairAt(expert * numIn + c, d), pairAt(expert * numIn + c + 1, d))', IN_OUT_PRODUCTS)}`,
-  };
-}
+  }`;
+
+const packedCodes = (encoding: QuantizedEncoding): ByFormat => ({
+  outIn: quantizedFormats[encoding.format].hasScales
+    ? sumOfGroups(encoding, codesPerWord(encoding))
+    : TEXEL_OF_HALVES + sumOfTexels('halvesAt(expert * numColumns + d, c)', OUT_IN_PRODUCTS),
+  inOut:
+    PAIR_AT + sumOfTexels('vec4(pairAt(expert * numIn + c, d), pairAt(expert * numIn + c + 1, d))', IN_OUT_PRODUCTS),
+});

@@ -90,13 +90,16 @@ function bytesOf({buffer, byteOffset, length}: Int32Array, numTexels: number): U
 }
 
 /**
- * GLSL: `name`Word(i), word i of the texture `name`. 2^23 and a byte have the byte in their lowest bits, which costs
- * less than to convert a float to an integer.
+ * GLSL: `name`Word(i), word i of the texture `name`, and `name`Bytes(i), its bytes in the lowest bits of integers that
+ * have other bits too. 2^23 and a byte is a float with these bits, which costs less than to convert it to an integer.
  */
 const wordGlsl = (name: string) => `
-  uint ${name}Word(int i) {
+  uvec4 ${name}Bytes(int i) {
     ivec2 place = ivec2(i & ((1 << ${name}Log2OfWidth) - 1), i >> ${name}Log2OfWidth);
-    uvec4 bytes = floatBitsToUint(texelFetch(${name}, place, 0) * 255.0 + 8388608.0) & 255u;
+    return floatBitsToUint(texelFetch(${name}, place, 0) * 255.0 + 8388608.0);
+  }
+  uint ${name}Word(int i) {
+    uvec4 bytes = ${name}Bytes(i) & 255u;
     return bytes.x | (bytes.y << 8) | (bytes.z << 16) | (bytes.w << 24);
   }`;
 
@@ -104,10 +107,11 @@ const wordGlsl = (name: string) => `
 const quadReaders: Readonly<Record<number, string>> = {
   4: `
   vec4 numbersAt(int row, int k) {
-    return decodeQuad(codesWord(row * wordsPerRow + k / 8) >> uint(16 * (k / 4 % 2)));
+    uint quad = codesWord(row * wordsPerRow + k / 8) >> uint(16 * (k / 4 % 2));
+    return decodeCodes(uvec4(quad) >> uvec4(0, 4, 8, 12));
   }`,
   8: `
-  vec4 numbersAt(int row, int k) { return decodeQuad(codesWord(row * wordsPerRow + k / 4)); }`,
+  vec4 numbersAt(int row, int k) { return decodeCodes(codesBytes(row * wordsPerRow + k / 4)); }`,
   // The second word is another row's where C % 4 = 2 and k is the last.
   16: `
   vec4 numbersAt(int row, int k) {
@@ -137,7 +141,8 @@ function scaleAtGlsl(scaleFormat: QuantizedEncoding['scaleFormat'], functionName
 
 /**
  * GLSL, for rows [L, D] of codes, k a multiple of 4: numbersAt(row, k), weightsAt(row, k), scaleOf(row, k) and
- * offsetOf(row, k), as in weightsAtWgsl. The program has the textures and uniforms of weightTextures.
+ * offsetOf(row, k), as in weightsAtWgsl; also codesBytes(i), codesWord(i) and the format's own decode. The program has
+ * the textures and uniforms of weightTextures.
  */
 export function weightReaderGlsl({format, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding): string {
   const {bits, hasScales} = quantizedFormats[format];
