@@ -1,6 +1,6 @@
 /** Quantized weights as arguments: every field is checked before any work. */
 import {backend, type Tensor, util} from '@tensorflow/tfjs-core';
-import {assertBindable} from '../contract/devices';
+import {assertBindable, assertKeepsWords} from '../contract/devices';
 import type {MoeWeightFormat} from '../contract/kernel_names';
 import {
   encodingOf,
@@ -97,6 +97,7 @@ function convertPart(weights: QuantizedWeights, argName: string, opName: string)
       `${argName}.codes must be int32 [L, D, C/${32 / bits}] = [${shapes.codes}] for ${format} of shape [${shape}], ` +
       `but is [${codes.shape}].`,
   );
+  assertKeepsWords(backend(), opName, `${argName}.codes`, codes);
   const scalesOf = (name: 'scales' | 'offsets') => {
     const path = `${argName}.${name}`;
     const dtype = scaleFormat === 'float32' ? 'float32' : 'int32';
@@ -108,6 +109,9 @@ function convertPart(weights: QuantizedWeights, argName: string, opName: string)
         `and shape [${shape}], but is [${scales!.shape}].`
       );
     });
+    if (scales?.dtype === 'int32') {
+      assertKeepsWords(backend(), opName, path, scales);
+    }
     return scales;
   };
   if (!hasScales) {

@@ -1,9 +1,18 @@
-/** The devices of backends: whether a device is lost, and the largest buffer that it binds. */
-import {type KernelBackend, util} from '@tensorflow/tfjs-core';
+/** The devices of backends: whether a device is lost, the largest buffer that it binds, and what its textures hold. */
+import {type KernelBackend, type TensorInfo, util} from '@tensorflow/tfjs-core';
 
 /** tfjs's WebGL context, by the members that identify it. */
 type Gpgpu = {gl: WebGLRenderingContext; vertexBuffer?: WebGLBuffer};
 type Devices = {gpgpu?: Gpgpu; device?: GPUDevice};
+
+/** tfjs's record of a tensor on WebGL, by the members that tell where its values are. */
+type TextureRecord = {texture?: unknown; values?: unknown; usage?: number; slice?: unknown};
+type Textures = {
+  texData?: {has: (dataId: TensorInfo['dataId']) => boolean; get: (dataId: TensorInfo['dataId']) => TextureRecord};
+};
+
+/** tfjs's TextureUsage.PIXELS, which the package does not export: a texture of four bytes a texel. */
+export const PIXELS = 2;
 
 /**
  * A lost device stays lost. tfjs asks for a WebGL context to be restored, but everything that a backend made in the
@@ -76,4 +85,22 @@ export function assertBindable(
         `buffer (maxStorageBufferBindingSize).${remedy(limit)}`,
     );
   }
+}
+
+/**
+ * Asserts that the words of packed codes or scales are on the host, or in a texture of bytes that was made of them. The
+ * textures of other ops on webgl round integers. Other backends keep them anywhere.
+ */
+export function assertKeepsWords(backend: KernelBackend, opName: string, name: string, {dataId}: TensorInfo): void {
+  const {gpgpu, texData} = backend as KernelBackend & Devices & Textures;
+  if (gpgpu == null || texData?.has(dataId) !== true) {
+    return;
+  }
+  const {texture, values, usage, slice} = texData.get(dataId);
+  util.assert(
+    values != null && slice == null && (texture == null || usage === PIXELS),
+    () =>
+      `Error in ${opName}: ${name} must be on the host on the webgl backend, whose textures round integers, but another ` +
+      'op has moved them into one. Pass them as they were loaded or made.',
+  );
 }

@@ -365,7 +365,7 @@ describeWithFlags('moeDequantizeWeights', ALL_ENVS, ({backendName}) => {
       const quantized = tf.moeQuantizeWeights(tf.ones([1, 2, 64]));
       const moved = tf.mul(quantized.codes, tf.scalar(1, 'int32'));
       expect(() => tf.moeDequantizeWeights({...quantized, codes: moved})).toThrowError(
-        'Error in moeDequantizeWeights: codes must be on the host on the webgl backend, whose textures round integers, ' +
+        'Error in moeDequantizeWeights: weights.codes must be on the host on the webgl backend, whose textures round integers, ' +
         'but another op has moved them into one. Pass them as they were loaded or made.');
     }
   });

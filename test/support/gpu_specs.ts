@@ -120,6 +120,9 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
   const rows = tf.slice(x, [0, 0], [2, 1]);
   const unquantized = tf.ones<tf.Rank.R3>([1, 2, 32]);
   const quantized = tf.moeQuantizeWeights(unquantized);
+  const wide = tf.ones<tf.Rank.R2>([2, 32]);
+  const rowOf2 = tf.ones<tf.Rank.R2>([1, 2]);
+  const oneExpert = tf.tensor1d([0, 2], 'int32');
   return [
     ['moePermute', () => tf.moePermute(x, topkIds, 2, {a1qScale: x, expertMap, alignBlockSize: 2})],
     ['moePermute among many experts', () => tf.moePermute(ofMany, manyIds, 800, {alignBlockSize: 2})],
@@ -140,6 +143,9 @@ export function callsOfAllKernels(): Array<[name: string, call: () => tf.TensorC
     ['moeQuantizeWeights', () => tf.moeQuantizeWeights(unquantized, {symmetric: false})],
     ['moeQuantizeWeights to 16 bits', () => tf.moeQuantizeWeights(unquantized, {format: 'bfloat16'})],
     ['moeDequantizeWeights', () => tf.moeDequantizeWeights(quantized)],
+    ['moeGroupedMatMul of codes', () => tf.moeGroupedMatMul(wide, quantized, oneExpert, {bias: rowOf2})],
+    ['fusedExperts of codes', () =>
+      tf.fusedExperts(wide, quantized, tf.ones([1, 32, 2]), tf.ones([2, 1]), tf.zeros([2, 1], 'int32'), {gated: false})],
     ['MoeGroupedMatMulBackpropActivation', () => runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy: rows, z: x}, activation)],
     ['MoeGroupedMatMulBackpropWeights', () =>
       runMoeKernel(MoeGroupedMatMulBackpropWeights, {a: x, b: x, expertFirstTokenOffset: offset}, {firstExpert: 0, numExperts: 2})],

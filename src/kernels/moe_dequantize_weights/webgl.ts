@@ -11,10 +11,11 @@ export const moeDequantizeWeightsWebGL = webglKernel(
     const shape = [numExperts, numOut, numInOf(tensors.codes, encoding)];
     assertFits(MoeDequantizeWeights, {result: shape});
     const {numGroups} = quantizedShapes(shape, encoding);
-    const {inputs, uniforms} = weightTextures(backend, MoeDequantizeWeights, tensors, encoding, numGroups);
+    const {raw, uniforms} = weightTextures(backend, MoeDequantizeWeights, 'weights', tensors, encoding, numGroups);
     const weights = runGlsl(backend, {
       name: `MoeDequantizeWeights_${encodingKey(encoding)}`,
-      inputs,
+      inputs: {},
+      raw,
       uniforms: {...uniforms, firstRow: firstExpert * numOut},
       output: {shape: [numExperts * numOut, shape[2]], dtype: 'float32'},
       code: `

@@ -7,7 +7,9 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts} from '../../contract/kernel_names';
+import {isQuantizedEncoding} from '../../contract/quantized_weights';
 import {type ExpertsOfRows, expertsOfPairs, multiply, multiplyPacked} from '../moe_grouped_mat_mul/webgl';
+import {weightTerms} from '../moe_grouped_mat_mul/webgl_weights';
 import {assertExact, assertFits, disposeAll, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
 
 export const moeFusedExpertsWebGL = webglKernel(MoeFusedExperts, (backend, inputs, attrs) => {
@@ -18,22 +20,28 @@ export const moeFusedExpertsWebGL = webglKernel(MoeFusedExperts, (backend, input
   const {numColumns, numOutputs} = columnsOf(w1, first.attrs);
   const packed = [hiddenSize, numColumns, numOutputs].every((size) => size % 2 === 0);
   assertExact(MoeFusedExperts, {'the number of slots (T*K)': numSlots});
-  assertFits(MoeFusedExperts, {w1: w1.shape, w2: w2.shape, hiddenStates: x.shape}, packed);
+  // Codes have textures of their own.
+  const floats = {
+    ...(isQuantizedEncoding(attrs.w1Encoding) ? {} : {w1: w1.shape}),
+    ...(isQuantizedEncoding(attrs.w2Encoding) ? {} : {w2: w2.shape}),
+  };
+  assertFits(MoeFusedExperts, {...floats, hiddenStates: x.shape}, packed);
   if (numSlots === 0) {
     return {out: fillTensor(backend, x.shape, 'float32', 0)};
   }
   const experts = expertsOfSlots(topkIds, expertMap, w1.shape[0]);
   const ofPairs = packed ? expertsOfPairs(backend, experts, numSlots) : undefined;
-  const product = (rows: TensorInfo, {bias, attrs: of, ...tensors}: FusedProduct<TensorInfo>) => {
+  const product = (rows: TensorInfo, name: string, {bias, attrs: of, ...tensors}: FusedProduct<TensorInfo>) => {
     const part = {...tensors, firstExpert: 0, numExperts: w1.shape[0]};
+    const weights = weightTerms(backend, MoeFusedExperts, name, part, of, packed);
     const shape = [numSlots, columnsOf(tensors.weights, of).numOutputs];
     return ofPairs == null
-      ? multiply(backend, {x: rows, bias}, experts, part, of, shape)
-      : multiplyPacked(backend, {x: rows, bias}, ofPairs, part, of, shape);
+      ? multiply(backend, {x: rows, bias}, experts, weights, 0, of, shape)
+      : multiplyPacked(backend, {x: rows, bias}, ofPairs, weights, 0, of, shape);
   };
   const rows = tokensOfSlots(backend, x, numSlots, packed);
-  const hidden = product(rows, first);
-  const outputs = product(hidden, second);
+  const hidden = product(rows, 'w1', first);
+  const outputs = product(hidden, 'w2', second);
   const out = merge(backend, outputs, topkWeights, experts, x.shape);
   disposeAll(backend, [...(ofPairs == null ? [] : [ofPairs]), rows, hidden, outputs]);
   return {out};

@@ -21,7 +21,9 @@ import {
 import {ACTIVATION_DERIVATIVES_GLSL, ACTIVATIONS_GLSL, activationUniforms, gateColumns} from './activations';
 import {CHAIN_TERMS, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {assertExact, assertFits, disposeAll, EXPERT_OF_ROW, fillTensor, runGlsl, webglKernel} from '../shared/webgl';
-import {columnsOf, type Part, partsOf} from '../../contract/expert_weights';
+import {columnsOf, partsOf} from '../../contract/expert_weights';
+import {isQuantizedEncoding} from '../../contract/quantized_weights';
+import {weightTerms, type WeightTerms} from './webgl_weights';
 
 export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inputs, attrs) => {
   const {x, expertFirstTokenOffset: offset, bias} = inputs;
@@ -31,26 +33,28 @@ export const moeGroupedMatMulWebGL = webglKernel(MoeGroupedMatMul, (backend, inp
   const shape = [numRows, numOutputs];
   const packed = [numIn, numColumns, numOutputs].every((size) => size % 2 === 0);
   assertExact(MoeGroupedMatMul, {'the number of rows': numRows});
-  const named = parts.map(({weights}, p): [string, number[]] => [
-    parts.length === 1 ? 'weights' : `weights[${p}]`,
-    weights.shape,
-  ]);
-  assertFits(MoeGroupedMatMul, {x: x.shape, ...Object.fromEntries(named), 'the result': shape}, packed);
+  const names = parts.map((_, p) => (parts.length === 1 ? 'weights' : `weights[${p}]`));
+  // Codes have textures of their own.
+  const floats = isQuantizedEncoding(attrs.encoding)
+    ? []
+    : parts.map(({weights}, p): [string, number[]] => [names[p], weights.shape]);
+  assertFits(MoeGroupedMatMul, {x: x.shape, ...Object.fromEntries(floats), 'the result': shape}, packed);
   if (numRows === 0) {
     return {out: fillTensor(backend, shape, 'float32', 0)};
   }
   let out: TensorInfo | undefined;
-  for (const part of parts) {
+  for (const [p, part] of parts.entries()) {
     const {firstExpert, numExperts} = part;
+    const weights = weightTerms(backend, MoeGroupedMatMul, names[p], part, attrs, packed);
     const experts = {inputs: {offset}, uniforms: {firstExpert, numExperts}, glsl: EXPERT_OF_ROW};
     const factors = {x, bias, previous: out};
     let next: TensorInfo;
     if (packed) {
       const ofPairs = expertsOfPairs(backend, experts, numRows);
-      next = multiplyPacked(backend, factors, ofPairs, part, attrs, shape);
+      next = multiplyPacked(backend, factors, ofPairs, weights, firstExpert, attrs, shape);
       disposeAll(backend, [ofPairs]);
     } else {
-      next = multiply(backend, factors, experts, part, attrs, shape);
+      next = multiply(backend, factors, experts, weights, firstExpert, attrs, shape);
     }
     disposeAll(backend, out == null ? [] : [out]);
     out = next;
@@ -71,12 +75,6 @@ type Factors = {
   previous?: TensorInfo;
 };
 
-/** A matrix for each expert, one below the other. */
-function stacked({weights}: Part<TensorInfo>): TensorInfo {
-  const [numExperts, numRows, numColumns] = weights.shape;
-  return {...weights, shape: [numExperts * numRows, numColumns]};
-}
-
 /** What a program reads besides x and the weights. */
 function given({bias, previous}: Factors): Record<string, TensorInfo> {
   return {...(bias == null ? {} : {bias}), ...(previous == null ? {} : {previous})};
@@ -84,7 +82,7 @@ function given({bias, previous}: Factors): Record<string, TensorInfo> {
 
 function uniformsOf(
   {x}: Factors,
-  {firstExpert}: Part<TensorInfo>,
+  firstExpert: number,
   attrs: MoeGroupedMatMulAttrs,
   numOutputs: number,
 ): Record<string, number> {
@@ -102,26 +100,23 @@ export function multiply(
   backend: MathBackendWebGL,
   factors: Factors,
   experts: ExpertsOfRows,
-  part: Part<TensorInfo>,
+  weights: WeightTerms,
+  firstExpert: number,
   attrs: MoeGroupedMatMulAttrs,
   shape: number[],
 ): TensorInfo {
-  const term =
-    attrs.weightFormat === 'outIn'
-      ? 'getX(row, c) * getWeights(expert * numColumns + d, c)'
-      : 'getX(row, c) * getWeights(expert * numIn + c, d)';
   return runGlsl(backend, {
-    name: 'MoeGroupedMatMul',
-    inputs: {x: factors.x, weights: stacked(part), ...experts.inputs, ...given(factors)},
-    uniforms: {...experts.uniforms, ...uniformsOf(factors, part, attrs, shape[1])},
+    name: `MoeGroupedMatMul${weights.key}`,
+    inputs: {x: factors.x, ...weights.inputs, ...experts.inputs, ...given(factors)},
+    raw: weights.raw,
+    uniforms: {...experts.uniforms, ...weights.uniforms, ...uniformsOf(factors, firstExpert, attrs, shape[1])},
     output: {shape, dtype: 'float32'},
     code: `
       ${ACTIVATIONS_GLSL}
       ${experts.glsl}
+      ${weights.glsl}
       float product(int row, int expert, int d) {
-        float sum = 0.0;
-        for (int c = 0; c < numIn; c++) { sum += ${term}; }
-        return sum${factors.bias == null ? '' : ' + getBias(firstExpert + expert, d)'};
+        return sumOfTerms(row, expert, d)${factors.bias == null ? '' : ' + getBias(firstExpert + expert, d)'};
       }
       void main() {
         ivec2 coords = getOutputCoords();
@@ -162,32 +157,26 @@ export function multiplyPacked(
   backend: MathBackendWebGL,
   factors: Factors,
   experts: TensorInfo,
-  part: Part<TensorInfo>,
+  weights: WeightTerms,
+  firstExpert: number,
   attrs: MoeGroupedMatMulAttrs,
   shape: number[],
 ): TensorInfo {
-  // Texels of x: columns c and c + 1 of two rows. Of the weights: two outputs of two terms, one way or the other.
-  const terms =
-    attrs.weightFormat === 'outIn'
-      ? 'vec4 w = getWeights(expert * numColumns + d, c); sum += x.xxzz * w.xzxz + x.yyww * w.ywyw;'
-      : 'vec4 w = getWeights(expert * numIn + c, d); sum += x.xxzz * w.xyxy + x.yyww * w.zwzw;';
   const bias = `
     vec4 texel = getBias(firstExpert + expert, d);
     sum += imod(firstExpert + expert, 2) == 0 ? texel.xyxy : texel.zwzw;`;
   return runGlsl(backend, {
-    name: 'MoeGroupedMatMul_packed',
-    inputs: {x: factors.x, weights: stacked(part), experts, ...given(factors)},
-    uniforms: uniformsOf(factors, part, attrs, shape[1]),
+    name: `MoeGroupedMatMul_packed${weights.key}`,
+    inputs: {x: factors.x, ...weights.inputs, experts, ...given(factors)},
+    raw: weights.raw,
+    uniforms: {...weights.uniforms, ...uniformsOf(factors, firstExpert, attrs, shape[1])},
     output: {shape, dtype: 'float32'},
     packed: 'inputs and output',
     code: `
       ${ACTIVATIONS_GLSL}
+      ${weights.glsl}
       vec4 product(int row, int expert, int d) {
-        vec4 sum = vec4(0.0);
-        for (int c = 0; c < numIn; c += 2) {
-          vec4 x = getX(row, c);
-          ${terms}
-        }
+        vec4 sum = sumOfTerms(row, expert, d);
         ${factors.bias == null ? '' : bias}
         return sum;
       }

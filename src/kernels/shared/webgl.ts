@@ -14,7 +14,7 @@ import {LAST_START_GLSL} from './last_start';
 import type {MoeKernel, OutputsAs} from './moe_kernel';
 import {drawFrom, webglRecorder} from './webgl_steps';
 
-export {constantTensor, disposeAll, isPacked} from './webgl_steps';
+export {constantTensor, disposeAll, isPacked, prepare} from './webgl_steps';
 
 export type GlslProgram = {
   /** The name of the draw, which labels its time in tf.profile. */
@@ -24,6 +24,12 @@ export type GlslProgram = {
    * that is not folded on a tensor that is. The code reads an input `keys` by getKeys(…), with one index for each axis.
    */
   inputs: Record<string, TensorInfo>;
+  /**
+   * Tensors whose textures the code reads by texelFetch alone, whatever is packed: one element a texel in the order of
+   * elements, or a word in the bytes of a texel. For an input `keys` tfjs sets `ivec2 keysTexShape`, rows and columns
+   * of the texture, and `int offsetkeys`, the index of the first element.
+   */
+  raw?: Record<string, TensorInfo>;
   /** int in the code. */
   uniforms: Record<string, number>;
   output: {shape: number[]; dtype: 'float32' | 'int32'};
@@ -89,9 +95,10 @@ export const EXPERT_OF_ROW = `
   }`;
 
 export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): TensorInfo {
-  const {name, inputs, uniforms, output, packed, code} = program;
+  const {name, inputs, raw = {}, uniforms, output, packed, code} = program;
+  const all = {...inputs, ...raw};
   const gpgpuProgram = {
-    variableNames: Object.keys(inputs),
+    variableNames: Object.keys(all),
     outputShape: output.shape,
     enableShapeUniforms: true,
     customUniforms: Object.keys(uniforms).map((uniform) => ({name: uniform, type: 'int'})),
@@ -101,11 +108,12 @@ export function runGlsl(backend: MathBackendWebGL, program: GlslProgram): Tensor
     // tfjs labels times by the class of a program, and tells programs apart by it.
     constructor: {name},
   } as GPGPUProgram;
-  const tensors = Object.values(inputs);
+  const tensors = Object.values(all);
   const draw = {
     program: gpgpuProgram,
     shapes: tensors.map(({shape}) => shape),
     dtypes: tensors.map(({dtype}) => dtype),
+    isRaw: Object.keys(all).map((input) => input in raw),
     outputDtype: output.dtype,
     uniforms: Object.values(uniforms).map((value) => [value]),
   };

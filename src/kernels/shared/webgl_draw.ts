@@ -16,6 +16,8 @@ export type Draw = {
   /** Of the inputs, which the code may take in other shapes than the tensors have. */
   shapes: number[][];
   dtypes: DataType[];
+  /** Which of the inputs the code reads by texelFetch alone. */
+  isRaw: boolean[];
   outputDtype: 'float32' | 'int32';
   uniforms: number[][];
   /** How tfjs ran it last. */
@@ -44,7 +46,7 @@ export function runDraw(backend: MathBackendWebGL, draw: Draw, tensors: readonly
   const converted: TensorInfo[] = [];
   const inputs = tensors.map(({dataId}, i) => {
     const input = {dataId, shape: draw.shapes[i], dtype: draw.dtypes[i]};
-    const texels = inTexelsOf(backend, draw.program, input);
+    const texels = draw.isRaw[i] ? inElementsOf(backend, input) : inTexelsOf(backend, draw.program, input);
     if (texels !== input) {
       converted.push(texels);
     }
@@ -76,11 +78,48 @@ function inTexelsOf(backend: MathBackendWebGL, {packedInputs}: GPGPUProgram, inp
   return noteMade(isPacked ? backend.packTensor(input) : backend.unpackTensor(input));
 }
 
+/** On the device, in a texture of one element a texel in the order of elements, or of words that was made before. */
+function inElementsOf(backend: MathBackendWebGL, input: TensorInfo): TensorInfo {
+  backend.uploadToGPU(input.dataId);
+  return backend.texData.get(input.dataId).isPacked === true ? noteMade(backend.unpackTensor(input)) : input;
+}
+
+/**
+ * A tensor that has the texture of another one, and is taken for packed if the program takes packed inputs: tfjs would
+ * convert the texture otherwise.
+ */
+function standInFor(backend: MathBackendWebGL, {packedInputs}: GPGPUProgram, {dataId, dtype}: TensorInfo): TensorInfo {
+  const {texture, texShape, usage, slice} = backend.texData.get(dataId);
+  const standIn = backend.makeTensorInfo(texShape!, dtype);
+  const data = backend.texData.get(standIn.dataId);
+  Object.assign(data, {texture, texShape, usage, slice, isPacked: packedInputs === true});
+  return standIn;
+}
+
+/** Disposes of a stand-in, and not of the texture of the other tensor. */
+function dismiss(backend: MathBackendWebGL, standIn: TensorInfo, {dataId}: TensorInfo): void {
+  const data = backend.texData.get(standIn.dataId);
+  if (data.texture === backend.texData.get(dataId).texture) {
+    Object.assign(data, {texture: null, slice: null});
+  }
+  backend.disposeData(standIn.dataId);
+}
+
 function runByTfjs(backend: MathBackendWebGL, draw: Draw, inputs: TensorInfo[]): TensorInfo {
-  const {program, outputDtype, uniforms} = draw;
+  const {program, outputDtype, uniforms, isRaw} = draw;
   // A packed result stays packed, whatever tfjs does with results of its own.
   const isPacked = program.packedOutput === true;
-  const output = noteMade(backend.runWebGLProgram(program, inputs, outputDtype, uniforms, isPacked));
+  const given = inputs.map((input, i) => (isRaw[i] ? standInFor(backend, program, input) : input));
+  let output: TensorInfo;
+  try {
+    output = noteMade(backend.runWebGLProgram(program, given, outputDtype, uniforms, isPacked));
+  } finally {
+    inputs.forEach((input, i) => {
+      if (isRaw[i]) {
+        dismiss(backend, given[i], input);
+      }
+    });
+  }
   const compiled = backend.gpgpu.program;
   if (compiled != null && util.sizeFromShape(output.shape) > 0 && !env().getBool('ENGINE_COMPILE_ONLY')) {
     lastDraws.set(compiled, draw);

@@ -29,6 +29,21 @@ export function drawFrom(backend: MathBackendWebGL, draw: Draw, tensors: readonl
   return webglRecorder.step(backend, drawing, tensors)!;
 }
 
+/** Does what a tensor must have done to it before draws read it. */
+export function prepare(
+  backend: MathBackendWebGL,
+  tensor: TensorInfo,
+  run: (backend: MathBackendWebGL, tensor: TensorInfo) => void,
+): void {
+  const preparing = {
+    run: (on: MathBackendWebGL, [given]: readonly TensorInfo[]) => {
+      run(on, given);
+      return undefined;
+    },
+  };
+  webglRecorder.step(backend, preparing, [tensor]);
+}
+
 /** Gives back intermediate tensors. What was drawn from them is drawn first: tfjs keeps their memory until then. */
 export function disposeAll(backend: MathBackendWebGL, tensors: readonly TensorInfo[]): void {
   webglRecorder.dispose(backend, tensors);

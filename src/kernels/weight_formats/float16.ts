@@ -27,15 +27,20 @@ export const DECODE_HALF_WGSL = /* wgsl */ `
     return bitcast<f32>(size | ((code & 0x8000) << 16));
   }`;
 
+/** GLSL: decodeHalves and decodeHalf, the same. */
 export const DECODE_HALF_GLSL = `
-  float decodeHalf(uint code) {
-    uint magnitude = code & 0x7fffu;
-    uint signBit = (code & 0x8000u) << 16;
-    // The exponent 31 becomes 255, and not 143.
-    if (magnitude >= 0x7c00u) { return uintBitsToFloat((magnitude << 13) + 0x70000000u | signBit); }
-    float f = uintBitsToFloat((magnitude << 13) + 0x38000000u);
-    return uintBitsToFloat(floatBitsToUint(min(f, 2.0 * f - ${2 ** -14})) | signBit);
-  }`;
+  vec4 decodeHalves(uvec4 codes) {
+    uvec4 magnitudes = codes & 0x7fffu;
+    // 1 for infinity and NaN, whose exponent 31 becomes 255, and not 143.
+    uvec4 special = uvec4(greaterThanEqual(magnitudes, uvec4(0x7c00u)));
+    uvec4 bits = (magnitudes << 13) + (special + 1u) * 0x38000000u;
+    vec4 f = uintBitsToFloat(bits);
+    // The size of NaN is its bits, whatever min makes of NaN.
+    uvec4 sizes = floatBitsToUint(min(f, 2.0 * f - ${2 ** -14}));
+    sizes = (sizes & (special - 1u)) | (bits & (0u - special));
+    return uintBitsToFloat(sizes | ((codes & 0x8000u) << 16));
+  }
+  float decodeHalf(uint code) { return decodeHalves(uvec4(code)).x; }`;
 
 /** WGSL: encodeHalf, of the bits of a float32. */
 export const ENCODE_HALF_WGSL = /* wgsl */ `
@@ -65,9 +70,5 @@ export const float16: WeightFormat = {
   fn encode(bits : u32) -> u32 { return encodeHalf(bits); }`,
   decodeGlsl: () => `
   ${DECODE_HALF_GLSL}
-  vec4 decodeQuad(uvec2 quad) {
-    return vec4(
-      decodeHalf(quad.x & 0xffffu), decodeHalf(quad.x >> 16),
-      decodeHalf(quad.y & 0xffffu), decodeHalf(quad.y >> 16));
-  }`,
+  vec4 decodeQuad(uvec2 quad) { return decodeHalves(quad.xxyy >> uvec4(0, 16, 0, 16)); }`,
 };

@@ -26,8 +26,7 @@ export const float8: WeightFormat = {
   encodeWgsl: () => /* wgsl */ `
   fn encode(bits : u32) -> u32 { return encodeSmallFloat(bits, ${smallFloatArguments(e4m3)}); }`,
   decodeGlsl: () => `
-  vec4 decodeQuad(uint quad) {
-    uvec4 codes = uvec4(quad) >> uvec4(0, 8, 16, 24);
+  vec4 decodeCodes(uvec4 codes) {
     uvec4 magnitudes = codes & 0x7fu;
     vec4 f = uintBitsToFloat((magnitudes << 20) + 0x3C000000u);
     uvec4 sizes = floatBitsToUint(min(f, 2.0 * f - 0.015625));

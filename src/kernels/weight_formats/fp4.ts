@@ -25,8 +25,7 @@ export const fp4: WeightFormat = {
   encodeWgsl: () => /* wgsl */ `
   fn encode(bits : u32) -> u32 { return encodeSmallFloat(bits, ${smallFloatArguments(e2m1)}); }`,
   decodeGlsl: () => `
-  vec4 decodeQuad(uint quad) {
-    uvec4 codes = uvec4(quad) >> uvec4(0, 4, 8, 12);
+  vec4 decodeCodes(uvec4 codes) {
     vec4 f = uintBitsToFloat(((codes & 7u) << 22) + 0x3F000000u);
     return uintBitsToFloat(floatBitsToUint(min(f, 2.0 * f - 1.0)) | ((codes & 8u) << 28));
   }`,

@@ -18,5 +18,5 @@ export const int4: WeightFormat = {
   }`,
   decodeGlsl: (zeroPoint) => `
   ${integersGlsl(zeroPoint)}
-  vec4 decodeQuad(uint quad) { return integersOf((uvec4(quad) >> uvec4(0, 4, 8, 12)) & 15u); }`,
+  vec4 decodeCodes(uvec4 codes) { return integersOf(codes & 15u); }`,
 };

@@ -25,5 +25,5 @@ export const int8: WeightFormat = {
   }`,
   decodeGlsl: (zeroPoint) => `
   ${integersGlsl(zeroPoint)}
-  vec4 decodeQuad(uint quad) { return integersOf((uvec4(quad) >> uvec4(0, 8, 16, 24)) & 255u); }`,
+  vec4 decodeCodes(uvec4 codes) { return integersOf(codes & 255u); }`,
 };

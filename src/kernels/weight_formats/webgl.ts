@@ -7,82 +7,78 @@
  */
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {assertKeepsWords, PIXELS} from '../../contract/devices';
+import {runningOpName} from '../../contract/op_name';
 import {
   type QuantizedEncoding,
   quantizedFormats,
   type QuantizedTensors,
   scaleBits,
 } from '../../contract/quantized_weights';
-import {runningOpName} from '../../contract/op_name';
+import {prepare} from '../shared/webgl';
 import {weightFormats} from './index';
 import {scaleFormats} from './scale_formats';
 
-/** tfjs's TextureUsage.PIXELS, which the package does not export: a texture of four bytes a texel. */
-const PIXELS = 2;
-
-/** Inputs and uniforms of a program that reads weights. */
-type WeightTextures = {inputs: Record<string, TensorInfo>; uniforms: Record<string, number>};
+/** What a program reads of weights: textures and uniforms. */
+type WeightTextures = {raw: Record<string, TensorInfo>; uniforms: Record<string, number>};
 
 /** The textures of weights, made where the weights have none yet, for a program with weightReaderGlsl. */
 export function weightTextures(
   backend: MathBackendWebGL,
   kernelName: string,
+  argName: string,
   weights: QuantizedTensors,
   {groupSize, scaleFormat}: QuantizedEncoding,
   numGroups: number,
 ): WeightTextures {
-  const inputs: WeightTextures['inputs'] = {};
+  const raw: WeightTextures['raw'] = {};
   const uniforms: WeightTextures['uniforms'] = {wordsPerRow: weights.codes.shape[2], numGroups, groupSize};
   for (const name of ['codes', 'scales', 'offsets'] as const) {
     const tensor = weights[name];
     if (tensor != null) {
-      inputs[name] = {...tensor, shape: [util.sizeFromShape(tensor.shape)]};
+      raw[name] = tensor;
       if (name === 'codes' || scaleFormat !== 'float32') {
-        uniforms[`${name}Width`] = wordTextureWidth(backend, kernelName, name, tensor);
+        const [height, log2OfWidth] = wordTextureShape(tensor.shape, kernelName, `${argName}.${name}`);
+        uniforms[`${name}Log2OfWidth`] = log2OfWidth;
+        prepare(backend, tensor, (on, words) => {
+          assertKeepsWords(on, runningOpName(kernelName), `${argName}.${name}`, words);
+          uploadWords(on, words, height, 2 ** log2OfWidth);
+        });
       }
     }
   }
-  return {inputs, uniforms};
+  return {raw, uniforms};
 }
 
-/** The width of the texture of a tensor of words. */
-function wordTextureWidth(backend: MathBackendWebGL, kernelName: string, name: string, tensor: TensorInfo): number {
-  const texData = backend.texData.get(tensor.dataId);
-  if (texData.texture == null && texData.values != null) {
-    const words = texData.values as Int32Array;
-    const [height, width] = textureShapeOf(words.length, kernelName, name);
+/** Its width is a power of two, so that no shader divides by it. */
+function wordTextureShape(shape: number[], kernelName: string, name: string): [height: number, log2OfWidth: number] {
+  const numWords = util.sizeFromShape(shape);
+  const maxSize = env().getNumber('WEBGL_MAX_TEXTURE_SIZE');
+  const log2OfWidth = Math.min(Math.ceil(Math.log2(numWords) / 2), Math.floor(Math.log2(maxSize)));
+  const height = Math.ceil(numWords / 2 ** log2OfWidth);
+  util.assert(
+    height <= maxSize,
+    () =>
+      `Error in ${runningOpName(kernelName)}: ${name} [${shape}] takes ${numWords} texels of a texture, but this ` +
+      `device's hold at most ${maxSize ** 2} (WEBGL_MAX_TEXTURE_SIZE is ${maxSize}).`,
+  );
+  return [height, log2OfWidth];
+}
+
+/** Gives a tensor of words its texture, if it has none. */
+function uploadWords(backend: MathBackendWebGL, {dataId}: TensorInfo, height: number, width: number): void {
+  const data = backend.texData.get(dataId);
+  if (data.texture == null) {
+    const bytes = bytesOf(data.values as Int32Array, width * height);
     const texture = backend.getTextureManager().acquireTexture([height, width], PIXELS, false);
-    backend.gpgpu.uploadPixelDataToTexture(texture.texture, {width, height, data: bytesOf(words, width * height)});
+    backend.gpgpu.uploadPixelDataToTexture(texture.texture, {width, height, data: bytes});
     // tfjs counts what it frees.
     (backend as unknown as {numBytesInGPU: number}).numBytesInGPU += 4 * width * height;
-    Object.assign(texData, {texture, texShape: [height, width], usage: PIXELS, isPacked: false});
+    Object.assign(data, {texture, texShape: [height, width], usage: PIXELS, isPacked: false});
   }
-  util.assert(
-    texData.usage === PIXELS && texData.values != null,
-    () =>
-      `Error in ${runningOpName(kernelName)}: ${name} must be on the host on the webgl backend, whose textures round ` +
-      'integers, but another op has moved them into one. Pass them as they were loaded or made.',
-  );
-  return texData.texShape![1];
 }
 
-/** [height, width], of as many texels as there are words if possible: then no copy is needed. */
-function textureShapeOf(numWords: number, kernelName: string, name: string): [number, number] {
-  const maxSize = env().getNumber('WEBGL_MAX_TEXTURE_SIZE');
-  const square = Math.ceil(Math.sqrt(numWords));
-  util.assert(
-    square <= maxSize,
-    () =>
-      `Error in ${runningOpName(kernelName)}: ${name} take ${numWords} texels of a texture, but this device's hold at ` +
-      `most ${maxSize ** 2} (WEBGL_MAX_TEXTURE_SIZE is ${maxSize}).`,
-  );
-  let width = square;
-  while (numWords % width !== 0 && width < maxSize) {
-    width++;
-  }
-  return numWords % width === 0 ? [numWords / width, width] : [Math.ceil(numWords / square), square];
-}
-
+/** Without a copy if there is a word for each texel. */
 function bytesOf({buffer, byteOffset, length}: Int32Array, numTexels: number): Uint8Array {
   const bytes = new Uint8Array(buffer, byteOffset, 4 * length);
   if (length === numTexels) {
@@ -93,10 +89,17 @@ function bytesOf({buffer, byteOffset, length}: Int32Array, numTexels: number): U
   return padded;
 }
 
-/** GLSL: `name`Word(i), word i of the texture `name`. */
+/**
+ * GLSL: `name`Word(i), word i of the texture `name`, and `name`Bytes(i), its bytes in the lowest bits of integers that
+ * have other bits too. 2^23 and a byte is a float with these bits, which costs less than to convert it to an integer.
+ */
 const wordGlsl = (name: string) => `
+  uvec4 ${name}Bytes(int i) {
+    ivec2 place = ivec2(i & ((1 << ${name}Log2OfWidth) - 1), i >> ${name}Log2OfWidth);
+    return floatBitsToUint(texelFetch(${name}, place, 0) * 255.0 + 8388608.0);
+  }
   uint ${name}Word(int i) {
-    uvec4 bytes = uvec4(texelFetch(${name}, ivec2(i % ${name}Width, i / ${name}Width), 0) * 255.0 + 0.5);
+    uvec4 bytes = ${name}Bytes(i) & 255u;
     return bytes.x | (bytes.y << 8) | (bytes.z << 16) | (bytes.w << 24);
   }`;
 
@@ -104,10 +107,11 @@ const wordGlsl = (name: string) => `
 const quadReaders: Readonly<Record<number, string>> = {
   4: `
   vec4 numbersAt(int row, int k) {
-    return decodeQuad(codesWord(row * wordsPerRow + k / 8) >> uint(16 * (k / 4 % 2)));
+    uint quad = codesWord(row * wordsPerRow + k / 8) >> uint(16 * (k / 4 % 2));
+    return decodeCodes(uvec4(quad) >> uvec4(0, 4, 8, 12));
   }`,
   8: `
-  vec4 numbersAt(int row, int k) { return decodeQuad(codesWord(row * wordsPerRow + k / 4)); }`,
+  vec4 numbersAt(int row, int k) { return decodeCodes(codesBytes(row * wordsPerRow + k / 4)); }`,
   // The second word is another row's where C % 4 = 2 and k is the last.
   16: `
   vec4 numbersAt(int row, int k) {
@@ -121,7 +125,11 @@ function scaleAtGlsl(scaleFormat: QuantizedEncoding['scaleFormat'], functionName
   const bits = scaleBits[scaleFormat];
   if (bits === 32) {
     return `
-  float ${functionName}(int i) { return get${name[0].toUpperCase()}${name.slice(1)}(i); }`;
+  float ${functionName}(int i) {
+    int element = i + offset${name};
+    int width = ${name}TexShape[1];
+    return texelFetch(${name}, ivec2(element % width, element / width), 0).x;
+  }`;
   }
   const perWord = 32 / bits;
   return `
@@ -133,7 +141,8 @@ function scaleAtGlsl(scaleFormat: QuantizedEncoding['scaleFormat'], functionName
 
 /**
  * GLSL, for rows [L, D] of codes, k a multiple of 4: numbersAt(row, k), weightsAt(row, k), scaleOf(row, k) and
- * offsetOf(row, k), as in weightsAtWgsl. The program has the inputs and uniforms of weightTextures.
+ * offsetOf(row, k), as in weightsAtWgsl; also codesBytes(i), codesWord(i) and the format's own decode. The program has
+ * the textures and uniforms of weightTextures.
  */
 export function weightReaderGlsl({format, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding): string {
   const {bits, hasScales} = quantizedFormats[format];

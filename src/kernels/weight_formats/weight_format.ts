@@ -27,6 +27,9 @@ export type WeightFormat = {
    * ENCODE_SMALL_FLOAT_WGSL.
    */
   encodeWgsl: (zeroPoint: number) => string;
-  /** GLSL ES 3.00: vec4 decodeQuad(quad). */
+  /**
+   * GLSL ES 3.00: vec4 decodeQuad(quad) for 16-bit codes. For others vec4 decodeCodes(uvec4 codes), which ignores all
+   * bits of an element but the lowest, those of a code.
+   */
   decodeGlsl: (zeroPoint: number) => string;
 };
