@@ -82,7 +82,7 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
  * await merged.array(); // => [[20, 20], [3, 3]]
  *
  * const quantized = tf.moeQuantizeWeights(w1, {format: 'bfloat16'}); // exact for these numbers
- * const same = tf.fusedMoe(x, quantized, w2, logits, 1, {activation: 'relu', gated: false});
+ * const same = tf.fusedMoe(x, quantized, w2, logits, 1, {activation: 'relu', gated: false, renormalize: true});
  * await same.array(); // => [[20, 20], [3, 3]]
  * ```
  *
