@@ -44,12 +44,17 @@ function fusedExperts_<R extends Rank>(
  * const w2 = tf.tensor3d([[[1], [1]], [[10], [10]]]); // [L, H, I]
  * const merged = tf.fusedExperts(x, w1, w2, [[1], [0.5]], [[1], [0]], {activation: 'relu', gated: false});
  * await merged.array(); // => [[20, 20], [1.5, 1.5]]
+ *
+ * const quantized = tf.moeQuantizeWeights(w1, {format: 'bfloat16'}); // exact for these numbers
+ * const same = tf.fusedExperts(x, quantized, w2, [[1], [0.5]], [[1], [0]], {activation: 'relu', gated: false});
+ * await same.array(); // => [[20, 20], [1.5, 1.5]]
  * ```
  *
  * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with weights and ids [..., K].
  * @param w1  float32 [L, 2I, H]: gates and ups of each of L experts; [L, I, H] with `gated: false`. An array of tensors
- *     is read as their concatenation along axis 0, for weights that are larger than a device binds in one tensor.
- * @param w2  float32 [L, H, I].
+ *     is read as their concatenation along axis 0, for weights that are larger than a device binds in one tensor. Or
+ *     {@link QuantizedWeights} of this shape, with weightFormat 'outIn', or an array of them.
+ * @param w2  float32 [L, H, I], or quantized, in a format of its own.
  * @param topkWeights  float32 [T, K].
  * @param topkIds  int32 [T, K]. A slot adds nothing if its expert is not local or its id names no expert.
  * @param options  {@link FusedExpertsOptions}.
@@ -58,9 +63,11 @@ function fusedExperts_<R extends Rank>(
  *
  * Memory: rows [T*K, H] and [T*K, I] between launches, at most 128 MiB each; more tokens are run in chunks. A gradient
  * keeps hiddenStates, indices and the rows [T*K, 2I] before the activation of all chunks, each chunk within the same
- * limit. With applyRouterWeightOnInput it keeps two [T*K, H] and one [T*K, I] instead.
+ * limit. With applyRouterWeightOnInput it keeps two [T*K, H] and one [T*K, I] instead. Quantized weights are decoded as
+ * they are read, as in moeGroupedMatMul, and no float32 copy of them is made.
  *
- * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and topkWeights, of any order.
+ * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and topkWeights, of any order. Quantized weights
+ * are frozen: a gradient to their scales or offsets is an error.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
  *     device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.

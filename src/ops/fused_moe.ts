@@ -80,11 +80,15 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
  * const logits = tf.tensor2d([[0, 5], [5, 0]]); // [T, E]
  * const merged = tf.fusedMoe(x, w1, w2, logits, 1, {activation: 'relu', gated: false, scoring: 'softmaxAfterTopk'});
  * await merged.array(); // => [[20, 20], [3, 3]]
+ *
+ * const quantized = tf.moeQuantizeWeights(w1, {format: 'bfloat16'}); // exact for these numbers
+ * const same = tf.fusedMoe(x, quantized, w2, logits, 1, {activation: 'relu', gated: false, renormalize: true});
+ * await same.array(); // => [[20, 20], [3, 3]]
  * ```
  *
  * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with routerLogits [..., E].
- * @param w1  float32 [L, 2I, H], as in fusedExperts.
- * @param w2  float32 [L, H, I].
+ * @param w1  float32 [L, 2I, H], or {@link QuantizedWeights}, as in fusedExperts.
+ * @param w2  float32 [L, H, I], or quantized, in a format of its own.
  * @param routerLogits  float32 [T, E]; E is the length of expertMap, or L without one.
  * @param topk  K, experts per token, 1 <= K <= E.
  * @param options  {@link FusedMoeOptions}: all of {@link MoeTopkOptions} and {@link FusedExpertsOptions}, and
@@ -92,7 +96,7 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
  * @returns float32 [T, H], or the shape of hiddenStates; with `returnRouting: true` {@link FusedMoeResult}.
  *
  * Gradient: to hiddenStates, w1, w2, the biases, the shared experts and routerLogits, of any order. The choice of
- * experts is held fixed.
+ * experts is held fixed. Quantized weights are frozen: a gradient to their scales or offsets is an error.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
  *     device binds. On webgl also if an index could pass 2^24, or 2,048 on devices of half-float textures.

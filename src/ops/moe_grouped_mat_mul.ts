@@ -76,12 +76,15 @@ function moeGroupedMatMul_(
  * const weights = tf.tensor3d([[[1, 0], [0, 1]], [[1, 1], [1, -1]]]); // [L, D, C]
  * await tf.moeGroupedMatMul(x, weights, [0, 1, 3]).array(); // => [[1, 2], [7, -1], [11, -1]]
  * await tf.moeGroupedMatMul(x, weights, [0, 1, 3], {activation: 'relu', gated: true}).array(); // => [[2], [-7], [-11]]
+ *
+ * const quantized = tf.moeQuantizeWeights(weights, {format: 'bfloat16'}); // exact for these numbers
+ * await tf.moeGroupedMatMul(x, quantized, [0, 1, 3]).array(); // => [[1, 2], [7, -1], [11, -1]]
  * ```
  *
  * @param x  float32 [R, C]: the rows of moePermute.
  * @param weights  float32 [L, D, C], a row for each output, as checkpoints of vLLM, PyTorch and Hugging Face have them.
  *     An array of tensors is read as their concatenation along axis 0, for weights that are larger than a device binds
- *     in one tensor.
+ *     in one tensor. Or {@link QuantizedWeights} of this shape, with weightFormat 'outIn', or an array of them.
  * @param expertFirstTokenOffset  int32 [L+1], from the same moePermute: rows offset[e] to offset[e+1] - 1 belong to
  *     expert e. Rows of no expert are 0 in the result and are not read. Offsets must ascend in 0..R; other offsets give
  *     unspecified values.
@@ -89,10 +92,14 @@ function moeGroupedMatMul_(
  * @returns float32 [R, D], or [R, D/2] if gated. On every backend NaN and infinities go where core ops of tfjs would
  *     take them: NaN gives NaN, also through a clamp, and 0 times Infinity gives NaN.
  *
- * Gradient: to x, weights and bias, of any order. The product before the activation is not kept, but computed again.
- * The gradient of a clamp of 'swigluOai' is 1 up to its limit and 0 past it. The dy of rows of no expert is ignored.
- * Sums over the rows of an expert have an error of at most 64 * 2^-24 of the sum of the terms' sizes, however many rows
- * there are.
+ * Quantized weights are decoded as they are read, and no float32 copy of them is made. Arithmetic is float32, and the
+ * result is that of the float32 weights that moeDequantizeWeights returns, with the same error. A scale may multiply a
+ * sum in place of each weight, so x times the largest code must be finite too.
+ *
+ * Gradient: to x, weights and bias, of any order. Quantized weights are frozen: a gradient to their scales or offsets
+ * is an error. The product before the activation is not kept, but computed again. The gradient of a clamp of
+ * 'swigluOai' is 1 up to its limit and 0 past it. The dy of rows of no expert is ignored. Sums over the rows of an
+ * expert have an error of at most 64 * 2^-24 of the sum of the terms' sizes, however many rows there are.
  *
  * @throws if a rank, dtype, shape or option does not fit, before any work. On GPUs also if a tensor is larger than the
  *     device binds. On webgl also if R is past 2^24, or past 2,048 on devices of half-float textures.

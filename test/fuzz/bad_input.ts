@@ -29,6 +29,10 @@ const refused: Record<string, {run: () => tf.TensorContainer; message: string}> 
   'offsets of other experts': {run: () => tf.moeGroupedMatMul(x, weights, [0, 2]), message: 'Error in moeGroupedMatMul: expertFirstTokenOffset must'},
   'w2 of other experts': {run: () => tf.fusedExperts(x, weights, [x], ids, ids), message: 'Error in fusedExperts: w2 must'},
   'logits of other experts': {run: () => tf.fusedMoe(x, weights, [[[1], [1]], [[1], [1]]], [[1], [2]], 1), message: 'Error in fusedMoe: routerLogits must'},
+  'codes of other weights': {
+    run: () => tf.tidy(() => tf.moeGroupedMatMul(x, {...tf.moeQuantizeWeights([[[1, 2], [3, 4]]], {format: 'float16'}), shape: [2, 2, 2]}, [0, 1, 2])),
+    message: 'Error in moeGroupedMatMul: weights.codes must be int32',
+  },
   'a disposed tensor': {
     run: () => {
       const disposed = tf.tensor2d(x);

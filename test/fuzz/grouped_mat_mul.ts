@@ -1,12 +1,14 @@
 /** moeGroupedMatMul. */
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
+import {type QuantizedNumbers, type Shape, valuesOf} from '../support/quantized_experts';
 import {callsOf} from './attempt';
 import {exact} from './bounded';
 import type {Args} from './call';
 import {activate, activateGradient, type ActivationDraw, matMul, matMulGradients} from './experts';
 import {asFloats, asInts, type Drawn, drawn, type Input} from './inputs';
 import {anyIndices, floats, goodIndices, maybe, oneOf, ordinaryFloats, someOf} from './numbers';
+import {anyQuantized, quantizedArgument, quantizedInputs} from './quantized';
 import {type Wanted, wantedNear} from './wanted';
 
 export const weightFormats = oneOf<tf.MoeWeightFormat | undefined>(undefined, 'outIn', 'inOut');
@@ -24,14 +26,23 @@ export const activations: fc.Arbitrary<ActivationDraw> = fc
   })
   .map((draw) => ({...draw, gated: draw.gated || draw.activation === 'swigluOai'}));
 
-/** Weights of L experts, in one tensor or in several. */
-export type WeightsDraw = {drawn: Drawn; isInParts: boolean};
-export const anyWeights: fc.Arbitrary<(length: number) => WeightsDraw> = fc
-  .tuple(drawn(someOf([4, ordinaryFloats], [1, floats])), fc.boolean())
-  .map(([valuesOf, isInParts]) => (length) => ({drawn: valuesOf(length), isInParts}));
+/** Weights of L experts, in one tensor or in several, or quantized. */
+export type WeightsDraw = {drawn: Drawn; isInParts: boolean; quantized?: QuantizedNumbers};
+export const anyWeights: fc.Arbitrary<(shape: Shape, format: tf.MoeWeightFormat | undefined) => WeightsDraw> = fc
+  .tuple(drawn(someOf([4, ordinaryFloats], [1, floats])), fc.boolean(), maybe(anyQuantized))
+  .map(([valuesOfLength, isInParts, quantize]) => (shape, format) => {
+    const quantized = format === 'inOut' ? undefined : quantize?.(shape);
+    const given: Drawn = quantized == null
+      ? valuesOfLength(tf.util.sizeFromShape(shape))
+      : {values: Array.from(valuesOf(quantized)), source: 'host'};
+    return {drawn: given, isInParts, quantized};
+  });
 
 /** The weights as inputs named `name0`, `name1`, … */
-export function weightInputs(name: string, {drawn: given, isInParts}: WeightsDraw, shape: number[]): Record<string, Input> {
+export function weightInputs(name: string, {drawn: given, isInParts, quantized}: WeightsDraw, shape: number[]): Record<string, Input> {
+  if (quantized != null) {
+    return quantizedInputs(name, quantized, isInParts);
+  }
   const [numExperts, ...rest] = shape;
   const numFirst = isInParts ? Math.ceil(numExperts / 3) : numExperts;
   const expertSize = tf.util.sizeFromShape(rest);
@@ -46,10 +57,10 @@ export function weightInputs(name: string, {drawn: given, isInParts}: WeightsDra
 }
 
 /** The argument `weights`, from such inputs. */
-export const weightArgument = (name: string, args: Args, {isInParts}: WeightsDraw): tf.MoeExpertWeights =>
-  isInParts ? ([0, 1].map((p) => args[`${name}${p}`]).filter((part) => part != null) as tf.Tensor[]) : args[`${name}0`];
+export const weightArgument = (name: string, args: Args, {isInParts, quantized}: WeightsDraw): tf.MoeExpertWeights =>
+  quantized != null ? quantizedArgument(name, args, quantized, isInParts) : isInParts ? ([0, 1].map((p) => args[`${name}${p}`]).filter((part) => part != null) as tf.Tensor[]) : args[`${name}0`];
 
-/** The gradients of such inputs. */
+/** The gradients of such inputs. Quantized weights have none. */
 export function wantedOfWeights(name: string, inputs: Record<string, Input>, whole: {values: Float64Array; errors: Float64Array}): Record<string, Wanted> {
   let from = 0;
   return Object.fromEntries(
@@ -73,7 +84,7 @@ const groupedDraws = fc
   .record({
     numRows: someOf([6, oneOf(0, 1, 2, 3, 7, 9)], [2, oneOf(17, 40, 80)], [1, oneOf(130, 200)]),
     numExperts: oneOf(1, 2, 3, 5, 9),
-    numIn: oneOf(1, 2, 3, 4, 5, 8, 16, 33, 36, 68),
+    numIn: oneOf(1, 2, 3, 4, 5, 8, 16, 33, 36, 68, 72),
     numOutputs: oneOf(1, 2, 3, 4, 6, 8, 18, 66),
     activation: activations,
     weightFormat: weightFormats,
@@ -91,7 +102,7 @@ const groupedDraws = fc
       ...draw,
       size: {numRows, numExperts, numIn, numColumns},
       x: draw.x(numRows * numIn),
-      weights: draw.weights(numExperts * numColumns * numIn),
+      weights: draw.weights([numExperts, numColumns, numIn], draw.weightFormat),
       bias: draw.bias?.(numExperts * numColumns),
       offset: draw.offset(numExperts + 1, numRows),
       dy: draw.dy?.(numRows * numOutputs),

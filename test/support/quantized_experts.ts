@@ -59,55 +59,75 @@ const randomScale: Record<tf.ScaleFormat, (next: () => number) => number> = {
 /** The sign bit of scales that have one. */
 const signOf: Record<tf.ScaleFormat, number> = {float32: 2 ** 31, float16: 2 ** 15, bfloat16: 2 ** 15, e8m0: 0};
 
+export type Shape = [numExperts: number, numOut: number, numIn: number];
+
+/** Quantized weights before they are packed. */
+export type QuantizedNumbers = {
+  draw: QuantizedDraw;
+  shape: Shape;
+  codes: number[];
+  /** The codes of scales and offsets. Both are empty in the formats without scales. */
+  scales: number[];
+  offsets: number[];
+};
+
+export const scaleFormatOf = ({scaleFormat}: QuantizedDraw): tf.ScaleFormat => scaleFormat ?? 'float32';
+
+export function randomNumbers(shape: Shape, draw: QuantizedDraw, next: () => number, scaleOfFormat = randomScale): QuantizedNumbers {
+  const {format, hasOffsets} = draw;
+  const scaleFormat = scaleFormatOf(draw);
+  const codes = Array.from({length: tf.util.sizeFromShape(shape)}, () => randomCode[format](next));
+  const numScales = hasScales(format) ? shape[0] * shape[1] * Math.ceil(shape[2] / (draw.groupSize ?? shape[2])) : 0;
+  const random = (length: number, isSigned: boolean) =>
+    Array.from({length}, () => scaleOfFormat[scaleFormat](next) + (isSigned && next() < 0.5 ? signOf[scaleFormat] : 0));
+  return {draw, shape, codes, scales: random(numScales, isInteger(format)), offsets: random(hasOffsets ? numScales : 0, true)};
+}
+
+/** The float32 numbers of the weights, row-major. */
+export function valuesOf({draw, shape, codes, scales, offsets}: QuantizedNumbers): Float32Array {
+  const {format, zeroPoint, hasOffsets} = draw;
+  const numbers = (given: number[]) => given.map(scaleOf[scaleFormatOf(draw)]);
+  return Float32Array.from(
+    naiveDequantized({
+      format,
+      shape,
+      codes,
+      ...(hasScales(format) && {groupSize: draw.groupSize ?? shape[2], scales: numbers(scales)}),
+      zeroPoint: zeroPoint ?? (isInteger(format) && !hasOffsets ? 2 ** (bitsPerCode[format] - 1) : 0),
+      offsets: hasOffsets ? numbers(offsets) : undefined,
+    }),
+  );
+}
+
+/** The fields that are no tensors. */
+export const fieldsOf = ({draw: {format, groupSize, scaleFormat, zeroPoint}, shape}: Pick<QuantizedNumbers, 'draw' | 'shape'>) => ({
+  format,
+  shape,
+  ...(hasScales(format) && {groupSize: groupSize ?? shape[2], ...(scaleFormat && {scaleFormat})}),
+  ...(zeroPoint != null && {zeroPoint}),
+});
+
 export type RandomQuantized = {
   weights: tf.QuantizedWeights;
   /** float32 [L, D, C], row-major. */
   values: Float32Array;
 };
 
-export function randomQuantized(shape: [number, number, number], draw: QuantizedDraw, seed: number): RandomQuantized {
+export function randomQuantized(shape: Shape, draw: QuantizedDraw, seed: number): RandomQuantized {
   const next = lcg(seed + 31 * shape[0] + 7 * shape[1] + shape[2]);
   // The first numbers of neighbouring seeds are alike.
   next();
-  const {format, zeroPoint, hasOffsets} = draw;
-  const codes = Array.from({length: tf.util.sizeFromShape(shape)}, () => randomCode[format](next));
-  if (!hasScales(format)) {
-    const values = Float32Array.from(naiveDequantized({format, shape, codes}));
-    return {weights: {format, shape, codes: codesTensor(codes, format, shape)}, values};
-  }
-  const scaleFormat = draw.scaleFormat ?? 'float32';
-  const groupSize = draw.groupSize ?? shape[2];
-  const groups = [shape[0], shape[1], Math.ceil(shape[2] / groupSize)];
-  const numScales = tf.util.sizeFromShape(groups);
-  const random = (isSigned: boolean) =>
-    Array.from({length: numScales}, () => randomScale[scaleFormat](next) + (isSigned && next() < 0.5 ? signOf[scaleFormat] : 0));
-  const scales = random(isInteger(format));
-  // Near the middle of the codes times their scale, as files have them.
-  const offsets = hasOffsets ? random(true) : undefined;
-  const zero = zeroPoint ?? (isInteger(format) && !hasOffsets ? 2 ** (bitsPerCode[format] - 1) : 0);
-  const values = Float32Array.from(
-    naiveDequantized({
-      format,
-      shape,
-      codes,
-      groupSize,
-      scales: scales.map(scaleOf[scaleFormat]),
-      zeroPoint: zero,
-      offsets: offsets?.map(scaleOf[scaleFormat]),
-    }),
-  );
+  const numbers = randomNumbers(shape, draw, next);
+  const groups = [shape[0], shape[1], numbers.scales.length / (shape[0] * shape[1])];
+  const scales = (codes: number[]) => scalesTensor(codes, scaleFormatOf(draw), groups);
   return {
     weights: {
-      format,
-      shape,
-      codes: codesTensor(codes, format, shape),
-      groupSize,
-      scales: scalesTensor(scales, scaleFormat, groups),
-      ...(draw.scaleFormat && {scaleFormat}),
-      ...(zeroPoint != null && {zeroPoint}),
-      ...(offsets && {offsets: scalesTensor(offsets, scaleFormat, groups)}),
+      ...fieldsOf(numbers),
+      codes: codesTensor(numbers.codes, draw.format, shape),
+      ...(hasScales(draw.format) && {scales: scales(numbers.scales)}),
+      ...(draw.hasOffsets && {offsets: scales(numbers.offsets)}),
     },
-    values,
+    values: valuesOf(numbers),
   };
 }
 
