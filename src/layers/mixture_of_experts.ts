@@ -106,9 +106,9 @@ const opName = 'mixtureOfExperts';
  * then the ups, for every activation (`gateUp: 'concatenated'` of the ops); without `gated` they are I and F. A weight
  * is absent if no argument asks for it.
  *
- * **Quantized experts.** With an `expertFormat` other than `'float32'`, w1 is w1_codes, w1_scales and w1_offsets, and w2
- * is w2_codes, w2_scales and w2_offsets: the tensors of {@link QuantizedWeights} for w1 [E, 2I, H] and w2 [E, H, I],
- * without those that the format does not have. They are not trainable, so they come after the trainable weights in
+ * **Quantized experts.** With an `expertFormat` other than `'float32'`, w1 is w1_codes, w1_scales and w1_offsets, and
+ * w2 is w2_codes, w2_scales and w2_offsets: the tensors of QuantizedWeights for w1 [E, 2I, H] and w2 [E, H, I], without
+ * those that the format does not have. They are not trainable, so they come after the trainable weights in
  * `layer.weights`, before score_correction_bias. Files hold them as they are, int32 and float32. They are 0 until they
  * are set. quantizeMixtureOfExperts makes such a layer from a trained one. All else is as before: router, biases and
  * shared experts are float32 and train, and the input has a gradient.

@@ -35,8 +35,8 @@ const opName = 'quantizeMixtureOfExperts';
  * @param options  {@link MoeQuantizeWeightsOptions}: format, groupSize (a multiple of 16), symmetric and scaleFormat.
  * @returns a built layer, in no model yet. Its expertFormat and expertGroupSize are `format` and `groupSize`.
  *
- * @throws if `layer` is no MixtureOfExperts, is not built or is quantized already. Also if an option does not fit, or if
- *     H or I does not fill whole words. No weight is made then.
+ * @throws if `layer` is no MixtureOfExperts, is not built or is quantized already. Also if an option does not fit, or
+ *     if H or I does not fill whole words. No weight is made then.
  */
 export function quantizeMixtureOfExperts(
   layer: MixtureOfExperts,
