@@ -29,7 +29,8 @@ const opName = 'quantizeMixtureOfExperts';
  *
  * The new layer is saved, loaded and used like any MixtureOfExperts. Its experts are frozen; its router, biases and
  * shared experts train. To quantize a whole model, make the model again with the new layer and copy the weights of the
- * other layers. Dispose `layer`, or its model, if it is not needed any more.
+ * other layers. Dispose `layer`, or its model, if it is not needed any more. A wrapper of the new layer, such as
+ * timeDistributed, must have the name of the old layer's, or tf.layers does not find the weights when it loads a file.
  *
  * @param layer  A built MixtureOfExperts with `expertFormat: 'float32'`.
  * @param options  {@link MoeQuantizeWeightsOptions}: format, groupSize (a multiple of 16), symmetric and scaleFormat.
@@ -80,7 +81,7 @@ export function quantizeMixtureOfExperts(
     {...config, ...expertArgs} as unknown as serialization.ConfigDict,
   ) as MixtureOfExperts;
   tidy(() => {
-    buildOutsideModel(Layer!, quantized, [null, hiddenSize]);
+    buildOutsideModel(Layer!, quantized, [null, hiddenSize], scopeOf(layer));
     const weightsOfResult = weightsByName(quantized);
     for (const [name, weight] of Object.entries(weights)) {
       weightsOfResult[name]?.write(weight.read());
@@ -105,10 +106,15 @@ function weightsByName(layer: MixtureOfExperts): {[name: string]: LayerVariable}
 }
 
 /**
- * Builds `layer` with the names that its weights have in files. tf.layers puts the layer's name before them only within
- * a call, and a call of the layer itself would count as its first batch.
+ * Builds `layer` with the names that its weights have in files. tf.layers puts a name before them only within a call,
+ * and a call of the layer itself would count as its first batch.
  */
-function buildOutsideModel(Layer: TfjsLayers['layers']['Layer'], layer: MixtureOfExperts, shape: Shape): void {
+function buildOutsideModel(
+  Layer: TfjsLayers['layers']['Layer'],
+  layer: MixtureOfExperts,
+  shape: Shape,
+  scope: string,
+): void {
   class Builder extends Layer {
     override call(inputs: Tensor): Tensor {
       layer.setFastWeightInitDuringBuild(true);
@@ -116,5 +122,10 @@ function buildOutsideModel(Layer: TfjsLayers['layers']['Layer'], layer: MixtureO
       return inputs;
     }
   }
-  new Builder({name: layer.name}).apply(scalar(0));
+  new Builder({name: scope}).apply(scalar(0));
+}
+
+/** What stands before the names of the layer's weights: its own name, or that of a wrapper such as timeDistributed. */
+function scopeOf({name, weights: [{originalName}]}: MixtureOfExperts): string {
+  return originalName.includes('/') ? originalName.slice(0, originalName.lastIndexOf('/')) : name;
 }

@@ -331,6 +331,18 @@ describeWithFlags('quantizeMixtureOfExperts', cpu, () => {
     expect(loaded.layers.map(({weights}) => weights.length)).toEqual([5, 5]);
   });
 
+  it('makes a layer for timeDistributed of the same name, saved and loaded', async () => {
+    const modelOf = (layer: MoeLayer) => tf.sequential({
+      layers: [tf.layers.timeDistributed({layer, name: 'each', inputShape: [3, H]}), tf.layers.dense({units: 1})],
+    });
+    const layer = tf.layers.mixtureOfExperts(sizes);
+    modelOf(layer);
+    const model = modelOf(tf.quantizeMixtureOfExperts(layer));
+    const loaded = await loadedModel(await savedModel(model));
+    const x = randomTensor(shape, 9);
+    await expectFloats(loaded.predict(x) as tf.Tensor, (await (model.predict(x) as tf.Tensor).data()) as Float32Array, 'predicted');
+  });
+
   it('gives a file of int4 that is a seventh of the size', async () => {
     const layer = floatLayer({numExperts: 8, intermediateSize: 64}, [3, 64]);
     const bytesOf = async (each: MoeLayer) =>
