@@ -2,11 +2,18 @@
 import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureNpmPackages} from './set_up.mjs';
 
-const usage = `npm start [-- --backend cpu|webgpu] [--digits n] [--epochs n]                     in Node.js
+const usage = `npm start [-- --backend cpu|webgpu] [--digits n] [--epochs n] [--quantize]        in Node.js
 npm start -- chromium|firefox [--backend webgpu|webgl|cpu] [--digits n] [--epochs n]    in that browser
-npm start -- page                                                    serves the page for a browser of yours`;
+npm start -- page                                                    serves the page for a browser of yours
 
-const options = {backend: {type: 'string'}, digits: {type: 'string'}, epochs: {type: 'string'}};
+--quantize prints what the accuracy is with quantized experts.`;
+
+const options = {
+  backend: {type: 'string'},
+  digits: {type: 'string'},
+  epochs: {type: 'string'},
+  quantize: {type: 'boolean'},
+};
 const {flags, words} = parseCommandLine(usage, options, true);
 const [place = 'node', ...others] = words;
 if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 0) {
@@ -14,11 +21,16 @@ if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 
     `npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`,
   );
 }
+if (flags.quantize && place !== 'node') {
+  fail(`--quantize is for Node.js, but was given with ${place}.\n\n${usage}`);
+}
 ensureNpmPackages();
 
 if (place === 'node') {
   const {runBundled} = await import('./bundle.mjs');
-  const args = Object.entries(flags).flatMap(([name, value]) => [`--${name}`, value]);
+  const args = Object.entries(flags).flatMap(([name, value]) =>
+    value === true ? [`--${name}`] : [`--${name}`, value],
+  );
   await runBundled('digits', 'examples/digits/main.ts', args);
 } else {
   const {serveExample} = await import('./serve_example.mjs');

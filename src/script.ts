@@ -7,6 +7,7 @@ import {registerMoeLayers} from './layers/register_layers';
 
 export * from './index';
 export * from './checkpoints/index';
+export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
 export {moeGraphModel, registerMoeGraphOps} from './graph/index';
 
 const {tf} = globalThis as unknown as {tf: Partial<TfjsLayers>};

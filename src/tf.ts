@@ -8,6 +8,7 @@ export * from './index';
 export * from './checkpoints/index';
 export type {MoeGraphOpRegistry} from './graph/graph_ops';
 export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} from './graph/moe_graph_model';
+export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
 
 /**
  * Like registerMoeGraphOps of `tfjs-moe/graph`, but its default is this tfjs. It is another function, because that one

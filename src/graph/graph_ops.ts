@@ -109,6 +109,7 @@ export const graphOps = {
   MoeGroupedMatMul: graphOp(
     {
       inputs: ['x', 'weights', 'expertFirstTokenOffset'],
+      weights: ['weights'],
       optionalInputs: ['bias'],
       attrs: {},
       optionalAttrs: matMulAttrs,
@@ -119,6 +120,7 @@ export const graphOps = {
   FusedExperts: graphOp(
     {
       inputs: ['hiddenStates', 'w1', 'w2', 'topkWeights', 'topkIds'],
+      weights: ['w1', 'w2'],
       optionalInputs: expertsInputs,
       attrs: {},
       optionalAttrs: expertsAttrs,
@@ -130,6 +132,7 @@ export const graphOps = {
   FusedMoe: graphOp(
     {
       inputs: ['hiddenStates', 'w1', 'w2', 'routerLogits'],
+      weights: ['w1', 'w2'],
       optionalInputs: ['scoreCorrectionBias', ...expertsInputs],
       attrs: {topk: integer},
       optionalAttrs: {...topkAttrs, ...expertsAttrs},

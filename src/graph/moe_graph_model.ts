@@ -11,7 +11,9 @@ import {
   tidy,
   zeros,
 } from '@tensorflow/tfjs-core';
+import type {WeightTensors} from '../contract/expert_weights';
 import {hostValuesOf} from '../contract/host_values';
+import type {QuantizedWeights} from '../contract/quantized_weights';
 import {
   assert,
   assertRank,
@@ -19,8 +21,10 @@ import {
   convertToOptionalTensor,
   convertToTensor,
   describeValue,
+  isPlainObject,
   shorten,
 } from '../arguments/checks';
+import {isQuantized} from '../arguments/quantized_weights';
 import {activationOptionNames} from '../arguments/experts';
 import {convertExperts} from '../arguments/experts';
 import {type MoeSharedExperts} from '../arguments/experts';
@@ -31,16 +35,20 @@ import {version_moe} from '../version';
 import {type AttrJson, boolean, toSnakeCase} from './attr_types';
 import {hasAttr} from './graph_node';
 import {graphOps} from './graph_ops';
+import {quantizedAttrValues} from './quantized_inputs';
 
 export type MoeGraphModelWeights = {
   /** float32 [H, E]: routerLogits = hiddenStates . routerKernel + routerBias. */
   routerKernel: Tensor | TensorLike;
   /** float32 [E]. Default: none. */
   routerBias?: Tensor | TensorLike | null;
-  /** float32 [L, 2I, H], as in fusedExperts, but always one tensor: a node of a graph has one input for it. */
-  w1: Tensor | TensorLike;
-  /** float32 [L, H, I], one tensor too. */
-  w2: Tensor | TensorLike;
+  /**
+   * float32 [L, 2I, H], or quantized, as in fusedExperts, but always in one part: a node of a graph has one input for
+   * it. The graph has codes as w1, and then w1_scales and w1_offsets.
+   */
+  w1: Tensor | TensorLike | QuantizedWeights;
+  /** float32 [L, H, I], or quantized, in one part too. */
+  w2: Tensor | TensorLike | QuantizedWeights;
   /** float32 [L, 2I]; [L, I] with `gated: false`. Default: none. */
   w1Bias?: Tensor | TensorLike | null;
   /** float32 [L, H]. Default: none. */
@@ -128,7 +136,7 @@ export async function moeGraphModel(
       format: 'graph-model',
       generatedBy: `tfjs-moe ${version_moe}`,
       convertedBy: null,
-      ...topologyOf(specs, options),
+      ...topologyOf(specs, {...options, ...encodingAttrs('w1', weights), ...encodingAttrs('w2', weights)}),
       weightSpecs: specs,
       weightData: data,
     };
@@ -137,6 +145,13 @@ export async function moeGraphModel(
   }
 }
 
+/** The attrs of quantized weights; none for float32. */
+function encodingAttrs(name: 'w1' | 'w2', weights: MoeGraphModelWeights): NodeAttrs {
+  const given = weights[name];
+  return isQuantized(given) && !Array.isArray(given) ? quantizedAttrValues(name, given) : {};
+}
+
+type NodeAttrs = {[name: string]: unknown};
 type NamedTensors = {[name: string]: Tensor};
 
 const cloneAll = (tensors: NamedTensors): NamedTensors =>
@@ -192,8 +207,8 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
   const tensors: {[name: string]: Tensor | undefined} = {
     routerKernel,
     routerBias: convertRouterBias(given.routerBias, numExperts),
-    w1: experts.w1.parts[0].weights,
-    w2: experts.w2.parts[0].weights,
+    ...namedTensors('w1', experts.w1.parts[0]),
+    ...namedTensors('w2', experts.w2.parts[0]),
     w1Bias: experts.w1Bias,
     w2Bias: experts.w2Bias,
     scoreCorrectionBias,
@@ -206,6 +221,12 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
     Object.entries(tensors).flatMap(([name, tensor]) => (tensor == null ? [] : [[toSnakeCase(name), tensor]])),
   );
 }
+
+const namedTensors = (name: string, {weights, scales, offsets}: WeightTensors<Tensor>) => ({
+  [name]: weights,
+  [`${name}Scales`]: scales,
+  [`${name}Offsets`]: offsets,
+});
 
 function assertWeightNames(weights: MoeGraphModelWeights): void {
   const known = weightNames.join(', ');
@@ -224,7 +245,7 @@ function assertWeightNames(weights: MoeGraphModelWeights): void {
   for (const name of ['w1', 'w2'] as const) {
     const parts = weights[name];
     assert(
-      !Array.isArray(parts) || !(parts as unknown[]).some((part) => part instanceof Tensor),
+      !Array.isArray(parts) || !(parts as unknown[]).some((part) => part instanceof Tensor || isPlainObject(part)),
       opName,
       () => `${name} must be one tensor, not a list of tensors: a node of a graph has one input for it.`,
     );
@@ -251,7 +272,7 @@ const tensorShape = (shape: number[]) => ({dim: shape.map((size) => ({size: Stri
 /** The nodes of the graph, and which of them are its input and output. */
 function topologyOf(
   weightSpecs: WeightSpecs,
-  options: MoeGraphModelOptions,
+  options: NodeAttrs,
 ): Pick<io.ModelArtifacts, 'modelTopology' | 'signature'> {
   const names = weightSpecs.map(({name}) => name);
   const kernel = weightSpecs.find(({name}) => name === 'router_kernel')!;
@@ -292,7 +313,7 @@ function topologyOf(
   };
 }
 
-function fusedMoeNode(weightNamesInGraph: string[], options: MoeGraphModelOptions) {
+function fusedMoeNode(weightNamesInGraph: string[], options: NodeAttrs) {
   const {inputs, optionalInputs, attrs, optionalAttrs} = graphOps.FusedMoe;
   const present = optionalInputs.filter((name) => weightNamesInGraph.includes(toSnakeCase(name)));
   const attr: {[name: string]: AttrJson} = {};
@@ -300,7 +321,7 @@ function fusedMoeNode(weightNamesInGraph: string[], options: MoeGraphModelOption
     attr[toSnakeCase(hasAttr(name))] = boolean.write(true);
   }
   for (const [name, type] of Object.entries({...attrs, ...optionalAttrs})) {
-    const value = options[name as keyof MoeGraphModelOptions];
+    const value = options[name];
     if (value != null) {
       attr[toSnakeCase(name)] = type.write(value);
     }

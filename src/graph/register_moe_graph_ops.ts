@@ -50,15 +50,16 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * - MoeTopK(router_logits, [score_correction_bias])
  *   attrs: topk int!, scoring s, renormalize bool, num_expert_groups int, topk_groups int, routed_scaling_factor float
  *   outputs: 0 topk_weights, 1 topk_ids
- * - MoeGroupedMatMul(x, weights, expert_first_token_offset, [bias])
- *   attrs: weight_format s, activation s, gated bool, gate_up s, swiglu_alpha float, swiglu_limit float
+ * - MoeGroupedMatMul(x, weights, expert_first_token_offset, [bias], [weights_scales], [weights_offsets])
+ *   attrs: weight_format s, activation s, gated bool, gate_up s, swiglu_alpha float, swiglu_limit float,
+ *   weights_quantized_format s, weights_group_size int, weights_scale_format s, weights_zero_point int
  *   output: 0
  * - FusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, [w1_bias], [w2_bias], [expert_map], [shared_w1],
- *   [shared_w2], [shared_gate])
- *   attrs: as MoeGroupedMatMul, and apply_router_weight_on_input bool
+ *   [shared_w2], [shared_gate], [w1_scales], [w1_offsets], [w2_scales], [w2_offsets])
+ *   attrs: as MoeGroupedMatMul, with w1_… and w2_… in place of weights_…, and apply_router_weight_on_input bool
  *   output: 0
  * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map],
- *   [shared_w1], [shared_w2], [shared_gate])
+ *   [shared_w1], [shared_w2], [shared_gate], [w1_scales], [w1_offsets], [w2_scales], [w2_offsets])
  *   attrs: as MoeTopK and as FusedExperts
  *   outputs: 0 hidden_states, 1 topk_weights, 2 topk_ids
  * - MoeSum(x)
@@ -67,6 +68,10 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  * scoring: softmax, softmax_after_topk, sigmoid, sqrt_softplus. activation: linear, relu, relu2, silu, swish, gelu,
  * gelu_tanh, gelu_new, swiglu_oai. weight_format: out_in, in_out. gate_up: concatenated, interleaved; the default for
  * swiglu_oai is interleaved.
+ *
+ * Weights are float32, or quantized if they have a quantized_format: int4, int8, fp4, float8, float16 or bfloat16. Then
+ * the input has the codes, int32 [L, D, C * bits / 32], and the other inputs and attrs are the fields of
+ * QuantizedWeights by their names. scale_format: float32, float16, bfloat16, e8m0.
  *
  * Refer to an output by its number, such as `permuted:1`: tfjs takes `permuted:offsets:0` for output 0. If a signature
  * has several outputs of one node, give each an Identity node: tfjs would keep only one of them otherwise. Control

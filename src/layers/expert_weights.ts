@@ -20,7 +20,8 @@ import {
   weightArgNames,
 } from './mixture_of_experts_options';
 import {seedOf} from './seeds';
-import type {WeightName} from '../contract/block_weights';
+import type {LayerWeightName, WeightName} from '../contract/block_weights';
+import {quantizedSpecs} from './expert_format';
 
 /** The parts of a copy of tfjs that the layer uses. Each copy has its own classes and its own registry of layers. */
 export type TfjsLayers = {
@@ -84,18 +85,20 @@ function firstSentence(message: string): string {
   return `${sentence.slice(0, 200).replace(/\.$/, '')}.`;
 }
 
-export type Weights = Partial<Record<WeightName, LayerVariable>>;
+export type Weights = Partial<Record<LayerWeightName, LayerVariable>>;
 
 type WeightSpec = {
-  name: WeightName;
+  name: LayerWeightName;
   shape: number[];
+  /** Default: float32. */
+  dtype?: 'float32' | 'int32';
   initializer: Pick<Initializer, 'apply'>;
   regularizer?: object | null;
   constraint?: Constraint | null;
   trainable?: boolean;
 };
 
-/** The weights for these options, in the order of weightNames. */
+/** The weights for these options, in the order of weightNames, with quantizedWeightNames in place of w1 and w2. */
 export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
   const gateAndUp = options.gated ? 2 : 1;
@@ -104,13 +107,21 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   // With a seed, each matrix draws with a seed of its own: equal experts would stay equal.
   const seeds = {w1: 0, w1Bias: 0, w2: E, w2Bias: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
   const kernelInitializer = (seed: number) => withSeedOf(parts.kernelInitializer, seed);
-  const experts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+  const trainableExperts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
     ...kernel,
     initializer: perExpert(parts.kernelInitializer, (e, one) => drawOutIn(kernelInitializer(seed + e), one)),
     constraint: kernel.constraint && mapExperts((weight) => constrainOutIn(kernel.constraint!, weight)),
   });
+  const experts = (name: 'w1' | 'w2', shape: number[], seed: number): WeightSpec[] =>
+    options.expertFormat === 'float32'
+      ? [trainableExperts(name, shape, seed)]
+      : quantizedSpecs(name, shape, options).map((weight) => ({
+          ...weight,
+          initializer: zeroInitializer,
+          trainable: false,
+        }));
   const expertBias = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
     name,
     shape,
@@ -131,9 +142,9 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   const specs: Array<WeightSpec | false> = [
     {name: 'router_kernel', shape: [hiddenSize, E], initializer: parts.routerInitializer, ...kernel},
     options.useRouterBias && {name: 'router_bias', shape: [E], initializer: parts.biasInitializer, ...bias},
-    experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
+    ...experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
     options.useBias && expertBias('w1_bias', [E, gateAndUp * I], seeds.w1Bias),
-    experts('w2', [E, hiddenSize, I], seeds.w2),
+    ...experts('w2', [E, hiddenSize, I], seeds.w2),
     options.useBias && expertBias('w2_bias', [E, hiddenSize], seeds.w2Bias),
     F > 0 && shared('shared_w1', [gateAndUp * F, hiddenSize], seeds.sharedW1),
     F > 0 && shared('shared_w2', [hiddenSize, F], seeds.sharedW2),
@@ -146,12 +157,15 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     options.useScoreCorrectionBias && {
       name: 'score_correction_bias',
       shape: [E],
-      initializer: {apply: (shape) => zeros(shape)},
+      initializer: zeroInitializer,
       trainable: false,
     },
   ];
   return specs.filter((spec) => spec !== false);
 }
+
+/** Zeros cost nothing: the host has them, until an op asks for them. */
+const zeroInitializer: WeightSpec['initializer'] = {apply: (shape, dtype) => zeros(shape, dtype)};
 
 /** `draw`, except for an initializer of one value, which costs nothing: such a layer is made to be filled later. */
 const unlessConstant = (initializer: Initializer, draw: (shape: number[]) => Tensor): WeightSpec['initializer'] =>

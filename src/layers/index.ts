@@ -7,6 +7,8 @@ import {type MoeLayers, registerLayerClasses} from './register_layers';
 
 export type {MixtureOfExpertsClass} from './mixture_of_experts';
 export type {MixtureOfExpertsArgs, MixtureOfExpertsWeightArgs, MoeDropPolicy} from './mixture_of_experts_options';
+export {quantizeMixtureOfExperts} from './quantize_mixture_of_experts';
+export type {ExpertFormatArgs} from './expert_format';
 export type {TfjsLayers} from './expert_weights';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
 

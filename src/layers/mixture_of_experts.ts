@@ -37,7 +37,8 @@ import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {BatchLoad, droppedShareOf, entropyOf} from './expert_load';
 import {expertCounts} from '../ops/expert_counts';
 import {resolveWeightParts, type TfjsLayers, type Weights, weightSpecs} from './expert_weights';
-import {type WeightName} from '../contract/block_weights';
+import type {LayerWeightName} from '../contract/block_weights';
+import {assertWholeWords, expertWeights} from './expert_format';
 import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
 import {ScoreCorrection} from './score_correction';
 import {seedOf} from './seeds';
@@ -104,6 +105,13 @@ const opName = 'mixtureOfExperts';
  * [H, 1], and score_correction_bias [E], which is not trainable. F is sharedIntermediateSize. 2I and 2F are the gates,
  * then the ups, for every activation (`gateUp: 'concatenated'` of the ops); without `gated` they are I and F. A weight
  * is absent if no argument asks for it.
+ *
+ * **Quantized experts.** With an `expertFormat` other than `'float32'`, w1 is w1_codes, w1_scales and w1_offsets, and
+ * w2 is w2_codes, w2_scales and w2_offsets: the tensors of QuantizedWeights for w1 [E, 2I, H] and w2 [E, H, I], without
+ * those that the format does not have. They are not trainable, so they come after the trainable weights in
+ * `layer.weights`, before score_correction_bias. Files hold them as they are, int32 and float32. They are 0 until they
+ * are set. quantizeMixtureOfExperts makes such a layer from a trained one. All else is as before: router, biases and
+ * shared experts are float32 and train, and the input has a gradient.
  *
  * **Freezing.** A layer that is frozen, by its own `trainable` or by its model's, adds no loss and keeps its bias.
  * tf.layers 4.22 has two limits. A frozen model within a sequential model is unfrozen when the sequential model is
@@ -179,12 +187,13 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         opName,
         () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
       );
+      assertWholeWords(hiddenSize, this.options.expertFormat, 'the last axis of the input (H)', opName);
       for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
         // tf.layers asks for objects of its own classes, but calls only their method `apply`.
         this.variables[spec.name] = this.addWeight(
           spec.name,
           spec.shape,
-          'float32',
+          spec.dtype ?? 'float32',
           spec.initializer as never,
           spec.regularizer as never,
           spec.trainable ?? true,
@@ -276,7 +285,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return this.options.loadBalancingLossPer === 'sequence' ? 3 : 2;
     }
 
-    private read(name: WeightName): Variable | undefined {
+    private read(name: LayerWeightName): Variable | undefined {
       return this.variables[name]?.read() as Variable | undefined;
     }
 
@@ -367,7 +376,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
       const {activation, gated, swigluAlpha, swigluLimit} = this.options;
       const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
-      return fusedExperts(x, this.read('w1')!, this.read('w2')!, topkWeights, topkIds, {
+      const [w1, w2] = (['w1', 'w2'] as const).map((name) =>
+        expertWeights(name, this.options, (weightName) => this.read(weightName)),
+      );
+      return fusedExperts(x, w1, w2, topkWeights, topkIds, {
         activation,
         gated,
         // For every activation, because files hold weights in this order.

@@ -14,6 +14,7 @@ import {checkActivation} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {type MoeTopkScoring} from '../ops/moe_topk';
 import {checkRouting} from '../arguments/routing';
+import {checkExpertFormat, type ExpertFormatArgs, expertFormatArgNames} from './expert_format';
 
 type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
 type DenseArgs = Parameters<typeof layers.dense>[0];
@@ -46,7 +47,8 @@ export type MixtureOfExpertsWeightArgs = {
 };
 
 export type MixtureOfExpertsArgs = LayerArgs &
-  MixtureOfExpertsWeightArgs & {
+  MixtureOfExpertsWeightArgs &
+  ExpertFormatArgs & {
     /** E, the number of experts. */
     numExperts: number;
     /** I, the width of one expert. */
@@ -155,6 +157,7 @@ const argNames = [
   'seed',
   'capacityFactor',
   'dropPolicy',
+  ...expertFormatArgNames,
   ...weightArgNames,
   // The arguments of every layer, and the arguments that deserialization adds.
   'name',
@@ -232,6 +235,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
     ...checkScoreCorrection(given, scoring, opName),
     ...checkJitter(given, opName),
     ...checkCapacity(given, opName),
+    ...checkExpertFormat(given, opName),
   };
 }
 

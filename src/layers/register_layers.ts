@@ -31,6 +31,17 @@ export function registerLayerClasses(tf: TfjsLayers): MoeLayers {
   return moeLayers;
 }
 
+/** The Layer class on which a MixtureOfExperts is built; undefined for anything else. */
+export function baseClassOf(layer: MixtureOfExperts): TfjsLayers['layers']['Layer'] | undefined {
+  let ofChain: unknown = layer?.constructor;
+  while (typeof ofChain === 'function' && !layersOf.has(ofChain)) {
+    ofChain = Object.getPrototypeOf(ofChain);
+  }
+  const Layer = ofChain as TfjsLayers['layers']['Layer'] | null | undefined;
+  const ofPackage = Layer == null ? undefined : layersOf.get(Layer);
+  return ofPackage != null && layer instanceof ofPackage.MixtureOfExperts ? Layer! : undefined;
+}
+
 /**
  * Adds the layers to a copy of tfjs other than the one that `tfjs-moe/layers` imports, such as a second version on a
  * page. Each copy has its own layer classes and its own registry for loading. Registers MixtureOfExperts, built on that

@@ -1,43 +1,20 @@
 import {op, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
+import {assert, assertRank, convertToTensor} from '../arguments/checks';
+import {checkQuantization, type MoeQuantizeWeightsOptions} from '../arguments/quantization';
+import {assertWholeWords, checkGroupSize} from '../arguments/quantized_weights';
 import {MoeQuantizeWeights} from '../contract/kernel_names';
-import {
-  encodingOf,
-  type QuantizedFormat,
-  quantizedFormats,
-  type QuantizedWeights,
-  type ScaleFormat,
-} from '../contract/quantized_weights';
+import {encodingOf, quantizedFormats, type QuantizedWeights} from '../contract/quantized_weights';
 import {runMoeKernel} from '../contract/run_kernel';
-import {assert, assertRank, checkBoolean, checkOneOf, checkOptions, convertToTensor} from '../arguments/checks';
-import {assertWholeWords, checkGroupSize, formatNames, scaleFormatNames} from '../arguments/quantized_weights';
 
+export type {MoeQuantizeWeightsOptions} from '../arguments/quantization';
 export type {QuantizedFormat, QuantizedWeights, ScaleFormat} from '../contract/quantized_weights';
-
-export type MoeQuantizeWeightsOptions = {
-  /** How a code stands for a number. Default `'int4'`. */
-  format?: QuantizedFormat | null;
-  /** How many inputs share a scale: a multiple of 16, or C. Default 32. Not for the 16-bit formats. */
-  groupSize?: number | null;
-  /**
-   * Whether integers have a zero point in the middle, and not the least weight of a group as its offset. Default true.
-   */
-  symmetric?: boolean | null;
-  /**
-   * How scales and offsets are stored. Default `'float32'`, and `'e8m0'` for `'fp4'`. Integers cannot have `'e8m0'`.
-   */
-  scaleFormat?: ScaleFormat | null;
-};
-
-const optionNames = ['format', 'groupSize', 'symmetric', 'scaleFormat'] as const;
-const DEFAULT_GROUP_SIZE = 32;
 
 function moeQuantizeWeights_(
   weights: Tensor | TensorLike,
   options?: MoeQuantizeWeightsOptions | null,
 ): QuantizedWeights {
   const opName = 'moeQuantizeWeights';
-  const given = checkOptions(options, optionNames, opName);
-  const format = checkOneOf(given.format ?? 'int4', formatNames, 'format', opName);
+  const {format, symmetric, scaleFormat, ...given} = checkQuantization(options, opName);
   const $weights = convertToTensor(weights, 'weights', opName, ['float32']);
   assertRank($weights, 'weights', opName, '[L, D, C]');
   assert(
@@ -47,29 +24,13 @@ function moeQuantizeWeights_(
   );
   const shape = $weights.shape.slice();
   assertWholeWords(shape, format, 'weights', opName);
-
-  const {hasScales, zeroPoint: middle} = quantizedFormats[format];
-  const symmetric = checkBoolean(given.symmetric ?? true, 'symmetric', opName);
-  assert(symmetric || middle != null, opName, () => `symmetric must be true for ${format}, which has no offsets.`);
-  if (!hasScales) {
-    const name = (['groupSize', 'scaleFormat'] as const).find((option) => given[option] != null);
-    assert(name == null, opName, () => `${name} must not be given for ${format}, which has no scales.`);
+  if (scaleFormat == null) {
     const encoding = encodingOf({format, groupSize: 0, scaleFormat: 'float32', zeroPoint: 0, hasOffsets: false});
     return {format, shape, ...runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding})};
   }
 
-  const scaleFormat = checkOneOf(
-    given.scaleFormat ?? (format === 'fp4' ? 'e8m0' : 'float32'),
-    scaleFormatNames,
-    'scaleFormat',
-    opName,
-  );
-  assert(
-    middle == null || scaleFormat !== 'e8m0',
-    opName,
-    () => `scaleFormat must not be 'e8m0' for ${format}, whose scales and offsets have a sign.`,
-  );
-  const groupSize = checkGroupSize(given.groupSize ?? DEFAULT_GROUP_SIZE, shape[2], 'groupSize', opName);
+  const middle = quantizedFormats[format].zeroPoint;
+  const groupSize = checkGroupSize(given.groupSize, shape[2], 'groupSize', opName);
   const zeroPoint = symmetric ? (middle ?? 0) : 0;
   const encoding = encodingOf({format, groupSize, scaleFormat, zeroPoint, hasOffsets: !symmetric});
   const tensors = runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding});

@@ -223,7 +223,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
   }
 
   it('an unknown argument, and lists the known ones', () => {
-    expect(make({units: 3})).toThrowError(/^Error in mixtureOfExperts: unknown option 'units'\. The options are numExperts, .*dropPolicy, kernelInitializer, .*inputShape, .*customObjects\.$/);
+    expect(make({units: 3})).toThrowError(/^Error in mixtureOfExperts: unknown option 'units'\. The options are numExperts, .*dropPolicy, .*kernelInitializer, .*inputShape, .*customObjects\.$/);
   });
 
   it('an unknown initializer, regularizer or constraint', () => {

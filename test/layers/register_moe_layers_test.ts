@@ -51,6 +51,17 @@ describe('registerMoeLayers', () => {
     expect(added(taken) as unknown).toBe(theirs);
   });
 
+  it('makes layers that quantizeMixtureOfExperts knows', async () => {
+    await tf.setBackend('cpu');
+    const {MixtureOfExperts: OfCopy} = registerMoeLayers(copyOfTfjs());
+    const layer = new OfCopy({numExperts: 2, intermediateSize: 8});
+    layer.build([null, 8]);
+    const quantized = tf.quantizeMixtureOfExperts(layer);
+    expect(quantized).toBeInstanceOf(OfCopy);
+    expect(quantized.weights.map(({originalName}) => originalName)[1]).toBe(`${layer.name}/w1_codes`);
+    tf.dispose([layer.getWeights(), quantized.getWeights()]);
+  });
+
   it('replaces frozen layers by a copy, and leaves a tf that cannot be changed', () => {
     const frozen = copyOfTfjs();
     const {layers} = frozen;

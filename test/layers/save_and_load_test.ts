@@ -1,5 +1,6 @@
 /** What a file keeps of the layer, for the same backend and for other backends. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import type {ExpertFormatArgs} from '../../src/layers/index';
 import * as tf from '../../src/tf';
 import {expectFloats, expectWithin} from '../support/expect';
 import {type LayerArgs, loadedModel, type MoeLayer, onCpu, randomizeWeights, randomTensor, savedModel} from '../support/layers';
@@ -7,8 +8,9 @@ import {type LayerArgs, loadedModel, type MoeLayer, onCpu, randomizeWeights, ran
 const sizes = {numExperts: 4, intermediateSize: 3};
 const H = 5;
 const shape = [2, 3, H];
-/** Every option, each with a value other than its default. */
-const everyOption: Omit<Required<LayerArgs>, 'batchInputShape' | 'batchSize' | 'dtype' | 'inputDType' | 'weights'> = {
+type LayersOwn = 'batchInputShape' | 'batchSize' | 'dtype' | 'inputDType' | 'weights';
+/** Every option but those of quantized experts, each with a value other than its default. */
+const everyOption: Omit<Required<LayerArgs>, LayersOwn | keyof ExpertFormatArgs> = {
   ...sizes,
   name: 'mixture',
   trainable: false,

@@ -1,0 +1,60 @@
+/** The options of quantizing weights, which ops and layers share. */
+import {type QuantizedFormat, quantizedFormats, type ScaleFormat} from '../contract/quantized_weights';
+import {assert, checkBoolean, checkOneOf, checkOptions} from './checks';
+import {formatNames, scaleFormatNames} from './quantized_weights';
+
+export type MoeQuantizeWeightsOptions = {
+  /** How a code stands for a number. Default `'int4'`. */
+  format?: QuantizedFormat | null;
+  /** How many inputs share a scale: a multiple of 16, or C. Default 32. Not for the 16-bit formats. */
+  groupSize?: number | null;
+  /**
+   * Whether integers have a zero point in the middle, and not the least weight of a group as its offset. Default true.
+   */
+  symmetric?: boolean | null;
+  /**
+   * How scales and offsets are stored. Default `'float32'`, and `'e8m0'` for `'fp4'`. Integers cannot have `'e8m0'`.
+   */
+  scaleFormat?: ScaleFormat | null;
+};
+
+const optionNames = ['format', 'groupSize', 'symmetric', 'scaleFormat'] as const;
+
+export const DEFAULT_GROUP_SIZE = 32;
+
+/** `groupSize` and `scaleFormat` are undefined for the formats without scales. */
+export type Quantization = {
+  format: QuantizedFormat;
+  /** Checked later, because it depends on the weights. */
+  groupSize: number | undefined;
+  symmetric: boolean;
+  scaleFormat: ScaleFormat | undefined;
+};
+
+/** The options with their defaults. */
+export function checkQuantization(options: MoeQuantizeWeightsOptions | null | undefined, opName: string): Quantization {
+  const given = checkOptions(options, optionNames, opName);
+  const format = checkOneOf(given.format ?? 'int4', formatNames, 'format', opName);
+  const {hasScales, zeroPoint: middle} = quantizedFormats[format];
+  const symmetric = checkBoolean(given.symmetric ?? true, 'symmetric', opName);
+  assert(symmetric || middle != null, opName, () => `symmetric must be true for ${format}, which has no offsets.`);
+  if (!hasScales) {
+    const name = (['groupSize', 'scaleFormat'] as const).find((option) => given[option] != null);
+    assert(name == null, opName, () => `${name} must not be given for ${format}, which has no scales.`);
+    return {format, groupSize: undefined, symmetric, scaleFormat: undefined};
+  }
+  const scaleFormat = checkOneOf(
+    given.scaleFormat ?? defaultScaleFormat(format),
+    scaleFormatNames,
+    'scaleFormat',
+    opName,
+  );
+  assert(
+    middle == null || scaleFormat !== 'e8m0',
+    opName,
+    () => `scaleFormat must not be 'e8m0' for ${format}, whose scales and offsets have a sign.`,
+  );
+  return {format, groupSize: given.groupSize ?? DEFAULT_GROUP_SIZE, symmetric, scaleFormat};
+}
+
+export const defaultScaleFormat = (format: QuantizedFormat): ScaleFormat => (format === 'fp4' ? 'e8m0' : 'float32');
