@@ -13,7 +13,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts, type MoeGroupedMatMulAttrs, type MoeWeightFormat} from '../../contract/kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
-import {type LaneReader, overTerms, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights';
+import {type LaneReader, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights';
 import {COLUMNS, encodingName, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
 import {repeat} from '../shared/repeat';
 import {
@@ -120,24 +120,23 @@ const PRODUCTS = {
  * WGSL: sumOfTerms, what a lane has of the products of a quad of columns. Where weights have scales, sums are
  * multiplied by them: one multiplication in place of one a weight.
  */
-const sumOfTerms = (lane: LaneReader, weightFormat: MoeWeightFormat): string => /* wgsl */ `
+const sumOfTerms = ({numTerms, load, quad, scales}: LaneReader, weightFormat: MoeWeightFormat): string => /* wgsl */ `
   fn sumOfTerms(row : u32, expert : u32, d : u32, lane : u32) -> vec4<f32> {
     var sum = vec4<f32>();
-    ${overTerms(
-      lane,
-      /* wgsl */ `
+    for (var k = ${numTerms} * lane; k < uniforms.numIn; k += ${numTerms} * NUM_LANES) {
+      ${load}
       var part = vec4<f32>();
       ${repeat(
-        lane.numTerms / 4,
+        numTerms / 4,
         (q) => /* wgsl */ `
       {
         let x = xQuad(row, k + ${4 * q});
-        ${lane.quad(q, lane.scales != null)}
+        ${quad(q, scales != null)}
         part += ${PRODUCTS[weightFormat]};
       }`,
       )}
-      sum += ${lane.scales == null ? 'part' : `${lane.scales} * part`};`,
-    )}
+      sum += ${scales == null ? 'part' : `${scales} * part`};
+    }
     return sum;
   }`;
 

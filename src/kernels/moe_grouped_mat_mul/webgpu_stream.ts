@@ -15,7 +15,7 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import {overTerms, type WeightReader} from './weights';
+import type {WeightReader} from './weights';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
@@ -51,7 +51,7 @@ const N_MAJOR: Layout = {
 
 /** Adds the products of `numRows` rows to their sums, or of fewer where there is more than one four of them. */
 function addProducts({lane}: WeightReader, {products}: Layout, numRows: number): string {
-  const {numTerms, quad, scales} = lane;
+  const {numTerms, load, quad, scales} = lane;
   // One multiplication by a scale in place of one a weight, and another accumulator a row.
   const scalesLater = scales != null && numRows <= TILE_ROWS.few;
   const sum = scalesLater ? 'part' : 'sum';
@@ -62,13 +62,13 @@ function addProducts({lane}: WeightReader, {products}: Layout, numRows: number):
     numRows <= 4
       ? addRows(0, numRows, q)
       : repeat(numRows / 4, (four) => /* wgsl */ `if (tile.numRows > ${4 * four}) { ${addRows(4 * four, 4, q)} }`);
-  return overTerms(
-    lane,
-    /* wgsl */ `
+  return /* wgsl */ `
+    for (var k = LANE_TERMS * lane; k < uniforms.numIn; k += LANE_TERMS * NUM_LANES) {
+      ${load}
       ${scalesLater ? repeat(numRows, (i) => `var part${i} = vec4<f32>();`) : ''}
       ${repeat(numTerms / 4, (q) => /* wgsl */ `{ ${quad(q, scalesLater)} ${addQuad(q)} }`)}
-      ${scalesLater ? repeat(numRows, (i) => `sum${i} += ${scales} * part${i};`) : ''}`,
-  );
+      ${scalesLater ? repeat(numRows, (i) => `sum${i} += ${scales} * part${i};`) : ''}
+    }`;
 }
 
 /**
@@ -160,7 +160,7 @@ export function runStream(launch: Launch, part: Part<TensorInfo>): void {
     outType: 'f32',
     stepK: weights.lane.numTerms * CONSTANTS.NUM_LANES,
     weightBuffers: weights.lane.buffers(part),
-    constants: {TILE_ROWS: tileRows, ...CONSTANTS},
+    constants: {TILE_ROWS: tileRows, ...CONSTANTS, LANE_TERMS: weights.lane.numTerms},
     code: () => streamWgsl(launch, attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR, tileRows),
   });
   runWgsl(backend, program);

@@ -4,7 +4,7 @@ import type {MoeWeightFormat} from '../../../contract/kernel_names';
 import {repeat} from '../../shared/repeat';
 import type {StorageBinding} from '../../shared/webgpu';
 import {nMajorLane} from './n_major_lane';
-import {type LaneReader, type Quads, readsItself, type WeightReader} from './weight_reader';
+import type {LaneReader, Quads, WeightReader} from './weight_reader';
 
 /** [E, D, C], where C and D are multiples of 4. */
 const K_MAJOR_QUADS = /* wgsl */ `
@@ -77,6 +77,6 @@ export function float32Weights(quads: Quads, weightFormat: MoeWeightFormat): Wei
 const kMajorLane = (page: Pick<LaneReader, 'buffers' | 'functions'>): LaneReader => ({
   ...page,
   numTerms: 4,
-  ...readsItself,
+  load: '',
   quad: () => repeat(4, (j) => `let weight${j} = weightQuad(expert, d + ${j}, k);`),
 });

@@ -70,28 +70,13 @@ function kMajorLane(encoding: QuantizedEncoding, wordsPerRow: number): LaneReade
   ${scalingWgsl(encoding)}
   ${inChunks ? chunkAt(numWords) : CHUNK_AT_ANY_WORD}`,
     numTerms: numWords * codesPerWord(encoding),
-    declare: repeat(
+    load: repeat(
       4,
       (j) => /* wgsl */ `
-    let weightRow${j} = expert * uniforms.numColumns + min(d + ${j}, uniforms.numColumns - 1);
-    var nextChunk${j} = vec${numWords}<u32>();
-    ${hasScales ? `var nextScale${j} = 0u;` : ''}
-    ${hasOffsets ? `var nextOffset${j} = 0u;` : ''}`,
-    ),
-    fetch: (k) =>
-      repeat(
-        4,
-        (j) => /* wgsl */ `
-      nextChunk${j} = chunkAt(weightRow${j}, ${k});
-      ${hasScales ? `nextScale${j} = scaleCodeOf(weightRow${j}, ${k});` : ''}
-      ${hasOffsets ? `nextOffset${j} = offsetCodeOf(weightRow${j}, ${k});` : ''}`,
-      ),
-    take: repeat(
-      4,
-      (j) => /* wgsl */ `
-      let chunk${j} = nextChunk${j};
-      ${hasScales ? `let scale${j} = decodeUnitScale(nextScale${j});` : ''}
-      ${hasOffsets ? `let offset${j} = decodeScale(nextOffset${j});` : ''}`,
+      let weightRow${j} = expert * uniforms.numColumns + min(d + ${j}, uniforms.numColumns - 1);
+      let chunk${j} = chunkAt(weightRow${j}, k);
+      ${hasScales ? `let scale${j} = decodeUnitScale(scaleCodeOf(weightRow${j}, k));` : ''}
+      ${hasOffsets ? `let offset${j} = decodeScale(offsetCodeOf(weightRow${j}, k));` : ''}`,
     ),
     quad: (q, scalesLater) =>
       repeat(4, (j) => {

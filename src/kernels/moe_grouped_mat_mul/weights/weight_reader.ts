@@ -27,13 +27,8 @@ export type WeightReader = {
 export type LaneReader = ReaderPage & {
   /** How many terms: quads of four. */
   numTerms: number;
-  /**
-   * WGSL: weights of the next terms are on their way while the last ones are multiplied. `declare` has variables,
-   * `fetch` reads at a k, and `take` declares what `quad` works on. All are empty where `quad` itself reads.
-   */
-  declare: string;
-  fetch: (k: string) => string;
-  take: string;
+  /** WGSL, once for all quads. */
+  load: string;
   /**
    * WGSL: declares `weight0` to `weight3` of quad q. K-major: terms k + 4 * q to k + 4 * q + 3 of a column each.
    * N-major: the columns of a term each. With `scalesLater` they are still to be multiplied by the scales.
@@ -42,19 +37,3 @@ export type LaneReader = ReaderPage & {
   /** WGSL: a vec4, the scales of the columns, if weights may be multiplied by them in the end. */
   scales?: string;
 };
-
-/** Of a lane whose `quad` reads. */
-export const readsItself = {declare: '', fetch: () => '', take: ''};
-
-/** WGSL: a loop over the terms of a lane of NUM_LANES. Its body has `k`, and quad q of the weights by lane.quad(q). */
-export const overTerms = ({numTerms, declare, fetch, take}: LaneReader, body: string): string => /* wgsl */ `
-    ${declare}
-    var k = ${numTerms} * lane;
-    ${fetch('min(k, uniforms.numIn - 1)')}
-    while (k < uniforms.numIn) {
-      ${take}
-      let nextK = k + ${numTerms} * NUM_LANES;
-      if (nextK < uniforms.numIn) { ${fetch('nextK')} }
-      ${body}
-      k = nextK;
-    }`;
