@@ -2,6 +2,7 @@
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '../src/tf';
+import {waitForWebGL} from './webgl_timer';
 
 /** All that an adapter tells of itself; browsers leave out the name of the card unless a flag asks for it. */
 export function nameOf({vendor, architecture, device, description}: GPUAdapterInfo): string {
@@ -16,7 +17,7 @@ export function currentDevice(): GPUDevice | undefined {
 /** Resolves when the current backend's device has done all that it was asked for. */
 export async function deviceIsDone(): Promise<void> {
   if (tf.getBackend() === 'webgl') {
-    await (tf.backend() as MathBackendWebGL).gpgpu.createAndWaitForFence();
+    waitForWebGL((tf.backend() as MathBackendWebGL).gpgpu.gl as WebGL2RenderingContext);
   }
   await currentDevice()?.queue.onSubmittedWorkDone();
 }

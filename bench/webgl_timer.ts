@@ -11,14 +11,12 @@ export class WebGLTimer implements GpuTimer {
   private readonly gl: WebGL2RenderingContext;
   private readonly extension: TimerQueryExtension | null;
   readonly hasGpuTime: boolean;
-  private readonly onePixel: WebGLFramebuffer;
   private numDraws = 0;
 
   constructor(backend: MathBackendWebGL, wantsGpuTime = true) {
     this.gl = backend.gpgpu.gl as WebGL2RenderingContext;
     this.extension = this.gl.getExtension('EXT_disjoint_timer_query_webgl2') as TimerQueryExtension | null;
     this.hasGpuTime = wantsGpuTime && this.extension != null;
-    this.onePixel = makeOnePixel(this.gl);
     const drawElements = this.gl.drawElements.bind(this.gl);
     this.gl.drawElements = (...args) => {
       this.numDraws++;
@@ -26,17 +24,8 @@ export class WebGLTimer implements GpuTimer {
     };
   }
 
-  /**
-   * Reads a pixel that was cleared after all of the work: one way to wait that every driver has. A fence took the GPU
-   * process of Chromium down on one of them.
-   */
   async workDone(): Promise<void> {
-    const {gl} = this;
-    const bound = gl.getParameter(gl.FRAMEBUFFER_BINDING) as WebGLFramebuffer | null;
-    gl.bindFramebuffer(gl.FRAMEBUFFER, this.onePixel);
-    gl.clear(gl.COLOR_BUFFER_BIT);
-    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
-    gl.bindFramebuffer(gl.FRAMEBUFFER, bound);
+    waitForWebGL(this.gl);
     this.assertAlive();
   }
 
@@ -85,6 +74,22 @@ export class WebGLTimer implements GpuTimer {
     }
     channel.port1.close();
   }
+}
+
+const onePixels = new WeakMap<WebGL2RenderingContext, WebGLFramebuffer>();
+
+/**
+ * Reads a pixel that is cleared after all of the work: one way to wait that every driver has. A fence took the GPU
+ * process of Chromium down on one of them.
+ */
+export function waitForWebGL(gl: WebGL2RenderingContext): void {
+  const onePixel = onePixels.get(gl) ?? makeOnePixel(gl);
+  onePixels.set(gl, onePixel);
+  const bound = gl.getParameter(gl.FRAMEBUFFER_BINDING) as WebGLFramebuffer | null;
+  gl.bindFramebuffer(gl.FRAMEBUFFER, onePixel);
+  gl.clear(gl.COLOR_BUFFER_BIT);
+  gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+  gl.bindFramebuffer(gl.FRAMEBUFFER, bound);
 }
 
 function makeOnePixel(gl: WebGL2RenderingContext): WebGLFramebuffer {
