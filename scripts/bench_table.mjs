@@ -156,12 +156,15 @@ function plainTable(rows) {
   );
 }
 
+/** All but the wait for no work. */
+const callsInARow = ({timings}) => timings.filter(({batchMs}) => batchMs != null);
+
 /** WebGL has wall times alone: of calls in a row, and of one. */
 function webglTable(rows) {
   return tableOf(
     ['op', 'layer (H, I, K, E)', 'T', 'contender', 'in a row, ms', 'x op', 'one call, ms'],
     rows.flatMap((row) =>
-      row.timings.map(({name, batchMs, wallMs}) => [
+      callsInARow(row).map(({name, batchMs, wallMs}) => [
         row.op,
         layerOf(row),
         row.shape.T,
@@ -266,6 +269,8 @@ const tables = {
   ...tableOfFiles('hostChromium', hostTable, 'chromium_host'),
   ...tableOfFiles('peer', peerTable, 'chromium_peer'),
   ...tableOfFiles('formats', formatsTable, 'node_formats'),
+  ...tableOfFiles('hostWebgl', hostTable, 'chromium_webgl_host'),
+  ...tableOfFiles('formatsWebgl', webglTable, 'chromium_webgl_formats'),
 };
 let text = readFileSync(page, 'utf8');
 for (const [name, table] of Object.entries(tables)) {
