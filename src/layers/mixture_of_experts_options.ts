@@ -14,7 +14,7 @@ import {checkActivation} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {type MoeTopkScoring} from '../ops/moe_topk';
 import {checkRouting} from '../arguments/routing';
-import {checkExpertFormat, type ExpertFormatArgs, expertFormatArgNames} from './expert_format';
+import {checkExpertFormat, type ExpertFormat, type ExpertFormatArgs, expertFormatArgNames} from './expert_format';
 
 type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
 type DenseArgs = Parameters<typeof layers.dense>[0];
@@ -190,10 +190,10 @@ function oneOf<Word extends string>(
   return checkOneOf(toCamelCase(given) ?? words[0], words, argName, opName);
 }
 
-export type MixtureOfExpertsOptions = ReturnType<typeof checkArgs>;
+export type MixtureOfExpertsOptions = ReturnType<typeof checkOptionsOfMixture> & ExpertFormat;
 
 /** The layer's own options, each with a value or null, as a config holds them. */
-export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
+export function checkArgs(args: MixtureOfExpertsArgs, opName: string): MixtureOfExpertsOptions {
   type Known = MixtureOfExpertsArgs & {customObjects?: unknown};
   assert(args != null, opName, () => 'args must have numExperts and intermediateSize, but are not given.');
   const given = checkOptions<Known>(args, argNames, opName) as MixtureOfExpertsArgs;
@@ -201,8 +201,12 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
   assertPositiveInteger(numExperts, 'numExperts', opName);
   assertPositiveInteger(intermediateSize, 'intermediateSize', opName);
   checkArgsOfEveryLayer(given, opName);
+  return {...checkOptionsOfMixture(given, opName), ...checkExpertFormat(given, opName)};
+}
 
-  const {numExpertGroups, topkGroups} = given;
+/** All options but those of how experts are stored. */
+function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
+  const {numExperts, intermediateSize, numExpertGroups, topkGroups} = given;
   const {topk, scoring, renormalize, routedScalingFactor} = checkRouting(
     numExperts,
     given.topk ?? 2,
@@ -235,7 +239,6 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string) {
     ...checkScoreCorrection(given, scoring, opName),
     ...checkJitter(given, opName),
     ...checkCapacity(given, opName),
-    ...checkExpertFormat(given, opName),
   };
 }
 

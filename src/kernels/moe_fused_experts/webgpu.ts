@@ -13,7 +13,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts, type MoeGroupedMatMulAttrs, type MoeWeightFormat} from '../../contract/kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
-import {type LaneReader, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights';
+import {type LaneReader, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights/index';
 import {COLUMNS, encodingName, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
 import {repeat} from '../shared/repeat';
 import {

@@ -34,7 +34,7 @@ import {
   WORKGROUP_SIZE,
 } from '../shared/webgpu';
 import {ACTIVATION_DERIVATIVES_WGSL, ACTIVATIONS_WGSL, activationUniforms, gateColumns} from './activations';
-import {weightReader} from './weights';
+import {weightReader} from './weights/index';
 import type {Launch} from './webgpu_program';
 import {runStream} from './webgpu_stream';
 import {runTiles} from './webgpu_tiles';

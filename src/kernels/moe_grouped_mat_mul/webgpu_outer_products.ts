@@ -33,7 +33,7 @@ import {
   type StorageBinding,
   webgpuKernel,
 } from '../shared/webgpu';
-import type {Quads} from './weights';
+import type {Quads} from './weights/index';
 
 const CHAIN_K = 40;
 const K_IN_REGISTERS = 10 * CHAIN_K;

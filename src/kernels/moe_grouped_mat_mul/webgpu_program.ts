@@ -9,7 +9,7 @@ import type {Part} from '../../contract/expert_weights';
 import type {MoeGroupedMatMulAttrs} from '../../contract/kernel_names';
 import {encodingKey, isQuantizedEncoding, type WeightEncoding} from '../../contract/quantized_weights';
 import type {StorageBinding, WgslProgram} from '../shared/webgpu';
-import type {Quads, WeightReader} from './weights';
+import type {Quads, WeightReader} from './weights/index';
 import {findingUniforms} from './webgpu_find_rows';
 
 export type Launch = {

@@ -15,7 +15,7 @@ import type {Part} from '../../contract/expert_weights';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import type {WeightReader} from './weights';
+import type {WeightReader} from './weights/index';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
