@@ -42,5 +42,7 @@ module.exports = (config) => {
     // A spec that compiles shaders, or one on a busy machine, keeps a browser from answering for a while.
     pingTimeout: 120_000,
     browserDisconnectTimeout: 30_000,
+    // Firefox on a busy machine takes a while to end.
+    processKillTimeout: 20_000,
   });
 };

@@ -119,11 +119,12 @@ async function expectMatMul(draw: QuantizedDraw, {name, numWords, numColumns, nu
 const isGpu = (backendName: string) => backendName.startsWith('web');
 
 describeWithFlags('moeGroupedMatMul of quantized weights', ALL_ENVS, ({backendName}) => {
-  for (const draw of draws) {
+  for (const [i, draw] of draws.entries()) {
     it(`is the matmul of the numbers: ${nameOf(draw)}`, async () => {
-      // A software GPU compiles the program of tiles for a second.
+      // A software GPU compiles each program for a second: there one program a format.
       const [few, some, tiles] = matMulCases;
-      for (const sizes of !isGpu(backendName) || inTiles.includes(draw) ? [few, some, tiles] : [few, some]) {
+      const ofGpu = inTiles.includes(draw) ? [tiles] : i % 3 === 0 ? [some] : [few];
+      for (const sizes of isGpu(backendName) ? ofGpu : [few, some, tiles]) {
         await expectMatMul(draw, sizes);
       }
     });
@@ -138,7 +139,7 @@ describeWithFlags('moeGroupedMatMul of quantized weights', ALL_ENVS, ({backendNa
   }
 
   it('reads parts as their concatenation', async () => {
-    for (const draw of isGpu(backendName) ? [draws[1], draws[2]] : allDraws) {
+    for (const draw of isGpu(backendName) ? [draws[2]] : allDraws) {
       for (const sizes of [matMulCases[0], matMulCases[2]]) {
         await expectMatMul(draw, sizes, true);
       }
@@ -223,7 +224,7 @@ describeWithFlags('fusedExperts of quantized weights', ALL_ENVS, ({backendName})
   it('takes any number of tokens', async () => {
     const pairs = isGpu(backendName) ? [[draws[0], draws[6]]] : draws.map((draw, i) => [draw, alternate(i + 3)]);
     for (const [ofW1, ofW2] of pairs) {
-      for (const T of [0, 1, 2, 3, 40, 200]) {
+      for (const T of isGpu(backendName) ? [0, 2, 40] : [0, 1, 2, 3, 40, 200]) {
         await expectFused(sizesOf(T, 40, 32), ofW1, ofW2, {hasBias: T % 2 === 1, hasMap: T % 2 === 0, inParts: T === 40});
       }
     }
