@@ -174,6 +174,18 @@ describeWithFlags('moeGroupedMatMul of quantized weights', ALL_ENVS, ({backendNa
     });
   }
 
+  it('has groups of any number of inputs', async () => {
+    for (const groupSize of [48, 2 ** 32, 2 ** 40]) {
+      for (const sizes of [matMulCases[0], matMulCases[2]]) {
+        await expectMatMul({format: 'int8', groupSize, hasOffsets: true}, sizes);
+      }
+      const {scales, ...quantized} = tf.moeQuantizeWeights(tf.ones([1, 1, 32]), {groupSize});
+      expect(quantized.groupSize).toBe(groupSize);
+      await expectFloats(scales!, [-0.125], 'scales');
+      await expectFloats(tf.moeDequantizeWeights({...quantized, scales}), new Array<number>(32).fill(1), 'weights');
+    }
+  });
+
   it('has NaN of a scale only in the outputs of its group', async () => {
     const shape: [number, number, number] = [1, 3, 64];
     // 2 is 1.0, and 255 the NaN of e8m0.
