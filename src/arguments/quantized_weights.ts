@@ -86,7 +86,13 @@ function convertPart(weights: QuantizedWeights, argName: string, opName: string)
   const scaleFormat = checkOneOf(weights.scaleFormat ?? 'float32', scaleFormatNames, `${argName}.scaleFormat`, opName);
   const groupSize = hasScales ? checkGroupSize(weights.groupSize, shape[2], `${argName}.groupSize`, opName) : 0;
   const zeroPoint = checkZeroPoint(weights, argName, opName);
-  const encoding = encodingOf({format, groupSize, scaleFormat, zeroPoint, hasOffsets: weights.offsets != null});
+  const encoding = encodingOf({
+    format,
+    groupSize: sizeOfGroups(groupSize, shape[2]),
+    scaleFormat,
+    zeroPoint,
+    hasOffsets: weights.offsets != null,
+  });
   const shapes = quantizedShapes(shape, encoding);
 
   const codes = convertToTensor(weights.codes, `${argName}.codes`, opName, ['int32']);
@@ -165,6 +171,9 @@ export function checkGroupSize(
   );
   return groupSize!;
 }
+
+/** A group has no more than all inputs. Kernels have its size as a 32-bit integer, whatever the caller's number is. */
+export const sizeOfGroups = (groupSize: number, numIn: number): number => Math.min(groupSize, numIn);
 
 function checkZeroPoint(weights: QuantizedWeights, argName: string, opName: string): number {
   const {format, zeroPoint, offsets} = weights;

@@ -1,7 +1,7 @@
 import {op, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, assertRank, convertToTensor} from '../arguments/checks';
 import {checkQuantization, type MoeQuantizeWeightsOptions} from '../arguments/quantization';
-import {assertWholeWords, checkGroupSize} from '../arguments/quantized_weights';
+import {assertWholeWords, checkGroupSize, sizeOfGroups} from '../arguments/quantized_weights';
 import {MoeQuantizeWeights} from '../contract/kernel_names';
 import {encodingOf, quantizedFormats, type QuantizedWeights} from '../contract/quantized_weights';
 import {runMoeKernel} from '../contract/run_kernel';
@@ -32,7 +32,13 @@ function moeQuantizeWeights_(
   const middle = quantizedFormats[format].zeroPoint;
   const groupSize = checkGroupSize(given.groupSize, shape[2], 'groupSize', opName);
   const zeroPoint = symmetric ? (middle ?? 0) : 0;
-  const encoding = encodingOf({format, groupSize, scaleFormat, zeroPoint, hasOffsets: !symmetric});
+  const encoding = encodingOf({
+    format,
+    groupSize: sizeOfGroups(groupSize, shape[2]),
+    scaleFormat,
+    zeroPoint,
+    hasOffsets: !symmetric,
+  });
   const tensors = runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding});
   const quantized: QuantizedWeights = {format, shape, groupSize, scaleFormat, ...tensors};
   return symmetric && middle != null ? {...quantized, zeroPoint} : quantized;

@@ -160,6 +160,33 @@ describeWithFlags('moeGroupedMatMul of quantized weights', ALL_ENVS, ({backendNa
     }
   });
 
+  for (const format of ['float16', 'bfloat16'] as const) {
+    it(`has NaN of a ${format} only in the outputs of its row, after rows of another length`, async () => {
+      const codes = (numIn: number, isNaN: (i: number) => boolean) =>
+        codesTensor(Array.from({length: 9 * numIn}, (_, i) => (isNaN(i) ? 0x7fff : 0)), format, [1, 9, numIn]);
+      for (const numRows of [1, 40]) {
+        for (const numIn of [4, 6]) {
+          // The first code of output 4.
+          const weights = {format, shape: [1, 9, numIn], codes: codes(numIn, (i) => i === 4 * numIn)};
+          const y = tf.moeGroupedMatMul(tf.ones([numRows, numIn]), weights, [0, numRows]);
+          await expectFloats(y, Array.from({length: 9 * numRows}, (_, i) => (i % 9 === 4 ? NaN : 0)), `${numRows} rows, C = ${numIn}`);
+        }
+      }
+    });
+  }
+
+  it('has groups of any number of inputs', async () => {
+    for (const groupSize of [48, 2 ** 32, 2 ** 40]) {
+      for (const sizes of [matMulCases[0], matMulCases[2]]) {
+        await expectMatMul({format: 'int8', groupSize, hasOffsets: true}, sizes);
+      }
+      const {scales, ...quantized} = tf.moeQuantizeWeights(tf.ones([1, 1, 32]), {groupSize});
+      expect(quantized.groupSize).toBe(groupSize);
+      await expectFloats(scales!, [-0.125], 'scales');
+      await expectFloats(tf.moeDequantizeWeights({...quantized, scales}), new Array<number>(32).fill(1), 'weights');
+    }
+  });
+
   it('has NaN of a scale only in the outputs of its group', async () => {
     const shape: [number, number, number] = [1, 3, 64];
     // 2 is 1.0, and 255 the NaN of e8m0.

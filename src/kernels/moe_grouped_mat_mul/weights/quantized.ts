@@ -11,12 +11,15 @@ import type {LaneReader, WeightReader} from './weight_reader';
 /** Words that a lane reads of a column at a time, all of one group: of at most 16 codes, which a group has at least. */
 const wordsOfChunk = (bits: number, wordsPerRow: number): 2 | 4 => (bits > 4 && wordsPerRow % 4 === 0 ? 4 : 2);
 
-/** Four terms of a column. Where a row ends within a quad, the rest of the quad is another row's. */
-const kMajorQuad = (endsWithinQuad: boolean): string => /* wgsl */ `
+/**
+ * Four terms of a column. A row of 16-bit codes may end within a quad, whose rest is another row's. A program, which is
+ * for any C, goes by its uniforms.
+ */
+const kMajorQuad = (bits: number): string => /* wgsl */ `
   fn rawQuad(expert : u32, column : u32, k : u32) -> vec4<u32> {
     if (HAS_K_TAIL == 1 && k >= uniforms.numIn) { return vec4<u32>(); }
     let raw = rawQuadAt(expert * uniforms.numColumns + min(column, uniforms.numColumns - 1), k);
-    return ${endsWithinQuad ? 'select(raw, vec4(raw.x, 0, raw.zw), k + 4 > uniforms.numIn)' : 'raw'};
+    return ${bits === 16 ? 'select(raw, vec4(raw.x, 0, raw.zw), HAS_K_TAIL == 1 && k + 4 > uniforms.numIn)' : 'raw'};
   }`;
 
 /** Four columns of a term. */
@@ -99,7 +102,7 @@ export function quantizedWeights(
     buffers: (weights: WeightTensors) => bindings(weights, 'u32'),
     functions: /* wgsl */ `
   ${rawQuadsWgsl(encoding)}
-  ${isKMajor ? kMajorQuad(numCodes % 4 !== 0) : N_MAJOR_QUAD}`,
+  ${isKMajor ? kMajorQuad(quantizedFormats[encoding.format].bits) : N_MAJOR_QUAD}`,
   };
   return {
     uniforms: {wordsPerRow, ...(groupSize === 0 ? {} : {numGroups: Math.ceil(numCodes / groupSize)})},
