@@ -1,18 +1,8 @@
 /** MoeDequantizeWeights on WebGPU: 1 launch, a thread decodes four weights of a row. */
-import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {MoeDequantizeWeights} from '../../contract/kernel_names';
 import {encodingKey, numInOf, quantizedShapes} from '../../contract/quantized_weights';
-import {
-  assertBindable,
-  chunkOf,
-  entryPoint,
-  newTensor,
-  runWgsl,
-  type StorageBinding,
-  webgpuKernel,
-  WORKGROUP_SIZE,
-} from '../shared/webgpu';
-import {rawQuadsWgsl} from '../weight_formats/webgpu';
+import {assertBindable, chunkOf, entryPoint, newTensor, runWgsl, webgpuKernel, WORKGROUP_SIZE} from '../shared/webgpu';
+import {codeBuffers, rawQuadsWgsl} from '../weight_formats/webgpu';
 
 const WRITE_QUAD = /* wgsl */ `
   fn writeQuad(row : u32, k : u32, quad : vec4<f32>) { weights[(row * uniforms.numIn + k) / 4] = quad; }`;
@@ -24,25 +14,19 @@ const WRITE_PAIRS = /* wgsl */ `
 
 export const moeDequantizeWeightsWebGPU = webgpuKernel(
   MoeDequantizeWeights,
-  (backend, {codes, scales, offsets}, {encoding, firstExpert, numExperts}) => {
+  (backend, tensors, {encoding, firstExpert, numExperts}) => {
+    const {codes} = tensors;
     const numOut = codes.shape[1];
     const numIn = numInOf(codes, encoding);
     const shape = [numExperts, numOut, numIn];
     assertBindable(backend, MoeDequantizeWeights, {result: shape});
     const weights = newTensor(backend, shape, 'float32');
     const {type} = chunkOf(numIn);
-    const read = (name: string, tensor: TensorInfo | undefined): StorageBinding[] =>
-      tensor == null ? [] : [{name, type: 'u32', access: 'read', tensor}];
     const quadsPerRow = Math.ceil(numIn / 4);
     const numQuads = numExperts * numOut * quadsPerRow;
     runWgsl(backend, {
       name: `MoeDequantizeWeights_${encodingKey(encoding)}`,
-      buffers: [
-        {name: 'weights', type, access: 'read_write', tensor: weights},
-        ...read('codes', codes),
-        ...read('scales', scales),
-        ...read('offsets', offsets),
-      ],
+      buffers: [{name: 'weights', type, access: 'read_write', tensor: weights}, ...codeBuffers(tensors)],
       uniforms: {
         numQuads,
         quadsPerRow,

@@ -13,7 +13,13 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {columnsOf, type FusedProduct, fusedProducts} from '../../contract/expert_weights';
 import {MoeFusedExperts, type MoeGroupedMatMulAttrs, type MoeWeightFormat} from '../../contract/kernel_names';
 import {ACTIVATIONS_WGSL, activationUniforms} from '../moe_grouped_mat_mul/activations';
-import {type LaneReader, type Quads, type WeightReader, weightReader} from '../moe_grouped_mat_mul/weights/index';
+import {
+  type LaneReader,
+  products,
+  type Quads,
+  type WeightReader,
+  weightReader,
+} from '../moe_grouped_mat_mul/weights/index';
 import {COLUMNS, encodingName, xQuad} from '../moe_grouped_mat_mul/webgpu_program';
 import {repeat} from '../shared/repeat';
 import {
@@ -110,12 +116,6 @@ function runLocalIds(
   return localIds;
 }
 
-/** The products of a quad of weights, which are four terms of a column or four columns of a term, with a quad x. */
-const PRODUCTS = {
-  outIn: 'vec4(dot(weight0, x), dot(weight1, x), dot(weight2, x), dot(weight3, x))',
-  inOut: 'weight0 * x.x + weight1 * x.y + weight2 * x.z + weight3 * x.w',
-};
-
 /**
  * WGSL: sumOfTerms, what a lane has of the products of a quad of columns. Where weights have scales, sums are
  * multiplied by them: one multiplication in place of one a weight.
@@ -132,7 +132,7 @@ const sumOfTerms = ({numTerms, load, quad, scales}: LaneReader, weightFormat: Mo
       {
         let x = xQuad(row, k + ${4 * q});
         ${quad(q, scales != null)}
-        part += ${PRODUCTS[weightFormat]};
+        part += ${products[weightFormat]('x')};
       }`,
       )}
       sum += ${scales == null ? 'part' : `${scales} * part`};

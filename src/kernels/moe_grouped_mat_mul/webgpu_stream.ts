@@ -12,10 +12,11 @@
  */
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {Part} from '../../contract/expert_weights';
+import type {MoeWeightFormat} from '../../contract/kernel_names';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import type {WeightReader} from './weights/index';
+import {products, type WeightReader} from './weights/index';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
@@ -26,38 +27,25 @@ const CONSTANTS = {TILE_COLUMNS: 32, NUM_THREADS: WORKGROUP_SIZE, NUM_LANES: 32}
 const TILE_ROWS = {few: 4, many: 16};
 const FEW_ROWS = 4;
 
-type Layout = {
-  /** Declares `lane` and `quad`, so that neighbouring threads read neighbouring weights. */
-  lanes: string;
-  /** The products of a quad of weights with a quad x of terms, a vec4 of columns. */
-  products: (x: string) => string;
-};
-
-/** A weight is four terms of one column. */
-const K_MAJOR: Layout = {
-  lanes: /* wgsl */ `
+/** WGSL: declares `lane` and `quad`, so that neighbouring threads read neighbouring weights. */
+const LANES: Readonly<Record<MoeWeightFormat, string>> = {
+  outIn: /* wgsl */ `
     let lane = thread % NUM_LANES;
     let quad = thread / NUM_LANES;`,
-  products: (x) => `vec4(dot(weight0, ${x}), dot(weight1, ${x}), dot(weight2, ${x}), dot(weight3, ${x}))`,
-};
-
-/** A weight is four columns of one term. */
-const N_MAJOR: Layout = {
-  lanes: /* wgsl */ `
+  inOut: /* wgsl */ `
     let lane = thread / COLUMN_QUADS;
     let quad = thread % COLUMN_QUADS;`,
-  products: (x) => `weight0 * ${x}.x + weight1 * ${x}.y + weight2 * ${x}.z + weight3 * ${x}.w`,
 };
 
 /** Adds the products of `numRows` rows to their sums, or of fewer where there is more than one four of them. */
-function addProducts({lane}: WeightReader, {products}: Layout, numRows: number): string {
+function addProducts({lane}: WeightReader, weightFormat: MoeWeightFormat, numRows: number): string {
   const {numTerms, load, quad, scales} = lane;
   // One multiplication by a scale in place of one a weight, and another accumulator a row.
   const scalesLater = scales != null && numRows <= TILE_ROWS.few;
   const sum = scalesLater ? 'part' : 'sum';
   const addRows = (first: number, count: number, q: number) => /* wgsl */ `
           ${repeat(count, (i) => `let x${first + i} = xQuad(row${first + i}, k + ${4 * q});`)}
-          ${repeat(count, (i) => `${sum}${first + i} += ${products(`x${first + i}`)};`)}`;
+          ${repeat(count, (i) => `${sum}${first + i} += ${products[weightFormat](`x${first + i}`)};`)}`;
   const addQuad = (q: number) =>
     numRows <= 4
       ? addRows(0, numRows, q)
@@ -75,17 +63,20 @@ function addProducts({lane}: WeightReader, {products}: Layout, numRows: number):
  * The same for as many rows as the tile has. Codes take as long to decode as a row takes to multiply: a loop for
  * exactly one row or two pays.
  */
-function addProductsOfTile(weights: WeightReader, layout: Layout, tileRows: number): string {
-  const whole = addProducts(weights, layout, tileRows);
+function addProductsOfTile(weights: WeightReader, weightFormat: MoeWeightFormat, tileRows: number): string {
+  const whole = addProducts(weights, weightFormat, tileRows);
   return weights.lane.scales == null || tileRows > TILE_ROWS.few
     ? whole
     : /* wgsl */ `
-    if (tile.numRows == 1) { ${addProducts(weights, layout, 1)}
-    } else if (tile.numRows == 2) { ${addProducts(weights, layout, 2)}
+    if (tile.numRows == 1) { ${addProducts(weights, weightFormat, 1)}
+    } else if (tile.numRows == 2) { ${addProducts(weights, weightFormat, 2)}
     } else { ${whole} }`;
 }
 
-const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileRows: number): string => /* wgsl */ `
+const streamWgsl = (
+  {quads, weights, permutedIdx, attrs: {weightFormat}}: Launch,
+  tileRows: number,
+): string => /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
   // Lanes, after the sums of four lanes each were added up.
   const NUM_PARTIAL_SUMS = NUM_LANES / 4;
@@ -113,12 +104,12 @@ const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileR
       writeZeros(tile, thread);
       return;
     }
-    ${layout.lanes}
+    ${LANES[weightFormat]}
     let expert = tile.expert;
     let d = columnOf(tile.number, 4 * quad);
     ${repeat(tileRows, (i) => `let row${i} = xRowOf(tile.firstRow + min(${i}, tile.numRows - 1));`)}
     ${repeat(tileRows, (i) => `var sum${i} = vec4<f32>();`)}
-    ${addProductsOfTile(weights, layout, tileRows)}
+    ${addProductsOfTile(weights, weightFormat, tileRows)}
     for (var first = 0u; first < tile.numRows; first += 4) {
       workgroupBarrier();
       ${repeat(
@@ -153,7 +144,7 @@ const streamWgsl = ({quads, weights, permutedIdx}: Launch, layout: Layout, tileR
   )}`;
 
 export function runStream(launch: Launch, part: Part<TensorInfo>): void {
-  const {backend, attrs, weights, uniforms} = launch;
+  const {backend, weights, uniforms} = launch;
   const tileRows = uniforms.numRows > FEW_ROWS * uniforms.numExperts ? TILE_ROWS.many : TILE_ROWS.few;
   const program = groupedProgram(launch, part, {
     name: 'MoeGroupedMatMulStream',
@@ -161,7 +152,7 @@ export function runStream(launch: Launch, part: Part<TensorInfo>): void {
     stepK: weights.lane.numTerms * CONSTANTS.NUM_LANES,
     weightBuffers: weights.lane.buffers(part),
     constants: {TILE_ROWS: tileRows, ...CONSTANTS, LANE_TERMS: weights.lane.numTerms},
-    code: () => streamWgsl(launch, attrs.weightFormat === 'outIn' ? K_MAJOR : N_MAJOR, tileRows),
+    code: () => streamWgsl(launch, tileRows),
   });
   runWgsl(backend, program);
 }

@@ -1,7 +1,15 @@
 /** How WGSL reads quantized weights. */
-import {type QuantizedEncoding, quantizedFormats} from '../../contract/quantized_weights';
+import {type QuantizedEncoding, quantizedFormats, type QuantizedTensors} from '../../contract/quantized_weights';
+import type {StorageBinding} from '../shared/webgpu';
 import {weightFormats} from './index';
 import {scaleCodeAtWgsl, scaleFormats} from './scale_formats';
+
+/** The buffers of quantized weights, in binding order. */
+export const codeBuffers = ({codes, scales, offsets}: QuantizedTensors, codesType = 'u32'): StorageBinding[] => [
+  {name: 'codes', type: codesType, access: 'read', tensor: codes},
+  ...(scales == null ? [] : [{name: 'scales', type: 'u32', access: 'read', tensor: scales} as const]),
+  ...(offsets == null ? [] : [{name: 'offsets', type: 'u32', access: 'read', tensor: offsets} as const]),
+];
 
 /** By bits of a code: the words of the quad of column k, which is a multiple of 4, from the lowest bit on. */
 const quadWords: Readonly<Record<number, string>> = {

@@ -5,7 +5,7 @@ import {float32Weights} from './float32';
 import {quantizedWeights} from './quantized';
 import type {Quads, WeightReader} from './weight_reader';
 
-export type {LaneReader, Quads, WeightReader} from './weight_reader';
+export {type LaneReader, products, type Quads, type WeightReader} from './weight_reader';
 
 export function weightReader(layout: WeightLayout, weights: WeightTensors, quads: Quads): WeightReader {
   const {encoding, weightFormat} = layout;

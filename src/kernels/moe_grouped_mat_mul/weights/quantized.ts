@@ -4,7 +4,7 @@ import type {MoeWeightFormat} from '../../../contract/kernel_names';
 import {codesPerWord, type QuantizedEncoding, quantizedFormats} from '../../../contract/quantized_weights';
 import {repeat} from '../../shared/repeat';
 import type {StorageBinding} from '../../shared/webgpu';
-import {decodeWgsl, scalingWgsl, rawQuadsWgsl} from '../../weight_formats/webgpu';
+import {codeBuffers, decodeWgsl, rawQuadsWgsl, scalingWgsl} from '../../weight_formats/webgpu';
 import {nMajorLane} from './n_major_lane';
 import type {LaneReader, WeightReader} from './weight_reader';
 
@@ -51,11 +51,8 @@ function quadOfChunk(chunk: string, q: number, bits: number): string {
   return bits === 8 ? `${chunk}.${'xyzw'[q]}` : `${chunk}.${'xyzw'[q >> 1]} >> ${16 * (q & 1)}`;
 }
 
-const bindings = ({weights, scales, offsets}: WeightTensors, codesType: string): StorageBinding[] => [
-  {name: 'codes', type: codesType, access: 'read', tensor: weights},
-  ...(scales == null ? [] : [{name: 'scales', type: 'u32', access: 'read', tensor: scales} as const]),
-  ...(offsets == null ? [] : [{name: 'offsets', type: 'u32', access: 'read', tensor: offsets} as const]),
-];
+const bindings = ({weights, ...scaling}: WeightTensors, codesType: string): StorageBinding[] =>
+  codeBuffers({codes: weights, ...scaling}, codesType);
 
 /** A lane reads a chunk of each of its columns, and decodes a quad at a time. */
 function kMajorLane(encoding: QuantizedEncoding, wordsPerRow: number): LaneReader {

@@ -1,5 +1,6 @@
 /** How programs on WebGPU read the weights of a product. */
 import type {WeightTensors} from '../../../contract/expert_weights';
+import type {MoeWeightFormat} from '../../../contract/kernel_names';
 import type {StorageBinding} from '../../shared/webgpu';
 
 /** Elements that are read and written at a time. */
@@ -36,4 +37,13 @@ export type LaneReader = ReaderPage & {
   quad: (q: number, scalesLater: boolean) => string;
   /** WGSL: a vec4, the scales of the columns, if weights may be multiplied by them in the end. */
   scales?: string;
+};
+
+/**
+ * WGSL: the products of weights 0 to 3 of a quad with a quad `x` of terms, a vec4 of columns. A weight has four terms
+ * of a column, or four columns of a term.
+ */
+export const products: Readonly<Record<MoeWeightFormat, (x: string) => string>> = {
+  outIn: (x) => `vec4(dot(weight0, ${x}), dot(weight1, ${x}), dot(weight2, ${x}), dot(weight3, ${x}))`,
+  inOut: (x) => `weight0 * ${x}.x + weight1 * ${x}.y + weight2 * ${x}.z + weight3 * ${x}.w`,
 };
