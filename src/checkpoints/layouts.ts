@@ -27,7 +27,7 @@ type CheckpointTensors = {
 export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: boolean};
 
 /** A weight of the block: the concatenation of tensors of the checkpoint. */
-type CheckpointWeight = {
+export type CheckpointWeight = {
   shape: number[];
   tensors: CheckpointTensors;
   /** Absent if the values are in the right order already. */
