@@ -11,7 +11,7 @@ import {type CheckpointTensors, readHeaders} from './files/safetensors';
 import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, whyLayerMayDiffer} from './layouts';
 import {findMatrices, hasMatrices} from './stored_formats/index';
 import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
-import {convertRows, everySecondRow} from './weights/rows';
+import {everySecondRow, type RowConverter, rowConverter} from './weights/rows';
 import {WeightWriter} from './weights/weight_writer';
 
 /** One file, a list of files, or the tensors of readSafetensors. */
@@ -105,7 +105,11 @@ export async function findBlock(
   return {layout, weights};
 }
 
-function findWeight({shape, tensors, transposed}: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+function findWeight(
+  {shape, tensors, transposed}: CheckpointWeight,
+  files: StoredFiles,
+  problems: string[],
+): StoredWeight {
   const {count, shape: tensorShape, nameOf} = tensors;
   // A tensor with fewer axes than a matrix has one row, or one number.
   const numIn = transposed?.rows ?? tensorShape[tensorShape.length - 1] ?? 1;
@@ -113,7 +117,14 @@ function findWeight({shape, tensors, transposed}: CheckpointWeight, files: Store
   const numMatrices = util.sizeFromShape(tensorShape) / (numIn * numOut);
   const stored: StoredMatrices[] = [];
   for (let t = 0; t < count && problems.length <= MAX_LISTED_PROBLEMS; t++) {
-    const matrices = {name: nameOf(t), shape: tensorShape, numMatrices, numOut, numIn, isTransposed: transposed != null};
+    const matrices = {
+      name: nameOf(t),
+      shape: tensorShape,
+      numMatrices,
+      numOut,
+      numIn,
+      isTransposed: transposed != null,
+    };
     const found = findMatrices(matrices, files);
     if ('problems' in found) {
       problems.push(...found.problems);
@@ -188,8 +199,11 @@ function addRanges(
   extras: ByteRange[],
   rows: ByteRange[],
 ): void {
+  const converters = new Map<WeightEncoding, RowConverter>();
   stored.forEach((matrices, t) => {
     const {weights, hasRows, decode} = matrices;
+    const convert = converters.get(matrices.encoding) ?? rowConverter(matrices.encoding, encoding, numIn);
+    converters.set(matrices.encoding, convert);
     const bytesOfExtras: Uint8Array[] = [];
     matrices.extras.forEach(({bytes}, e) => {
       extras.push({
@@ -211,7 +225,7 @@ function addRanges(
         const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
         const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;
         const use = (read: Uint8Array) => {
-          const converted = convertRows(decode(read, at, bytesOfExtras), matrices.encoding, encoding, numIn, at.numRows);
+          const converted = convert(decode(read, at, bytesOfExtras), at.numRows);
           if (isInterleaved) {
             const firstGate = firstOfMatrix + firstRow / 2;
             writer.write(firstGate, everySecondRow(converted, 0, at.numRows));

@@ -12,9 +12,4 @@ export {
 export type {ExpertFormatOptions} from './expert_encoding';
 export {type CheckpointBytes, type CheckpointFile, type SliceableFile} from './files/checkpoint_file';
 export {remoteCheckpointFile, type RemoteCheckpointFileOptions} from './files/remote_checkpoint_file';
-export {
-  type CheckpointTensor,
-  type CheckpointTensors,
-  readSafetensors,
-  safetensorsValues,
-} from './files/safetensors';
+export {type CheckpointTensor, type CheckpointTensors, readSafetensors, safetensorsValues} from './files/safetensors';

@@ -166,11 +166,13 @@ export async function moeCheckpoint(
   const expertsOf = (name: 'w1' | 'w2'): MoeCheckpointExperts => {
     const {encoding} = targets.get(name)!;
     const [, ...matrix] = weights.get(name)!.shape;
-    const parts = read.get(name)!.map(({weights: codes, scales, offsets}) =>
-      isQuantizedEncoding(encoding)
-        ? quantizedWeightsOf([codes.shape[0], ...matrix], encoding, {codes, scales, offsets})
-        : (codes as Tensor3D),
-    );
+    const parts = read
+      .get(name)!
+      .map(({weights: codes, scales, offsets}) =>
+        isQuantizedEncoding(encoding)
+          ? quantizedWeightsOf([codes.shape[0], ...matrix], encoding, {codes, scales, offsets})
+          : (codes as Tensor3D),
+      );
     return (expertsPerTensor == null ? parts[0] : parts) as MoeCheckpointExperts;
   };
   const sharedW1 = tensorOf<Tensor2D>('shared_w1');
