@@ -135,7 +135,8 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  * so. If the layer has a score_correction_bias and the checkpoint has none, the bias becomes 0, which corrects nothing.
  *
  * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken
- * as they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for codes.
+ * as they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for
+ * codes.
  *
  * @throws as moeCheckpoint. Also if the layer is not built; if the layer has a weight that the checkpoint lacks, or
  *     lacks a weight that the checkpoint has; or if shapes or arguments differ. One error lists all such problems, and
