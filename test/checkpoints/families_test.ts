@@ -1,0 +1,105 @@
+/**
+ * Every family against Hugging Face transformers: blocks of tiny models in test/golden/checkpoints, whose inputs and
+ * outputs transformers recorded. scripts/checkpoint_goldens.mjs made the files.
+ */
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {checkpointGoldens, type RecordedBlock} from 'checkpoint-goldens';
+import {loadMoeCheckpoint, type MoeCheckpoint, moeCheckpoint, moeLayerConfig, type MoeModelConfig} from '../../src/checkpoints/index';
+import * as tf from '../../src/tf';
+import {expectWithin} from '../support/expect';
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+
+/** Parts of the messages for cases that are refused. */
+const refused: {[name: string]: string} = {
+  deepseek_v4: 'config.model_type is deepseek_v4, which these ops cannot do: its experts clamp gates and ups before silu.',
+  gemma4_text: 'config.model_type is gemma4_text, which these ops cannot do: its router normalizes its input by RMSNorm',
+  laguna: 'config.moe_router_logit_softcapping must be 0, but is 2.',
+  llama4_text: 'its experts multiply their input by the weight of the token.',
+  llama4_text_top2: 'its experts multiply their input by the weight of the token.',
+  longcat_flash: 'some of its experts give their input back.',
+  phimoe: 'its router is a sparse mixer.',
+  phimoe_jitter: 'its router is a sparse mixer.',
+};
+const names = Object.keys(checkpointGoldens).filter((name) => !(name in refused));
+/** Kinds of blocks: plain; groups, a bias and shared experts; no gates; rows of inputs and biases. */
+const onGpus = ['mixtral', 'deepseek_v3', 'nemotron_h', 'gpt_oss'];
+
+/** Numbers of transformers, which has float32 sums of its own, within 1e-5 of the largest. */
+function expectClose(actual: tf.Tensor, wanted: number[][], what: string): Promise<void> {
+  const largest = Math.max(...wanted.flat().map(Math.abs));
+  return expectWithin(actual, wanted, () => 1e-5 * largest, what);
+}
+
+/** transformers leaves the order of a token's experts open. */
+const sorted = (ids: number[][]) => ids.map((row) => [...row].sort((a, b) => a - b));
+
+async function expectChoice(logits: tf.Tensor2D, {topk, options}: MoeCheckpoint, {ids}: RecordedBlock): Promise<void> {
+  if (ids != null) {
+    const {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias} = options;
+    const {topkIds} = tf.moeTopk(logits, topk, {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias});
+    expect(sorted(await topkIds.array() as number[][])).withContext('ids').toEqual(sorted(ids));
+  }
+}
+
+/** The block by fusedMoe; `cap` is applied to the logits. */
+async function expectBlock(name: string, config: MoeModelConfig, cap = (logits: tf.Tensor2D) => logits): Promise<void> {
+  const {file, recorded} = checkpointGoldens[name];
+  const {layerIndex, input, output} = recorded!;
+  const block = await moeCheckpoint(file!, config, {layerIndex});
+  const x = tf.tensor2d(input);
+  const product: tf.Tensor2D = tf.matMul(x, block.routerKernel);
+  const logits = cap(block.routerBias == null ? product : tf.add<tf.Tensor2D>(product, block.routerBias));
+  await expectChoice(logits, block, recorded!);
+  const out = tf.fusedMoe(x, block.w1, block.w2, logits, block.topk, block.options);
+  await expectClose(out, output, `${name}: moeCheckpoint`);
+}
+
+async function expectLayer(name: string): Promise<void> {
+  const {config, file, recorded} = checkpointGoldens[name];
+  const {layerIndex, input, output} = recorded!;
+  const layer = tf.layers.mixtureOfExperts(moeLayerConfig(config));
+  layer.build([null, input[0].length]);
+  await loadMoeCheckpoint(layer, file!, config, {layerIndex});
+  await expectClose(layer.apply(tf.tensor2d(input)) as tf.Tensor, output, `${name}: the layer`);
+}
+
+const expectEqual = async (name: string): Promise<void> => {
+  await expectBlock(name, checkpointGoldens[name].config);
+  await expectLayer(name);
+};
+
+describeWithFlags('families of checkpoints, on the host', cpu, () => {
+  for (const name of names.filter((name) => !onGpus.includes(name))) {
+    it(`gives what transformers gives for ${name}`, () => expectEqual(name));
+  }
+
+  for (const [name, message] of Object.entries(refused)) {
+    it(`says what is missing for ${name}`, () => {
+      const {config} = checkpointGoldens[name];
+      expect(() => moeLayerConfig(config)).toThrowError(new RegExp(`^Error in moeLayerConfig: .*${message}`));
+    });
+  }
+
+  it('gives what transformers gives for laguna without the cap, on logits that are capped by hand', () => {
+    const config = {...checkpointGoldens.laguna.config, moe_router_logit_softcapping: 0};
+    return expectBlock('laguna', config, (logits) => tf.mul(2, tf.tanh(tf.div(logits, 2))));
+  });
+
+  it('takes the config of a multimodal model, and its names', async () => {
+    const {config, recorded, file} = checkpointGoldens.qwen3_5_moe_text;
+    const {layerIndex, output, input} = recorded!;
+    const multimodal = {model_type: 'qwen3_5_moe', text_config: config};
+    const {options, ...block} = await moeCheckpoint(file!, multimodal, {layerIndex});
+    const x = tf.tensor2d(input);
+    await expectClose(tf.fusedMoe(x, block.w1, block.w2, tf.matMul(x, block.routerKernel), block.topk, options), output, 'text_config');
+    expect(() => moeLayerConfig({...multimodal, text_config: {...config, num_experts: 0}}))
+      .toThrowError(/config\.text_config\.num_experts must be an integer from 1 to/);
+  });
+});
+
+describeWithFlags('families of checkpoints', ALL_ENVS, () => {
+  for (const name of onGpus) {
+    it(`gives what transformers gives for ${name}`, () => expectEqual(name));
+  }
+});
