@@ -1,7 +1,13 @@
 /** The options of quantizing weights, which ops and layers share. */
-import {type QuantizedFormat, quantizedFormats, type ScaleFormat} from '../contract/quantized_weights';
+import {
+  encodingOf,
+  type QuantizedEncoding,
+  type QuantizedFormat,
+  quantizedFormats,
+  type ScaleFormat,
+} from '../contract/quantized_weights';
 import {assert, checkBoolean, checkOneOf, checkOptions} from './checks';
-import {formatNames, scaleFormatNames} from './quantized_weights';
+import {checkGroupSize, formatNames, scaleFormatNames, sizeOfGroups} from './quantized_weights';
 
 export type MoeQuantizeWeightsOptions = {
   /** How a code stands for a number. Default `'int4'`. */
@@ -18,7 +24,7 @@ export type MoeQuantizeWeightsOptions = {
   scaleFormat?: ScaleFormat | null;
 };
 
-const optionNames = ['format', 'groupSize', 'symmetric', 'scaleFormat'] as const;
+export const quantizationOptionNames = ['format', 'groupSize', 'symmetric', 'scaleFormat'] as const;
 
 export const DEFAULT_GROUP_SIZE = 32;
 
@@ -33,7 +39,7 @@ export type Quantization = {
 
 /** The options with their defaults. */
 export function checkQuantization(options: MoeQuantizeWeightsOptions | null | undefined, opName: string): Quantization {
-  const given = checkOptions(options, optionNames, opName);
+  const given = checkOptions(options, quantizationOptionNames, opName);
   const format = checkOneOf(given.format ?? 'int4', formatNames, 'format', opName);
   const {hasScales, zeroPoint: middle} = quantizedFormats[format];
   const symmetric = checkBoolean(given.symmetric ?? true, 'symmetric', opName);
@@ -55,6 +61,24 @@ export function checkQuantization(options: MoeQuantizeWeightsOptions | null | un
     () => `scaleFormat must not be 'e8m0' for ${format}, whose scales and offsets have a sign.`,
   );
   return {format, groupSize: given.groupSize ?? DEFAULT_GROUP_SIZE, symmetric, scaleFormat};
+}
+
+/** The encoding of weights [L, D, C], C = numIn. */
+export function quantizationEncoding(
+  {format, groupSize, symmetric, scaleFormat}: Quantization,
+  numIn: number,
+  opName: string,
+): QuantizedEncoding {
+  if (scaleFormat == null || groupSize == null) {
+    return encodingOf({format, groupSize: 0, scaleFormat: 'float32', zeroPoint: 0, hasOffsets: false});
+  }
+  return encodingOf({
+    format,
+    groupSize: sizeOfGroups(checkGroupSize(groupSize, numIn, 'groupSize', opName), numIn),
+    scaleFormat,
+    zeroPoint: symmetric ? (quantizedFormats[format].zeroPoint ?? 0) : 0,
+    hasOffsets: !symmetric,
+  });
 }
 
 export const defaultScaleFormat = (format: QuantizedFormat): ScaleFormat => (format === 'fp4' ? 'e8m0' : 'float32');

@@ -1,46 +1,57 @@
 /** The block of one layer in the files of a checkpoint: found, checked, and read into tensors. */
-import {tensor, type Tensor, tensor3d, type Tensor3D, util} from '@tensorflow/tfjs-core';
-import {assert, describeValue} from '../arguments/checks';
-import {checkpointLayout, type CheckpointLayout, type TransposedMatrices, whyLayerMayDiffer} from './layouts';
-import {type MoeModelConfig} from './config_reader';
-import {type WeightName} from '../contract/block_weights';
-import {weightNames} from '../contract/block_weights';
-import {
-  misfitOf,
-  parseSafetensors,
-  readValues,
-  type SafetensorsBytes,
-  type SafetensorsTensor,
-  type SafetensorsTensors,
-  shortName,
-  shortShape,
-} from './safetensors';
+import {dispose, type Tensor, util} from '@tensorflow/tfjs-core';
+import {assert, describeValue, shorten} from '../arguments/checks';
+import {type WeightName, weightNames} from '../contract/block_weights';
+import type {WeightTensors} from '../contract/expert_weights';
+import {float32Encoding, type WeightEncoding} from '../contract/quantized_weights';
+import type {MoeModelConfig} from './config_reader';
+import {type CheckpointFile, MAX_SLICE_BYTES, numBytesOf, type Reading} from './files/checkpoint_file';
+import {type ByteRange, readRanges} from './files/read_ranges';
+import {type CheckpointTensors, readHeaders} from './files/safetensors';
+import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, whyLayerMayDiffer} from './layouts';
+import {findMatrices, hasMatrices} from './stored_formats/index';
+import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
+import {convertRows, everySecondRow} from './weights/rows';
+import {WeightWriter} from './weights/weight_writer';
 
-/** The bytes of one safetensors file, a list of the bytes of several files, or the tensors of readSafetensors. */
-export type MoeCheckpointFiles = SafetensorsBytes | readonly SafetensorsBytes[] | SafetensorsTensors;
+/** One file, a list of files, or the tensors of readSafetensors. */
+export type MoeCheckpointFiles = CheckpointFile | readonly CheckpointFile[] | CheckpointTensors;
 
 export type LoadMoeCheckpointOptions = {
   /** The number of the layer in the checkpoint, from 0. */
   layerIndex: number;
   /** The beginning of the tensors' names, up to `layers.`. Default `'model.'`. */
   prefix?: string | null;
+  /** Called with the part of the block's bytes that is read, 0 to 1. */
+  onProgress?: ((fraction: number) => void) | null;
+  /** Calls the reading off. The promise is rejected with its reason, and no tensor stays. */
+  signal?: AbortSignal | null;
 };
 
-/** A weight of the block: the concatenation of tensors of the files, which all have one size. */
+export const loadMoeCheckpointOptionNames = ['layerIndex', 'prefix', 'onProgress', 'signal'] as const;
+
+/** A weight of the block: rows in the matrices of some tensors, one after another. */
 export type StoredWeight = {
   shape: number[];
-  tensors: SafetensorsTensor[];
-  transposed?: TransposedMatrices;
+  numOut: number;
+  numIn: number;
+  /** Rows alternate between gates and ups, where the weight has all gates of a matrix first. */
+  isInterleaved: boolean;
+  /** How many matrices a tensor has. */
+  numMatrices: number;
+  /** The first matrices of all tensors stand before the second ones. */
+  isInTurn: boolean;
+  stored: StoredMatrices[];
 };
 
 export type StoredBlock = {
   layout: CheckpointLayout;
   /** In the order of weightNames. */
-  stored: Map<WeightName, StoredWeight>;
+  weights: Map<WeightName, StoredWeight>;
 };
 
 /** A Map of another window counts too. */
-function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
+function isTensorMap(files: MoeCheckpointFiles): files is CheckpointTensors {
   try {
     Map.prototype.has.call(files, '');
     return true;
@@ -50,12 +61,12 @@ function isTensorMap(files: MoeCheckpointFiles): files is SafetensorsTensors {
 }
 
 /** Finds and checks every tensor of the block, without reading any. */
-export function readBlock(
+export async function findBlock(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  {layerIndex, prefix}: Partial<LoadMoeCheckpointOptions>,
+  {layerIndex, prefix, onProgress, signal}: Partial<LoadMoeCheckpointOptions>,
   opName: string,
-): StoredBlock {
+): Promise<StoredBlock> {
   assert(
     Number.isSafeInteger(layerIndex) && layerIndex! >= 0,
     opName,
@@ -66,45 +77,55 @@ export function readBlock(
     opName,
     () => `prefix must be a string, but is ${describeValue(prefix)}.`,
   );
-  const tensors = isTensorMap(files) ? files : parseSafetensors(files, opName);
-  const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
-  const layout = checkpointLayout(config, {at, hasTensor: (name) => tensors.has(name)}, opName);
+  assert(
+    onProgress == null || typeof onProgress === 'function',
+    opName,
+    () => `onProgress must be a function, but is ${describeValue(onProgress)}.`,
+  );
+  assert(
+    signal == null || typeof signal.throwIfAborted === 'function',
+    opName,
+    () => `signal must be an AbortSignal, but is ${describeValue(signal)}.`,
+  );
+  const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
+  const stored: StoredFiles = {tensors, config};
+  const place = {layerIndex: layerIndex!, prefix, hasTensor: (name: string) => hasMatrices(stored, name)};
+  const layout = checkpointLayout(config, place, opName);
   const problems: string[] = [];
-  const stored = new Map<WeightName, StoredWeight>();
+  const weights = new Map<WeightName, StoredWeight>();
   for (const name of weightNames) {
     const weight = layout.weights[name];
     if (weight != null) {
-      const found: SafetensorsTensor[] = [];
-      const {count, shape, nameOf} = weight.tensors;
-      for (let i = 0; i < count && problems.length <= MAX_LISTED_PROBLEMS; i++) {
-        const source = tensors.get(nameOf(i));
-        const problem = problemOf(source, shape);
-        if (problem == null) {
-          found.push(source!);
-        } else {
-          problems.push(`${shortName(nameOf(i))}: ${problem}`);
-        }
-      }
-      stored.set(name, {...weight, tensors: found});
+      weights.set(name, findWeight(weight, stored, problems));
     }
   }
   const [example = 'none at all'] = tensors.keys();
   const what =
     `the checkpoint must have the tensors of a ${String(config['model_type'])} block ` +
-    `(it has ${shortName(String(example))}, …)`;
+    `(it has ${shorten(String(example), 200)}, …)`;
   assertNone(problems, what, opName, whyLayerMayDiffer(config, layerIndex!));
-  return {layout, stored};
+  return {layout, weights};
 }
 
-function problemOf(found: SafetensorsTensor | undefined, shape: number[]): string | undefined {
-  if (found == null) {
-    return `expected [${shape}], but there is none`;
+function findWeight(weight: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+  const {shape, tensors, rowsInTurn, transposed} = weight;
+  const {count, shape: tensorShape, nameOf} = tensors;
+  // A tensor with fewer axes than a matrix has one row, or one number.
+  const numIn = transposed?.rows ?? tensorShape[tensorShape.length - 1] ?? 1;
+  const numOut = rowsInTurn ?? transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
+  const numMatrices = util.sizeFromShape(tensorShape) / (numIn * numOut);
+  const stored: StoredMatrices[] = [];
+  for (let t = 0; t < count && problems.length <= MAX_LISTED_PROBLEMS; t++) {
+    const matrices = {name: nameOf(t), shape: tensorShape, numMatrices, numOut, numIn, isTransposed: transposed != null};
+    const found = findMatrices(matrices, files);
+    if ('problems' in found) {
+      problems.push(...found.problems);
+    } else {
+      stored.push(found);
+    }
   }
-  const misfit = misfitOf(found);
-  if (misfit != null) {
-    return `expected ${misfit.expected}, but is ${misfit.given}`;
-  }
-  return util.arraysEqual(found.shape, shape) ? undefined : `expected [${shape}], but is ${shortShape(found.shape)}`;
+  const isInterleaved = transposed?.gatesFirst ?? false;
+  return {shape, numOut, numIn, numMatrices, isInterleaved, isInTurn: rowsInTurn != null, stored};
 }
 
 const MAX_LISTED_PROBLEMS = 10;
@@ -118,62 +139,97 @@ export function assertNone(problems: string[], what: string, opName: string, rea
   });
 }
 
-export function toTensor(weight: StoredWeight): Tensor {
-  return tensor(valuesOf(weight, 0, util.sizeFromShape(weight.shape)), weight.shape);
-}
+/** What becomes of a weight. */
+export type WeightTarget = {encoding: WeightEncoding; expertsPerTensor: number};
 
-/** The weight as tensors of at most `expertsPerTensor` experts along axis 0. */
-export function toTensors(weight: StoredWeight, expertsPerTensor: number): Tensor3D[] {
-  const [numExperts, rows, columns] = weight.shape;
-  const parts: Tensor3D[] = [];
-  for (let first = 0; first < numExperts; first += expertsPerTensor) {
-    const count = Math.min(expertsPerTensor, numExperts - first);
-    const values = valuesOf(weight, first * rows * columns, count * rows * columns);
-    parts.push(tensor3d(values, [count, rows, columns]));
-  }
-  return parts;
-}
+export const float32Target: WeightTarget = {encoding: float32Encoding, expertsPerTensor: Infinity};
 
-/** `size` values of the weight, beginning at number `from`. Transposed weights are read in whole matrices. */
-function valuesOf({tensors, transposed}: StoredWeight, from: number, size: number): Float32Array {
-  const values = new Float32Array(size);
-  if (transposed == null) {
-    readConcatenation(tensors, from, values);
-    return values;
-  }
-  const matrixSize = transposed.rows * transposed.columns;
-  const matrix = new Float32Array(matrixSize);
-  for (let at = 0; at < size; at += matrixSize) {
-    readConcatenation(tensors, from + at, matrix);
-    transpose(matrix, transposed, values.subarray(at, at + matrixSize));
-  }
-  return values;
-}
+/** The tensors of a weight: one entry for each part. */
+export type ReadWeights = Map<WeightName, Array<WeightTensors<Tensor>>>;
 
-/** Fills `out` with values of the concatenated tensors, beginning at number `from`. */
-function readConcatenation(tensors: SafetensorsTensor[], from: number, out: Float32Array): void {
-  const tensorSize = util.sizeFromShape(tensors[0].shape);
-  let filled = 0;
-  while (filled < out.length) {
-    const index = Math.floor((from + filled) / tensorSize);
-    const first = from + filled - index * tensorSize;
-    const end = Math.min(filled + tensorSize - first, out.length);
-    readValues(tensors[index], first, out.subarray(filled, end));
-    filled = end;
+/** Reads weights. The tensors belong to the caller; none is left if the promise is rejected. */
+export async function readWeights(
+  weights: ReadonlyMap<WeightName, StoredWeight>,
+  targetOf: (name: WeightName) => WeightTarget,
+  {onProgress, ...reading}: Reading & Pick<LoadMoeCheckpointOptions, 'onProgress'>,
+): Promise<ReadWeights> {
+  const writers = new Map<WeightName, WeightWriter>();
+  const read: ReadWeights = new Map();
+  try {
+    const extras: ByteRange[] = [];
+    const rows: ByteRange[] = [];
+    for (const [name, weight] of weights) {
+      const {encoding} = targetOf(name);
+      const writer = new WeightWriter({...weight, ...targetOf(name)}, name, reading.opName);
+      writers.set(name, writer);
+      addRanges(weight, encoding, writer, extras, rows);
+    }
+    const total = [...extras, ...rows].reduce((sum, {begin, end}) => sum + end - begin, 0);
+    let done = 0;
+    const onRead = (numBytes: number) => {
+      done += numBytes;
+      onProgress?.(done / total);
+    };
+    await readRanges(extras, reading, onRead);
+    await readRanges(rows, reading, onRead);
+    writers.forEach((writer, name) => read.set(name, writer.finish()));
+    return read;
+  } catch (error) {
+    dispose([...read.values()].flatMap((parts) => parts.flatMap((part) => Object.values(part))));
+    writers.forEach((writer) => writer.dispose());
+    throw error;
   }
 }
 
-/** So few rows that their cache lines stay cached while all columns are read. */
-const TRANSPOSED_ROWS = 32;
+/** Rows that are converted at once. */
+const MAX_RANGE_BYTES = MAX_SLICE_BYTES / 4;
 
-function transpose(matrix: Float32Array, {rows, columns, gatesFirst}: TransposedMatrices, out: Float32Array): void {
-  for (let firstRow = 0; firstRow < rows; firstRow += TRANSPOSED_ROWS) {
-    const endRow = Math.min(firstRow + TRANSPOSED_ROWS, rows);
-    for (let column = 0; column < columns; column++) {
-      const outRow = !gatesFirst ? column : (column >> 1) + (column % 2 === 0 ? 0 : columns / 2);
-      for (let row = firstRow; row < endRow; row++) {
-        out[outRow * rows + row] = matrix[row * columns + column];
+/** Notes what has to be read of a weight, and how it goes into `writer`. */
+function addRanges(
+  {shape, stored, numOut, numIn, numMatrices, isInterleaved, isInTurn}: StoredWeight,
+  encoding: WeightEncoding,
+  writer: WeightWriter,
+  extras: ByteRange[],
+  rows: ByteRange[],
+): void {
+  if (stored.length === 0) {
+    // The family has no such tensor, and a new buffer may hold anything.
+    writer.write(0, {weights: new Float32Array(util.sizeFromShape(shape))});
+  }
+  stored.forEach((matrices, t) => {
+    const {weights, hasRows, decode} = matrices;
+    const bytesOfExtras: Uint8Array[] = [];
+    matrices.extras.forEach(({bytes}, e) => {
+      extras.push({
+        bytes,
+        begin: 0,
+        end: numBytesOf(bytes),
+        use: (read) => {
+          bytesOfExtras[e] = read.slice();
+        },
+      });
+    });
+    const bytesPerMatrix = numBytesOf(weights.bytes) / numMatrices;
+    const bytesPerRow = bytesPerMatrix / numOut;
+    // An even number, so that pairs of a gate and an up stay together.
+    const rowsAtOnce = hasRows ? 2 * Math.max(1, Math.floor(MAX_RANGE_BYTES / bytesPerRow / 2)) : numOut;
+    for (let matrix = 0; matrix < numMatrices; matrix++) {
+      const firstOfMatrix = (isInTurn ? matrix * stored.length + t : t * numMatrices + matrix) * numOut;
+      for (let firstRow = 0; firstRow < numOut; firstRow += rowsAtOnce) {
+        const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
+        const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;
+        const use = (read: Uint8Array) => {
+          const converted = convertRows(decode(read, at, bytesOfExtras), matrices.encoding, encoding, numIn, at.numRows);
+          if (isInterleaved) {
+            const firstGate = firstOfMatrix + firstRow / 2;
+            writer.write(firstGate, everySecondRow(converted, 0, at.numRows));
+            writer.write(firstGate + numOut / 2, everySecondRow(converted, 1, at.numRows));
+          } else {
+            writer.write(firstOfMatrix + firstRow, converted);
+          }
+        };
+        rows.push({bytes: weights.bytes, begin, end: begin + at.numRows * bytesPerRow, use});
       }
     }
-  }
+  });
 }

@@ -3,11 +3,18 @@ export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';
 export {loadMoeCheckpoint, type MoeWeightsLayer} from './load_moe_checkpoint';
-export {type MoeCheckpoint, moeCheckpoint, type MoeCheckpointOptions} from './moe_checkpoint';
 export {
+  type MoeCheckpoint,
+  moeCheckpoint,
+  type MoeCheckpointExperts,
+  type MoeCheckpointOptions,
+} from './moe_checkpoint';
+export type {ExpertFormatOptions} from './expert_encoding';
+export {type CheckpointBytes, type CheckpointFile, type SliceableFile} from './files/checkpoint_file';
+export {remoteCheckpointFile, type RemoteCheckpointFileOptions} from './files/remote_checkpoint_file';
+export {
+  type CheckpointTensor,
+  type CheckpointTensors,
   readSafetensors,
-  type SafetensorsBytes,
-  type SafetensorsTensor,
-  type SafetensorsTensors,
   safetensorsValues,
-} from './safetensors';
+} from './files/safetensors';

@@ -1,10 +1,28 @@
 /** Puts the weights of a checkpoint's block into a layer. */
-import {tensor, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
+import {dispose, type Tensor, util, zeros} from '@tensorflow/tfjs-core';
 import {assert, checkOptions, describeValue} from '../arguments/checks';
 import {checkActivation} from '../arguments/experts';
 import {checkRouting} from '../arguments/routing';
-import type {WeightName} from '../contract/block_weights';
-import {assertNone, type LoadMoeCheckpointOptions, type MoeCheckpointFiles, readBlock, toTensor} from './block';
+import {sizeOfGroups} from '../arguments/quantized_weights';
+import type {LayerWeightName, WeightName} from '../contract/block_weights';
+import {
+  encodingOf,
+  float32Encoding,
+  isQuantizedEncoding,
+  type QuantizedFormat,
+  quantizedShapes,
+  type ScaleFormat,
+  type WeightEncoding,
+} from '../contract/quantized_weights';
+import {
+  assertNone,
+  findBlock,
+  float32Target,
+  type LoadMoeCheckpointOptions,
+  loadMoeCheckpointOptionNames,
+  type MoeCheckpointFiles,
+  readWeights,
+} from './block';
 import type {MoeModelConfig} from './config_reader';
 import {layerConfigOf, type MoeLayerConfig} from './moe_layer_config';
 import type {CheckpointLayout} from './layouts';
@@ -45,6 +63,46 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   );
 }
 
+/** How a MixtureOfExperts stores its experts: the arguments of its config. Other layers have none of them. */
+type LayerExpertFormat = {
+  expertFormat?: 'float32' | QuantizedFormat;
+  expertGroupSize?: number | null;
+  expertScaleFormat?: ScaleFormat | null;
+  expertZeroPoint?: number | null;
+  useExpertOffsets?: boolean;
+};
+
+function layerEncoding(
+  {expertFormat, expertGroupSize, expertScaleFormat, expertZeroPoint, useExpertOffsets}: LayerExpertFormat,
+  numIn: number,
+): WeightEncoding {
+  return expertFormat == null || expertFormat === 'float32'
+    ? float32Encoding
+    : encodingOf<WeightEncoding>({
+        format: expertFormat,
+        groupSize: sizeOfGroups(expertGroupSize ?? 0, numIn),
+        scaleFormat: expertScaleFormat ?? 'float32',
+        zeroPoint: expertZeroPoint ?? 0,
+        hasOffsets: useExpertOffsets ?? false,
+      });
+}
+
+/** What the layer has for a weight: itself, or its codes, and then the scales and offsets of the encoding. */
+function tensorNames(name: WeightName, encoding: WeightEncoding): LayerWeightName[] {
+  if (!isQuantizedEncoding(encoding)) {
+    return [name];
+  }
+  const parts = ['codes', ...(encoding.groupSize > 0 ? ['scales'] : []), ...(encoding.hasOffsets ? ['offsets'] : [])];
+  return parts.map((part) => `${name}_${part}` as LayerWeightName);
+}
+
+/** The weights of a layer. tf.layers puts the layer's own name before a weight's name. */
+const weightsOf = ({weights}: MoeWeightsLayer) =>
+  weights.map(({originalName, shape}) => ({
+    name: originalName.slice(originalName.lastIndexOf('/') + 1) as LayerWeightName,
+    shape: shape as number[],
+  }));
+
 /**
  * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
  *
@@ -62,7 +120,7 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
  *   `model.layers.5.mlp.${name}.weight`,
  *   {dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)},
  * ]));
- * loadMoeCheckpoint(layer, shards, config, {layerIndex: 5});
+ * await loadMoeCheckpoint(layer, shards, config, {layerIndex: 5});
  * const output = model.predict(tf.ones([1, 1]));
  * output instanceof tf.Tensor && await output.array(); // => [[24]]
  * ```
@@ -70,24 +128,27 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
  * @param layer  A layer whose weights have the names and shapes of the weights of MixtureOfExperts, in any order.
  * @param files  As in moeCheckpoint.
  * @param config  As in moeCheckpoint.
- * @param options.layerIndex  The number of the layer in the checkpoint, from 0.
- * @param options.prefix  The beginning of the tensors' names, up to `layers.`. Default `'model.'`.
+ * @param options  {@link LoadMoeCheckpointOptions}: layerIndex, prefix, onProgress and signal.
+ * @returns A promise that resolves when the layer has its weights.
  *
  * The layer must also choose and compute as config.json says. To use another topk, for example, pass a config that says
  * so. If the layer has a score_correction_bias and the checkpoint has none, the bias becomes 0, which corrects nothing.
  *
+ * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken as
+ * they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for codes.
+ *
  * @throws as moeCheckpoint. Also if the layer is not built; if the layer has a weight that the checkpoint lacks, or
  *     lacks a weight that the checkpoint has; or if shapes or arguments differ. One error lists all such problems, and
- *     the layer stays as it was.
+ *     the layer stays as it was, as it does if the reading is called off.
  */
-export function loadMoeCheckpoint(
+export async function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
   options: LoadMoeCheckpointOptions,
-): void {
+): Promise<void> {
   const opName = 'loadMoeCheckpoint';
-  const given = checkOptions(options, ['layerIndex', 'prefix'], opName);
+  const given = checkOptions(options, loadMoeCheckpointOptionNames, opName);
   assert(
     Array.isArray(layer?.weights) && typeof layer.getConfig === 'function' && typeof layer.setWeights === 'function',
     opName,
@@ -98,21 +159,25 @@ export function loadMoeCheckpoint(
     opName,
     () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`,
   );
-  const {layout, stored} = readBlock(files, config, given, opName);
-  const layerWeights = layer.weights.map(({originalName, shape}) => ({
-    // tf.layers puts the layer's own name before a weight's name.
-    name: originalName.slice(originalName.lastIndexOf('/') + 1),
-    shape: shape as number[],
-  }));
+  const {layout, weights} = await findBlock(files, config, given, opName);
+  const format = layer.getConfig() as LayerExpertFormat;
+  const encodingOfWeight = (name: WeightName): WeightEncoding =>
+    name === 'w1' || name === 'w2' ? layerEncoding(format, weights.get(name)!.numIn) : float32Encoding;
+  const expected = new Map<LayerWeightName, number[]>();
+  weights.forEach(({shape}, name) => {
+    const encoding = encodingOfWeight(name);
+    const shapes = isQuantizedEncoding(encoding) ? quantizedShapes(shape, encoding) : {codes: shape, scales: shape};
+    tensorNames(name, encoding).forEach((each, t) => expected.set(each, t === 0 ? shapes.codes : shapes.scales));
+  });
+  const layerWeights = weightsOf(layer);
   const problems = layerWeights.flatMap(({name, shape}) => {
-    const weight = stored.get(name as WeightName);
-    if (weight == null) {
+    const wanted = expected.get(name);
+    if (wanted == null) {
       return name === 'score_correction_bias' ? [] : [`${name} [${shape}]: the checkpoint has none`];
     }
-    const {shape: expected} = weight;
-    return util.arraysEqual(shape, expected) ? [] : [`${name}: expected [${expected}], but the layer has [${shape}]`];
+    return util.arraysEqual(shape, wanted) ? [] : [`${name}: expected [${wanted}], but the layer has [${shape}]`];
   });
-  for (const [name, {shape}] of stored) {
+  for (const [name, shape] of expected) {
     if (!layerWeights.some((weight) => weight.name === name)) {
       problems.push(`${name} [${shape}]: the layer has none`);
     }
@@ -121,11 +186,21 @@ export function loadMoeCheckpoint(
   const what = `layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them`;
   assertNone(problems, what, opName);
 
-  tidy(() => {
-    const values = layerWeights.map(({name, shape}) => {
-      const weight = stored.get(name as WeightName);
-      return weight == null ? tensor(new Float32Array(shape[0]), shape) : toTensor(weight);
-    });
-    layer.setWeights(values);
-  });
+  const targetOf = (name: WeightName) => ({...float32Target, encoding: encodingOfWeight(name)});
+  const read = await readWeights(weights, targetOf, {...given, opName});
+  const values = new Map<LayerWeightName, Tensor>();
+  for (const [name, [{weights: codes, scales, offsets}]] of read) {
+    const tensors = [codes, scales, offsets].filter((tensor) => tensor != null);
+    tensorNames(name, encodingOfWeight(name)).forEach((each, t) => values.set(each, tensors[t]));
+  }
+  try {
+    for (const {name, shape} of layerWeights) {
+      if (!values.has(name)) {
+        values.set(name, zeros(shape));
+      }
+    }
+    layer.setWeights(layerWeights.map(({name}) => values.get(name)!));
+  } finally {
+    dispose([...values.values()]);
+  }
 }

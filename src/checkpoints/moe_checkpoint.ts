@@ -1,28 +1,43 @@
-/** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe and as weights of a layer. */
-import {type Tensor, type Tensor1D, type Tensor2D, type Tensor3D, tidy} from '@tensorflow/tfjs-core';
+/** Mixture-of-experts blocks of Hugging Face checkpoints, as arguments of fusedMoe. */
+import type {Tensor, Tensor1D, Tensor2D, Tensor3D} from '@tensorflow/tfjs-core';
 import {assertPositiveInteger, checkOptions} from '../arguments/checks';
 import type {WeightName} from '../contract/block_weights';
-import {type LoadMoeCheckpointOptions, type MoeCheckpointFiles, readBlock, toTensor, toTensors} from './block';
+import {isQuantizedEncoding, type QuantizedWeights, quantizedWeightsOf} from '../contract/quantized_weights';
+import {
+  findBlock,
+  float32Target,
+  type LoadMoeCheckpointOptions,
+  loadMoeCheckpointOptionNames,
+  type MoeCheckpointFiles,
+  readWeights,
+} from './block';
 import type {MoeModelConfig} from './config_reader';
-import {withoutAbsent} from './moe_layer_config';
+import {checkExpertFormat, expertEncoding, type ExpertFormatOptions, expertFormatOptionNames} from './expert_encoding';
 import type {MoeCheckpointRouting} from './layouts';
+import {withoutAbsent} from './moe_layer_config';
 
-export type MoeCheckpointOptions = LoadMoeCheckpointOptions & {
-  /**
-   * Return w1 and w2 as lists of tensors of at most this many experts, for weights that are larger than a device binds
-   * in one tensor. Default: one tensor each.
-   */
-  expertsPerTensor?: number | null;
-};
+export type MoeCheckpointOptions = LoadMoeCheckpointOptions &
+  ExpertFormatOptions & {
+    /**
+     * Return w1 and w2 as lists of at most this many experts, for weights that are larger than a device binds in one
+     * tensor. Default: one each.
+     */
+    expertsPerTensor?: number | null;
+  };
 
-export type MoeCheckpoint<Experts = Tensor3D> = {
+const optionNames = [...loadMoeCheckpointOptionNames, ...expertFormatOptionNames, 'expertsPerTensor'] as const;
+
+/** Float32 or quantized, in one piece or, with expertsPerTensor, in a list. */
+export type MoeCheckpointExperts = Tensor3D | QuantizedWeights | Tensor3D[] | QuantizedWeights[];
+
+export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
   /** float32 [H, E]: routerLogits = x . routerKernel. */
   routerKernel: Tensor2D;
   /** float32 [E], added to the logits; absent if the family has no router bias. */
   routerBias?: Tensor1D;
-  /** float32 [E, 2I, H]: for each expert its gates, then its ups. */
+  /** [E, 2I, H]: for each expert its gates, then its ups. */
   w1: Experts;
-  /** float32 [E, H, I]. */
+  /** [E, H, I]. */
   w2: Experts;
   /** K, experts per token. */
   topk: number;
@@ -40,7 +55,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  *
  * ```js
  * import {moeCheckpoint} from 'tfjs-moe/checkpoints';
- * // In your code, fetch the shards that have the layer, and `await (await fetch('…/config.json')).json()`.
+ * // In your code, `await remoteCheckpointFile('…/model.safetensors')` and the parsed config.json.
  * // Here E = 2 experts of H = I = 1.
  * const config = {
  *   model_type: 'mixtral', hidden_size: 1, intermediate_size: 1, num_local_experts: 2, num_experts_per_tok: 1,
@@ -59,7 +74,7 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * new DataView(length.buffer).setUint32(0, json.length, true);
  * const file = Uint8Array.of(...length, ...json, ...new Uint8Array(Float32Array.from(values).buffer));
  *
- * const {routerKernel, w1, w2, topk, options} = moeCheckpoint(file, config, {layerIndex: 7});
+ * const {routerKernel, w1, w2, topk, options} = await moeCheckpoint(file, config, {layerIndex: 7, format: 'float32'});
  * await w1.array(); // => [[[2], [3]], [[-1], [-1]]]
  * const x = tf.tensor2d([[1], [-2]]);
  * await tf.fusedMoe(x, w1, w2, tf.matMul(x, routerKernel), topk, options).array(); // => [[6], [40]]
@@ -112,59 +127,72 @@ export type MoeCheckpoint<Experts = Tensor3D> = {
  * Source: for each model_type, src/transformers/models/<model_type>/ of huggingface/transformers; for stacked and
  * single experts, its conversion_mapping.py; for Granite's newer names, the loader of sglang.
  */
-export function moeCheckpoint(
+export async function moeCheckpoint(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  options: MoeCheckpointOptions & {expertsPerTensor: number},
-): MoeCheckpoint<Tensor3D[]>;
-export function moeCheckpoint(
+  options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor: number},
+): Promise<MoeCheckpoint<Tensor3D[]>>;
+export async function moeCheckpoint(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
-  options: MoeCheckpointOptions & {expertsPerTensor?: null},
-): MoeCheckpoint;
-export function moeCheckpoint(
+  options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor?: null},
+): Promise<MoeCheckpoint<Tensor3D>>;
+export async function moeCheckpoint(
   files: MoeCheckpointFiles,
   config: MoeModelConfig,
   options: MoeCheckpointOptions,
-): MoeCheckpoint<Tensor3D | Tensor3D[]> {
+): Promise<MoeCheckpoint>;
+export async function moeCheckpoint(
+  files: MoeCheckpointFiles,
+  config: MoeModelConfig,
+  options: MoeCheckpointOptions,
+): Promise<MoeCheckpoint> {
   const opName = 'moeCheckpoint';
-  const given = checkOptions(options, ['layerIndex', 'prefix', 'expertsPerTensor'], opName);
-  const {expertsPerTensor} = given;
+  const {expertsPerTensor, ...given} = checkOptions(options, optionNames, opName);
   if (expertsPerTensor != null) {
     assertPositiveInteger(expertsPerTensor, 'expertsPerTensor', opName);
   }
-  const {layout, stored} = readBlock(files, config, given, opName);
+  const choice = checkExpertFormat(given, opName);
+  const {layout, weights} = await findBlock(files, config, given, opName);
+  const targets = new Map(
+    (['w1', 'w2'] as const).map((name) => {
+      const encoding = expertEncoding(weights.get(name)!, choice, name, opName);
+      return [name as WeightName, {encoding, expertsPerTensor: expertsPerTensor ?? Infinity}];
+    }),
+  );
+  const read = await readWeights(weights, (name) => targets.get(name) ?? float32Target, {...given, opName});
 
-  return tidy(() => {
-    const tensorOf = <T extends Tensor>(name: WeightName): T | undefined => {
-      const weight = stored.get(name);
-      return weight && (toTensor(weight) as T);
-    };
-    const expertWeights = (name: 'w1' | 'w2'): Tensor3D | Tensor3D[] => {
-      const weight = stored.get(name)!;
-      return expertsPerTensor == null ? (toTensor(weight) as Tensor3D) : toTensors(weight, expertsPerTensor);
-    };
-    const sharedW1 = tensorOf<Tensor2D>('shared_w1');
-    const sharedExperts =
-      sharedW1 &&
-      withoutAbsent({
-        w1: sharedW1,
-        w2: tensorOf<Tensor2D>('shared_w2')!,
-        gate: tensorOf<Tensor2D>('shared_gate'),
-      });
-    return withoutAbsent({
-      routerKernel: tensorOf<Tensor2D>('router_kernel')!,
-      routerBias: tensorOf<Tensor1D>('router_bias'),
-      w1: expertWeights('w1'),
-      w2: expertWeights('w2'),
-      topk: layout.topk,
-      options: withoutAbsent({
-        ...layout.routing,
-        w1Bias: tensorOf<Tensor2D>('w1_bias'),
-        w2Bias: tensorOf<Tensor2D>('w2_bias'),
-        scoreCorrectionBias: tensorOf<Tensor1D>('score_correction_bias'),
-        sharedExperts,
-      }),
+  const tensorOf = <T extends Tensor>(name: WeightName): T | undefined => read.get(name)?.[0].weights as T | undefined;
+  const expertsOf = (name: 'w1' | 'w2'): MoeCheckpointExperts => {
+    const {encoding} = targets.get(name)!;
+    const [, ...matrix] = weights.get(name)!.shape;
+    const parts = read.get(name)!.map(({weights: codes, scales, offsets}) =>
+      isQuantizedEncoding(encoding)
+        ? quantizedWeightsOf([codes.shape[0], ...matrix], encoding, {codes, scales, offsets})
+        : (codes as Tensor3D),
+    );
+    return (expertsPerTensor == null ? parts[0] : parts) as MoeCheckpointExperts;
+  };
+  const sharedW1 = tensorOf<Tensor2D>('shared_w1');
+  const sharedExperts =
+    sharedW1 &&
+    withoutAbsent({
+      w1: sharedW1,
+      w2: tensorOf<Tensor2D>('shared_w2')!,
+      gate: tensorOf<Tensor2D>('shared_gate'),
     });
+  return withoutAbsent({
+    routerKernel: tensorOf<Tensor2D>('router_kernel')!,
+    routerBias: tensorOf<Tensor1D>('router_bias'),
+    w1: expertsOf('w1'),
+    w2: expertsOf('w2'),
+    topk: layout.topk,
+    options: withoutAbsent({
+      ...layout.routing,
+      w1Bias: tensorOf<Tensor2D>('w1_bias'),
+      w2Bias: tensorOf<Tensor2D>('w2_bias'),
+      scoreCorrectionBias: tensorOf<Tensor1D>('score_correction_bias'),
+      sharedExperts,
+    }),
   });
 }

@@ -137,3 +137,19 @@ export function quantizedShapes(
       : [Math.ceil(numScales / (32 / scaleBits[scaleFormat]))];
   return {codes: [numExperts, numOut, (numIn * quantizedFormats[format].bits) / 32], numGroups, scales};
 }
+
+/** Quantized weights of these tensors, with the fields that the encoding has. */
+export function quantizedWeightsOf(
+  shape: number[],
+  {format, groupSize, scaleFormat, zeroPoint, hasOffsets}: QuantizedEncoding,
+  {codes, scales, offsets}: QuantizedTensors<Tensor>,
+): QuantizedWeights {
+  if (scales == null) {
+    return {format, shape, codes};
+  }
+  const quantized: QuantizedWeights = {format, shape, groupSize, scaleFormat, codes, scales};
+  if (offsets != null) {
+    return {...quantized, offsets};
+  }
+  return quantizedFormats[format].zeroPoint != null && !hasOffsets ? {...quantized, zeroPoint} : quantized;
+}

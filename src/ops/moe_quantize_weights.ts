@@ -1,9 +1,9 @@
 import {op, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, assertRank, convertToTensor} from '../arguments/checks';
-import {checkQuantization, type MoeQuantizeWeightsOptions} from '../arguments/quantization';
-import {assertWholeWords, checkGroupSize, sizeOfGroups} from '../arguments/quantized_weights';
+import {checkQuantization, type MoeQuantizeWeightsOptions, quantizationEncoding} from '../arguments/quantization';
+import {assertWholeWords} from '../arguments/quantized_weights';
 import {MoeQuantizeWeights} from '../contract/kernel_names';
-import {encodingOf, quantizedFormats, type QuantizedWeights} from '../contract/quantized_weights';
+import {type QuantizedWeights, quantizedWeightsOf} from '../contract/quantized_weights';
 import {runMoeKernel} from '../contract/run_kernel';
 
 export type {MoeQuantizeWeightsOptions} from '../arguments/quantization';
@@ -14,7 +14,7 @@ function moeQuantizeWeights_(
   options?: MoeQuantizeWeightsOptions | null,
 ): QuantizedWeights {
   const opName = 'moeQuantizeWeights';
-  const {format, symmetric, scaleFormat, ...given} = checkQuantization(options, opName);
+  const quantization = checkQuantization(options, opName);
   const $weights = convertToTensor(weights, 'weights', opName, ['float32']);
   assertRank($weights, 'weights', opName, '[L, D, C]');
   assert(
@@ -23,25 +23,9 @@ function moeQuantizeWeights_(
     () => `weights must have at least 1 expert, row and column, but is [${$weights.shape}].`,
   );
   const shape = $weights.shape.slice();
-  assertWholeWords(shape, format, 'weights', opName);
-  if (scaleFormat == null) {
-    const encoding = encodingOf({format, groupSize: 0, scaleFormat: 'float32', zeroPoint: 0, hasOffsets: false});
-    return {format, shape, ...runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding})};
-  }
-
-  const middle = quantizedFormats[format].zeroPoint;
-  const groupSize = checkGroupSize(given.groupSize, shape[2], 'groupSize', opName);
-  const zeroPoint = symmetric ? (middle ?? 0) : 0;
-  const encoding = encodingOf({
-    format,
-    groupSize: sizeOfGroups(groupSize, shape[2]),
-    scaleFormat,
-    zeroPoint,
-    hasOffsets: !symmetric,
-  });
-  const tensors = runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding});
-  const quantized: QuantizedWeights = {format, shape, groupSize, scaleFormat, ...tensors};
-  return symmetric && middle != null ? {...quantized, zeroPoint} : quantized;
+  assertWholeWords(shape, quantization.format, 'weights', opName);
+  const encoding = quantizationEncoding(quantization, shape[2], opName);
+  return quantizedWeightsOf(shape, encoding, runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding}));
 }
 
 /**

@@ -7,7 +7,7 @@ import {
   moeLayerConfig,
   type MoeModelConfig,
 } from '../../src/checkpoints/index';
-import {readSafetensors, type SafetensorsTensor} from '../../src/checkpoints/safetensors';
+import {readSafetensors, type CheckpointTensor} from '../../src/checkpoints/files/safetensors';
 import * as tf from '../../src/tf';
 import {block, type CheckpointCase, checkpointCases, sharedW1, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
 import {expectFloats, expectWithin} from '../support/expect';
@@ -19,7 +19,7 @@ const {H, E, I} = sizes;
 
 const caseOf = (name: string): CheckpointCase => checkpointCases.find((checkpoint) => checkpoint.name === name)!;
 const bytesOf = (checkpoint: CheckpointCase) => safetensorsFile(writtenTensors(checkpoint));
-const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
+const load = (checkpoint: CheckpointCase) => moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'});
 
 /** The output of the model's block for block.x. */
 function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
@@ -41,7 +41,7 @@ function naiveBlock({routing, experts = {}, weights}: CheckpointCase) {
   return {values: sum(routed.values, shared.values), magnitudes: sum(routed.magnitudes, shared.magnitudes)};
 }
 
-async function expectRight(result: MoeCheckpoint<tf.Tensor3D | tf.Tensor3D[]>, checkpoint: CheckpointCase): Promise<void> {
+async function expectRight(result: MoeCheckpoint, checkpoint: CheckpointCase): Promise<void> {
   const x = tf.tensor2d(block.x);
   const product = tf.matMul(x, result.routerKernel);
   const logits = result.routerBias == null ? product : tf.add(product, result.routerBias);
@@ -51,7 +51,7 @@ async function expectRight(result: MoeCheckpoint<tf.Tensor3D | tf.Tensor3D[]>, c
 }
 
 /** The optional weights, by the names of the layer. */
-const optionalWeights = (result: MoeCheckpoint) => ({
+const optionalWeights = (result: MoeCheckpoint<tf.Tensor3D>) => ({
   router_bias: result.routerBias,
   w1_bias: result.options.w1Bias,
   w2_bias: result.options.w2Bias,
@@ -64,7 +64,7 @@ const optionalWeights = (result: MoeCheckpoint) => ({
 describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
   for (const checkpoint of checkpointCases) {
     it(`loads ${checkpoint.name}`, async () => {
-      const result = load(checkpoint);
+      const result = await load(checkpoint);
       await expectFloats(result.routerKernel, transposed(block.router), 'routerKernel');
       expect(result.w1.shape).toEqual([E, 2 * I, H]);
       await expectFloats(result.w1, w1, 'w1');
@@ -92,23 +92,23 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
       odd.set(file, 3);
       return odd.subarray(3, 3 + file.length);
     });
-    await expectRight(moeCheckpoint(shards, checkpoint.config, {layerIndex: 3}), checkpoint);
+    await expectRight(await moeCheckpoint(shards, checkpoint.config, {layerIndex: 3, format: 'float32'}), checkpoint);
     const buffers = shards.map((shard) => shard.slice().buffer);
-    await expectRight(moeCheckpoint(buffers, checkpoint.config, {layerIndex: 3}), checkpoint);
-    await expectRight(moeCheckpoint(readSafetensors(buffers), checkpoint.config, {layerIndex: 3}), checkpoint);
+    await expectRight(await moeCheckpoint(buffers, checkpoint.config, {layerIndex: 3, format: 'float32'}), checkpoint);
+    await expectRight(await moeCheckpoint(await readSafetensors(buffers), checkpoint.config, {layerIndex: 3, format: 'float32'}), checkpoint);
   });
 
   it('takes another prefix', async () => {
     const checkpoint = caseOf('mixtral');
     const file = safetensorsFile(writtenTensors(checkpoint, 'language_model.'));
-    const result = moeCheckpoint(file, checkpoint.config, {layerIndex: 3, prefix: 'language_model.'});
+    const result = await moeCheckpoint(file, checkpoint.config, {layerIndex: 3, format: 'float32', prefix: 'language_model.'});
     await expectFloats(result.w1, w1, 'w1');
   });
 
   it('gives experts in parts', async () => {
     for (const name of ['mixtral', 'granitemoe', 'gpt_oss']) {
       const checkpoint = caseOf(name);
-      const result = moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, expertsPerTensor: 3});
+      const result = await moeCheckpoint(bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32', expertsPerTensor: 3});
       expect(result.w1.map(({shape}) => shape)).toEqual([[3, 2 * I, H], [1, 2 * I, H]]);
       expect(result.w2.map(({shape}) => shape)).toEqual([[3, H, I], [1, H, I]]);
       await expectFloats(tf.concat(result.w1), w1, `w1 of ${name}`);
@@ -128,24 +128,24 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
   });
 
   it('takes very many experts', async () => {
-    const [one, ten] = [1, 10].map((value): SafetensorsTensor =>
+    const [one, ten] = [1, 10].map((value): CheckpointTensor =>
       ({dtype: 'F32', shape: [1, 1], bytes: new Uint8Array(Float32Array.of(value).buffer)}));
     // More experts than a function call may have arguments.
     const numExperts = 70_000;
     const gate = {dtype: 'F32', shape: [numExperts, 1], bytes: new Uint8Array(4 * numExperts)};
-    const tensors = new Map<string, SafetensorsTensor>([['model.layers.0.block_sparse_moe.gate.weight', gate]]);
+    const tensors = new Map<string, CheckpointTensor>([['model.layers.0.block_sparse_moe.gate.weight', gate]]);
     for (let e = 0; e < numExperts; e++) {
       const path = `model.layers.0.block_sparse_moe.experts.${e}`;
       tensors.set(`${path}.w1.weight`, one).set(`${path}.w2.weight`, e === numExperts - 1 ? ten : one).set(`${path}.w3.weight`, ten);
     }
     const config = {...caseOf('mixtral').config, num_local_experts: numExperts, hidden_size: 1, intermediate_size: 1};
-    const {w1: first, w2: second} = moeCheckpoint(tensors, config, {layerIndex: 0, expertsPerTensor: 50_000});
+    const {w1: first, w2: second} = await moeCheckpoint(tensors, config, {layerIndex: 0, format: 'float32', expertsPerTensor: 50_000});
     expect(first.map(({shape}) => shape)).toEqual([[50_000, 2, 1], [20_000, 2, 1]]);
     expect([...(await first[1].data()).subarray(-4)]).toEqual([1, 10, 1, 10]);
     expect([...(await second[1].data()).subarray(-3)]).toEqual([1, 1, 10]);
   });
 
-  const broken: Array<[name: string, tensor: (whole: SafetensorsTensor) => unknown, problem: string]> = [
+  const broken: Array<[name: string, tensor: (whole: CheckpointTensor) => unknown, problem: string]> = [
     ['too few bytes', (whole) => ({...whole, bytes: whole.bytes.subarray(2)}), 'expected 32 bytes as BF16 [4,4], but is 30 bytes'],
     ['no bytes', (whole) => ({...whole, bytes: new Uint8Array()}), 'expected 32 bytes as BF16 [4,4], but is 0 bytes'],
     ['too many bytes', (whole) => ({...whole, bytes: new Uint8Array(33)}), 'expected 32 bytes as BF16 [4,4], but is 33 bytes'],
@@ -161,30 +161,30 @@ describeWithFlags('moeCheckpoint', ALL_ENVS, () => {
   for (const [name, breakTensor, problem] of broken) {
     it(`says that a Map has ${name} for a tensor, and loads nothing`, async () => {
       const {config, ...checkpoint} = caseOf('mixtral');
-      const tensors = readSafetensors(safetensorsFile(writtenTensors(checkpoint)));
+      const tensors = await readSafetensors(safetensorsFile(writtenTensors(checkpoint)));
       const router = 'model.layers.3.block_sparse_moe.gate.weight';
-      tensors.set(router, breakTensor(tensors.get(router)!) as SafetensorsTensor);
+      tensors.set(router, breakTensor(tensors.get(router)!) as CheckpointTensor);
       const layer = builtLayer(experts);
       const before = tf.memory();
       const message = 'the checkpoint must have the tensors of a mixtral block (it has model.layers.3.block_sparse_moe.gate.weight, …), ' +
         `but 1 do not fit:\n${router}: ${problem}`;
-      expect(() => moeCheckpoint(tensors, config, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
-      expect(() => loadMoeCheckpoint(layer, tensors, config, {layerIndex: 3})).toThrowError(`Error in loadMoeCheckpoint: ${message}`);
+      await expectAsync(moeCheckpoint(tensors, config, {layerIndex: 3})).toBeRejectedWithError(`Error in moeCheckpoint: ${message}`);
+      await expectAsync(loadMoeCheckpoint(layer, tensors, config, {layerIndex: 3})).toBeRejectedWithError(`Error in loadMoeCheckpoint: ${message}`);
       expect(tf.memory()).toEqual(before);
       await expectFloats(layer.getWeights()[1], new Array<number>(E * 2 * I * H).fill(7), 'w1');
     });
   }
 
-  it('names every tensor that is missing, of another shape or of another dtype, and makes none', () => {
+  it('names every tensor that is missing, of another shape or of another dtype, and makes none', async () => {
     const checkpoint = caseOf('granitemoeshared, newer names');
     const tensors = writtenTensors(checkpoint)
       .filter(({name}) => !name.endsWith('experts.down_proj'))
       .map((written) => (written.name.endsWith('gate_up_proj') ? {...written, shape: [E, H, 2 * I]} : written));
-    const stored = readSafetensors(safetensorsFile(tensors));
+    const stored = await readSafetensors(safetensorsFile(tensors));
     const outputLinear = 'model.layers.3.shared_mlp.output_linear.weight';
     stored.set(outputLinear, {...stored.get(outputLinear)!, dtype: 'I16'});
     const before = tf.memory().numTensors;
-    expect(() => moeCheckpoint(stored, checkpoint.config, {layerIndex: 3})).toThrowError(
+    await expectAsync(moeCheckpoint(stored, checkpoint.config, {layerIndex: 3, format: 'float32'})).toBeRejectedWithError(
       'Error in moeCheckpoint: the checkpoint must have the tensors of a granitemoeshared block (it has ' +
       'model.layers.3.block_sparse_moe.router.weight, …), but 3 do not fit:\n' +
       'model.layers.3.block_sparse_moe.experts.gate_up_proj: expected [4,6,4], but is [4,4,6]\n' +
@@ -231,7 +231,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
         {...checkpoint.weights, w2: block.down, w1, router_kernel: transposed(block.router)};
       const layer = builtLayer(Object.fromEntries(Object.entries(wanted).map(([weight, values]) => [weight, shapeOf(values)])));
       const before = tf.memory().numTensors;
-      loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
+      await loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'});
       expect(tf.memory().numTensors).toBe(before);
       expect(layer.weights.length).toBe(Object.keys(wanted).length);
       for (const variable of layer.weights) {
@@ -247,12 +247,12 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
       const {config} = checkpoint;
       const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [H]});
       const model = tf.sequential({layers: [layer]});
-      loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layerIndex: 3});
+      await loadMoeCheckpoint(layer, bytesOf(checkpoint), config, {layerIndex: 3});
       const given = model.predict(tf.tensor2d(block.x)) as tf.Tensor;
       const expected = tf.tidy(() => {
         const x = tf.tensor2d(block.x);
         const {routerKernel, routerBias, w1: first, w2: second, topk, options} =
-          moeCheckpoint(bytesOf(checkpoint), config, {layerIndex: 3});
+          await moeCheckpoint(bytesOf(checkpoint), config, {layerIndex: 3});
         const logits = tf.add(tf.matMul(x, routerKernel), routerBias ?? tf.scalar(0)) as tf.Tensor2D;
         return tf.fusedMoe(x, first, second, logits, topk, options);
       });
@@ -280,11 +280,11 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
   it('sets a score_correction_bias that the checkpoint lacks to 0', async () => {
     const layer = builtLayer({...experts, score_correction_bias: [E]});
     const checkpoint = caseOf('qwen3_moe');
-    loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
+    await loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'});
     await expectFloats(layer.getWeights()[3], [0, 0, 0, 0], 'score_correction_bias');
   });
 
-  it('says where the layer computes differently from config.json', () => {
+  it('says where the layer computes differently from config.json', async () => {
     const {config} = caseOf('mixtral');
     const inWords = tf.layers.mixtureOfExperts(
       {numExperts: E, intermediateSize: I, topk: 2, activation: 'swish', numExpertGroups: 1, topkGroups: 1, inputShape: [H]});
@@ -293,14 +293,14 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     tf.sequential({layers: [inWords]});
     tf.sequential({layers: [otherwise]});
     const file = bytesOf(caseOf('mixtral'));
-    loadMoeCheckpoint(inWords, file, config, {layerIndex: 3});
-    expect(() => loadMoeCheckpoint(otherwise, file, config, {layerIndex: 3})).toThrowError(
+    await loadMoeCheckpoint(inWords, file, config, {layerIndex: 3});
+    await expectAsync(loadMoeCheckpoint(otherwise, file, config, {layerIndex: 3})).toBeRejectedWithError(
       `Error in loadMoeCheckpoint: layer '${otherwise.name}' must have the checkpoint's weights and arguments, as moeLayerConfig ` +
       'gives them, but 3 do not fit:\ntopk: expected 2, but the layer has 3\nrenormalize: expected true, but the layer has false\n' +
       'activation: expected silu, but the layer has gelu');
   });
 
-  it('says that the layer has another swigluOai than config.json', () => {
+  it('says that the layer has another swigluOai than config.json', async () => {
     const {config} = caseOf('gpt_oss');
     const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), swigluAlpha: 1.702, swigluLimit: null, inputShape: [H]});
     const withSilu = tf.layers.mixtureOfExperts({...moeLayerConfig(config), activation: 'silu', inputShape: [H]});
@@ -308,7 +308,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     tf.sequential({layers: [withSilu]});
     const problemsOf = (given: typeof layer) => {
       try {
-        loadMoeCheckpoint(given, bytesOf(caseOf('gpt_oss')), config, {layerIndex: 3});
+        await loadMoeCheckpoint(given, bytesOf(caseOf('gpt_oss')), config, {layerIndex: 3});
         return [];
       } catch (error) {
         return (error as Error).message.split('\n').slice(1);
@@ -323,7 +323,7 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     const checkpoint = caseOf('qwen2_moe');
     const layer = builtLayer({...experts, w1: [E, I, H], w2_bias: [E, H]});
     const before = tf.memory().numTensors;
-    const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3});
+    const call = () => loadMoeCheckpoint(layer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'});
     expect(call).toThrowError(
       `Error in loadMoeCheckpoint: layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them, ` +
       'but 5 do not fit:\nw1: expected [4,6,4], but the layer has [4,3,4]\nw2_bias [4,4]: the checkpoint has none\n' +
@@ -331,11 +331,11 @@ describeWithFlags('loadMoeCheckpoint', ALL_ENVS, () => {
     expect(tf.memory().numTensors).toBe(before);
     await expectFloats(layer.getWeights()[0], new Array<number>(H * E).fill(7), 'router_kernel');
     for (const [given, what] of [[null, 'null'], [{}, 'the object {}'], [{weights: []}, 'the object {weights: []}'], ['moe', "the string 'moe'"], [7, '7']] as const) {
-      expect(() => loadMoeCheckpoint(given as unknown as StandInLayer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3})).toThrowError(
+      await expectAsync(loadMoeCheckpoint(given as unknown as StandInLayer, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'})).toBeRejectedWithError(
         `Error in loadMoeCheckpoint: layer must be a MixtureOfExperts layer, but is ${what}.`);
     }
     const unbuilt = new StandInLayer(experts);
-    expect(() => loadMoeCheckpoint(unbuilt, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3})).toThrowError(
+    await expectAsync(loadMoeCheckpoint(unbuilt, bytesOf(checkpoint), checkpoint.config, {layerIndex: 3, format: 'float32'})).toBeRejectedWithError(
       `Error in loadMoeCheckpoint: layer '${unbuilt.name}' must be built, but has no weights. Call it, or its model, once first.`);
   });
 });
@@ -387,8 +387,8 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
     [{...caseOf('deepseek_v3').config, scoring_func: 'softmax'}, "config.scoring_func must be 'sigmoid', but is the string 'softmax'."],
   ];
   configErrors.forEach(([config, message]) => {
-    it(`says that ${message}`, () => {
-      expect(() => moeCheckpoint(file, config as MoeModelConfig, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
+    it(`says that ${message}`, async () => {
+      await expectAsync(moeCheckpoint(file, config as MoeModelConfig, {layerIndex: 3})).toBeRejectedWithError(`Error in moeCheckpoint: ${message}`);
     });
   });
 
@@ -428,20 +428,20 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
     [{model_type: [[[[[]]]]]}, unknownModelType('the array [[[…]]]')],
   ];
   impossible.forEach(([config, message]) => {
-    it(`says at once that ${message.slice(0, 200)}`, () => {
+    it(`says at once that ${message.slice(0, 200)}`, async () => {
       const layer = {name: 'moe', getConfig: () => ({}), weights: [{originalName: 'w1', shape: [1]}], setWeights: fail};
-      const none = new Map<string, SafetensorsTensor>();
-      expect(() => moeCheckpoint(none, config as MoeModelConfig, {layerIndex: 3})).toThrowError(`Error in moeCheckpoint: ${message}`);
-      expect(() => loadMoeCheckpoint(layer, none, config as MoeModelConfig, {layerIndex: 3})).toThrowError(
+      const none = new Map<string, CheckpointTensor>();
+      await expectAsync(moeCheckpoint(none, config as MoeModelConfig, {layerIndex: 3})).toBeRejectedWithError(`Error in moeCheckpoint: ${message}`);
+      await expectAsync(loadMoeCheckpoint(layer, none, config as MoeModelConfig, {layerIndex: 3})).toBeRejectedWithError(
         `Error in loadMoeCheckpoint: ${message}`);
       expect(() => moeLayerConfig(config as MoeModelConfig)).toThrowError(`Error in moeLayerConfig: ${message}`);
     });
   });
 
-  it('takes time by the number of tensors in the file, whatever number of experts the config has', () => {
+  it('takes time by the number of tensors in the file, whatever number of experts the config has', async () => {
     const many = {...mixtral.config, num_local_experts: 2 ** 20};
     expect(moeLayerConfig(many).numExperts).toBe(2 ** 20);
-    expect(() => moeCheckpoint(file, many, {layerIndex: 4})).toThrowError(/, but more than 10 do not fit:\n(.*: expected .*, but there is none\n?){10}$/);
+    await expectAsync(moeCheckpoint(file, many, {layerIndex: 4})).toBeRejectedWithError(/, but more than 10 do not fit:\n(.*: expected .*, but there is none\n?){10}$/);
   });
 
   const optionErrors: Array<[unknown, string]> = [
@@ -454,17 +454,17 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
     [{layerIndex: 3, dtype: 'F32'}, "unknown option 'dtype'. The options are layerIndex, prefix, expertsPerTensor."],
   ];
   optionErrors.forEach(([options, message]) => {
-    it(`says that ${message}`, () => {
-      expect(() => moeCheckpoint(file, mixtral.config, options as {layerIndex: number})).toThrowError(`Error in moeCheckpoint: ${message}`);
+    it(`says that ${message}`, async () => {
+      await expectAsync(moeCheckpoint(file, mixtral.config, options as {layerIndex: number})).toBeRejectedWithError(`Error in moeCheckpoint: ${message}`);
     });
   });
 
-  it('says why a layer may not have experts, and lists the first ten tensors', () => {
+  it('says why a layer may not have experts, and lists the first ten tensors', async () => {
     const [router] = writtenTensors(mixtral);
     const stored = safetensorsFile([router]);
     const reasonsOf = (config: MoeModelConfig, layer: number) => {
       try {
-        moeCheckpoint(stored, {...mixtral.config, num_local_experts: 8, ...config}, {layerIndex: layer});
+        await moeCheckpoint(stored, {...mixtral.config, num_local_experts: 8, ...config}, {layerIndex: layer});
         return [];
       } catch (error) {
         const lines = (error as Error).message.split('\n');
@@ -484,15 +484,15 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
       ['The checkpoint is quantized (config.quantization_config); use a bfloat16 checkpoint.']);
   });
 
-  it('names the experts that a layer of another kind lacks', () => {
+  it('names the experts that a layer of another kind lacks', async () => {
     const [router] = writtenTensors(mixtral);
     const small = {...mixtral.config, num_local_experts: 1, num_experts_per_tok: 1};
-    expect(() => moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layerIndex: 3})).toThrowError(
+    await expectAsync(moeCheckpoint(safetensorsFile([{...router, shape: [1, 16]}]), {...small, hidden_size: 16}, {layerIndex: 3})).toBeRejectedWithError(
       'Error in moeCheckpoint: the checkpoint must have the tensors of a mixtral block (it has ' +
       'model.layers.3.block_sparse_moe.gate.weight, …), but 3 do not fit:\n' +
       'model.layers.3.block_sparse_moe.experts.0.w1.weight: expected [3,16], but there is none\n' +
       'model.layers.3.block_sparse_moe.experts.0.w3.weight: expected [3,16], but there is none\n' +
       'model.layers.3.block_sparse_moe.experts.0.w2.weight: expected [16,3], but there is none');
-    expect(() => moeCheckpoint(fileOf('{}'), small, {layerIndex: 0})).toThrowError(/block \(it has none at all, …\), but 4 do not fit:/);
+    await expectAsync(moeCheckpoint(fileOf('{}'), small, {layerIndex: 0})).toBeRejectedWithError(/block \(it has none at all, …\), but 4 do not fit:/);
   });
 });

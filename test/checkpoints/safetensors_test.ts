@@ -1,4 +1,4 @@
-import {readSafetensors, type SafetensorsTensor, safetensorsValues} from '../../src/checkpoints/safetensors';
+import {readSafetensors, type CheckpointTensor, safetensorsValues} from '../../src/checkpoints/files/safetensors';
 import {fileOf, safetensorsFile} from '../support/safetensors';
 
 const long = 'x'.repeat(3_000_000);
@@ -23,13 +23,13 @@ function expectSame(actual: Float32Array, expected: Float32Array): void {
 }
 
 describe('readSafetensors', () => {
-  it('gives the tensors of a file, as views of it', () => {
+  it('gives the tensors of a file, as views of it', async () => {
     const file = safetensorsFile([
       {name: 'a', shape: [2, 2], values: [1, -2, 0.5, 1e-30 * 0]},
       {name: 'none', shape: [0, 3], values: []},
       {name: 'b', shape: [], values: [1.5], dtype: 'F16'},
     ]);
-    const tensors = readSafetensors(file);
+    const tensors = await readSafetensors(file);
     expect([...tensors.keys()]).toEqual(['a', 'none', 'b']);
     expect(tensors.get('a')!.shape).toEqual([2, 2]);
     expect(tensors.get('b')!.bytes.buffer).toBe(file.buffer);
@@ -38,35 +38,35 @@ describe('readSafetensors', () => {
     expect([...safetensorsValues(tensors.get('b')!)]).toEqual([1.5]);
   });
 
-  it('takes tensors in any order, and dtypes that it cannot read', () => {
+  it('takes tensors in any order, and dtypes that it cannot read', async () => {
     const header = {
       z: {dtype: 'I64', shape: [1], data_offsets: [2, 10]},
       a: {dtype: 'BF16', shape: [1], data_offsets: [0, 2]},
       packed: {dtype: 'F4', shape: [4], data_offsets: [10, 12]},
     };
-    const tensors = readSafetensors([fileOf(headerOf(header), bytes(0x80, 0xbf, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2))]);
+    const tensors = await readSafetensors([fileOf(headerOf(header), bytes(0x80, 0xbf, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2))]);
     expect([...safetensorsValues(tensors.get('a')!)]).toEqual([-1]);
     expect(tensors.get('z')!.dtype).toBe('I64');
     expect([...tensors.get('packed')!.bytes]).toEqual([1, 2]);
   });
 
-  it('takes a tensor of every dtype whose size it knows, and a tensor of an unknown dtype', () => {
+  it('takes a tensor of every dtype whose size it knows, and a tensor of an unknown dtype', async () => {
     const sizes = {
       F4: 4, F6_E2M3: 6, F6_E3M2: 6, BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E4M3FNUZ: 8, F8_E5M2: 8, F8_E5M2FNUZ: 8, F8_E8M0: 8, U16: 16,
       I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64,
     };
     for (const [dtype, numBytes] of Object.entries(sizes)) {
       const file = (size: number) => fileOf(headerOf({a: {dtype, shape: [2, 4], data_offsets: [0, size]}}), new Uint8Array(size));
-      expect(readSafetensors(file(numBytes)).get('a')!.bytes.length).toBe(numBytes);
-      expect(() => readSafetensors(file(numBytes + 1))).toThrowError(
+      expect((await readSafetensors(file(numBytes))).get('a')!.bytes.length).toBe(numBytes);
+      await expectAsync(readSafetensors(file(numBytes + 1))).toBeRejectedWithError(
         `Error in readSafetensors: tensor 'a' of files[0] must take ${numBytes} bytes as ${dtype} [2,4], but its data_offsets ` +
         `[0,${numBytes + 1}] span ${numBytes + 1}.`);
     }
     const file = fileOf(headerOf({a: {dtype: 'F4_E2M1X', shape: [3], data_offsets: [0, 5]}}), new Uint8Array(5));
-    expect(readSafetensors(file).get('a')!.bytes.length).toBe(5);
+    expect((await readSafetensors(file)).get('a')!.bytes.length).toBe(5);
   });
 
-  it('reads shared memory, whose values are copies', () => {
+  it('reads shared memory, whose values are copies', async () => {
     // The constructor of SharedArrayBuffer is for isolated pages only.
     const {buffer} = new WebAssembly.Memory({initial: 1, maximum: 1, shared: true});
     const file = safetensorsFile([
@@ -79,20 +79,20 @@ describe('readSafetensors', () => {
     padded.set(safetensorsFile([{name: 'a', shape: [2], values: [7, 8]}]));
     const shared = new Uint8Array(buffer, pad);
     shared.set(file);
-    const tensors = readSafetensors(shared);
+    const tensors = await readSafetensors(shared);
     const values = ['a', 'b', 'c'].map((name) => safetensorsValues(tensors.get(name)!));
     shared.fill(255);
     expect(values.map((floats) => [...floats])).toEqual([[1, -2], [0.5, 3], [0.5, 3]]);
     expect(values.map((floats) => floats.buffer instanceof ArrayBuffer)).toEqual([true, true, true]);
     // The whole buffer has too many bytes, and its header is read.
-    expect(() => readSafetensors(buffer)).toThrowError(
+    await expectAsync(readSafetensors(buffer)).toBeRejectedWithError(
       `Error in readSafetensors: files[0] must have 8 bytes of data, where its last tensor ends, but has ${buffer.byteLength - 8 - padded[0]}.`);
   });
 
-  it('keeps a tensor of any name', () => {
+  it('keeps a tensor of any name', async () => {
     const names = ['__proto__', 'constructor', 'toString', '', '0'];
     const header = names.map((name, i) => `${JSON.stringify(name)}:{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`);
-    const tensors = readSafetensors(fileOf(`{${header.join(',')}}`, bytes(0, 1, 2, 3, 4)));
+    const tensors = await readSafetensors(fileOf(`{${header.join(',')}}`, bytes(0, 1, 2, 3, 4)));
     expect(names.map((name) => tensors.get(name)!.bytes[0])).toEqual([0, 1, 2, 3, 4]);
     expect(Object.keys(Object.prototype)).toEqual([]);
   });
@@ -119,8 +119,8 @@ describe('readSafetensors', () => {
       "the object {dtype: 'F32', shape: [2], data_offsets: [0, 0, 0, 0, 0, 0, 0, 0, …]}"],
   ];
   hostile.forEach(([name, header, given]) => {
-    it(`says in a short sentence what is wrong with ${name}`, () => {
-      expect(() => readSafetensors(fileOf(header, new Uint8Array(8)))).toThrowError(
+    it(`says in a short sentence what is wrong with ${name}`, async () => {
+      await expectAsync(readSafetensors(fileOf(header, new Uint8Array(8)))).toBeRejectedWithError(
         `Error in readSafetensors: tensor 'a' of files[0] must have a dtype, a shape and two ascending data_offsets, but is ${given}.`);
     });
   });
@@ -128,10 +128,10 @@ describe('readSafetensors', () => {
   const one = {dtype: 'F32', shape: [2], data_offsets: [0, 8]};
   const good = safetensorsFile([{name: 'x', shape: [1], values: [1]}]);
 
-  it('says that a header is too long, before it is read', () => {
+  it('says that a header is too long, before it is read', async () => {
     const file = new Uint8Array(8 + 100_000_001);
     new DataView(file.buffer).setUint32(0, 100_000_001, true);
-    expect(() => readSafetensors(file)).toThrowError(
+    await expectAsync(readSafetensors(file)).toBeRejectedWithError(
       'Error in readSafetensors: files[0] must have a header of at most 100000000 bytes, but it has 100000001.');
   });
 
@@ -174,21 +174,21 @@ describe('readSafetensors', () => {
     ['a tensor twice', [good, good], "tensor 'x' must be in one file, but is in files[0] and in files[1]."],
   ];
   errors.forEach(([name, files, message]) => {
-    it(`says what is wrong with ${name}`, () => {
-      expect(() => readSafetensors(files as Uint8Array)).toThrowError(`Error in readSafetensors: ${message}`);
+    it(`says what is wrong with ${name}`, async () => {
+      await expectAsync(readSafetensors(files as Uint8Array)).toBeRejectedWithError(`Error in readSafetensors: ${message}`);
     });
   });
 });
 
 describe('safetensorsValues', () => {
   const read = (dtype: string, values: Uint8Array, size: number): Float32Array =>
-    safetensorsValues({dtype, shape: [size], bytes: values} satisfies SafetensorsTensor);
+    await safetensorsValues({dtype, shape: [size], bytes: values} satisfies CheckpointTensor);
 
-  it('gives every BF16 exactly', () => {
-    expectSame(read('BF16', allHalves, 2 ** 16), floatsOf((half) => half << 16));
+  it('gives every BF16 exactly', async () => {
+    expectSame(await read('BF16', allHalves, 2 ** 16), floatsOf((half) => half << 16));
   });
 
-  it('gives every F16 exactly', () => {
+  it('gives every F16 exactly', async () => {
     // By bits, but for subnormals, which are multiples of 2^-24.
     const normals = floatsOf((half) => {
       const exponent = (half >> 10) & 31;
@@ -196,17 +196,17 @@ describe('safetensorsValues', () => {
     });
     const expected = normals.map((value, half) =>
       ((half >> 10) & 31) === 0 ? ((half & 0x8000 ? -1 : 1) * (half & 1023)) / 16777216 : value);
-    expectSame(read('F16', allHalves, 2 ** 16), expected);
+    expectSame(await read('F16', allHalves, 2 ** 16), expected);
     expect(expected[0x3c00]).toBe(1);
     expect(expected[0x7bff]).toBe(65504);
     expect(expected[0x8001]).toBe(-5.960464477539063e-8);
   });
 
-  it('gives F32 as it is, wherever it lies', () => {
+  it('gives F32 as it is, wherever it lies', async () => {
     const values = Float32Array.of(1.1, -0, NaN, Infinity, 1e-45);
     const file = new Uint8Array(21);
     file.set(new Uint8Array(values.buffer), 1);
-    expectSame(read('F32', file.subarray(1), 5), values);
+    expectSame(await read('F32', file.subarray(1), 5), values);
   });
 
   const tensor = {dtype: 'F16', shape: [1], bytes: bytes(1, 2)};
@@ -229,8 +229,8 @@ describe('safetensorsValues', () => {
     ['a list', [], `${whole}, but is the array [].`],
   ];
   unreadable.forEach(([name, given, message]) => {
-    it(`says what is wrong with ${name}`, () => {
-      expect(() => safetensorsValues(given as SafetensorsTensor)).toThrowError(`Error in safetensorsValues: tensor must be ${message}`);
+    it(`says what is wrong with ${name}`, async () => {
+      await expectAsync(safetensorsValues(given as CheckpointTensor)).toBeRejectedWithError(`Error in safetensorsValues: tensor must be ${message}`);
     });
   });
 });

@@ -3,7 +3,7 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import * as fc from 'fast-check';
 import * as tf from '../../src/tf';
 import {encodingOf, type QuantizedEncoding} from '../../src/contract/quantized_weights';
-import {quantizedOnHost} from '../../src/kernels/moe_quantize_weights/cpu';
+import {quantizedOnHost} from '../../src/kernels/weight_formats/quantize';
 import {expectFloats, expectInts} from '../support/expect';
 import {bitsPerCode, bitsPerScale, naiveDequantized, numberOf, packed, scaleOf, unpacked} from '../naive/quantized_weights';
 import {lcg} from '../support/routings';

@@ -1,21 +1,31 @@
 /** The safetensors format: 8 bytes of little-endian header length, a JSON header, then the tensors' bytes. */
-import {assert, describeValue, shorten} from '../arguments/checks';
+import {assert, describeValue, shorten} from '../../arguments/checks';
+import {float16} from '../../kernels/weight_formats/float16';
+import {
+  asCheckpointBytes,
+  type CheckpointBytes,
+  type CheckpointFile,
+  isSliceable,
+  isUint8Array,
+  numBytesOf,
+  partOf,
+  readAllBytes,
+  readBytes,
+  type Reading,
+} from './checkpoint_file';
 
-/** A buffer may also be shared memory. */
-export type SafetensorsBytes = ArrayBufferLike | Uint8Array;
-
-/** One tensor of a file; `bytes` is a view of the file, not a copy. */
-export type SafetensorsTensor = {
+/** One tensor of a file. */
+export type CheckpointTensor = {
   /** The format's name of the dtype, such as 'BF16'. */
   dtype: string;
   /** The sizes of its axes; none for a scalar. */
   shape: number[];
-  /** Its values, little-endian, in row-major order. */
-  bytes: Uint8Array;
+  /** Its values, little-endian, in row-major order: a part of the file, not a copy. */
+  bytes: CheckpointBytes;
 };
 
 /** The tensors of one or several files, by name. */
-export type SafetensorsTensors = Map<string, SafetensorsTensor>;
+export type CheckpointTensors = Map<string, CheckpointTensor>;
 
 type TensorHeader = {
   dtype: string;
@@ -56,43 +66,50 @@ const MAX_HEADER_BYTES = 100_000_000;
 const MAX_SHOWN_DIMENSIONS = 8;
 
 /**
- * The tensors of one safetensors file, or of all shards of a checkpoint, by name. Nothing is copied.
+ * The tensors of one safetensors file, or of all shards of a checkpoint, by name. Only the headers are read.
  *
  * ```js
  * import {readSafetensors, safetensorsValues} from 'tfjs-moe/checkpoints';
- * // In your code, fetch the file: new Uint8Array(await (await fetch(url)).arrayBuffer())
+ * // In your code, a Blob, a File of an <input>, or await remoteCheckpointFile(url)
  * const header = new TextEncoder().encode('{"scale":{"dtype":"BF16","shape":[1,2],"data_offsets":[0,4]}}');
- * const file = Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0, ...header, 0x80, 0x3f, 0, 0xc0);
- * const scale = readSafetensors(file).get('scale');
+ * const file = new Blob([Uint8Array.of(header.length, 0, 0, 0, 0, 0, 0, 0, ...header, 0x80, 0x3f, 0, 0xc0)]);
+ * const scale = (await readSafetensors(file)).get('scale');
  * scale?.shape; // => [1, 2]
- * scale && [...safetensorsValues(scale)]; // => [1, -2]
+ * scale && [...await safetensorsValues(scale)]; // => [1, -2]
  * ```
  *
- * @param files  The bytes of one file, or a list of the bytes of several files. Shared memory works too.
- * @returns A Map from names to `{dtype, shape, bytes}`, in which `bytes` are views of the files.
+ * @param files  One file, or a list of files: bytes in memory, which may be shared, or whatever has a size and
+ *     `slice(start, end).arrayBuffer()`, such as a Blob.
+ * @param options.signal  Calls the reading off.
+ * @returns A promise of a Map from names to `{dtype, shape, bytes}`, in which `bytes` are parts of the files: a
+ *     Uint8Array of a file in memory, and `{size, slice}` of others.
  *
  * @throws if a header does not follow the format or is longer than 100,000,000 bytes. Also if a tensor has another
  *     number of bytes than its dtype and shape take, or its bytes overlap, leave a gap or pass the end of the file.
- *     Also if two files have a tensor of the same name.
+ *     Also if two files have a tensor of the same name. Like all errors of these functions, it rejects the promise.
  *
  * Source: https://huggingface.co/docs/safetensors, "Format", and the checks of its Rust crate.
  */
-export function readSafetensors(files: SafetensorsBytes | readonly SafetensorsBytes[]): SafetensorsTensors {
-  return parseSafetensors(files, 'readSafetensors');
+export async function readSafetensors(
+  files: CheckpointFile | readonly CheckpointFile[],
+  options: {signal?: AbortSignal | null} = {},
+): Promise<CheckpointTensors> {
+  return readHeaders(files, {opName: 'readSafetensors', signal: options.signal});
 }
 
-/** readSafetensors with errors in the name of `opName`, the function that was called. */
-export function parseSafetensors(
-  files: SafetensorsBytes | readonly SafetensorsBytes[],
-  opName: string,
-): SafetensorsTensors {
-  const given: readonly SafetensorsBytes[] = Array.isArray(files) ? files : [files];
+/** readSafetensors with errors in the name of `reading.opName`, the function that was called. */
+export async function readHeaders(
+  files: CheckpointFile | readonly CheckpointFile[],
+  reading: Reading,
+): Promise<CheckpointTensors> {
+  const {opName} = reading;
+  const given: readonly CheckpointFile[] = Array.isArray(files) ? files : [files];
   assert(given.length > 0, opName, () => 'files must have at least one file, but is empty.');
-  const tensors: SafetensorsTensors = new Map();
+  const tensors: CheckpointTensors = new Map();
   const numTensorsUpTo: number[] = [];
   for (const [f, file] of given.entries()) {
     const fileName = `files[${f}]`;
-    readFile(asBytes(file, fileName, opName), fileName, opName, (name, tensor) => {
+    await readFile(asCheckpointBytes(file, fileName, opName), fileName, reading, (name, tensor) => {
       const numBefore = tensors.size;
       tensors.set(name, tensor);
       assert(tensors.size > numBefore, opName, () => {
@@ -110,32 +127,15 @@ export function parseSafetensors(
 export const shortName = (name: string): string => shorten(name, 200);
 const nameOf = (name: string): string => `tensor '${shortName(name)}'`;
 
-function asBytes(file: SafetensorsBytes, fileName: string, opName: string): Uint8Array {
-  if (ArrayBuffer.isView(file)) {
-    return new Uint8Array(file.buffer, file.byteOffset, file.byteLength);
-  }
-  assert(
-    isArrayBuffer(file),
-    opName,
-    () => `${fileName} must be an ArrayBuffer or a Uint8Array, but is ${describeValue(file)}.`,
-  );
-  return new Uint8Array(file);
-}
-
-/** [[Class]] of a value, also of one from another window, whose classes are different objects. */
-const tagOf = (value: unknown): string => Object.prototype.toString.call(value).slice('[object '.length, -1);
-const isArrayBuffer = (value: unknown): value is ArrayBufferLike => /^(Shared)?ArrayBuffer$/.test(tagOf(value));
-const isUint8Array = (value: unknown): value is Uint8Array =>
-  ArrayBuffer.isView(value) && tagOf(value) === 'Uint8Array';
-
 /** Passes every tensor of a file to `add`, in the order of their bytes, after the whole header is checked. */
-function readFile(
-  bytes: Uint8Array,
+async function readFile(
+  bytes: CheckpointBytes,
   fileName: string,
-  opName: string,
-  add: (name: string, tensor: SafetensorsTensor) => void,
-): void {
-  const {header, data} = splitFile(bytes, fileName, opName);
+  reading: Reading,
+  add: (name: string, tensor: CheckpointTensor) => void,
+): Promise<void> {
+  const {opName} = reading;
+  const {header, data} = await splitFile(bytes, fileName, reading);
   const {names, tensors} = inOrderOfBytes(checkedTensors(header, fileName, opName));
   let end = 0;
   tensors.forEach(({data_offsets: [begin, tensorEnd]}, i) => {
@@ -150,12 +150,12 @@ function readFile(
     end = tensorEnd;
   });
   assert(
-    end === data.length,
+    end === numBytesOf(data),
     opName,
-    () => `${fileName} must have ${end} bytes of data, where its last tensor ends, but has ${data.length}.`,
+    () => `${fileName} must have ${end} bytes of data, where its last tensor ends, but has ${numBytesOf(data)}.`,
   );
   tensors.forEach(({dtype, shape, data_offsets: [begin, tensorEnd]}, i) => {
-    add(names[i], {dtype, shape, bytes: new Uint8Array(data.buffer, data.byteOffset + begin, tensorEnd - begin)});
+    add(names[i], {dtype, shape, bytes: partOf(data, begin, tensorEnd)});
   });
 }
 
@@ -177,37 +177,40 @@ function inOrderOfBytes({names, tensors}: NamedTensors): NamedTensors {
   return {names: order.map((i) => names[i]), tensors: order.map((i) => tensors[i])};
 }
 
-function splitFile(
-  bytes: Uint8Array,
+async function splitFile(
+  bytes: CheckpointBytes,
   fileName: string,
-  opName: string,
-): {header: Record<string, unknown>; data: Uint8Array} {
+  reading: Reading,
+): Promise<{header: Record<string, unknown>; data: CheckpointBytes}> {
+  const {opName} = reading;
+  const size = numBytesOf(bytes);
   assert(
-    bytes.length >= 8,
+    size >= 8,
     opName,
-    () => `${fileName} must begin with the 8 bytes of its header's length, but has ${bytes.length} bytes.`,
+    () => `${fileName} must begin with the 8 bytes of its header's length, but has ${size} bytes.`,
   );
-  const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
+  const first = await readBytes(bytes, 0, 8, reading);
+  const view = new DataView(first.buffer, first.byteOffset, 8);
   const headerLength = view.getUint32(0, true) + 2 ** 32 * view.getUint32(4, true);
   assert(
-    headerLength <= bytes.length - 8,
+    headerLength <= size - 8,
     opName,
     () =>
       `${fileName} must have a header of ${headerLength} bytes, as its first 8 bytes say, but has ` +
-      `${bytes.length - 8} after them. Is it a whole safetensors file?`,
+      `${size - 8} after them. Is it a whole safetensors file?`,
   );
   assert(
     headerLength <= MAX_HEADER_BYTES,
     opName,
     () => `${fileName} must have a header of at most ${MAX_HEADER_BYTES} bytes, but it has ${headerLength}.`,
   );
-  const header = parseJson(bytes.subarray(8, 8 + headerLength));
+  const header = parseJson(await readAllBytes(partOf(bytes, 8, 8 + headerLength), reading));
   assert(
     isRecord(header),
     opName,
     () => `${fileName} must have a header that is a JSON object. Is it a safetensors file?`,
   );
-  return {header: header as Record<string, unknown>, data: bytes.subarray(8 + headerLength)};
+  return {header: header as Record<string, unknown>, data: partOf(bytes, 8 + headerLength, size)};
 }
 
 /** Undefined if the bytes are no JSON in UTF-8. */
@@ -240,7 +243,7 @@ function checkTensorHeader(entry: unknown, name: string, fileName: string, opNam
     );
   }
   const numBytes = offsets[1] - offsets[0];
-  const expected = numBytesOf(dtype, shape);
+  const expected = bytesTaken(dtype, shape);
   assert(
     expected == null || expected === numBytes,
     opName,
@@ -255,7 +258,7 @@ export const shortShape = (shape: readonly number[]): string =>
   `[${shape.slice(0, MAX_SHOWN_DIMENSIONS)}${shape.length > MAX_SHOWN_DIMENSIONS ? ',…' : ''}]`;
 
 /** The number of bytes of a tensor; undefined for an unknown dtype. */
-function numBytesOf(dtype: string, shape: readonly number[]): number | undefined {
+function bytesTaken(dtype: string, shape: readonly number[]): number | undefined {
   const bits = bitsOfDtype.get(dtype);
   return bits && (shape.includes(0) ? 0 : shape.reduce((product, length) => product * length, bits / 8));
 }
@@ -267,51 +270,53 @@ export const readableDtypes: readonly string[] = ['F32', 'F16', 'BF16'];
  *
  * ```js
  * import {safetensorsValues} from 'tfjs-moe/checkpoints';
- * [...safetensorsValues({dtype: 'F16', shape: [2], bytes: Uint8Array.of(0, 0x3c, 0, 0xb8)})]; // => [1, -0.5]
+ * [...await safetensorsValues({dtype: 'F16', shape: [2], bytes: Uint8Array.of(0, 0x3c, 0, 0xb8)})]; // => [1, -0.5]
  * ```
  *
  * @param tensor  `{dtype, shape, bytes}`, of dtype F32, F16 or BF16.
- * @returns A new Float32Array, for tf.tensor with the tensor's shape.
+ * @param options.signal  Calls the reading off.
+ * @returns A promise of a new Float32Array, for tf.tensor with the tensor's shape.
  *
  * @throws if the dtype is another, or `bytes` has another length than dtype and shape take.
  */
-export function safetensorsValues(tensor: SafetensorsTensor): Float32Array {
-  const misfit = misfitOf(tensor);
-  assert(misfit == null, 'safetensorsValues', () => `tensor must be ${misfit!.expected}, but is ${misfit!.given}.`);
-  const values = new Float32Array((8 * tensor.bytes.length) / bitsOfDtype.get(tensor.dtype)!);
-  readValues(tensor, 0, values);
+export async function safetensorsValues(
+  tensor: CheckpointTensor,
+  options: {signal?: AbortSignal | null} = {},
+): Promise<Float32Array> {
+  const opName = 'safetensorsValues';
+  const misfit = misfitOf(tensor) ?? (readableDtypes.includes(tensor.dtype) ? undefined : otherDtype(tensor.dtype));
+  assert(misfit == null, opName, () => `tensor must be ${misfit!.expected}, but is ${misfit!.given}.`);
+  const bytes = await readAllBytes(tensor.bytes, {opName, signal: options.signal});
+  const values = new Float32Array((8 * bytes.length) / bitsOfDtype.get(tensor.dtype)!);
+  decodeFloats(tensor.dtype, bytes, values);
   return values;
 }
 
 export type Misfit = {expected: string; given: string};
 
-/** Why the values of `tensor` cannot be read; undefined if they can. */
+const otherDtype = (dtype: string): Misfit => ({expected: readableDtypes.join(' or '), given: shorten(dtype)});
+
+/** Why `tensor` is no tensor of a file; undefined if it is. */
 export function misfitOf(tensor: unknown): Misfit | undefined {
   const {dtype, shape, bytes} = isRecord(tensor) ? tensor : {};
-  if (typeof dtype !== 'string' || !areCounts(shape) || !isUint8Array(bytes)) {
-    return {expected: 'a dtype, a shape and bytes in a Uint8Array', given: describeValue(tensor)};
+  if (typeof dtype !== 'string' || !areCounts(shape) || !(isUint8Array(bytes) || isSliceable(bytes))) {
+    return {expected: 'a dtype, a shape and bytes in a Uint8Array or a Blob', given: describeValue(tensor)};
   }
-  if (!readableDtypes.includes(dtype)) {
-    return {expected: readableDtypes.join(' or '), given: shorten(dtype)};
-  }
-  const numBytes = numBytesOf(dtype, shape);
-  return bytes.length === numBytes
+  const expected = bytesTaken(dtype, shape);
+  const given = numBytesOf(bytes);
+  return expected == null || given === expected
     ? undefined
-    : {expected: `${numBytes} bytes as ${dtype} ${shortShape(shape)}`, given: `${bytes.length} bytes`};
+    : {expected: `${expected} bytes as ${shorten(dtype)} ${shortShape(shape)}`, given: `${given} bytes`};
 }
 
-/**
- * Fills `out` with values of the tensor, beginning at number `from`. The dtype must be one of readableDtypes. The host
- * is little-endian, as tfjs's own readers of weights assume.
- */
-export function readValues({dtype, bytes}: SafetensorsTensor, from: number, out: Float32Array): void {
-  const end = from + out.length;
+/** Fills `out` with the values of `bytes`, of one of readableDtypes. The host is little-endian, as tfjs assumes too. */
+export function decodeFloats(dtype: string, bytes: Uint8Array, out: Float32Array): void {
   if (dtype === 'F32') {
     // Copied as bytes, because the offsets of the tensor and of the file need not be multiples of 4.
-    new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes.subarray(4 * from, 4 * end));
+    new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
     return;
   }
-  const halves = halvesOf(bytes.subarray(2 * from, 2 * end));
+  const halves = halvesOf(bytes);
   if (dtype === 'BF16') {
     const bits = new Uint32Array(out.buffer, out.byteOffset, out.length);
     for (let i = 0; i < halves.length; i++) {
@@ -325,8 +330,8 @@ export function readValues({dtype, bytes}: SafetensorsTensor, from: number, out:
   }
 }
 
-/** The tensor as 16-bit words. They are copied only if they lie at an odd offset, which writers avoid. */
-function halvesOf(bytes: Uint8Array): Uint16Array {
+/** The bytes as 16-bit words. They are copied only if they lie at an odd offset, which writers avoid. */
+export function halvesOf(bytes: Uint8Array): Uint16Array {
   const {buffer, byteOffset, length} = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
   return new Uint16Array(buffer, byteOffset, length / 2);
 }
@@ -335,16 +340,6 @@ let halfValues: Float32Array | undefined;
 
 /** The value of each of the 2^16 float16s. Looking values up is several times faster than decoding their bits. */
 function valuesOfHalves(): Float32Array {
-  halfValues ??= Float32Array.from({length: 2 ** 16}, (_, half) => valueOfHalf(half));
+  halfValues ??= Float32Array.from({length: 2 ** 16}, (_, half) => float16.decode(half));
   return halfValues;
-}
-
-function valueOfHalf(half: number): number {
-  const sign = half & 0x8000 ? -1 : 1;
-  const exponent = (half >> 10) & 31;
-  const fraction = half & 1023;
-  if (exponent === 31) {
-    return fraction === 0 ? sign * Infinity : NaN;
-  }
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
 }

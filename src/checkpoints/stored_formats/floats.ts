@@ -1,0 +1,56 @@
+/** Weights that are not quantized: F32, F16 and BF16. */
+import {encodingOf, float32Encoding, type WeightEncoding} from '../../contract/quantized_weights';
+import {decodeFloats, readableDtypes} from '../files/safetensors';
+import {type StoredFormat, TensorFinder, wordsOf} from './stored_format';
+
+const halfEncoding = (format: 'float16' | 'bfloat16') =>
+  encodingOf<WeightEncoding>({format, groupSize: 0, scaleFormat: 'float32', zeroPoint: 0, hasOffsets: false});
+
+export const floats: StoredFormat = {
+  find: ({name, shape, numIn, numOut, isTransposed}, {tensors}) => {
+    const finder = new TensorFinder(tensors);
+    const weights = finder.take(name, readableDtypes, shape);
+    if (finder.problems.length > 0) {
+      return finder;
+    }
+    const {dtype} = weights;
+    // Rows of 16-bit floats are codes as they are, if they fill whole words.
+    if (dtype !== 'F32' && numIn % 2 === 0 && !isTransposed) {
+      return {
+        encoding: halfEncoding(dtype === 'F16' ? 'float16' : 'bfloat16'),
+        weights,
+        extras: [],
+        hasRows: true,
+        decode: (bytes) => ({weights: wordsOf(bytes)}),
+      };
+    }
+    return {
+      encoding: float32Encoding,
+      weights,
+      extras: [],
+      hasRows: !isTransposed,
+      decode: (bytes, {numRows}) => {
+        const values = new Float32Array(numRows * numIn);
+        decodeFloats(dtype, bytes, values);
+        return {weights: isTransposed ? transposed(values, numIn, numOut) : values};
+      },
+    };
+  },
+};
+
+/** So few rows that their cache lines stay cached while all columns are read. */
+const TRANSPOSED_ROWS = 32;
+
+/** [rows, columns] as [columns, rows]. */
+function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
+  const out = new Float32Array(matrix.length);
+  for (let firstRow = 0; firstRow < rows; firstRow += TRANSPOSED_ROWS) {
+    const endRow = Math.min(firstRow + TRANSPOSED_ROWS, rows);
+    for (let column = 0; column < columns; column++) {
+      for (let row = firstRow; row < endRow; row++) {
+        out[column * rows + row] = matrix[row * columns + column];
+      }
+    }
+  }
+  return out;
+}

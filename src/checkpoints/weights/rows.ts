@@ -1,0 +1,93 @@
+/** Rows of weights, as files have them and as ops take them. */
+import {util} from '@tensorflow/tfjs-core';
+import {
+  encodingOf,
+  isQuantizedEncoding,
+  type QuantizedEncoding,
+  type ScaleFormat,
+  type WeightEncoding,
+} from '../../contract/quantized_weights';
+import {dequantizedRows} from '../../kernels/weight_formats/host';
+import {quantizedOnHost} from '../../kernels/weight_formats/quantize';
+import {scaleFormats} from '../../kernels/weight_formats/scale_formats';
+
+/** Scales or offsets as they are stored: float32, the bits of 16-bit floats, or bytes of e8m0. */
+export type ScaleArray = Float32Array | Uint16Array | Uint8Array;
+
+/** Rows of one length. Codes fill whole words in each of them; scales are those of their groups, row by row. */
+export type Rows = {
+  /** float32, or words of codes. */
+  weights: Float32Array | Int32Array;
+  scales?: ScaleArray;
+  offsets?: ScaleArray;
+};
+
+/** How many groups a row of `numIn` weights has. */
+export const groupsOf = ({groupSize}: WeightEncoding, numIn: number): number =>
+  groupSize === 0 ? 0 : Math.ceil(numIn / groupSize);
+
+/** Zeros in a tensor of scales of this shape: whole words, low bits first, as in the memory of the host. */
+export function newScaleArray(format: ScaleFormat, shape: number[]): ScaleArray {
+  const {buffer} = new Int32Array(util.sizeFromShape(shape));
+  return elementsOf(buffer, format);
+}
+
+const floatsOf = (stored: ScaleArray, format: ScaleFormat): Float32Array => {
+  const {decode} = scaleFormats[format];
+  return stored instanceof Float32Array ? stored : Float32Array.from(stored, decode);
+};
+
+const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?: number): ScaleArray =>
+  format === 'float32'
+    ? new Float32Array(words, 0, length)
+    : format === 'e8m0'
+      ? new Uint8Array(words, 0, length)
+      : new Uint16Array(words, 0, length);
+
+/** The rows as float32. */
+function dequantized(rows: Rows, encoding: QuantizedEncoding, numIn: number, numRows: number): Float32Array {
+  const {weights, scales, offsets} = rows;
+  const tensors = {
+    codes: weights,
+    ...(scales != null && {scales: floatsOf(scales, encoding.scaleFormat)}),
+    ...(offsets != null && {offsets: floatsOf(offsets, encoding.scaleFormat)}),
+  };
+  return dequantizedRows(tensors, encodingOf({...encoding, scaleFormat: 'float32'}), numIn, 0, numRows);
+}
+
+/** Rows of one encoding in another: as they are, decoded, or quantized like moeQuantizeWeights. */
+export function convertRows(rows: Rows, from: WeightEncoding, to: WeightEncoding, numIn: number, numRows: number): Rows {
+  if (from === to) {
+    return rows;
+  }
+  const values = isQuantizedEncoding(from)
+    ? dequantized(rows, from, numIn, numRows)
+    : (rows.weights as Float32Array);
+  if (!isQuantizedEncoding(to)) {
+    return {weights: values};
+  }
+  const {codes, scales, offsets} = quantizedOnHost({values, shape: [1, numRows, numIn]}, to);
+  const numScales = numRows * groupsOf(to, numIn);
+  return {
+    weights: codes.values,
+    ...(scales != null && {scales: elementsOf(scales.values.buffer, to.scaleFormat, numScales)}),
+    ...(offsets != null && {offsets: elementsOf(offsets.values.buffer, to.scaleFormat, numScales)}),
+  };
+}
+
+/** Row `first` of `numRows` rows and every second one after it. */
+export function everySecondRow({weights, scales, offsets}: Rows, first: 0 | 1, numRows: number): Rows {
+  const pick = <Values extends Float32Array | Int32Array | ScaleArray>(values: Values): Values => {
+    const length = values.length / numRows;
+    const picked = values.slice(0, values.length / 2) as Values;
+    for (let row = first; row < numRows; row += 2) {
+      picked.set(values.subarray(row * length, (row + 1) * length), (row >> 1) * length);
+    }
+    return picked;
+  };
+  return {
+    weights: pick(weights),
+    ...(scales != null && {scales: pick(scales)}),
+    ...(offsets != null && {offsets: pick(offsets)}),
+  };
+}

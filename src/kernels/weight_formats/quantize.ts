@@ -1,0 +1,112 @@
+/**
+ * Quantizing weights on the host. The arithmetic is that of float32, step by step, so that every backend gives the same
+ * codes; with float16 scales they are those of ggml's Q4_0, Q4_1 and Q8_0.
+ */
+import {
+  type QuantizedEncoding,
+  quantizedFormats,
+  quantizedShapes,
+  type QuantizedTensors,
+  scaleBits,
+} from '../../contract/quantized_weights';
+import {util} from '@tensorflow/tfjs-core';
+import type {HostTensor} from '../shared/host_kernel';
+import {setField} from './host';
+import {weightFormats} from './index';
+import {scaleFormats} from './scale_formats';
+import {bitsOf} from './small_floats';
+
+const {fround} = Math;
+
+/** Below it, float32 is subnormal. GPUs may take such numbers for 0, so here they are 0 everywhere. */
+const SMALLEST = 2 ** -126;
+const flushed = (value: number) => (Math.abs(value) < SMALLEST ? 0 : value);
+
+/** What becomes of the weights of a group: (weight - offset) * inverse is encoded. */
+type GroupScale = {scale: number; inverse: number; offset: number};
+
+/** NaN or an infinity in a group: all of its weights become NaN. */
+const NO_NUMBERS: GroupScale = {scale: NaN, inverse: 0, offset: NaN};
+
+/** A quotient as a scale and its inverse, in float32. */
+function scaleAndInverse(quotient: number): {scale: number; inverse: number} {
+  // ggml's scale of zeros is -0 where scales have the sign of the weight.
+  const scale = fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
+  return {scale, inverse: scale === 0 ? 0 : fround(1 / scale)};
+}
+
+function groupScale(weights: ArrayLike<number>, {format, scaleFormat, hasOffsets}: QuantizedEncoding): GroupScale {
+  const {largest} = weightFormats[format];
+  // The first of the weights of the largest size.
+  let peak = 0;
+  let low = Infinity;
+  let high = -Infinity;
+  for (let i = 0; i < weights.length; i++) {
+    const weight = flushed(weights[i]);
+    if (!Number.isFinite(weight)) {
+      return NO_NUMBERS;
+    }
+    peak = Math.abs(weight) > Math.abs(peak) ? weight : peak;
+    low = Math.min(low, weight);
+    high = Math.max(high, weight);
+  }
+  if (hasOffsets) {
+    const range = fround(high - low);
+    const numSteps = 2 ** quantizedFormats[format].bits - 1;
+    return range === Infinity ? NO_NUMBERS : {...scaleAndInverse(range / numSteps), offset: low};
+  }
+  if (scaleFormat === 'e8m0') {
+    const exponent = Math.max(-127, exponentOf(peak) - exponentOf(largest));
+    return {scale: 2 ** exponent, inverse: 2 ** -exponent, offset: 0};
+  }
+  return {...scaleAndInverse((largest < 0 ? peak : Math.abs(peak)) / largest), offset: 0};
+}
+
+/** The exponent of a normal float32; -127 for 0. */
+const exponentOf = (value: number) => ((bitsOf(value) & 0x7fffffff) >>> 23) - 127;
+
+/** The codes, scales and offsets of weights [L, D, C]. */
+export function quantizedOnHost(
+  {values, shape}: HostTensor,
+  encoding: QuantizedEncoding,
+): QuantizedTensors<HostTensor> {
+  const {format, groupSize, scaleFormat, zeroPoint, hasOffsets} = encoding;
+  const {bits, hasScales} = quantizedFormats[format];
+  const {encode} = weightFormats[format];
+  const shapes = quantizedShapes(shape, encoding);
+  const codes = new Int32Array(util.sizeFromShape(shapes.codes));
+  const codesOut = {values: codes, shape: shapes.codes};
+  if (!hasScales) {
+    values.forEach((value, i) => setField(codes, i, bits, encode(value, 0)));
+    return {codes: codesOut};
+  }
+
+  const scaleWords = new Int32Array(util.sizeFromShape(shapes.scales));
+  const offsetWords = new Int32Array(hasOffsets ? scaleWords.length : 0);
+  const encodeScale = scaleFormats[scaleFormat].encode;
+  const numIn = shape[2];
+  const numRows = shape[0] * shape[1];
+  let group = 0;
+  for (let row = 0; row < numRows; row++) {
+    for (let first = 0; first < numIn; first += groupSize, group++) {
+      const from = row * numIn + first;
+      const weights = values.subarray(from, from + Math.min(groupSize, numIn - first));
+      const {scale, inverse, offset} = groupScale(weights, encoding);
+      setField(scaleWords, group, scaleBits[scaleFormat], encodeScale(scale));
+      if (hasOffsets) {
+        setField(offsetWords, group, scaleBits[scaleFormat], encodeScale(offset));
+      }
+      for (let i = 0; i < weights.length && !Number.isNaN(scale); i++) {
+        const scaled = fround(flushed(fround(flushed(weights[i]) - offset)) * inverse);
+        setField(codes, from + i, bits, encode(scaled, zeroPoint));
+      }
+    }
+  }
+  const stored = (words: Int32Array) => ({
+    values: scaleFormat === 'float32' ? new Float32Array(words.buffer) : words,
+    shape: shapes.scales,
+  });
+  return hasOffsets
+    ? {codes: codesOut, scales: stored(scaleWords), offsets: stored(offsetWords)}
+    : {codes: codesOut, scales: stored(scaleWords)};
+}
