@@ -21,13 +21,17 @@ export type MoeWeightsLayer = {
   setWeights(weights: Tensor[]): void;
 };
 
+/** Arguments of a layer of which a checkpoint may say nothing. */
+type LayerArgs = MoeLayerConfig & {applyRouterWeightOnInput?: boolean};
+
 /** The arguments that determine what a layer computes, each in one spelling. */
-function computedBy(args: MoeLayerConfig, opName: string) {
+function computedBy(args: LayerArgs, opName: string) {
   const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
   const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
+  const applyRouterWeightOnInput = args.applyRouterWeightOnInput ?? false;
   const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
-  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
+  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation, applyRouterWeightOnInput};
 }
 
 /** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */
@@ -36,7 +40,7 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   if (args.numExperts === undefined) {
     return [];
   }
-  const given = computedBy(args as MoeLayerConfig, opName);
+  const given = computedBy(args as LayerArgs, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
     !(name in given) || given[name] === expected[name]

@@ -374,7 +374,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
-      const {activation, gated, swigluAlpha, swigluLimit} = this.options;
+      const {activation, gated, swigluAlpha, swigluLimit, applyRouterWeightOnInput} = this.options;
       const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
       const [w1, w2] = (['w1', 'w2'] as const).map((name) =>
         expertWeights(name, this.options, (weightName) => this.read(weightName)),
@@ -386,6 +386,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         gateUp: 'concatenated',
         swigluAlpha,
         swigluLimit,
+        applyRouterWeightOnInput,
         w1Bias: this.read('w1_bias'),
         w2Bias: this.read('w2_bias'),
         sharedExperts: sharedW1 && sharedW2 && {w1: sharedW1, w2: sharedW2, gate: this.read('shared_gate')},

@@ -73,6 +73,8 @@ export type MixtureOfExpertsArgs = LayerArgs &
     swigluAlpha?: number | null;
     /** Limit of activation `'swigluOai'`. Default 7. */
     swigluLimit?: number | null;
+    /** As in fusedExperts: multiply a token by its router weights before w1, as Llama-4 does. Default false. */
+    applyRouterWeightOnInput?: boolean | null;
     /** Whether experts have biases. Default false. */
     useBias?: boolean | null;
     /** Whether the router has a bias. Default false. */
@@ -143,6 +145,7 @@ const argNames = [
   'gated',
   'swigluAlpha',
   'swigluLimit',
+  'applyRouterWeightOnInput',
   'useBias',
   'useRouterBias',
   'numSharedExperts',
@@ -230,6 +233,7 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
     gated,
     swigluAlpha,
     swigluLimit,
+    applyRouterWeightOnInput: boolean('applyRouterWeightOnInput'),
     useBias: boolean('useBias'),
     useRouterBias: boolean('useRouterBias'),
     ...checkSharedExperts(given, opName),
@@ -264,7 +268,7 @@ function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): voi
   }
 }
 
-type BooleanName = 'useBias' | 'useRouterBias';
+type BooleanName = 'applyRouterWeightOnInput' | 'useBias' | 'useRouterBias';
 type AmountName = 'loadBalancingLossWeight' | 'routerZLossWeight';
 
 function checkAmount(value: number, argName: string, opName: string): number {
