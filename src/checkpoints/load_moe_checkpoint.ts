@@ -22,16 +22,17 @@ export type MoeWeightsLayer = {
 };
 
 /** Arguments of a layer of which a checkpoint may say nothing. */
-type LayerArgs = MoeLayerConfig & {applyRouterWeightOnInput?: boolean};
+type LayerArgs = MoeLayerConfig & {numZeroExperts?: number; applyRouterWeightOnInput?: boolean};
 
 /** The arguments that determine what a layer computes, each in one spelling. */
 function computedBy(args: LayerArgs, opName: string) {
-  const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
+  const {numZeroExperts = 0, applyRouterWeightOnInput = false} = args;
+  const {renormalize, ...routing} = checkRouting(args.numExperts + numZeroExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
   const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
-  const applyRouterWeightOnInput = args.applyRouterWeightOnInput ?? false;
   const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
-  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation, applyRouterWeightOnInput};
+  const ofExperts = {activation, gated, ...ofActivation, numZeroExperts, applyRouterWeightOnInput};
+  return {...routing, renormalize: renormalizes, ...ofExperts};
 }
 
 /** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */

@@ -3,9 +3,9 @@ import type {layers} from '@tensorflow/tfjs-layers';
 import type {MoeActivation} from '../contract/kernel_names';
 import {
   assert,
-  assertFitsInt32,
   assertPositiveInteger,
   checkBoolean,
+  checkCount,
   checkOneOf,
   checkOptions,
   describeValue,
@@ -51,6 +51,11 @@ export type MixtureOfExpertsArgs = LayerArgs &
   ExpertFormatArgs & {
     /** E, the number of experts. */
     numExperts: number;
+    /**
+     * Z, the number of zero experts, as in fusedExperts. The router chooses among all E+Z experts. The losses, the
+     * loads and the score correction bias count all of them. A capacity limits only the E experts. Default 0.
+     */
+    numZeroExperts?: number | null;
     /** I, the width of one expert. */
     intermediateSize: number;
     /** K, the number of experts for each token. Default 2. */
@@ -134,6 +139,7 @@ export const weightArgNames = [
 
 const argNames = [
   'numExperts',
+  'numZeroExperts',
   'intermediateSize',
   'topk',
   'scoring',
@@ -210,8 +216,9 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string): MixtureOf
 /** All options but those of how experts are stored. */
 function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
   const {numExperts, intermediateSize, numExpertGroups, topkGroups} = given;
+  const numZeroExperts = checkCount(given.numZeroExperts ?? 0, 'numZeroExperts', opName);
   const {topk, scoring, renormalize, routedScalingFactor} = checkRouting(
-    numExperts,
+    numExperts + numZeroExperts,
     given.topk ?? 2,
     {...given, scoring: toCamelCase(given.scoring)},
     opName,
@@ -222,6 +229,7 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
   const amount = (name: AmountName, byDefault: number) => checkAmount(given[name] ?? byDefault, name, opName);
   return {
     numExperts,
+    numZeroExperts,
     intermediateSize,
     topk,
     scoring,
@@ -281,18 +289,13 @@ function checkAmount(value: number, argName: string, opName: string): number {
 }
 
 function checkSharedExperts(given: MixtureOfExpertsArgs, opName: string) {
-  const checkCount = (value: number, argName: string) => {
-    assert(
-      Number.isInteger(value) && value >= 0,
-      opName,
-      () => `${argName} must be an integer of at least 0, but is ${describeValue(value)}.`,
-    );
-    assertFitsInt32(value, argName, opName);
-    return value;
-  };
-  const numSharedExperts = checkCount(given.numSharedExperts ?? 0, 'numSharedExperts');
+  const numSharedExperts = checkCount(given.numSharedExperts ?? 0, 'numSharedExperts', opName);
   const byDefault = numSharedExperts * given.intermediateSize;
-  const sharedIntermediateSize = checkCount(given.sharedIntermediateSize ?? byDefault, 'sharedIntermediateSize');
+  const sharedIntermediateSize = checkCount(
+    given.sharedIntermediateSize ?? byDefault,
+    'sharedIntermediateSize',
+    opName,
+  );
   assert(
     numSharedExperts === 0 || sharedIntermediateSize > 0,
     opName,
