@@ -62,7 +62,10 @@ export type ActivationOptions = {
   gateUp?: MoeGateUp | null;
   /** Alpha of `'swigluOai'`. Default 1.702. */
   swigluAlpha?: number | null;
-  /** Limit of `'swigluOai'`. Default 7. */
+  /**
+   * Limit of `'swigluOai'`, default 7. If it is given with `'silu'`, gated experts are clamped too, as in DeepSeek-V4:
+   * silu(min(g, limit)) * clamp(u, -limit, limit).
+   */
   swigluLimit?: number | null;
 };
 
@@ -106,20 +109,22 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
     opName,
     () => `swigluAlpha must be a finite number, but is ${describeValue(swigluAlpha)}.`,
   );
-  const swigluLimit = given.swigluLimit ?? SWIGLU_LIMIT;
+  const limit = given.swigluLimit ?? SWIGLU_LIMIT;
   assert(
-    Number.isFinite(swigluLimit) && swigluLimit > 0,
+    Number.isFinite(limit) && limit > 0,
     opName,
-    () => `swigluLimit must be a positive number, but is ${describeValue(swigluLimit)}.`,
+    () => `swigluLimit must be a positive number, but is ${describeValue(limit)}.`,
   );
+  const name = kernelActivations[activation];
+  const isClamped = gated && (name === 'swigluOai' || (name === 'silu' && given.swigluLimit != null));
   // The weights of gpt-oss are published interleaved.
   const gateUp = given.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   return {
-    activation: kernelActivations[activation],
+    activation: name,
     gated,
     gateUp: checkOneOf(gateUp, ['concatenated', 'interleaved'], 'gateUp', opName),
     swigluAlpha,
-    swigluLimit,
+    swigluLimit: isClamped ? limit : Infinity,
   };
 }
 

@@ -10,7 +10,7 @@ import {
   checkOptions,
   describeValue,
 } from '../arguments/checks';
-import {checkActivation} from '../arguments/experts';
+import {checkActivation, SWIGLU_LIMIT} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {type MoeTopkScoring} from '../ops/moe_topk';
 import {checkRouting} from '../arguments/routing';
@@ -76,7 +76,7 @@ export type MixtureOfExpertsArgs = LayerArgs &
     gated?: boolean | null;
     /** Alpha of activation `'swigluOai'`. Default 1.702. */
     swigluAlpha?: number | null;
-    /** Limit of activation `'swigluOai'`. Default 7. */
+    /** As in moeGroupedMatMul: the limit of `'swigluOai'`, default 7, or of a clamped `'silu'`, default none. */
     swigluLimit?: number | null;
     /** As in fusedExperts: multiply a token by its router weights before w1, as Llama-4 does. Default false. */
     applyRouterWeightOnInput?: boolean | null;
@@ -224,7 +224,8 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
     opName,
   );
   const activation = toCamelCase(given.activation) ?? 'silu';
-  const {gated, swigluAlpha, swigluLimit} = checkActivation({...given, activation, gated: given.gated ?? true}, opName);
+  const {gated, swigluAlpha} = checkActivation({...given, activation, gated: given.gated ?? true}, opName);
+  const swigluLimit = given.swigluLimit ?? (activation === 'swigluOai' ? SWIGLU_LIMIT : null);
   const boolean = (name: BooleanName) => checkBoolean(given[name], name, opName);
   const amount = (name: AmountName, byDefault: number) => checkAmount(given[name] ?? byDefault, name, opName);
   return {

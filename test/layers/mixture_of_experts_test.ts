@@ -42,6 +42,7 @@ const hostCases: Record<string, Partial<LayerArgs>> = {
   'one expert, softmax over the chosen': {topk: 1, scoring: 'softmaxAfterTopk', activation: 'geluTanh'},
   'three experts, weights as they are': {topk: 3, renormalize: false, activation: 'swigluOai', scoring: 'sqrtSoftplus'},
   'router weights on the input': {applyRouterWeightOnInput: true, useBias: true, scoring: 'sigmoid', renormalize: false, topk: 3},
+  'a clamped SiLU': {activation: 'silu', swigluLimit: 0.25, numSharedExperts: 1},
   "swigluOai of one's own": {useBias: true, activation: 'swigluOai', swigluAlpha: -0.5, swigluLimit: 0.125},
 };
 
