@@ -4,7 +4,7 @@ import type {MoeActivation} from '../contract/kernel_names';
 
 /** int32 is the widest index that tfjs has. */
 export const MAX_SIZE = 2 ** 31 - 1;
-const MAX_EXPERTS = 2 ** 20;
+export const MAX_EXPERTS = 2 ** 20;
 
 /** The parsed config.json of a checkpoint. */
 export type MoeModelConfig = Readonly<Record<string, unknown>>;

@@ -67,7 +67,8 @@ export function checkpointLayout(config: MoeModelConfig, place: CheckpointPlace,
   const others = layouts.slice(1);
   const layout = hasRouter(usual) ? usual : (others.map((make) => make()).find(hasRouter) ?? usual);
   inWordsOfConfig(path, layout, () => {
-    checkRouting(layout.numExperts, layout.topk, layout.routing, opName);
+    const numRouted = layout.numExperts + (layout.routing.numZeroExperts ?? 0);
+    checkRouting(numRouted, layout.topk, layout.routing, opName);
     checkActivation({...layout.routing, gated: layout.routing.gated ?? true}, opName);
   });
   return layout;

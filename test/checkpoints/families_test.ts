@@ -12,12 +12,8 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 
 /** Parts of the messages for cases that are refused. */
 const refused: {[name: string]: string} = {
-  deepseek_v4: 'config.model_type is deepseek_v4, which these ops cannot do: its experts clamp gates and ups before silu.',
   gemma4_text: 'config.model_type is gemma4_text, which these ops cannot do: its router normalizes its input by RMSNorm',
   laguna: 'config.moe_router_logit_softcapping must be 0, but is 2.',
-  llama4_text: 'its experts multiply their input by the weight of the token.',
-  llama4_text_top2: 'its experts multiply their input by the weight of the token.',
-  longcat_flash: 'some of its experts give their input back.',
   phimoe: 'its router is a sparse mixer.',
   phimoe_jitter: 'its router is a sparse mixer.',
 };

@@ -18,9 +18,12 @@ import {
   mistral4,
   nemotronH,
 } from './deepseek_v3';
+import {deepseekV4} from './deepseek_v4';
 import {ernie4x5Moe} from './ernie4_5_moe';
 import {hunyuanV1Moe, hyV3} from './hunyuan';
 import type {LayoutOf} from './layout';
+import {llama4Text} from './llama4';
+import {longcatFlash} from './longcat_flash';
 import {minimax, minimaxM2, mixtral} from './mixtral';
 import {jamba, mellum, olmoe, qwen2Moe, qwen3Moe, qwen3Next, qwen3VlMoe, qwen3x5Moe} from './qwen_moe';
 import {cohere2Moe, laguna, lfm2Moe} from './sigmoid';
@@ -34,6 +37,7 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
   deepseek_v2: deepseekV2,
   deepseek_v3: deepseekV3,
   deepseek_v32: deepseekV3,
+  deepseek_v4: deepseekV4,
   dots1,
   ernie4_5_moe: ernie4x5Moe,
   exaone_moe: exaoneMoe,
@@ -52,6 +56,8 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
   kimi_linear: kimiLinear,
   laguna,
   lfm2_moe: lfm2Moe,
+  llama4_text: llama4Text,
+  longcat_flash: longcatFlash,
   mellum,
   mimo_v2_flash: mimoV2Flash,
   minimax,
@@ -70,15 +76,13 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
 
 /** Families that are known, and what their blocks need that these ops lack. */
 export const refusedFamilies: {readonly [modelType: string]: string} = {
-  deepseek_v4: 'its experts clamp gates and ups before silu',
   gemma4_text: 'its router normalizes its input by RMSNorm and scales each expert, and its experts have another input',
-  llama4_text: 'its experts multiply their input by the weight of the token',
-  longcat_flash: 'some of its experts give their input back',
   phimoe: 'its router is a sparse mixer',
 };
 
 /** How the names of a layer's tensors begin, up to its number, for families other than Llama's kin. */
 export const layerPaths: {readonly [modelType: string]: readonly string[]} = {
   dbrx: ['transformer.blocks.'],
+  deepseek_v4: ['model.layers.', 'layers.'],
   nemotron_h: ['backbone.layers.', 'model.layers.'],
 };

@@ -46,6 +46,10 @@ export type MoeCheckpointRouting = {
   topkGroups?: number;
   /** The factor of the weights, if it is not 1. */
   routedScalingFactor?: number;
+  /** The number of experts that give their input back, if the family has any; the router has logits for them too. */
+  numZeroExperts?: number;
+  /** Whether weights multiply the experts' inputs, and not their outputs. Default false. */
+  applyRouterWeightOnInput?: boolean;
   /** As in moeGroupedMatMul. */
   activation: MoeActivation;
   /** False if experts have no gates. Default true. */
@@ -54,7 +58,7 @@ export type MoeCheckpointRouting = {
   gateUp?: MoeGateUp;
   /** Alpha of `'swigluOai'`. */
   swigluAlpha?: number;
-  /** Limit of `'swigluOai'`. */
+  /** Limit of `'swigluOai'`, or of gated `'silu'` where it is given. */
   swigluLimit?: number;
 };
 
