@@ -94,6 +94,60 @@ describeWithFlags('families of checkpoints, on the host', cpu, () => {
   });
 });
 
+const withoutTensors = new Map();
+
+/** Why config.json says that a layer has no experts. */
+const withoutExperts: Array<[string, MoeModelConfig, number, string]> = [
+  ['deepseek_v3', {}, 0, 'Layers before 1 have no experts (config.first_k_dense_replace).'],
+  ['lfm2_moe', {}, 0, 'Layers before 1 have no experts (config.num_dense_layers).'],
+  ['glm4_moe_lite', {}, 0, 'Layer 0 has no experts that these ops run: it is "dense" (config.mlp_layer_types).'],
+  ['deepseek_v4', {}, 0, 'Layer 0 has no experts that these ops run: it is "hash_moe" (config.mlp_layer_types).'],
+  ['nemotron_h', {}, 2, 'Layer 2 has no experts that these ops run: it is '],
+  ['nemotron_h', {layers_block_type: null, hybrid_override_pattern: 'ME*E'}, 2, 'Layer 2 has no experts (config.hybrid_override_pattern).'],
+  ['ernie4_5_moe', {}, 0, 'Only layers from config.moe_layer_start_index to config.moe_layer_end_index have experts, but not 0.'],
+  ['ernie4_5_moe', {moe_layer_interval: 2}, 2, 'Only layers 1, 3, … have experts (config.moe_layer_interval).'],
+  ['jamba', {}, 2, 'Only layers 1, 3, … have experts (config.expert_layer_offset and config.expert_layer_period).'],
+  ['llama4_text', {}, 2, 'Layer 2 has no experts (config.moe_layers).'],
+  ['llama4_text', {moe_layers: null}, 2, 'Only layers 1, 3, … have experts (config.interleave_moe_layer_step).'],
+  ['mimo_v2_flash', {mlp_layer_types: null, moe_layer_freq: [0, 1]}, 0, 'Layer 0 has no experts that these ops run: it is 0 (config.moe_layer_freq).'],
+  ['dbrx', {}, 9, 'config.n_layers is 2, and layers are counted from 0.'],
+  ['longcat_flash', {}, 3, 'config.num_layers is 2, and layers are counted from 0.'],
+];
+
+/** Values that these ops cannot do. */
+const unsupported: Array<[string, MoeModelConfig, string]> = [
+  ['afmoe', {score_func: 'softmax'}, "config.score_func must be 'sigmoid', but is the string 'softmax'."],
+  ['cohere2_moe_sigmoid', {shared_expert_combination_strategy: 'max'}, "config.shared_expert_combination_strategy must be 'average' or 'sum', but"],
+  ['dbrx', {ffn_config: null}, 'config.ffn_config must be an object, but is undefined.'],
+  ['dbrx', {ffn_config: {moe_num_experts: 6, ffn_hidden_size: 16, moe_top_k: 9}}, 'config.ffn_config.moe_top_k must be an integer from 1 to the number'],
+  ['hunyuan_v1_moe', {moe_topk: [1, 2]}, 'config.moe_topk must be an integer from 1 to the number of experts (6), but is'],
+  ['kimi_linear', {num_expert_group: 3}, 'config.num_expert_group must divide the number of experts (E = 8), but is 3.'],
+  ['longcat_flash', {zero_expert_type: 'copy'}, "config.zero_expert_type must be 'identity', but is the string 'copy'."],
+  ['nemotron_h', {moe_latent_size: 8}, 'config.moe_latent_size must be null, because these ops have no experts in a latent space, but is 8.'],
+];
+
+describe('families of checkpoints that do not fit', () => {
+  for (const [name, change, layerIndex, reason] of withoutExperts) {
+    it(`says of layer ${layerIndex} of ${name}: ${reason}`, async () => {
+      const config = {...checkpointGoldens[name].config, ...change};
+      await expectAsync(moeCheckpoint(withoutTensors, config, {layerIndex}).catch((error: Error) => error.message.split('\n').pop()))
+        .toBeResolvedTo(jasmine.stringContaining(reason));
+    });
+  }
+
+  for (const [name, change, message] of unsupported) {
+    it(`says of ${name}: ${message}`, () => {
+      const config = {...checkpointGoldens[name].config, ...change};
+      expect(() => moeLayerConfig(config)).toThrowMatching((error: Error) => error.message.includes(message));
+    });
+  }
+
+  it('takes lists with one value for all layers', () => {
+    const {config} = checkpointGoldens.hunyuan_v1_moe;
+    expect(moeLayerConfig({...config, moe_topk: [2, 2], num_experts: [6, 6]})).toEqual(moeLayerConfig(config));
+  });
+});
+
 describeWithFlags('families of checkpoints', ALL_ENVS, () => {
   for (const name of onGpus) {
     it(`gives what transformers gives for ${name}`, () => expectEqual(name));
