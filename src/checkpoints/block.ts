@@ -39,6 +39,8 @@ export type StoredWeight = {
   isInterleaved: boolean;
   /** How many matrices a tensor has. */
   numMatrices: number;
+  /** The first matrices of all tensors stand before the second ones. */
+  isInTurn: boolean;
   stored: StoredMatrices[];
 };
 
@@ -87,8 +89,8 @@ export async function findBlock(
   );
   const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
   const stored: StoredFiles = {tensors, config};
-  const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
-  const layout = checkpointLayout(config, {at, hasTensor: (name) => hasMatrices(stored, name)}, opName);
+  const place = {layerIndex: layerIndex!, prefix, hasTensor: (name: string) => hasMatrices(stored, name)};
+  const layout = checkpointLayout(config, place, opName);
   const problems: string[] = [];
   const weights = new Map<WeightName, StoredWeight>();
   for (const name of weightNames) {
@@ -105,15 +107,12 @@ export async function findBlock(
   return {layout, weights};
 }
 
-function findWeight(
-  {shape, tensors, transposed}: CheckpointWeight,
-  files: StoredFiles,
-  problems: string[],
-): StoredWeight {
+function findWeight(weight: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+  const {shape, tensors, rowsInTurn, transposed} = weight;
   const {count, shape: tensorShape, nameOf} = tensors;
   // A tensor with fewer axes than a matrix has one row, or one number.
   const numIn = transposed?.rows ?? tensorShape[tensorShape.length - 1] ?? 1;
-  const numOut = transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
+  const numOut = rowsInTurn ?? transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
   const numMatrices = util.sizeFromShape(tensorShape) / (numIn * numOut);
   const stored: StoredMatrices[] = [];
   for (let t = 0; t < count && problems.length <= MAX_LISTED_PROBLEMS; t++) {
@@ -132,7 +131,8 @@ function findWeight(
       stored.push(found);
     }
   }
-  return {shape, numOut, numIn, numMatrices, isInterleaved: transposed?.gatesFirst ?? false, stored};
+  const isInterleaved = transposed?.gatesFirst ?? false;
+  return {shape, numOut, numIn, numMatrices, isInterleaved, isInTurn: rowsInTurn != null, stored};
 }
 
 const MAX_LISTED_PROBLEMS = 10;
@@ -193,13 +193,17 @@ const MAX_RANGE_BYTES = MAX_SLICE_BYTES / 4;
 
 /** Notes what has to be read of a weight, and how it goes into `writer`. */
 function addRanges(
-  {stored, numOut, numIn, numMatrices, isInterleaved}: StoredWeight,
+  {shape, stored, numOut, numIn, numMatrices, isInterleaved, isInTurn}: StoredWeight,
   encoding: WeightEncoding,
   writer: WeightWriter,
   extras: ByteRange[],
   rows: ByteRange[],
 ): void {
   const converters = new Map<WeightEncoding, RowConverter>();
+  if (stored.length === 0) {
+    // The family has no such tensor, and a new buffer may hold anything.
+    writer.write(0, {weights: new Float32Array(util.sizeFromShape(shape))});
+  }
   stored.forEach((matrices, t) => {
     const {weights, hasRows, decode} = matrices;
     const convert = converters.get(matrices.encoding) ?? rowConverter(matrices.encoding, encoding, numIn);
@@ -220,7 +224,7 @@ function addRanges(
     // An even number, so that pairs of a gate and an up stay together.
     const rowsAtOnce = hasRows ? 2 * Math.max(1, Math.floor(MAX_RANGE_BYTES / bytesPerRow / 2)) : numOut;
     for (let matrix = 0; matrix < numMatrices; matrix++) {
-      const firstOfMatrix = (t * numMatrices + matrix) * numOut;
+      const firstOfMatrix = (isInTurn ? matrix * stored.length + t : t * numMatrices + matrix) * numOut;
       for (let firstRow = 0; firstRow < numOut; firstRow += rowsAtOnce) {
         const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
         const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;

@@ -39,13 +39,18 @@ export type MoeWeightsLayer = {
   setWeights(weights: Tensor[]): void;
 };
 
+/** Arguments of a layer of which a checkpoint may say nothing. */
+type LayerArgs = MoeLayerConfig & {numZeroExperts?: number; applyRouterWeightOnInput?: boolean};
+
 /** The arguments that determine what a layer computes, each in one spelling. */
-function computedBy(args: MoeLayerConfig, opName: string) {
-  const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
+function computedBy(args: LayerArgs, opName: string) {
+  const {numZeroExperts = 0, applyRouterWeightOnInput = false} = args;
+  const {renormalize, ...routing} = checkRouting(args.numExperts + numZeroExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
   const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
-  const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
-  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
+  const ofActivation = {swigluAlpha: activation === 'swigluOai' ? swigluAlpha : undefined, swigluLimit};
+  const ofExperts = {activation, gated, ...ofActivation, numZeroExperts, applyRouterWeightOnInput};
+  return {...routing, renormalize: renormalizes, ...ofExperts};
 }
 
 /** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */
@@ -54,10 +59,11 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   if (args.numExperts === undefined) {
     return [];
   }
-  const given = computedBy(args as MoeLayerConfig, opName);
+  const given = computedBy(args as LayerArgs, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
+  const hasOtherActivation = given.activation !== expected.activation;
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
-    !(name in given) || given[name] === expected[name]
+    given[name] === expected[name] || (hasOtherActivation && name.startsWith('swiglu'))
       ? []
       : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );

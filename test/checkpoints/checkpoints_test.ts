@@ -8,6 +8,7 @@ import {
   type MoeModelConfig,
 } from '../../src/checkpoints/index';
 import {readSafetensors, type CheckpointTensor} from '../../src/checkpoints/files/safetensors';
+import {families} from '../../src/checkpoints/families/index';
 import * as tf from '../../src/tf';
 import {block, type CheckpointCase, checkpointCases, sharedW1, sizes, transposed, w1, w1Bias, writtenTensors} from '../support/checkpoint_blocks';
 import {expectFloats, expectWithin} from '../support/expect';
@@ -357,8 +358,7 @@ describe('moeLayerConfig', () => {
 });
 
 const unknownModelType = (given: string) =>
-  'config.model_type must be one of mixtral, qwen2_moe, qwen3_moe, olmoe, deepseek_v2, deepseek_v3, granitemoe, granitemoeshared, ' +
-  `gpt_oss, but is ${given}.`;
+  `config.model_type must be one of ${Object.keys(families).join(', ')}, but is ${given}.`;
 
 describe('moeCheckpoint of files or configs that do not fit', () => {
   const mixtral = caseOf('mixtral');
@@ -394,7 +394,7 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
     [{...v3, n_group: 3}, 'config.n_group must divide the number of experts (E = 4), but is 3.'],
     [{...v3, topk_group: 3}, 'config.topk_group must be at most config.n_group (2), but is 3.'],
     [{...v3, n_group: 4}, 'config.num_experts_per_tok must be at most the number of experts in 1 groups (1), but is 2.'],
-    [{...v3, n_group: null}, 'config.n_group must be an integer from 1 to 2147483647, but is undefined.'],
+    [{...v3, n_group: 0}, 'config.n_group must be an integer from 1 to 2147483647, but is 0.'],
     [{...v3, routed_scaling_factor: 1e300}, 'config.routed_scaling_factor must be a number that fits float32, but is 1e+300.'],
     [{...v3, routed_scaling_factor: NaN}, 'config.routed_scaling_factor must be a number that fits float32, but is NaN.'],
     [{...v3, n_shared_experts: 1e9}, 'config.n_shared_experts must be an integer from 0 to 715827882, but is 1000000000.'],
