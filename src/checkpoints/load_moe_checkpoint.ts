@@ -20,7 +20,7 @@ import {
   float32Target,
   type LoadMoeCheckpointOptions,
   loadMoeCheckpointOptionNames,
-  type MoeCheckpointFiles,
+  type MoeCheckpointSource,
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
@@ -150,7 +150,7 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  */
 export async function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: LoadMoeCheckpointOptions,
 ): Promise<void> {

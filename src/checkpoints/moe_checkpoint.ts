@@ -8,7 +8,7 @@ import {
   float32Target,
   type LoadMoeCheckpointOptions,
   loadMoeCheckpointOptionNames,
-  type MoeCheckpointFiles,
+  type MoeCheckpointSource,
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
@@ -128,22 +128,22 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  * single experts, its conversion_mapping.py; for Granite's newer names, the loader of sglang.
  */
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor: number},
 ): Promise<MoeCheckpoint<Tensor3D[]>>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor?: null},
 ): Promise<MoeCheckpoint<Tensor3D>>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions,
 ): Promise<MoeCheckpoint>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions,
 ): Promise<MoeCheckpoint> {
