@@ -1,5 +1,5 @@
 /** Hugging Face checkpoints, for fusedMoe and for the layer: `tfjs-moe/checkpoints`. */
-export type {LoadMoeCheckpointOptions, MoeCheckpointFiles} from './block';
+export type {LoadMoeCheckpointOptions, MoeCheckpointSource} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';
 export {loadMoeCheckpoint, type MoeWeightsLayer} from './load_moe_checkpoint';
@@ -12,9 +12,4 @@ export {
 export type {ExpertFormatOptions} from './expert_encoding';
 export {type CheckpointBytes, type CheckpointFile, type SliceableFile} from './files/checkpoint_file';
 export {remoteCheckpointFile, type RemoteCheckpointFileOptions} from './files/remote_checkpoint_file';
-export {
-  type CheckpointTensor,
-  type CheckpointTensors,
-  readSafetensors,
-  safetensorsValues,
-} from './files/safetensors';
+export {type CheckpointTensor, type CheckpointTensors, readSafetensors, safetensorsValues} from './files/safetensors';

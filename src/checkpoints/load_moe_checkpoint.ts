@@ -20,7 +20,7 @@ import {
   float32Target,
   type LoadMoeCheckpointOptions,
   loadMoeCheckpointOptionNames,
-  type MoeCheckpointFiles,
+  type MoeCheckpointSource,
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
@@ -140,8 +140,9 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  * The layer must also choose and compute as config.json says. To use another topk, for example, pass a config that says
  * so. If the layer has a score_correction_bias and the checkpoint has none, the bias becomes 0, which corrects nothing.
  *
- * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken as
- * they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for codes.
+ * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken
+ * as they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for
+ * codes.
  *
  * @throws as moeCheckpoint. Also if the layer is not built; if the layer has a weight that the checkpoint lacks, or
  *     lacks a weight that the checkpoint has; or if shapes or arguments differ. One error lists all such problems, and
@@ -149,7 +150,7 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  */
 export async function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: LoadMoeCheckpointOptions,
 ): Promise<void> {
