@@ -14,8 +14,6 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 const refused: {[name: string]: string} = {
   gemma4_text: 'config.model_type is gemma4_text, which these ops cannot do: its router normalizes its input by RMSNorm',
   laguna: 'config.moe_router_logit_softcapping must be 0, but is 2.',
-  phimoe: 'its router is a sparse mixer.',
-  phimoe_jitter: 'its router is a sparse mixer.',
 };
 const names = Object.keys(checkpointGoldens).filter((name) => !(name in refused));
 /** Kinds of blocks: plain; groups, a bias and shared experts; no gates; rows of inputs and biases. */
@@ -32,8 +30,9 @@ const sorted = (ids: number[][]) => ids.map((row) => [...row].sort((a, b) => a -
 
 async function expectChoice(logits: tf.Tensor2D, {topk, options}: MoeCheckpoint, {ids}: RecordedBlock): Promise<void> {
   if (ids != null) {
-    const {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias} = options;
-    const {topkIds} = tf.moeTopk(logits, topk, {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias});
+    const {scoring, renormalize, sparsemixerJitter, numExpertGroups, topkGroups, scoreCorrectionBias} = options;
+    const given = {scoring, renormalize, sparsemixerJitter, numExpertGroups, topkGroups, scoreCorrectionBias};
+    const {topkIds} = tf.moeTopk(logits, topk, given);
     expect(sorted(await topkIds.array() as number[][])).withContext('ids').toEqual(sorted(ids));
   }
 }

@@ -26,7 +26,7 @@ import {lfm2Moe} from './lfm2_moe';
 import {llama4Text} from './llama4';
 import {longcatFlash} from './longcat_flash';
 import {mistral4} from './mistral4';
-import {minimax, minimaxM2, mixtral} from './mixtral';
+import {minimax, minimaxM2, mixtral, phimoe} from './mixtral';
 import {nemotronH} from './nemotron_h';
 import {mellum, olmoe, qwen2Moe, qwen3Moe, qwen3Next, qwen3VlMoe, qwen3x5Moe} from './qwen_moe';
 
@@ -67,6 +67,7 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
   mixtral,
   nemotron_h: nemotronH,
   olmoe,
+  phimoe,
   qwen2_moe: qwen2Moe,
   qwen3_5_moe_text: qwen3x5Moe,
   qwen3_moe: qwen3Moe,
@@ -78,7 +79,6 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
 /** Families that are known, and what their blocks need that these ops lack. */
 export const refusedFamilies: {readonly [modelType: string]: string} = {
   gemma4_text: 'its router normalizes its input by RMSNorm and scales each expert, and its experts have another input',
-  phimoe: 'its router is a sparse mixer',
 };
 
 /** How the names of a layer's tensors begin, up to its number, for families other than Llama's kin. */
