@@ -81,6 +81,14 @@ describeWithFlags('families of checkpoints, on the host', cpu, () => {
     return expectBlock('laguna', config, (logits) => tf.mul(2, tf.tanh(tf.div(logits, 2))));
   });
 
+  it('says that a layer multiplies outputs by weights where the family multiplies inputs', async () => {
+    const {config, file, recorded} = checkpointGoldens.llama4_text;
+    const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), applyRouterWeightOnInput: false});
+    layer.build([null, recorded!.input[0].length]);
+    await expectAsync(loadMoeCheckpoint(layer, file!, config, {layerIndex: recorded!.layerIndex}))
+      .toBeRejectedWithError(/applyRouterWeightOnInput: expected true, but the layer has false/);
+  });
+
   it('takes the config of a multimodal model, and its names', async () => {
     const {config, recorded, file} = checkpointGoldens.qwen3_5_moe_text;
     const {layerIndex, output, input} = recorded!;
