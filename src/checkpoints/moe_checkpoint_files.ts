@@ -20,7 +20,7 @@ export type MoeCheckpointFilesOptions = {
   dtype?: FloatDtype | null;
   /** The tensors of a checkpoint, by readSafetensors: all that do not belong to the blocks are written as they are. */
   base?: CheckpointTensors | null;
-  /** The beginning of the tensors' names, up to `layers.`. Default `'model.'`. */
+  /** The beginning of the tensors' names, up to `layers.`. Default: `'model.'`, or what the family has. */
   prefix?: string | null;
   /** A file that would be larger becomes several, with an index. Default 5,000,000,000. */
   maxShardBytes?: number | null;
