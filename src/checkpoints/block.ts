@@ -8,8 +8,9 @@ import type {MoeModelConfig} from './config_reader';
 import {type CheckpointFile, MAX_SLICE_BYTES, numBytesOf, type Reading} from './files/checkpoint_file';
 import {type ByteRange, readRanges} from './files/read_ranges';
 import {type CheckpointTensors, readHeaders} from './files/safetensors';
+import {ggufWeights, isGguf} from './gguf_weights';
 import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, whyLayerMayDiffer} from './layouts';
-import {findMatrices, hasMatrices} from './stored_formats/index';
+import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
 import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
 import {convertRows, everySecondRow} from './weights/rows';
 import {WeightWriter} from './weights/weight_writer';
@@ -35,6 +36,8 @@ export type StoredWeight = {
   shape: number[];
   numOut: number;
   numIn: number;
+  /** The first matrices of all tensors come first, then their second ones, and so on. Else tensor follows tensor. */
+  isInTurn: boolean;
   /** Rows alternate between gates and ups, where the weight has all gates of a matrix first. */
   isInterleaved: boolean;
   /** How many matrices a tensor has. */
@@ -86,13 +89,14 @@ export async function findBlock(
     () => `signal must be an AbortSignal, but is ${describeValue(signal)}.`,
   );
   const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
-  const stored: StoredFiles = {tensors, config};
+  const stored: StoredFiles = {tensors, config, opName};
   const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
   const layout = checkpointLayout(config, {at, hasTensor: (name) => hasMatrices(stored, name)}, opName);
   const problems: string[] = [];
   const weights = new Map<WeightName, StoredWeight>();
+  const described = isGguf(tensors) ? ggufWeights(layout, layerIndex!, tensors) : layout.weights;
   for (const name of weightNames) {
-    const weight = layout.weights[name];
+    const weight = described[name];
     if (weight != null) {
       weights.set(name, findWeight(weight, stored, problems));
     }
@@ -101,19 +105,31 @@ export async function findBlock(
   const what =
     `the checkpoint must have the tensors of a ${String(config['model_type'])} block ` +
     `(it has ${shorten(String(example), 200)}, …)`;
-  assertNone(problems, what, opName, whyLayerMayDiffer(config, layerIndex!));
+  assertNone(problems, what, opName, [...whyFormatIsUnknown(config), ...whyLayerMayDiffer(config, layerIndex!)]);
   return {layout, weights};
 }
 
-function findWeight({shape, tensors, transposed}: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+function findWeight(
+  {shape, tensors, takenInTurn, transposed}: CheckpointWeight,
+  files: StoredFiles,
+  problems: string[],
+): StoredWeight {
   const {count, shape: tensorShape, nameOf} = tensors;
   // A tensor with fewer axes than a matrix has one row, or one number.
   const numIn = transposed?.rows ?? tensorShape[tensorShape.length - 1] ?? 1;
-  const numOut = transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
+  const rowsInTurn = takenInTurn == null ? undefined : takenInTurn / numIn;
+  const numOut = rowsInTurn ?? transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
   const numMatrices = util.sizeFromShape(tensorShape) / (numIn * numOut);
   const stored: StoredMatrices[] = [];
   for (let t = 0; t < count && problems.length <= MAX_LISTED_PROBLEMS; t++) {
-    const matrices = {name: nameOf(t), shape: tensorShape, numMatrices, numOut, numIn, isTransposed: transposed != null};
+    const matrices = {
+      name: nameOf(t),
+      shape: tensorShape,
+      numMatrices,
+      numOut,
+      numIn,
+      isTransposed: transposed != null,
+    };
     const found = findMatrices(matrices, files);
     if ('problems' in found) {
       problems.push(...found.problems);
@@ -121,7 +137,8 @@ function findWeight({shape, tensors, transposed}: CheckpointWeight, files: Store
       stored.push(found);
     }
   }
-  return {shape, numOut, numIn, numMatrices, isInterleaved: transposed?.gatesFirst ?? false, stored};
+  const isInterleaved = transposed?.gatesFirst ?? false;
+  return {shape, numOut, numIn, numMatrices, isInTurn: takenInTurn != null, isInterleaved, stored};
 }
 
 const MAX_LISTED_PROBLEMS = 10;
@@ -182,7 +199,7 @@ const MAX_RANGE_BYTES = MAX_SLICE_BYTES / 4;
 
 /** Notes what has to be read of a weight, and how it goes into `writer`. */
 function addRanges(
-  {stored, numOut, numIn, numMatrices, isInterleaved}: StoredWeight,
+  {stored, numOut, numIn, numMatrices, isInTurn, isInterleaved}: StoredWeight,
   encoding: WeightEncoding,
   writer: WeightWriter,
   extras: ByteRange[],
@@ -197,7 +214,8 @@ function addRanges(
         begin: 0,
         end: numBytesOf(bytes),
         use: (read) => {
-          bytesOfExtras[e] = read.slice();
+          // A copy, also of a Buffer.
+          bytesOfExtras[e] = new Uint8Array(read);
         },
       });
     });
@@ -206,12 +224,18 @@ function addRanges(
     // An even number, so that pairs of a gate and an up stay together.
     const rowsAtOnce = hasRows ? 2 * Math.max(1, Math.floor(MAX_RANGE_BYTES / bytesPerRow / 2)) : numOut;
     for (let matrix = 0; matrix < numMatrices; matrix++) {
-      const firstOfMatrix = (t * numMatrices + matrix) * numOut;
+      const firstOfMatrix = (isInTurn ? matrix * stored.length + t : t * numMatrices + matrix) * numOut;
       for (let firstRow = 0; firstRow < numOut; firstRow += rowsAtOnce) {
         const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
         const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;
         const use = (read: Uint8Array) => {
-          const converted = convertRows(decode(read, at, bytesOfExtras), matrices.encoding, encoding, numIn, at.numRows);
+          const converted = convertRows(
+            decode(read, at, bytesOfExtras),
+            matrices.encoding,
+            encoding,
+            numIn,
+            at.numRows,
+          );
           if (isInterleaved) {
             const firstGate = firstOfMatrix + firstRow / 2;
             writer.write(firstGate, everySecondRow(converted, 0, at.numRows));

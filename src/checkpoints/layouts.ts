@@ -5,7 +5,7 @@
  * single experts.
  */
 import type {MoeActivation, MoeGateUp, MoeTopkScoring} from '../contract/kernel_names';
-import {assert, describeValue, shorten} from '../arguments/checks';
+import {assert, describeValue} from '../arguments/checks';
 import {checkActivation, SWIGLU_ALPHA, SWIGLU_LIMIT} from '../arguments/experts';
 import {checkRouting} from '../arguments/routing';
 import type {WeightName} from '../contract/block_weights';
@@ -30,6 +30,8 @@ export type TransposedMatrices = {rows: number; columns: number; gatesFirst?: bo
 export type CheckpointWeight = {
   shape: number[];
   tensors: CheckpointTensors;
+  /** So many values are taken from each tensor in turn, until all are taken. Default: all values of a tensor. */
+  takenInTurn?: number;
   /** Absent if the values are in the right order already. */
   transposed?: TransposedMatrices;
 };
@@ -400,14 +402,9 @@ function inWordsOfConfig(check: () => void): void {
 
 /** The reasons in config.json for which layer `layer` may lack the weights of its family's layers. */
 export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string[] {
-  const {quantization_config: quantization, num_hidden_layers: numLayers, first_k_dense_replace: numDense} = config;
+  const {num_hidden_layers: numLayers, first_k_dense_replace: numDense} = config;
   const {mlp_only_layers: denseLayers, decoder_sparse_step: step} = config;
   const reasons: string[] = [];
-  if (quantization != null) {
-    const {quant_method: method} = quantization as {quant_method?: unknown};
-    const how = typeof method === 'string' ? shorten(method) : 'config.quantization_config';
-    reasons.push(`The checkpoint is quantized (${how}); use a bfloat16 checkpoint.`);
-  }
   if (typeof numLayers === 'number' && layer >= numLayers) {
     reasons.push(`config.num_hidden_layers is ${numLayers}, and layers are counted from 0.`);
   }

@@ -1,11 +1,12 @@
 /** Writes safetensors files by the format's description, independent of src/. */
-export type WrittenTensor = {
-  name: string;
-  shape: number[];
-  /** Each value is written exactly, or the writer throws. */
-  values: number[];
-  dtype?: 'F32' | 'F16' | 'BF16';
-};
+export type WrittenTensor = {name: string; shape: number[]} & (
+  | {
+      /** Each value is written exactly, or the writer throws. */
+      values: number[];
+      dtype?: 'F32' | 'F16' | 'BF16';
+    }
+  | {bytes: Uint8Array; dtype: string}
+);
 
 const float = new DataView(new ArrayBuffer(4));
 
@@ -38,10 +39,14 @@ export function fileOf(header: string, data: ArrayLike<number> = []): Uint8Array
 export function safetensorsFile(tensors: WrittenTensor[]): Uint8Array {
   const header: Record<string, object> = {__metadata__: {format: 'pt'}};
   const data: number[] = [];
-  for (const {name, shape, values, dtype = 'F32'} of tensors) {
+  for (const tensor of tensors) {
     const begin = data.length;
-    values.forEach((value) => data.push(...bytesOf(value, dtype)));
-    header[name] = {dtype, shape, data_offsets: [begin, data.length]};
+    if ('bytes' in tensor) {
+      tensor.bytes.forEach((byte) => data.push(byte));
+    } else {
+      tensor.values.forEach((value) => data.push(...bytesOf(value, tensor.dtype ?? 'F32')));
+    }
+    header[tensor.name] = {dtype: tensor.dtype ?? 'F32', shape: tensor.shape, data_offsets: [begin, data.length]};
   }
   return fileOf(JSON.stringify(header), data);
 }

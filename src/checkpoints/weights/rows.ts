@@ -37,7 +37,8 @@ const floatsOf = (stored: ScaleArray, format: ScaleFormat): Float32Array => {
   return stored instanceof Float32Array ? stored : Float32Array.from(stored, decode);
 };
 
-const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?: number): ScaleArray =>
+/** Memory as elements of a format: `length` of them, or all. */
+export const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?: number): ScaleArray =>
   format === 'float32'
     ? new Float32Array(words, 0, length)
     : format === 'e8m0'
@@ -56,13 +57,17 @@ function dequantized(rows: Rows, encoding: QuantizedEncoding, numIn: number, num
 }
 
 /** Rows of one encoding in another: as they are, decoded, or quantized like moeQuantizeWeights. */
-export function convertRows(rows: Rows, from: WeightEncoding, to: WeightEncoding, numIn: number, numRows: number): Rows {
+export function convertRows(
+  rows: Rows,
+  from: WeightEncoding,
+  to: WeightEncoding,
+  numIn: number,
+  numRows: number,
+): Rows {
   if (from === to) {
     return rows;
   }
-  const values = isQuantizedEncoding(from)
-    ? dequantized(rows, from, numIn, numRows)
-    : (rows.weights as Float32Array);
+  const values = isQuantizedEncoding(from) ? dequantized(rows, from, numIn, numRows) : (rows.weights as Float32Array);
   if (!isQuantizedEncoding(to)) {
     return {weights: values};
   }
