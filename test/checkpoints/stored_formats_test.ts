@@ -7,9 +7,9 @@ import {numberOf, packed, scaleOf} from '../naive/quantized_weights';
 import {expectFloats} from '../support/expect';
 import {bytesOf, floatsOf} from '../support/quantized_files';
 import {lcg} from '../support/routings';
-import type {WrittenTensor} from '../support/safetensors';
+import {safetensorsFile, type WrittenTensor} from '../support/safetensors';
 import {
-  blobOf, plain, raw, storedConfig, type StoredLinear, type StoredSizes, storedTensors, valuesOfPlain,
+  blobOf, experts, plain, raw, type RawTensor, storedConfig, type StoredLinear, type StoredSizes, storedTensors, valuesOfPlain,
 } from '../support/stored_experts';
 
 /** A matrix [rows, columns] in a format, and what it stands for. */
@@ -263,4 +263,208 @@ describeWithFlags('quantized checkpoint files', ALL_ENVS, () => {
       }
     });
   }
+});
+
+const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
+const caseOf = (name: string) => cases.find((each) => each.name === name)!;
+
+describeWithFlags('quantized checkpoint files on the way in', cpu, () => {
+  /** MXFP4 of two experts, in which gates and ups alternate; w2 is in BF16. */
+  function gptOss() {
+    const {blocks, scales, shape: [E, rows, H], values} = golden.mxfp4.cases.find((each) => each.case === 'random')!;
+    const [I, path] = [rows / 2, 'model.layers.0.mlp'];
+    const zeros = (...shape: number[]) => ({shape, values: Array<number>(tf.util.sizeFromShape(shape)).fill(0), dtype: 'BF16' as const});
+    const tensors: WrittenTensor[] = [
+      {name: `${path}.experts.gate_up_proj_blocks`, ...raw('U8', [E, rows, H / 32, 16], bytesOf(blocks))},
+      {name: `${path}.experts.gate_up_proj_scales`, ...raw('U8', [E, rows, H / 32], bytesOf(scales))},
+      {name: `${path}.experts.gate_up_proj_bias`, ...zeros(E, rows)},
+      {name: `${path}.experts.down_proj`, ...zeros(E, I, H)},
+      {name: `${path}.experts.down_proj_bias`, ...zeros(E, H)},
+      {name: `${path}.router.weight`, ...zeros(E, H)},
+      {name: `${path}.router.bias`, ...zeros(E)},
+    ];
+    const config = {
+      model_type: 'gpt_oss', hidden_size: H, intermediate_size: I, num_local_experts: E, num_experts_per_tok: 1,
+      quantization_config: {quant_method: 'mxfp4', modules_to_not_convert: ['model.layers.*.mlp.router']},
+    };
+    const byRow = floatsOf(values);
+    const rowOf = (e: number, row: number) => Array.from(byRow.subarray((e * rows + row) * H, (e * rows + row + 1) * H));
+    const range = (length: number) => Array.from({length}, (_, i) => i);
+    const wanted = range(E).map((e) => [...range(I).map((i) => rowOf(e, 2 * i)), ...range(I).map((i) => rowOf(e, 2 * i + 1))]);
+    return {tensors, config, wanted};
+  }
+
+  it('MXFP4 of gpt-oss, in one part and in two', async () => {
+    const {tensors, config, wanted} = gptOss();
+    const {w1} = await load(tensors, config);
+    await expectFloats(tf.moeDequantizeWeights(w1 as tf.QuantizedWeights), wanted, 'as stored');
+    expect(w1).toEqual(jasmine.objectContaining({format: 'fp4', scaleFormat: 'e8m0', groupSize: 32}));
+    const {w1: parts} = await load(tensors, config, {expertsPerTensor: 1});
+    const decoded = (parts as tf.QuantizedWeights[]).map((part) => tf.moeDequantizeWeights(part));
+    await expectFloats(tf.concat(decoded), wanted, 'parts');
+  });
+
+  it('FP8 of stacked experts', async () => {
+    const [E, I, H] = [2, 16, 32];
+    const codes = float8Codes(E * 2 * I * H);
+    const scales = bfloats(E * 4 * 2);
+    const scale = valuesOf(scales, 'bfloat16');
+    const tensors: WrittenTensor[] = [
+      {name: 'model.layers.0.mlp.gate.weight', ...plain(E, H)['.weight']},
+      {name: `${experts}.gate_up_proj`, ...raw('F8_E4M3', [E, 2 * I, H], bytesOfCodes(codes))},
+      {name: `${experts}.gate_up_proj_scale_inv`, ...raw('BF16', [E, 4, 2], scales)},
+      {name: `${experts}.down_proj`, ...raw('F32', [E, H, I], new Float32Array(E * H * I))},
+    ];
+    const config = storedConfig(E, {hiddenSize: H, intermediateSize: I}, {quant_method: 'fp8', weight_block_size: [8, 16]});
+    const {w1} = await load(tensors, config);
+    expect((w1 as tf.QuantizedWeights).scaleFormat).toBe('bfloat16');
+    const wanted = dequantized(E * 2 * I, H, (r, c) => numberOf.float8(codes[r * H + c]) * scale[2 * (r >> 3) + (c >> 4)]);
+    await expectFloats(tf.moeDequantizeWeights(w1 as tf.QuantizedWeights), wanted, 'w1');
+  });
+
+  it('quantizes BF16 like moeQuantizeWeights', async () => {
+    const [I, H] = [16, 32];
+    const sizes = {hiddenSize: H, intermediateSize: I};
+    const linear = (rows: number, columns: number, seed: number) => {
+      const {'.weight': {bytes, shape}} = plain(rows, columns, seed);
+      const upper = new Uint16Array(bytes.slice().buffer).filter((_, i) => i % 2 === 1);
+      return {'.weight': raw('BF16', shape, upper)};
+    };
+    const given = {gate: linear(I, H, 2), up: linear(I, H, 3), down: linear(H, I, 4)};
+    const {w1} = await load(storedTensors([given], sizes), storedConfig(1, sizes), {format: 'int4', groupSize: 16});
+    const values = [plain(I, H, 2), plain(I, H, 3)].flatMap((each) => Array.from(valuesOfPlain(each)));
+    const wanted = tf.moeQuantizeWeights(tf.tensor3d(values, [1, 2 * I, H]), {format: 'int4', groupSize: 16});
+    const {codes, scales, ...fields} = w1 as tf.QuantizedWeights;
+    expect([...await codes.data()]).toEqual([...await wanted.codes.data()]);
+    expect([...await scales!.data()]).toEqual([...await wanted.scales!.data()]);
+    expect(fields).toEqual(jasmine.objectContaining({format: 'int4', groupSize: 16}));
+  });
+
+  it('takes rows in several pieces as in one', async () => {
+    const {rows, columns, linear, values, quantization} = caseOf('compressed-tensors float8, block');
+    const tall = 2 ** 18;
+    const {bytes, shape} = linear['.weight'];
+    const repeated = new Uint8Array(bytes.length * (tall / rows));
+    const scales = linear['.weight_scale'];
+    const repeatedScales = new Uint8Array(scales.bytes.length * (tall / rows));
+    for (let i = 0; i < tall / rows; i++) {
+      repeated.set(bytes, i * bytes.length);
+      repeatedScales.set(scales.bytes, i * scales.bytes.length);
+    }
+    const down = {'.weight': raw('F32', [columns, tall], new Float32Array(columns * tall))};
+    const stored = {
+      '.weight': raw('F8_E4M3', [tall, shape[1]], repeated),
+      '.weight_scale': raw('BF16', [tall / 8, 4], repeatedScales),
+    };
+    const sizes = {hiddenSize: columns, intermediateSize: tall};
+    const tensors = new Map(storedTensors([{gate: stored, up: stored, down}], sizes).map(({name, ...tensor}) => [name, tensor as RawTensor]));
+    const {w1} = await moeCheckpoint(tensors, storedConfig(1, sizes, quantization), {layerIndex: 0, format: 'float32'});
+    const all = await w1.data();
+    const wrong = all.findIndex((value, i) => value !== values[i % values.length]);
+    expect(wrong).toBe(-1);
+  });
+});
+
+describeWithFlags('quantized checkpoint files that are wrong', cpu, () => {
+  const OPTIONAL = ['.weight_shape', '.weight_g_idx', '.weight_zero_point', '.g_idx'];
+  /** Another dtype of as many bits. */
+  const others: Record<string, string> = {I32: 'U32', U8: 'BOOL', F16: 'I16', BF16: 'I16', F32: 'I32', I8: 'BOOL', F8_E4M3: 'F8_E5M2'};
+
+  const changed = (given: Case, suffix: string, tensor: RawTensor | undefined): Case => {
+    const {[suffix]: _, ...rest} = given.linear;
+    return {...given, linear: {...rest, ...(tensor != null && {[suffix]: tensor})}};
+  };
+  const rejects = (given: Case, message: RegExp) => {
+    const {sizes, tensors} = block(given);
+    return expectAsync(load(tensors, storedConfig(1, sizes, given.quantization))).toBeRejectedWithError(message);
+  };
+
+  for (const given of cases) {
+    it(`${given.name}: a tensor that is missing, of another dtype, or of another shape`, async () => {
+      for (const [suffix, tensor] of Object.entries(given.linear)) {
+        if (suffix !== '.weight_shape') {
+          const {dtype, shape, bytes} = tensor;
+          const ofProjection = `Error in moeCheckpoint: the checkpoint must have[^]*experts.0.gate_proj.`;
+          if (!OPTIONAL.includes(suffix)) {
+            await rejects(changed(given, suffix, undefined), new RegExp(ofProjection + '.*there is none'));
+          }
+          const retyped = changed(given, suffix, {dtype: others[dtype], shape, bytes});
+          await rejects(retyped, new RegExp(`${ofProjection}.*expected .*but is ${others[dtype]}`));
+          const reshaped = changed(given, suffix, {dtype, shape: [...shape, 1], bytes});
+          await rejects(reshaped, new RegExp(`${ofProjection}.*expected \\[.*but is \\[${shape},1\\]`));
+        }
+      }
+    });
+  }
+
+  it('a file that is cut off', async () => {
+    for (const given of [caseOf('gptq'), caseOf('awq'), caseOf('compressed-tensors nvfp4'), deepseekFp8()]) {
+      const {sizes, tensors} = block(given);
+      const file = safetensorsFile(tensors);
+      const cut = new Blob([file.slice(0, file.length - 1) as Uint8Array<ArrayBuffer>]);
+      const read = moeCheckpoint(cut, storedConfig(1, sizes, given.quantization), {layerIndex: 0});
+      await expectAsync(read).toBeRejectedWithError(/must have \d+ bytes of data, where its last tensor ends/);
+    }
+  });
+
+  it('act-order', async () => {
+    const shuffled = (suffix: string, name: string) => {
+      const groups = Int32Array.from({length: 64}, (_, i) => i % 2);
+      return changed(caseOf(name), suffix, raw('I32', [64], groups));
+    };
+    const message = /experts.0.gate_proj.(?:weight_)?g_idx must have the group floor\(1 \/ 32\) for input 1, but has 1. Files with act-order/;
+    await rejects(shuffled('.g_idx', 'gptq'), message);
+    await rejects(shuffled('.weight_g_idx', 'compressed-tensors int4'), message);
+    const given = caseOf('gptq of 4 bits, symmetric, gptq');
+    await rejects({...given, quantization: {...given.quantization, desc_act: true}}, /g_idx: expected \[64\], but there is none/);
+    expect(tf.memory().numTensors).toBe(0);
+  });
+
+  it('zeros that are not as config.json says', async () => {
+    const given = caseOf('gptq');
+    const isSymmetric = {...given, quantization: {...given.quantization, sym: true}};
+    await rejects(isSymmetric, /gate_proj.qzeros must have zeros of 8, as config.quantization_config.sym is true, but has \d+/);
+  });
+
+  it('values of config.json that cannot be', async () => {
+    const refuses = (name: string, quantization: {[key: string]: unknown}, message: RegExp) => {
+      const given = caseOf(name);
+      return rejects({...given, quantization: {...given.quantization, ...quantization}}, message);
+    };
+    await refuses('gptq', {bits: 3}, /config.quantization_config.bits must be 4 or 8, but is 3/);
+    await refuses('gptq', {group_size: 0}, /config.quantization_config.group_size must be a positive integer or -1, but is 0/);
+    await refuses('gptq', {group_size: undefined}, /group_size must be a positive integer or -1, but is undefined/);
+    await refuses('gptq', {checkpoint_format: 'marlin'}, /checkpoint_format must be gptq or gptq_v2, but is the string 'marlin'/);
+    await refuses('awq', {version: 'gemv'}, /config.quantization_config.version must be gemm or GEMM, but is the string 'gemv'/);
+    await refuses('FP8 in blocks of 128 x 128', {weight_block_size: [128]}, /weight_block_size must be two positive integers/);
+    await refuses('FP8 in blocks of 128 x 128', {weight_block_size: [128, 8]}, /gate_proj.weight: expected scales of a multiple of 16 inputs, or of all 128, but they are of 8/);
+    await refuses('compressed-tensors int4', {config_groups: [null, {weights: 'none'}]}, /weight_scale: expected \[1\] or \[\] or \[16,1\], but is \[16,2\]/);
+  });
+
+  it('rows that end within a word', async () => {
+    const linear = {
+      '.weight_packed': raw('U8', [1, 6], new Uint8Array(6)),
+      '.weight_scale': raw('U8', [1, 1], new Uint8Array(1)),
+    };
+    const given = {...caseOf('compressed-tensors mxfp4'), rows: 1, columns: 12, linear};
+    await rejects(given, /weight_packed: expected a multiple of 8 inputs, which fill whole words, but has 12/);
+  });
+
+  it('a method that is not known', async () => {
+    const given = {...caseOf('gptq'), quantization: {quant_method: 'bitsandbytes'}};
+    await rejects(given, /quant_method is the string 'bitsandbytes'. Files of mxfp4, fp8, compressed-tensors, gptq, awq can be read/);
+    await rejects({...given, quantization: []} as never, /quant_method is undefined/);
+  });
+
+  it('experts whose formats differ, unless another is asked for', async () => {
+    const given = caseOf('compressed-tensors int8');
+    const {sizes, tensors} = block(given);
+    const up = plain(given.rows, given.columns);
+    const mixed = tensors.filter(({name}) => !name.includes('up_proj'));
+    mixed.push({name: `${experts}.0.up_proj.weight`, ...up['.weight']});
+    const config = storedConfig(1, sizes, given.quantization);
+    await expectAsync(load(mixed, config)).toBeRejectedWithError(/w1 is stored in two formats \(int8_32_float16_128 and float32/);
+    const {w1} = await load(mixed, config, {format: 'float32'});
+    await expectFloats(w1 as tf.Tensor, [...Array.from(given.values), ...valuesOfPlain(up)], 'float32');
+  });
 });

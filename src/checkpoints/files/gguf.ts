@@ -89,7 +89,8 @@ function tensorsOf(
   assert(littleEndian ?? true, opName, () => `${fileName} must be little-endian, but is big-endian.`);
   const size = numBytesOf(bytes);
   const placed = tensorInfos!.map((info) => checked(info, tensorDataOffset!, size, fileName));
-  placed.sort((a, b) => a.begin - b.begin);
+  // A tensor without bytes may be where another begins.
+  placed.sort((a, b) => a.begin - b.begin || (a.numBytes ?? 0) - (b.numBytes ?? 0));
   return placed.map(({name, shape, dtype, begin, numBytes}, i) => {
     // A type that is unknown here may fill the space up to the next tensor.
     const endOfSpace = placed[i + 1]?.begin ?? size;

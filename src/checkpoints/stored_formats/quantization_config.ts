@@ -25,8 +25,8 @@ export function whyFormatIsUnknown(config: MoeModelConfig): string[] {
   return methods.some((known) => known === method)
     ? []
     : [
-        `config.quantization_config.quant_method is ${shorten(describeValue(method))}. Quantized files can be read of ` +
-          `${methods.join(', ')}; for others use a bfloat16 checkpoint.`,
+        `config.quantization_config.quant_method is ${shorten(describeValue(method))}. Files of ${methods.join(', ')} ` +
+          'can be read, and those that are not quantized.',
       ];
 }
 
