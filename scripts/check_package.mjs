@@ -356,6 +356,10 @@ const gates = [
   ['importing registers kernels and gradients, and brings no backend', runsInNode('node_registration.mjs')],
   ['tfjs-moe/ops registers nothing, tfjs-moe/kernels/cpu does', runsInNode('node_ops_only.mjs')],
   ['tfjs-moe/graph loads and runs a GraphModel', runsInNode('node_graph.mjs')],
+  [
+    'tfjs-moe/checkpoints: a layer of a shard of 600 MiB by ranges, in 128 MiB beside its weights',
+    runsInNode('checkpoint_memory.mjs'),
+  ],
   ['tfjs-moe/layers, ESM: a model trains, predicts, saves and loads', runsInNode('node_layers.mjs')],
   ['tfjs-moe/layers, CommonJS', runsInNode('node_layers.cjs')],
   ['the first example of README.md, in Node', runReadmeInNode],

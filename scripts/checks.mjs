@@ -82,6 +82,7 @@ export async function checkSources() {
     check('docs', process.execPath, 'scripts/check_docs.mjs'),
     check('import rules', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs'),
     check('support table', process.execPath, 'scripts/support_table.mjs', '--check'),
+    check('table of checkpoints', process.execPath, 'scripts/checkpoints_table.mjs', '--check'),
   ]);
 }
 

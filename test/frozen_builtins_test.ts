@@ -62,6 +62,6 @@ describeWithFlags('frozen built-ins', ALL_ENVS, () => {
       await expectFloats(tf.moeUnpermute(permutedHiddenStates, [[1], [1]], invPermutedIdx), [1, 2], 'merged');
       await expectInts(tf.moeAlignBlockSize([[0]], 2, 1).numTokensPostPad, [2], 'numTokensPostPad');
       const {topkIds, topkWeights} = tf.moeTopk(tf.tensor2d([[1, 2], [1, 3]]), 1, {renormalize: false});
-      await expectInts(dropOverCapacity(topkIds, topkWeights, 2, 1, 'probability'), [-1, 1], 'kept');
+      await expectInts(dropOverCapacity(topkIds, topkWeights, 1, {numExperts: 2, numZeroExperts: 0, dropPolicy: 'probability'}), [-1, 1], 'kept');
     }));
 });

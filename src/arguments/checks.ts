@@ -203,6 +203,17 @@ export function assertPositiveInteger(value: number, argName: string, opName: st
   );
 }
 
+/** A number of things of which there may be none. */
+export function checkCount(value: number, argName: string, opName: string): number {
+  assert(
+    Number.isInteger(value) && value >= 0,
+    opName,
+    () => `${argName} must be an integer of at least 0, but is ${describeValue(value)}.`,
+  );
+  assertFitsInt32(value, argName, opName);
+  return value;
+}
+
 /**
  * A million, more than any model has. The time and memory of ops grow with the number of experts alone, also for few
  * tokens.

@@ -20,6 +20,7 @@ import {
   assertNumExperts,
   assertRank,
   checkBoolean,
+  checkCount,
   checkOneOf,
   checkOptions,
   convertToOptionalTensor,
@@ -61,7 +62,10 @@ export type ActivationOptions = {
   gateUp?: MoeGateUp | null;
   /** Alpha of `'swigluOai'`. Default 1.702. */
   swigluAlpha?: number | null;
-  /** Limit of `'swigluOai'`. Default 7. */
+  /**
+   * Limit of `'swigluOai'`, default 7. If it is given with `'silu'`, gated experts are clamped too, as in DeepSeek-V4:
+   * silu(min(g, limit)) * clamp(u, -limit, limit).
+   */
   swigluLimit?: number | null;
 };
 
@@ -105,20 +109,22 @@ export function checkActivation(given: Partial<ActivationOptions>, opName: strin
     opName,
     () => `swigluAlpha must be a finite number, but is ${describeValue(swigluAlpha)}.`,
   );
-  const swigluLimit = given.swigluLimit ?? SWIGLU_LIMIT;
+  const limit = given.swigluLimit ?? SWIGLU_LIMIT;
   assert(
-    Number.isFinite(swigluLimit) && swigluLimit > 0,
+    Number.isFinite(limit) && limit > 0,
     opName,
-    () => `swigluLimit must be a positive number, but is ${describeValue(swigluLimit)}.`,
+    () => `swigluLimit must be a positive number, but is ${describeValue(limit)}.`,
   );
+  const name = kernelActivations[activation];
+  const isClamped = gated && (name === 'swigluOai' || (name === 'silu' && given.swigluLimit != null));
   // The weights of gpt-oss are published interleaved.
   const gateUp = given.gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated');
   return {
-    activation: kernelActivations[activation],
+    activation: name,
     gated,
     gateUp: checkOneOf(gateUp, ['concatenated', 'interleaved'], 'gateUp', opName),
     swigluAlpha,
-    swigluLimit,
+    swigluLimit: isClamped ? limit : Infinity,
   };
 }
 
@@ -282,6 +288,7 @@ export type FeedForward = {
 export type Experts = FeedForward & {
   numExperts: number;
   expertMap?: Tensor1D;
+  numZeroExperts: number;
   weightFormat: MoeWeightFormat;
   activation: MoeActivationAttrs;
   applyRouterWeightOnInput: boolean;
@@ -316,6 +323,12 @@ export type FusedExpertsOptions = ActivationOptions & {
    * add up to the result of the whole model. Default: all experts are local, E = L.
    */
   expertMap?: MoeIndices | null;
+  /**
+   * Z, the number of zero experts, whose output is the token itself, as in LongCat-Flash: they have the ids E to E+Z-1
+   * and no weights, and E is as without them. If the results of several shards are added, pass this to one shard only.
+   * The expertMap of each other shard then has E+Z entries, with -1 for the zero experts. Default 0.
+   */
+  numZeroExperts?: number | null;
   /** Multiply rows by their router weights before w1 instead of after w2, as Llama-4 does. Default false. */
   applyRouterWeightOnInput?: boolean | null;
   /**
@@ -331,6 +344,7 @@ export const fusedExpertsOptionNames = [
   'w1Bias',
   'w2Bias',
   'expertMap',
+  'numZeroExperts',
   'applyRouterWeightOnInput',
   'sharedExperts',
 ] as const;
@@ -427,6 +441,14 @@ function convertSharedExperts(
   return {...pair, gate: $gate};
 }
 
+/** The columns that routerLogits or a router's kernel must have, in the words of an error. */
+export function describeRouted({numExperts, numZeroExperts, expertMap}: Experts): string {
+  const source = expertMap == null ? 'the number of experts of w1' : 'the length of expertMap';
+  return numZeroExperts === 0
+    ? `a column for each expert (E = ${numExperts}, ${source})`
+    : `a column for each expert and each zero expert (E = ${numExperts}, ${source}, and Z = ${numZeroExperts})`;
+}
+
 /** The arguments of fusedExperts that describe the experts; errors name `opName`, the op that was called. */
 export function convertExperts(
   xShape: number[],
@@ -459,13 +481,15 @@ export function convertExperts(
     );
   }
   const numExperts = expertMap?.shape[0] ?? numLocalExperts;
-  assertNumExperts(numExperts, 'the number of experts (E)', opName);
+  const numZeroExperts = checkCount(given.numZeroExperts ?? 0, 'numZeroExperts', opName);
+  assertNumExperts(numExperts + numZeroExperts, `the number of experts (E${numZeroExperts > 0 ? '+Z' : ''})`, opName);
   return {
     ...experts,
     w1Bias: convertExpertBias(given.w1Bias, 'w1Bias', activation.gated ? '[L, 2I]' : '[L, I]', experts.w1, opName),
     w2Bias: convertExpertBias(given.w2Bias, 'w2Bias', '[L, H]', experts.w2, opName),
     numExperts,
     expertMap,
+    numZeroExperts,
     weightFormat: common.weightFormat,
     activation,
     applyRouterWeightOnInput: checkBoolean(given.applyRouterWeightOnInput, 'applyRouterWeightOnInput', opName),

@@ -12,11 +12,12 @@ import {ggufWeights, isGguf} from './gguf_weights';
 import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, whyLayerMayDiffer} from './layouts';
 import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
 import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
-import {convertRows, everySecondRow} from './weights/rows';
+import {matricesOf, type WeightMatrices} from './weights/matrices';
+import {everySecondRow, type RowConverter, rowConverter} from './weights/rows';
 import {WeightWriter} from './weights/weight_writer';
 
 /** One file, a list of files, or the tensors of readSafetensors. */
-export type MoeCheckpointFiles = CheckpointFile | readonly CheckpointFile[] | CheckpointTensors;
+export type MoeCheckpointSource = CheckpointFile | readonly CheckpointFile[] | CheckpointTensors;
 
 export type LoadMoeCheckpointOptions = {
   /** The number of the layer in the checkpoint, from 0. */
@@ -31,19 +32,8 @@ export type LoadMoeCheckpointOptions = {
 
 export const loadMoeCheckpointOptionNames = ['layerIndex', 'prefix', 'onProgress', 'signal'] as const;
 
-/** A weight of the block: rows in the matrices of some tensors, one after another. */
-export type StoredWeight = {
-  shape: number[];
-  numOut: number;
-  numIn: number;
-  /** The first matrices of all tensors come first, then their second ones, and so on. Else tensor follows tensor. */
-  isInTurn: boolean;
-  /** Rows alternate between gates and ups, where the weight has all gates of a matrix first. */
-  isInterleaved: boolean;
-  /** How many matrices a tensor has. */
-  numMatrices: number;
-  stored: StoredMatrices[];
-};
+/** A weight of the block, and where its tensors are. */
+export type StoredWeight = WeightMatrices & {shape: number[]; stored: StoredMatrices[]};
 
 export type StoredBlock = {
   layout: CheckpointLayout;
@@ -52,7 +42,7 @@ export type StoredBlock = {
 };
 
 /** A Map of another window counts too. */
-function isTensorMap(files: MoeCheckpointFiles): files is CheckpointTensors {
+function isTensorMap(files: MoeCheckpointSource): files is CheckpointTensors {
   try {
     Map.prototype.has.call(files, '');
     return true;
@@ -63,7 +53,7 @@ function isTensorMap(files: MoeCheckpointFiles): files is CheckpointTensors {
 
 /** Finds and checks every tensor of the block, without reading any. */
 export async function findBlock(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   {layerIndex, prefix, onProgress, signal}: Partial<LoadMoeCheckpointOptions>,
   opName: string,
@@ -90,8 +80,8 @@ export async function findBlock(
   );
   const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
   const stored: StoredFiles = {tensors, config, opName};
-  const at = `${prefix ?? 'model.'}layers.${layerIndex}.`;
-  const layout = checkpointLayout(config, {at, hasTensor: (name) => hasMatrices(stored, name)}, opName);
+  const place = {layerIndex: layerIndex!, prefix, hasTensor: (name: string) => hasMatrices(stored, name)};
+  const layout = checkpointLayout(config, place, opName);
   const problems: string[] = [];
   const weights = new Map<WeightName, StoredWeight>();
   const described = isGguf(tensors) ? ggufWeights(layout, layerIndex!, tensors) : layout.weights;
@@ -109,36 +99,19 @@ export async function findBlock(
   return {layout, weights};
 }
 
-function findWeight(
-  {shape, tensors, takenInTurn, transposed}: CheckpointWeight,
-  files: StoredFiles,
-  problems: string[],
-): StoredWeight {
-  const {count, shape: tensorShape, nameOf} = tensors;
-  // A tensor with fewer axes than a matrix has one row, or one number.
-  const numIn = transposed?.rows ?? tensorShape[tensorShape.length - 1] ?? 1;
-  const rowsInTurn = takenInTurn == null ? undefined : takenInTurn / numIn;
-  const numOut = rowsInTurn ?? transposed?.columns ?? tensorShape[tensorShape.length - 2] ?? 1;
-  const numMatrices = util.sizeFromShape(tensorShape) / (numIn * numOut);
+function findWeight(weight: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+  const {count, shape, nameOf} = weight.tensors;
+  const matrices = matricesOf(weight);
   const stored: StoredMatrices[] = [];
   for (let t = 0; t < count && problems.length <= MAX_LISTED_PROBLEMS; t++) {
-    const matrices = {
-      name: nameOf(t),
-      shape: tensorShape,
-      numMatrices,
-      numOut,
-      numIn,
-      isTransposed: transposed != null,
-    };
-    const found = findMatrices(matrices, files);
+    const found = findMatrices({name: nameOf(t), shape, ...matrices}, files);
     if ('problems' in found) {
       problems.push(...found.problems);
     } else {
       stored.push(found);
     }
   }
-  const isInterleaved = transposed?.gatesFirst ?? false;
-  return {shape, numOut, numIn, numMatrices, isInTurn: takenInTurn != null, isInterleaved, stored};
+  return {shape: weight.shape, ...matrices, stored};
 }
 
 const MAX_LISTED_PROBLEMS = 10;
@@ -199,14 +172,21 @@ const MAX_RANGE_BYTES = MAX_SLICE_BYTES / 4;
 
 /** Notes what has to be read of a weight, and how it goes into `writer`. */
 function addRanges(
-  {stored, numOut, numIn, numMatrices, isInTurn, isInterleaved}: StoredWeight,
+  {shape, stored, numOut, numIn, numMatrices, isInterleaved, firstRowOf}: StoredWeight,
   encoding: WeightEncoding,
   writer: WeightWriter,
   extras: ByteRange[],
   rows: ByteRange[],
 ): void {
+  const converters = new Map<WeightEncoding, RowConverter>();
+  if (stored.length === 0) {
+    // The family has no such tensor, and a new buffer may hold anything.
+    writer.write(0, {weights: new Float32Array(util.sizeFromShape(shape))});
+  }
   stored.forEach((matrices, t) => {
     const {weights, hasRows, decode} = matrices;
+    const convert = converters.get(matrices.encoding) ?? rowConverter(matrices.encoding, encoding, numIn);
+    converters.set(matrices.encoding, convert);
     const bytesOfExtras: Uint8Array[] = [];
     matrices.extras.forEach(({bytes}, e) => {
       extras.push({
@@ -224,18 +204,12 @@ function addRanges(
     // An even number, so that pairs of a gate and an up stay together.
     const rowsAtOnce = hasRows ? 2 * Math.max(1, Math.floor(MAX_RANGE_BYTES / bytesPerRow / 2)) : numOut;
     for (let matrix = 0; matrix < numMatrices; matrix++) {
-      const firstOfMatrix = (isInTurn ? matrix * stored.length + t : t * numMatrices + matrix) * numOut;
+      const firstOfMatrix = firstRowOf(t, matrix);
       for (let firstRow = 0; firstRow < numOut; firstRow += rowsAtOnce) {
         const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
         const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;
         const use = (read: Uint8Array) => {
-          const converted = convertRows(
-            decode(read, at, bytesOfExtras),
-            matrices.encoding,
-            encoding,
-            numIn,
-            at.numRows,
-          );
+          const converted = convert(decode(read, at, bytesOfExtras), at.numRows);
           if (isInterleaved) {
             const firstGate = firstOfMatrix + firstRow / 2;
             writer.write(firstGate, everySecondRow(converted, 0, at.numRows));

@@ -4,7 +4,7 @@ import type {MoeActivation} from '../contract/kernel_names';
 
 /** int32 is the widest index that tfjs has. */
 export const MAX_SIZE = 2 ** 31 - 1;
-const MAX_EXPERTS = 2 ** 20;
+export const MAX_EXPERTS = 2 ** 20;
 
 /** The parsed config.json of a checkpoint. */
 export type MoeModelConfig = Readonly<Record<string, unknown>>;
@@ -26,8 +26,10 @@ export const activations: {[hiddenAct: string]: MoeActivation} = {
 
 /** Checked values of config.json. A missing value is the default of transformers, if a default is given. */
 export class ConfigReader {
+  /** `path` is how messages name the config: 'config', or 'config.text_config'. */
   constructor(
     private readonly config: MoeModelConfig,
+    private readonly path: string,
     private readonly opName: string,
   ) {}
 
@@ -40,14 +42,47 @@ export class ConfigReader {
     return !this.has(key) && this.has(other) ? other : key;
   }
 
-  /** The length of an axis of tensors. */
-  size(key: string): number {
-    return this.integer(key, 1, MAX_SIZE);
+  /** The config in `key`, such as the ffn_config of DBRX. */
+  nested(key: string): ConfigReader {
+    const isConfig = (value: unknown): value is MoeModelConfig => typeof value === 'object' && !Array.isArray(value);
+    return new ConfigReader(this.checked(key, 'an object', isConfig), `${this.path}.${key}`, this.opName);
   }
 
-  integer(key: string, min: number, max: number, maxIs = String(max)): number {
+  isNull(key: string): boolean {
+    return this.config[key] === null;
+  }
+
+  /** Throws if config.json has a value other than null; `meaning` is what the value asks for. */
+  absent(key: string, meaning: string): void {
+    const value = this.config[key];
+    assert(
+      value == null,
+      this.opName,
+      () => `${this.path}.${key} must be null, because these ops have no ${meaning}, but is ${describeValue(value)}.`,
+    );
+  }
+
+  /** A reader that reads one value from those of `keys` that are lists of equal values, one for each layer. */
+  withoutLists(...keys: string[]): ConfigReader {
+    const first = (value: unknown): unknown =>
+      Array.isArray(value) && value.every((other) => other === value[0]) ? value[0] : value;
+    const values = keys.filter((key) => this.has(key)).map((key) => [key, first(this.config[key])] as const);
+    return new ConfigReader({...this.config, ...Object.fromEntries(values)}, this.path, this.opName);
+  }
+
+  /** The length of an axis of tensors. */
+  size(key: string, byDefault?: number): number {
+    return this.integer(key, 1, MAX_SIZE, undefined, byDefault);
+  }
+
+  integer(key: string, min: number, max: number, maxIs = String(max), byDefault?: number): number {
     const fits = (value: unknown): value is number => isInteger(value) && value >= min && value <= max;
-    return this.checked(key, `an integer from ${min} to ${maxIs}`, fits);
+    return this.checked(key, `an integer from ${min} to ${maxIs}`, fits, byDefault);
+  }
+
+  /** How many there are, from 0; none if the value is null. */
+  count(key: string, max: number, byDefault: number): number {
+    return this.config[key] === null ? 0 : this.integer(key, 0, max, undefined, byDefault);
   }
 
   number(key: string, byDefault: number): number {
@@ -59,26 +94,30 @@ export class ConfigReader {
     return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean', byDefault);
   }
 
+  numExperts(key: string): number {
+    return this.integer(key, 1, MAX_EXPERTS);
+  }
+
   sizes(numExpertsKey: string, intermediateSizeKey: string): Sizes {
     return {
-      numExperts: this.integer(numExpertsKey, 1, MAX_EXPERTS),
+      numExperts: this.numExperts(numExpertsKey),
       hiddenSize: this.size('hidden_size'),
       intermediateSize: this.size(intermediateSizeKey),
     };
   }
 
-  topk({numExperts}: Sizes): number {
-    return this.integer('num_experts_per_tok', 1, numExperts, `the number of experts (${numExperts})`);
+  topk({numExperts}: Pick<Sizes, 'numExperts'>, key = 'num_experts_per_tok'): number {
+    return this.integer(key, 1, numExperts, `the number of experts (${numExperts})`);
   }
 
-  activation(): MoeActivation {
+  activation(key = 'hidden_act', byDefault = 'silu'): MoeActivation {
     const known = Object.keys(activations);
     const isKnown = (value: unknown): value is string => typeof value === 'string' && known.includes(value);
-    return activations[this.checked('hidden_act', `one of ${known.join(', ')}`, isKnown, 'silu')];
+    return activations[this.checked(key, `one of ${known.join(', ')}`, isKnown, byDefault)];
   }
 
   /** One of the values that this package supports; the first is the default. */
-  only<Value extends string | boolean>(key: string, values: readonly Value[]): Value {
+  only<Value extends string | boolean | number>(key: string, values: readonly Value[]): Value {
     const quoted = values.map((value) => (typeof value === 'string' ? `'${value}'` : value)).join(' or ');
     const isKnown = (value: unknown): value is Value => values.some((known) => known === value);
     return this.checked(key, quoted, isKnown, values[0]);
@@ -91,7 +130,7 @@ export class ConfigReader {
     byDefault?: Value,
   ): Value {
     const value = this.config[key] ?? byDefault;
-    assert(fits(value), this.opName, () => `config.${key} must be ${expected}, but is ${describeValue(value)}.`);
+    assert(fits(value), this.opName, () => `${this.path}.${key} must be ${expected}, but is ${describeValue(value)}.`);
     return value as Value;
   }
 }

@@ -35,7 +35,11 @@ export function checkExpertFormat(given: ExpertFormatOptions, opName: string): E
   const isPlain = groupSize == null && symmetric == null && scaleFormat == null;
   if (format == null || format === 'float32') {
     const [name] = quantizationOptionNames.filter((option) => option !== 'format' && given[option] != null);
-    assert(isPlain, opName, () => `${name} must not be given without a format of codes, but is ${describeValue(given[name])}.`);
+    assert(
+      isPlain,
+      opName,
+      () => `${name} must not be given without a format of codes, but is ${describeValue(given[name])}.`,
+    );
     return format ?? 'stored';
   }
   return {...checkQuantization({format, groupSize, symmetric, scaleFormat}, opName), isAnyLike: isPlain};

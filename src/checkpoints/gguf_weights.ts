@@ -1,5 +1,4 @@
 /** The block's weights in a GGUF file, whose names and layouts are the same for all families. */
-import {util} from '@tensorflow/tfjs-core';
 import type {WeightName} from '../contract/block_weights';
 import type {CheckpointTensors} from './files/safetensors';
 import type {CheckpointLayout, CheckpointWeight} from './layouts';
@@ -38,16 +37,16 @@ export function ggufWeights(
         ? [joined]
         : ['gate', 'up'].map((each) => `ffn_${each}_${kind}.${part}`);
     const rows = weight.shape[lead.length] / names.length;
-    return {tensors: stored([...lead, rows, ...row], ...names), takenInTurn: rows * util.sizeFromShape(row)};
+    return {tensors: stored([...lead, rows, ...row], ...names), rowsInTurn: row.length === 0 ? 1 : rows};
   };
   const descriptions: Record<WeightName, (weight: CheckpointWeight) => Omit<CheckpointWeight, 'shape'>> = {
-    router_kernel: () => ({
-      tensors: stored([E, H], 'ffn_gate_inp.weight'),
-      transposed: {rows: E, columns: H},
+    router_kernel: ({shape: [, numRouted]}) => ({
+      tensors: stored([numRouted, H], 'ffn_gate_inp.weight'),
+      transposed: {rows: numRouted, columns: H},
     }),
-    router_bias: () => ({tensors: stored([E], 'ffn_gate_inp.bias')}),
-    score_correction_bias: () => ({
-      tensors: stored([E], isThere('exp_probs_b') ? 'exp_probs_b' : 'exp_probs_b.bias'),
+    router_bias: ({shape}) => ({tensors: stored(shape, 'ffn_gate_inp.bias')}),
+    score_correction_bias: ({shape}) => ({
+      tensors: stored(shape, isThere('exp_probs_b') ? 'exp_probs_b' : 'exp_probs_b.bias'),
     }),
     w1: (weight) => gateUp(weight, [E], I, [H], 'exps', 'weight'),
     w1_bias: (weight) => gateUp(weight, [E], I, [], 'exps', 'bias'),
@@ -60,7 +59,7 @@ export function ggufWeights(
   return Object.fromEntries(
     (Object.entries(weights) as Array<[WeightName, CheckpointWeight]>).map(([name, weight]) => [
       name,
-      {shape: weight.shape, ...descriptions[name](weight)},
+      weight.tensors.count === 0 ? weight : {shape: weight.shape, ...descriptions[name](weight)},
     ]),
   );
 }

@@ -20,7 +20,7 @@ import {
   float32Target,
   type LoadMoeCheckpointOptions,
   loadMoeCheckpointOptionNames,
-  type MoeCheckpointFiles,
+  type MoeCheckpointSource,
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
@@ -39,13 +39,18 @@ export type MoeWeightsLayer = {
   setWeights(weights: Tensor[]): void;
 };
 
+/** Arguments of a layer of which a checkpoint may say nothing. */
+type LayerArgs = MoeLayerConfig & {numZeroExperts?: number; applyRouterWeightOnInput?: boolean};
+
 /** The arguments that determine what a layer computes, each in one spelling. */
-function computedBy(args: MoeLayerConfig, opName: string) {
-  const {renormalize, ...routing} = checkRouting(args.numExperts, args.topk, args, opName);
+function computedBy(args: LayerArgs, opName: string) {
+  const {numZeroExperts = 0, applyRouterWeightOnInput = false} = args;
+  const {renormalize, ...routing} = checkRouting(args.numExperts + numZeroExperts, args.topk, args, opName);
   const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
   const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
-  const ofActivation = activation === 'swigluOai' ? {swigluAlpha, swigluLimit} : {};
-  return {...routing, renormalize: renormalizes, activation, gated, ...ofActivation};
+  const ofActivation = {swigluAlpha: activation === 'swigluOai' ? swigluAlpha : undefined, swigluLimit};
+  const ofExperts = {activation, gated, ...ofActivation, numZeroExperts, applyRouterWeightOnInput};
+  return {...routing, renormalize: renormalizes, ...ofExperts};
 }
 
 /** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */
@@ -54,10 +59,11 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
   if (args.numExperts === undefined) {
     return [];
   }
-  const given = computedBy(args as MoeLayerConfig, opName);
+  const given = computedBy(args as LayerArgs, opName);
   const expected = computedBy(layerConfigOf(layout), opName);
+  const hasOtherActivation = given.activation !== expected.activation;
   return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
-    !(name in given) || given[name] === expected[name]
+    given[name] === expected[name] || (hasOtherActivation && name.startsWith('swiglu'))
       ? []
       : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
   );
@@ -134,8 +140,9 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  * The layer must also choose and compute as config.json says. To use another topk, for example, pass a config that says
  * so. If the layer has a score_correction_bias and the checkpoint has none, the bias becomes 0, which corrects nothing.
  *
- * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken as
- * they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for codes.
+ * The layer's `expertFormat` decides how its experts are stored. Experts that the files have in this format are taken
+ * as they are. All others are decoded to float32, and quantized like moeQuantizeWeights does if the layer asks for
+ * codes.
  *
  * @throws as moeCheckpoint. Also if the layer is not built; if the layer has a weight that the checkpoint lacks, or
  *     lacks a weight that the checkpoint has; or if shapes or arguments differ. One error lists all such problems, and
@@ -143,7 +150,7 @@ const weightsOf = ({weights}: MoeWeightsLayer) =>
  */
 export async function loadMoeCheckpoint(
   layer: MoeWeightsLayer,
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: LoadMoeCheckpointOptions,
 ): Promise<void> {

@@ -8,7 +8,7 @@ import {
   float32Target,
   type LoadMoeCheckpointOptions,
   loadMoeCheckpointOptionNames,
-  type MoeCheckpointFiles,
+  type MoeCheckpointSource,
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
@@ -128,22 +128,22 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  * single experts, its conversion_mapping.py; for Granite's newer names, the loader of sglang.
  */
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor: number},
 ): Promise<MoeCheckpoint<Tensor3D[]>>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions & {format: 'float32'; expertsPerTensor?: null},
 ): Promise<MoeCheckpoint<Tensor3D>>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions,
 ): Promise<MoeCheckpoint>;
 export async function moeCheckpoint(
-  files: MoeCheckpointFiles,
+  files: MoeCheckpointSource,
   config: MoeModelConfig,
   options: MoeCheckpointOptions,
 ): Promise<MoeCheckpoint> {
@@ -166,11 +166,13 @@ export async function moeCheckpoint(
   const expertsOf = (name: 'w1' | 'w2'): MoeCheckpointExperts => {
     const {encoding} = targets.get(name)!;
     const [, ...matrix] = weights.get(name)!.shape;
-    const parts = read.get(name)!.map(({weights: codes, scales, offsets}) =>
-      isQuantizedEncoding(encoding)
-        ? quantizedWeightsOf([codes.shape[0], ...matrix], encoding, {codes, scales, offsets})
-        : (codes as Tensor3D),
-    );
+    const parts = read
+      .get(name)!
+      .map(({weights: codes, scales, offsets}) =>
+        isQuantizedEncoding(encoding)
+          ? quantizedWeightsOf([codes.shape[0], ...matrix], encoding, {codes, scales, offsets})
+          : (codes as Tensor3D),
+      );
     return (expertsPerTensor == null ? parts[0] : parts) as MoeCheckpointExperts;
   };
   const sharedW1 = tensorOf<Tensor2D>('shared_w1');

@@ -10,7 +10,7 @@ export type MoeLayerConfig = Omit<MoeCheckpointRouting, 'gateUp'> & {
   intermediateSize: number;
   /** K, the number of experts for each token. */
   topk: number;
-  /** True: the experts of every family are activation(gate) * up. */
+  /** Whether the experts are activation(gate) * up, as in every family but Nemotron-H. */
   gated: boolean;
   /** Whether experts have biases. */
   useBias: boolean;
@@ -44,7 +44,7 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
     intermediateSize,
     topk,
     ...options,
-    gated: true,
+    gated: routing.gated ?? true,
     useBias: weights.w1_bias != null,
     useRouterBias: weights.router_bias != null,
     useScoreCorrectionBias: weights.score_correction_bias != null,
@@ -77,5 +77,5 @@ export function layerConfigOf(layout: CheckpointLayout): MoeLayerConfig {
  * @throws if config.json lacks a value that the family needs, or asks for something that the layer cannot do.
  */
 export function moeLayerConfig(config: MoeModelConfig): MoeLayerConfig {
-  return layerConfigOf(checkpointLayout(config, {at: '', hasTensor: () => false}, 'moeLayerConfig'));
+  return layerConfigOf(checkpointLayout(config, {layerIndex: 0, hasTensor: () => false}, 'moeLayerConfig'));
 }

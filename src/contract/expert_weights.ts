@@ -50,6 +50,10 @@ export const linear: MoeActivationAttrs = {
 
 export const isLinear = ({activation, gated}: MoeActivationAttrs): boolean => activation === 'linear' && !gated;
 
+/** Whether gates and ups are clamped. */
+export const hasClamps = ({activation, swigluLimit}: MoeActivationAttrs): boolean =>
+  activation === 'swigluOai' || (activation === 'silu' && swigluLimit < Infinity);
+
 /** D, and the number of columns of the result. */
 export function columnsOf(
   {shape}: {shape: number[]},

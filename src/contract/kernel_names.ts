@@ -150,6 +150,7 @@ export type MoeActivationAttrs = {
   gateUp: MoeGateUp;
   /** For 'swigluOai': min(g, limit) * sigmoid(alpha * min(g, limit)) * (clamp(u, -limit, limit) + 1). */
   swigluAlpha: number;
+  /** For 'swigluOai', and for gated 'silu': silu(min(g, limit)) * clamp(u, -limit, limit). Infinity is no limit. */
   swigluLimit: number;
 };
 

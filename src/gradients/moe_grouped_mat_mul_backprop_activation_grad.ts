@@ -28,6 +28,7 @@ import {
   unstack,
   zerosLike,
 } from '@tensorflow/tfjs-core';
+import {hasClamps} from '../contract/expert_weights';
 import {type MoeActivationAttrs, MoeGroupedMatMulBackpropActivation} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {atMost} from '../smooth_ops';
@@ -86,14 +87,15 @@ function pairAxis({gateUp}: MoeActivationAttrs): number {
 }
 
 /** The argument of the activation and its factor, with their derivatives by gate and by up. */
-function clamped(gate: Tensor, up: Tensor, {activation, swigluLimit}: MoeActivationAttrs) {
-  if (activation !== 'swigluOai') {
+function clamped(gate: Tensor, up: Tensor, attrs: MoeActivationAttrs) {
+  const {activation, swigluLimit} = attrs;
+  if (!hasClamps(attrs)) {
     return {clampedGate: gate, gateSlope: onesLike(gate), factor: up, factorSlope: onesLike(up)};
   }
   return {
     clampedGate: atMost(gate, swigluLimit),
     gateSlope: isAtMost(gate, swigluLimit),
-    factor: add(clamp(up, swigluLimit), 1),
+    factor: add(clamp(up, swigluLimit), activation === 'swigluOai' ? 1 : 0),
     factorSlope: isAtMost(abs(up), swigluLimit),
   };
 }

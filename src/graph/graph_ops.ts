@@ -32,7 +32,7 @@ const matMulAttrs = {
   swigluLimit: number,
 };
 
-const expertsAttrs = {...matMulAttrs, applyRouterWeightOnInput: boolean};
+const expertsAttrs = {...matMulAttrs, numZeroExperts: integer, applyRouterWeightOnInput: boolean};
 
 /** The last inputs of fusedExperts and fusedMoe, in this order. */
 const expertsInputs = ['w1Bias', 'w2Bias', 'expertMap', 'sharedW1', 'sharedW2', 'sharedGate'] as const;

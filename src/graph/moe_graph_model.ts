@@ -26,7 +26,7 @@ import {
 } from '../arguments/checks';
 import {isQuantized} from '../arguments/quantized_weights';
 import {activationOptionNames} from '../arguments/experts';
-import {convertExperts} from '../arguments/experts';
+import {convertExperts, describeRouted} from '../arguments/experts';
 import {type MoeSharedExperts} from '../arguments/experts';
 import type {FusedMoeOptions} from '../ops/fused_moe';
 import type {MoeIndices} from '../arguments/routing';
@@ -38,7 +38,7 @@ import {graphOps} from './graph_ops';
 import {quantizedAttrValues} from './quantized_inputs';
 
 export type MoeGraphModelWeights = {
-  /** float32 [H, E]: routerLogits = hiddenStates . routerKernel + routerBias. */
+  /** float32 [H, E], or [H, E+Z] with zero experts: routerLogits = hiddenStates . routerKernel + routerBias. */
   routerKernel: Tensor | TensorLike;
   /** float32 [E]. Default: none. */
   routerBias?: Tensor | TensorLike | null;
@@ -89,6 +89,7 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
   'routedScalingFactor',
   ...activationOptionNames,
   'weightFormat',
+  'numZeroExperts',
   'applyRouterWeightOnInput',
 ];
 
@@ -191,12 +192,9 @@ function checkWeights(weights: MoeGraphModelWeights, options: MoeGraphModelOptio
   );
   const experts = convertExperts([-1, hiddenSize], given.w1, given.w2, given, opName);
   assert(
-    experts.numExperts === numExperts,
+    experts.numExperts + experts.numZeroExperts === numExperts,
     opName,
-    () =>
-      `routerKernel must be [H, E] with a column for each expert (E = ${experts.numExperts}, ` +
-      `${experts.expertMap == null ? 'the number of experts of w1' : 'the length of expertMap'}), but is ` +
-      `[${routerKernel.shape}].`,
+    () => `routerKernel must be [H, E] with ${describeRouted(experts)}, but is [${routerKernel.shape}].`,
   );
   const scoreCorrectionBias = convertToOptionalTensor(given.scoreCorrectionBias, 'scoreCorrectionBias', opName, [
     'float32',

@@ -56,7 +56,8 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  *   output: 0
  * - FusedExperts(hidden_states, w1, w2, topk_weights, topk_ids, [w1_bias], [w2_bias], [expert_map], [shared_w1],
  *   [shared_w2], [shared_gate], [w1_scales], [w1_offsets], [w2_scales], [w2_offsets])
- *   attrs: as MoeGroupedMatMul, with w1_… and w2_… in place of weights_…, and apply_router_weight_on_input bool
+ *   attrs: as MoeGroupedMatMul, with w1_… and w2_… in place of weights_…, and num_zero_experts int,
+ *   apply_router_weight_on_input bool
  *   output: 0
  * - FusedMoe(hidden_states, w1, w2, router_logits, [score_correction_bias], [w1_bias], [w2_bias], [expert_map],
  *   [shared_w1], [shared_w2], [shared_gate], [w1_scales], [w1_offsets], [w2_scales], [w2_offsets])

@@ -1,6 +1,17 @@
-import {customGrad, fill, greaterEqual, type Rank, scalar, type Tensor2D, where, zeros} from '@tensorflow/tfjs-core';
+import {
+  customGrad,
+  fill,
+  greaterEqual,
+  less,
+  logicalAnd,
+  type Rank,
+  scalar,
+  type Tensor2D,
+  where,
+  zeros,
+} from '@tensorflow/tfjs-core';
 import {rankInExpert} from '../ops/rank_in_expert';
-import type {MoeDropPolicy} from './mixture_of_experts_options';
+import type {MixtureOfExpertsOptions} from './mixture_of_experts_options';
 
 /**
  * How many of `numTokens` tokens an expert takes. Masked tokens are included, because only the device knows their
@@ -15,13 +26,17 @@ export function expertCapacity(numTokens: number, topk: number, numExperts: numb
 /**
  * topkIds with -1 in place of each assignment past its expert's capacity. An expert keeps the assignments with the
  * largest weights, and of equal weights those of the first tokens. With 'position' it keeps those of the first tokens.
+ * A zero expert, which has an id past numExperts, keeps all.
  */
 export function dropOverCapacity(
   topkIds: Tensor2D,
   topkWeights: Tensor2D,
-  numExperts: number,
   capacity: number,
-  dropPolicy: MoeDropPolicy,
+  {
+    numExperts,
+    numZeroExperts,
+    dropPolicy,
+  }: Pick<MixtureOfExpertsOptions, 'numExperts' | 'numZeroExperts' | 'dropPolicy'>,
 ): Tensor2D {
   if (capacity >= topkIds.shape[0]) {
     // A token chooses an expert at most once, so no expert has more assignments than there are tokens.
@@ -30,10 +45,12 @@ export function dropOverCapacity(
   // Gradients hold the kept assignments fixed, like the choice itself: comparisons have no gradient.
   const drop = customGrad((...args) => {
     const [ids, weights] = args as Tensor2D[];
-    const rank = rankInExpert(ids, dropPolicy === 'probability' ? weights : undefined, numExperts);
+    const order = dropPolicy === 'probability' ? weights : undefined;
+    const rank = rankInExpert(ids, order, numExperts + numZeroExperts);
     const isPast = greaterEqual(rank, scalar(capacity, 'int32'));
+    const isDropped = numZeroExperts === 0 ? isPast : logicalAnd(isPast, less(ids, scalar(numExperts, 'int32')));
     return {
-      value: where(isPast, fill<Rank.R2>(ids.shape, -1, 'int32'), ids),
+      value: where(isDropped, fill<Rank.R2>(ids.shape, -1, 'int32'), ids),
       gradFunc: () => [zeros(ids.shape), zeros(weights.shape)],
     };
   });

@@ -101,6 +101,7 @@ type WeightSpec = {
 /** The weights for these options, in the order of weightNames, with quantizedWeightNames in place of w1 and w2. */
 export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
+  const numRouted = E + options.numZeroExperts;
   const gateAndUp = options.gated ? 2 : 1;
   const kernel = {regularizer: parts.kernelRegularizer, constraint: parts.kernelConstraint};
   const bias = {regularizer: parts.biasRegularizer, constraint: parts.biasConstraint};
@@ -140,8 +141,8 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   });
 
   const specs: Array<WeightSpec | false> = [
-    {name: 'router_kernel', shape: [hiddenSize, E], initializer: parts.routerInitializer, ...kernel},
-    options.useRouterBias && {name: 'router_bias', shape: [E], initializer: parts.biasInitializer, ...bias},
+    {name: 'router_kernel', shape: [hiddenSize, numRouted], initializer: parts.routerInitializer, ...kernel},
+    options.useRouterBias && {name: 'router_bias', shape: [numRouted], initializer: parts.biasInitializer, ...bias},
     ...experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
     options.useBias && expertBias('w1_bias', [E, gateAndUp * I], seeds.w1Bias),
     ...experts('w2', [E, hiddenSize, I], seeds.w2),
@@ -156,7 +157,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     },
     options.useScoreCorrectionBias && {
       name: 'score_correction_bias',
-      shape: [E],
+      shape: [numRouted],
       initializer: zeroInitializer,
       trainable: false,
     },

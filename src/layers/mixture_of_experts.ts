@@ -104,7 +104,8 @@ const opName = 'mixtureOfExperts';
  * [E], w1 [E, 2I, H], w1_bias [E, 2I], w2 [E, H, I], w2_bias [E, H], shared_w1 [2F, H], shared_w2 [H, F], shared_gate
  * [H, 1], and score_correction_bias [E], which is not trainable. F is sharedIntermediateSize. 2I and 2F are the gates,
  * then the ups, for every activation (`gateUp: 'concatenated'` of the ops); without `gated` they are I and F. A weight
- * is absent if no argument asks for it.
+ * is absent if no argument asks for it. With `numZeroExperts` Z, router_kernel is [H, E+Z], and router_bias and
+ * score_correction_bias are [E+Z].
  *
  * **Quantized experts.** With an `expertFormat` other than `'float32'`, w1 is w1_codes, w1_scales and w1_offsets, and
  * w2 is w2_codes, w2_scales and w2_offsets: the tensors of QuantizedWeights for w1 [E, 2I, H] and w2 [E, H, I], without
@@ -129,7 +130,10 @@ const opName = 'mixtureOfExperts';
  * Source: GShard, Switch Transformers, DeepSeek-V3; Megatron-LM `MoELayer`.
  */
 export interface MixtureOfExperts extends layers.Layer {
-  /** int32 [E]: how many tokens of the last batch each expert ran, on the device. Exact up to 2^24. */
+  /**
+   * int32 [E]: how many tokens of the last batch each expert ran, on the device. Exact up to 2^24. [E+Z] with Z zero
+   * experts, which come last.
+   */
   expertLoad(): Tensor1D;
   /** float32 scalar: the entropy of the shares of expertLoad, in nats; ln(E) if all experts have the same load. */
   expertLoadEntropy(): Scalar;
@@ -171,7 +175,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       super(args);
       this.options = options;
       this.weightParts = weightParts;
-      this.batchLoad = new BatchLoad(options.numExperts);
+      this.batchLoad = new BatchLoad(options.numExperts + options.numZeroExperts);
       this.supportsMasking = true;
       this.inputSpec = [{minNDim: this.minRank()}];
       if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
@@ -324,12 +328,12 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     private dropPastCapacity(ids: Tensor2D, weights: Tensor2D): Tensor2D {
-      const {capacityFactor, dropPolicy, numExperts} = this.options;
+      const {capacityFactor, numExperts} = this.options;
       if (capacityFactor == null) {
         return ids;
       }
       const capacity = expertCapacity(ids.shape[0], ids.shape[1], numExperts, capacityFactor);
-      return dropOverCapacity(ids, weights, numExperts, capacity, dropPolicy);
+      return dropOverCapacity(ids, weights, capacity, this.options);
     }
 
     private addAuxiliaryLosses(
@@ -365,16 +369,16 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     private updateScoreCorrectionBias(topkIds: Tensor2D, batch: Batch): void {
-      const {scoreCorrectionBiasUpdateRate, numExperts} = this.options;
+      const {scoreCorrectionBiasUpdateRate, numExperts, numZeroExperts} = this.options;
       if (scoreCorrectionBiasUpdateRate > 0) {
-        const load: Tensor1D = cast(expertCounts(topkIds, numExperts), 'float32');
+        const load: Tensor1D = cast(expertCounts(topkIds, numExperts + numZeroExperts), 'float32');
         const bias = this.variables.score_correction_bias!;
         this.scoreCorrection.update(bias, load, scoreCorrectionBiasUpdateRate, batch);
       }
     }
 
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
-      const {activation, gated, swigluAlpha, swigluLimit} = this.options;
+      const {activation, gated, swigluAlpha, swigluLimit, numZeroExperts, applyRouterWeightOnInput} = this.options;
       const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
       const [w1, w2] = (['w1', 'w2'] as const).map((name) =>
         expertWeights(name, this.options, (weightName) => this.read(weightName)),
@@ -386,6 +390,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         gateUp: 'concatenated',
         swigluAlpha,
         swigluLimit,
+        numZeroExperts,
+        applyRouterWeightOnInput,
         w1Bias: this.read('w1_bias'),
         w2Bias: this.read('w2_bias'),
         sharedExperts: sharedW1 && sharedW2 && {w1: sharedW1, w2: sharedW2, gate: this.read('shared_gate')},

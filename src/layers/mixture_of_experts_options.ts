@@ -3,14 +3,14 @@ import type {layers} from '@tensorflow/tfjs-layers';
 import type {MoeActivation} from '../contract/kernel_names';
 import {
   assert,
-  assertFitsInt32,
   assertPositiveInteger,
   checkBoolean,
+  checkCount,
   checkOneOf,
   checkOptions,
   describeValue,
 } from '../arguments/checks';
-import {checkActivation} from '../arguments/experts';
+import {checkActivation, SWIGLU_LIMIT} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {type MoeTopkScoring} from '../ops/moe_topk';
 import {checkRouting} from '../arguments/routing';
@@ -51,6 +51,11 @@ export type MixtureOfExpertsArgs = LayerArgs &
   ExpertFormatArgs & {
     /** E, the number of experts. */
     numExperts: number;
+    /**
+     * Z, the number of zero experts, as in fusedExperts. The router chooses among all E+Z experts. The losses, the
+     * loads and the score correction bias count all of them. A capacity limits only the E experts. Default 0.
+     */
+    numZeroExperts?: number | null;
     /** I, the width of one expert. */
     intermediateSize: number;
     /** K, the number of experts for each token. Default 2. */
@@ -71,8 +76,10 @@ export type MixtureOfExpertsArgs = LayerArgs &
     gated?: boolean | null;
     /** Alpha of activation `'swigluOai'`. Default 1.702. */
     swigluAlpha?: number | null;
-    /** Limit of activation `'swigluOai'`. Default 7. */
+    /** As in moeGroupedMatMul: the limit of `'swigluOai'`, default 7, or of a clamped `'silu'`, default none. */
     swigluLimit?: number | null;
+    /** As in fusedExperts: multiply a token by its router weights before w1, as Llama-4 does. Default false. */
+    applyRouterWeightOnInput?: boolean | null;
     /** Whether experts have biases. Default false. */
     useBias?: boolean | null;
     /** Whether the router has a bias. Default false. */
@@ -132,6 +139,7 @@ export const weightArgNames = [
 
 const argNames = [
   'numExperts',
+  'numZeroExperts',
   'intermediateSize',
   'topk',
   'scoring',
@@ -143,6 +151,7 @@ const argNames = [
   'gated',
   'swigluAlpha',
   'swigluLimit',
+  'applyRouterWeightOnInput',
   'useBias',
   'useRouterBias',
   'numSharedExperts',
@@ -207,18 +216,21 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string): MixtureOf
 /** All options but those of how experts are stored. */
 function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
   const {numExperts, intermediateSize, numExpertGroups, topkGroups} = given;
+  const numZeroExperts = checkCount(given.numZeroExperts ?? 0, 'numZeroExperts', opName);
   const {topk, scoring, renormalize, routedScalingFactor} = checkRouting(
-    numExperts,
+    numExperts + numZeroExperts,
     given.topk ?? 2,
     {...given, scoring: toCamelCase(given.scoring)},
     opName,
   );
   const activation = toCamelCase(given.activation) ?? 'silu';
-  const {gated, swigluAlpha, swigluLimit} = checkActivation({...given, activation, gated: given.gated ?? true}, opName);
+  const {gated, swigluAlpha} = checkActivation({...given, activation, gated: given.gated ?? true}, opName);
+  const swigluLimit = given.swigluLimit ?? (activation === 'swigluOai' ? SWIGLU_LIMIT : null);
   const boolean = (name: BooleanName) => checkBoolean(given[name], name, opName);
   const amount = (name: AmountName, byDefault: number) => checkAmount(given[name] ?? byDefault, name, opName);
   return {
     numExperts,
+    numZeroExperts,
     intermediateSize,
     topk,
     scoring,
@@ -230,6 +242,7 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
     gated,
     swigluAlpha,
     swigluLimit,
+    applyRouterWeightOnInput: boolean('applyRouterWeightOnInput'),
     useBias: boolean('useBias'),
     useRouterBias: boolean('useRouterBias'),
     ...checkSharedExperts(given, opName),
@@ -264,7 +277,7 @@ function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): voi
   }
 }
 
-type BooleanName = 'useBias' | 'useRouterBias';
+type BooleanName = 'applyRouterWeightOnInput' | 'useBias' | 'useRouterBias';
 type AmountName = 'loadBalancingLossWeight' | 'routerZLossWeight';
 
 function checkAmount(value: number, argName: string, opName: string): number {
@@ -277,18 +290,13 @@ function checkAmount(value: number, argName: string, opName: string): number {
 }
 
 function checkSharedExperts(given: MixtureOfExpertsArgs, opName: string) {
-  const checkCount = (value: number, argName: string) => {
-    assert(
-      Number.isInteger(value) && value >= 0,
-      opName,
-      () => `${argName} must be an integer of at least 0, but is ${describeValue(value)}.`,
-    );
-    assertFitsInt32(value, argName, opName);
-    return value;
-  };
-  const numSharedExperts = checkCount(given.numSharedExperts ?? 0, 'numSharedExperts');
+  const numSharedExperts = checkCount(given.numSharedExperts ?? 0, 'numSharedExperts', opName);
   const byDefault = numSharedExperts * given.intermediateSize;
-  const sharedIntermediateSize = checkCount(given.sharedIntermediateSize ?? byDefault, 'sharedIntermediateSize');
+  const sharedIntermediateSize = checkCount(
+    given.sharedIntermediateSize ?? byDefault,
+    'sharedIntermediateSize',
+    opName,
+  );
   assert(
     numSharedExperts === 0 || sharedIntermediateSize > 0,
     opName,

@@ -1,7 +1,7 @@
 import {op, type Rank, type Tensor, type TensorLike} from '@tensorflow/tfjs-core';
 import {assert, checkBoolean, checkOptions} from '../arguments/checks';
 import type {MoeExpertWeights} from '../arguments/experts';
-import {convertExperts} from '../arguments/experts';
+import {convertExperts, describeRouted} from '../arguments/experts';
 import {fusedExpertsOptionNames} from '../arguments/experts';
 import {type FusedExpertsOptions} from '../arguments/experts';
 import {alongTokens, assertSameTokens, convertTokenRows} from '../arguments/routing';
@@ -52,12 +52,9 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
   assertSameTokens($logits, 'routerLogits', $x, 'hiddenStates', opName);
   const numColumns = $logits.rows.shape[1];
   assert(
-    numColumns === experts.numExperts,
+    numColumns === experts.numExperts + experts.numZeroExperts,
     opName,
-    () =>
-      `routerLogits must have a column for each expert (E = ${experts.numExperts}, ` +
-      `${experts.expertMap == null ? 'the number of experts of w1' : 'the length of expertMap'}), but has ` +
-      `${numColumns}.`,
+    () => `routerLogits must have ${describeRouted(experts)}, but has ${numColumns}.`,
   );
   const {topkWeights, topkIds} = chooseExperts($logits.rows, topk, given, opName);
   const output = alongTokens<R>(runExperts($x.rows, topkWeights, topkIds, experts, opName), $x);
@@ -84,13 +81,18 @@ function fusedMoe_<R extends Rank, ReturnRouting extends boolean = false>(
  * const quantized = tf.moeQuantizeWeights(w1, {format: 'bfloat16'}); // exact for these numbers
  * const same = tf.fusedMoe(x, quantized, w2, logits, 1, {activation: 'relu', gated: false, renormalize: true});
  * await same.array(); // => [[20, 20], [3, 3]]
+ *
+ * const withZeroExpert = tf.tensor2d([[0, 5, 9], [5, 0, 1]]); // [T, E+1]: token 0 chooses the zero expert
+ * const kept = tf.fusedMoe(x, w1, w2, withZeroExpert, 1, {numZeroExperts: 1, renormalize: true, gated: false});
+ * (await kept.array())[0]; // => [1, 2]
  * ```
  *
  * @param hiddenStates  float32 [T, H]; or [..., H] of any rank, such as [B, T, H], with routerLogits [..., E].
  * @param w1  float32 [L, 2I, H], or {@link QuantizedWeights}, as in fusedExperts.
  * @param w2  float32 [L, H, I], or quantized, in a format of its own.
- * @param routerLogits  float32 [T, E]; E is the length of expertMap, or L without one.
- * @param topk  K, experts per token, 1 <= K <= E.
+ * @param routerLogits  float32 [T, E]; E is the length of expertMap, or L without one. [T, E+Z] with Z zero experts,
+ *     which are chosen like all others, so scoreCorrectionBias is [E+Z] then.
+ * @param topk  K, experts per token, 1 <= K <= E, or E+Z.
  * @param options  {@link FusedMoeOptions}: all of {@link MoeTopkOptions} and {@link FusedExpertsOptions}, and
  *     returnRouting.
  * @returns float32 [T, H], or the shape of hiddenStates; with `returnRouting: true` {@link FusedMoeResult}.

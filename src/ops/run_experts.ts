@@ -5,15 +5,21 @@ import {
   clone,
   concat,
   engine,
+  greaterEqual,
+  less,
+  logicalAnd,
   mul,
   onesLike,
+  range,
   reshape,
+  scalar,
   slice,
   type Tensor,
   type Tensor1D,
   tensor1d,
   type Tensor2D,
   tidy,
+  where,
   zeros,
 } from '@tensorflow/tfjs-core';
 import {assertBindable} from '../contract/devices';
@@ -40,6 +46,9 @@ import type {Experts, FeedForward} from '../arguments/experts';
  */
 const MAX_ROWS_BYTES = 2 ** 27;
 
+/** Core ops of int32 tensors are exact up to this number on GPUs. */
+const MAX_EXACT_INDEX = 2 ** 24;
+
 /** Runs the experts, in chunks of tokens if the rows would be larger than a device may bind. */
 export function runExperts(
   x: Tensor2D,
@@ -58,7 +67,8 @@ export function runExperts(
     // A gradient computes the gates and ups before the activation again.
     const hasGateAndUp = experts.activation.gated && engine().state.gradientDepth > 0;
     const rowSize = Math.max(x.shape[1], intermediateSize * (hasGateAndUp ? 2 : 1));
-    return Math.max(1, Math.floor(maxRowsBytes / (4 * rowsPerToken * rowSize)));
+    const chunkSize = Math.max(1, Math.floor(maxRowsBytes / (4 * rowsPerToken * rowSize)));
+    return experts.numZeroExperts > 0 ? Math.min(chunkSize, MAX_EXACT_INDEX) : chunkSize;
   };
   const routed = inChunks([x, topkWeights, topkIds], chunkSizeOf(topk, experts), (...chunk) =>
     runRouted(...chunk, experts),
@@ -105,6 +115,32 @@ function areFew([numTokens, topk]: number[], {w1, w2, applyRouterWeightOnInput}:
 }
 
 function runRouted(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
+  const out = runLocal(x, topkWeights, topkIds, experts);
+  const hasZeroExperts = experts.numZeroExperts > 0 && topkIds.shape[0] > 0;
+  return hasZeroExperts ? add(out, runZeroExperts(x, topkWeights, topkIds, experts)) : out;
+}
+
+/** For the other experts the ids of zero experts are ids of no expert. Here each zero expert reads its token's row. */
+function runZeroExperts(
+  x: Tensor2D,
+  topkWeights: Tensor2D,
+  topkIds: Tensor2D,
+  {numExperts, numZeroExperts}: Experts,
+): Tensor2D {
+  const [numTokens] = topkIds.shape;
+  const integer = (value: number) => scalar(value, 'int32');
+  const invPermutedIdx = fixed(() => {
+    const isPastExperts = greaterEqual(topkIds, integer(numExperts));
+    const isZeroExpert = logicalAnd(isPastExperts, less(topkIds, integer(numExperts + numZeroExperts)));
+    return where(isZeroExpert, reshape(range(0, numTokens, 1, 'int32'), [numTokens, 1]), integer(-1));
+  }) as Tensor2D;
+  const expertFirstTokenOffset = tensor1d([numTokens], 'int32');
+  const slots = {topkWeights, invPermutedIdx, expertFirstTokenOffset};
+  return runMoeKernel(MoeUnpermute, {permutedHiddenStates: x, ...slots}, {}).out;
+}
+
+/** The experts that have weights here. */
+function runLocal(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D, experts: Experts): Tensor2D {
   if (areFew(topkIds.shape, experts)) {
     return runFew(x, topkWeights, topkIds, experts);
   }

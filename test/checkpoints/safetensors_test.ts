@@ -32,10 +32,10 @@ describe('readSafetensors', () => {
     const tensors = await readSafetensors(file);
     expect([...tensors.keys()]).toEqual(['a', 'none', 'b']);
     expect(tensors.get('a')!.shape).toEqual([2, 2]);
-    expect(tensors.get('b')!.bytes.buffer).toBe(file.buffer);
-    expect([...safetensorsValues(tensors.get('a')!)]).toEqual([1, -2, 0.5, 0]);
-    expect([...safetensorsValues(tensors.get('none')!)]).toEqual([]);
-    expect([...safetensorsValues(tensors.get('b')!)]).toEqual([1.5]);
+    expect((tensors.get('b')!.bytes as Uint8Array).buffer).toBe(file.buffer);
+    expect([...await safetensorsValues(tensors.get('a')!)]).toEqual([1, -2, 0.5, 0]);
+    expect([...await safetensorsValues(tensors.get('none')!)]).toEqual([]);
+    expect([...await safetensorsValues(tensors.get('b')!)]).toEqual([1.5]);
   });
 
   it('takes tensors in any order, and dtypes that it cannot read', async () => {
@@ -45,9 +45,9 @@ describe('readSafetensors', () => {
       packed: {dtype: 'F4', shape: [4], data_offsets: [10, 12]},
     };
     const tensors = await readSafetensors([fileOf(headerOf(header), bytes(0x80, 0xbf, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2))]);
-    expect([...safetensorsValues(tensors.get('a')!)]).toEqual([-1]);
+    expect([...await safetensorsValues(tensors.get('a')!)]).toEqual([-1]);
     expect(tensors.get('z')!.dtype).toBe('I64');
-    expect([...tensors.get('packed')!.bytes]).toEqual([1, 2]);
+    expect([...tensors.get('packed')!.bytes as Uint8Array]).toEqual([1, 2]);
   });
 
   it('takes a tensor of every dtype whose size it knows, and a tensor of an unknown dtype', async () => {
@@ -57,13 +57,13 @@ describe('readSafetensors', () => {
     };
     for (const [dtype, numBytes] of Object.entries(sizes)) {
       const file = (size: number) => fileOf(headerOf({a: {dtype, shape: [2, 4], data_offsets: [0, size]}}), new Uint8Array(size));
-      expect((await readSafetensors(file(numBytes))).get('a')!.bytes.length).toBe(numBytes);
+      expect((await readSafetensors(file(numBytes))).get('a')!.bytes).toHaveSize(numBytes);
       await expectAsync(readSafetensors(file(numBytes + 1))).toBeRejectedWithError(
         `Error in readSafetensors: tensor 'a' of files[0] must take ${numBytes} bytes as ${dtype} [2,4], but its data_offsets ` +
         `[0,${numBytes + 1}] span ${numBytes + 1}.`);
     }
     const file = fileOf(headerOf({a: {dtype: 'F4_E2M1X', shape: [3], data_offsets: [0, 5]}}), new Uint8Array(5));
-    expect((await readSafetensors(file)).get('a')!.bytes.length).toBe(5);
+    expect((await readSafetensors(file)).get('a')!.bytes).toHaveSize(5);
   });
 
   it('reads shared memory, whose values are copies', async () => {
@@ -80,7 +80,7 @@ describe('readSafetensors', () => {
     const shared = new Uint8Array(buffer, pad);
     shared.set(file);
     const tensors = await readSafetensors(shared);
-    const values = ['a', 'b', 'c'].map((name) => safetensorsValues(tensors.get(name)!));
+    const values = await Promise.all(['a', 'b', 'c'].map((name) => safetensorsValues(tensors.get(name)!)));
     shared.fill(255);
     expect(values.map((floats) => [...floats])).toEqual([[1, -2], [0.5, 3], [0.5, 3]]);
     expect(values.map((floats) => floats.buffer instanceof ArrayBuffer)).toEqual([true, true, true]);
@@ -93,7 +93,7 @@ describe('readSafetensors', () => {
     const names = ['__proto__', 'constructor', 'toString', '', '0'];
     const header = names.map((name, i) => `${JSON.stringify(name)}:{"dtype":"U8","shape":[1],"data_offsets":[${i},${i + 1}]}`);
     const tensors = await readSafetensors(fileOf(`{${header.join(',')}}`, bytes(0, 1, 2, 3, 4)));
-    expect(names.map((name) => tensors.get(name)!.bytes[0])).toEqual([0, 1, 2, 3, 4]);
+    expect(names.map((name) => (tensors.get(name)!.bytes as Uint8Array)[0])).toEqual([0, 1, 2, 3, 4]);
     expect(Object.keys(Object.prototype)).toEqual([]);
   });
 
@@ -137,8 +137,8 @@ describe('readSafetensors', () => {
 
   const errors: Array<[name: string, files: unknown, message: string]> = [
     ['no files', [], 'files must have at least one file, but is empty.'],
-    ['no bytes', [good, 'model.safetensors'], "files[1] must be an ArrayBuffer or a Uint8Array, but is the string 'model.safetensors'."],
-    ['numbers', [[1, 2]], 'files[0] must be an ArrayBuffer or a Uint8Array, but is the array [1, 2].'],
+    ['no bytes', [good, 'model.safetensors'], "files[1] must be an ArrayBuffer, a Uint8Array, a Blob or a file of remoteCheckpointFile, but is the string 'model.safetensors'."],
+    ['numbers', [[1, 2]], 'files[0] must be an ArrayBuffer, a Uint8Array, a Blob or a file of remoteCheckpointFile, but is the array [1, 2].'],
     ['a short file', bytes(1, 2, 3), "files[0] must begin with the 8 bytes of its header's length, but has 3 bytes."],
     ['half a header', good.subarray(0, 20),
       `files[0] must have a header of ${good[0]} bytes, as its first 8 bytes say, but has 12 after them. Is it a whole safetensors file?`],
@@ -168,9 +168,9 @@ describe('readSafetensors', () => {
     ['no bytes where none are to be',  fileOf(headerOf({a: {...one, shape: [...new Array<number>(30).fill(2 ** 53 - 1), 0]}}), new Uint8Array(8)),
       "tensor 'a' of files[0] must take 0 bytes as F32 [9007199254740991,9007199254740991,9007199254740991,9007199254740991," +
       '9007199254740991,9007199254740991,9007199254740991,9007199254740991,…], but its data_offsets [0,8] span 8.'],
-    ['nothing', null, 'files[0] must be an ArrayBuffer or a Uint8Array, but is null.'],
-    ['an object', {byteLength: 1e15}, 'files[0] must be an ArrayBuffer or a Uint8Array, but is the object {byteLength: 1000000000000000}.'],
-    ['a hole in a list', new Array(1), 'files[0] must be an ArrayBuffer or a Uint8Array, but is undefined.'],
+    ['nothing', null, 'files[0] must be an ArrayBuffer, a Uint8Array, a Blob or a file of remoteCheckpointFile, but is null.'],
+    ['an object', {byteLength: 1e15}, 'files[0] must be an ArrayBuffer, a Uint8Array, a Blob or a file of remoteCheckpointFile, but is the object {byteLength: 1000000000000000}.'],
+    ['a hole in a list', new Array(1), 'files[0] must be an ArrayBuffer, a Uint8Array, a Blob or a file of remoteCheckpointFile, but is undefined.'],
     ['a tensor twice', [good, good], "tensor 'x' must be in one file, but is in files[0] and in files[1]."],
   ];
   errors.forEach(([name, files, message]) => {
@@ -181,8 +181,8 @@ describe('readSafetensors', () => {
 });
 
 describe('safetensorsValues', () => {
-  const read = (dtype: string, values: Uint8Array, size: number): Float32Array =>
-    await safetensorsValues({dtype, shape: [size], bytes: values} satisfies CheckpointTensor);
+  const read = (dtype: string, values: Uint8Array, size: number): Promise<Float32Array> =>
+    safetensorsValues({dtype, shape: [size], bytes: values} satisfies CheckpointTensor);
 
   it('gives every BF16 exactly', async () => {
     expectSame(await read('BF16', allHalves, 2 ** 16), floatsOf((half) => half << 16));
@@ -210,7 +210,7 @@ describe('safetensorsValues', () => {
   });
 
   const tensor = {dtype: 'F16', shape: [1], bytes: bytes(1, 2)};
-  const whole = 'a dtype, a shape and bytes in a Uint8Array';
+  const whole = 'a dtype, a shape and bytes in a Uint8Array or a Blob';
   const unreadable: Array<[name: string, tensor: unknown, message: string]> = [
     ['a dtype that it cannot read', {...tensor, dtype: 'F8_E4M3'}, 'F32 or F16 or BF16, but is F8_E4M3.'],
     ['a dtype of every object', {...tensor, dtype: 'constructor'}, 'F32 or F16 or BF16, but is constructor.'],

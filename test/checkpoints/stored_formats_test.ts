@@ -7,7 +7,7 @@ import {numberOf, packed, scaleOf} from '../naive/quantized_weights';
 import {expectFloats} from '../support/expect';
 import {bytesOf, floatsOf} from '../support/quantized_files';
 import {lcg} from '../support/routings';
-import {safetensorsFile, type WrittenTensor} from '../support/safetensors';
+import {safetensorsFile, type WrittenBytes, type WrittenTensor} from '../support/safetensors';
 import {
   blobOf, experts, plain, raw, type RawTensor, storedConfig, type StoredLinear, type StoredSizes, storedTensors, valuesOfPlain,
 } from '../support/stored_experts';
@@ -233,7 +233,7 @@ function block({rows, columns, linear}: Pick<Case, 'rows' | 'columns' | 'linear'
   return {sizes, down, tensors: storedTensors([{gate: linear, up: linear, down}], sizes)};
 }
 
-const load = (tensors: WrittenTensor[], config: MoeModelConfig, options: Partial<MoeCheckpointOptions> = {}) =>
+const load = (tensors: Array<WrittenTensor | WrittenBytes>, config: MoeModelConfig, options: Partial<MoeCheckpointOptions> = {}) =>
   moeCheckpoint(blobOf(tensors), config, {layerIndex: 0, ...options});
 
 const twice = (values: ArrayLike<number>) => Float32Array.from([...Array.from(values), ...Array.from(values)]);
@@ -274,7 +274,7 @@ describeWithFlags('quantized checkpoint files on the way in', cpu, () => {
     const {blocks, scales, shape: [E, rows, H], values} = golden.mxfp4.cases.find((each) => each.case === 'random')!;
     const [I, path] = [rows / 2, 'model.layers.0.mlp'];
     const zeros = (...shape: number[]) => ({shape, values: Array<number>(tf.util.sizeFromShape(shape)).fill(0), dtype: 'BF16' as const});
-    const tensors: WrittenTensor[] = [
+    const tensors: Array<WrittenTensor | WrittenBytes> = [
       {name: `${path}.experts.gate_up_proj_blocks`, ...raw('U8', [E, rows, H / 32, 16], bytesOf(blocks))},
       {name: `${path}.experts.gate_up_proj_scales`, ...raw('U8', [E, rows, H / 32], bytesOf(scales))},
       {name: `${path}.experts.gate_up_proj_bias`, ...zeros(E, rows)},
@@ -309,7 +309,7 @@ describeWithFlags('quantized checkpoint files on the way in', cpu, () => {
     const codes = float8Codes(E * 2 * I * H);
     const scales = bfloats(E * 4 * 2);
     const scale = valuesOf(scales, 'bfloat16');
-    const tensors: WrittenTensor[] = [
+    const tensors: Array<WrittenTensor | WrittenBytes> = [
       {name: 'model.layers.0.mlp.gate.weight', ...plain(E, H)['.weight']},
       {name: `${experts}.gate_up_proj`, ...raw('F8_E4M3', [E, 2 * I, H], bytesOfCodes(codes))},
       {name: `${experts}.gate_up_proj_scale_inv`, ...raw('BF16', [E, 4, 2], scales)},

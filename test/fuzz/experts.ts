@@ -200,7 +200,9 @@ type Gates = {
 
 function gatesOf(draw: ActivationDraw, otherwise: MoeActivation, gate: Applied, up: Applied): Gates {
   const activation = activationOf(draw, otherwise);
-  if ((draw.activation ?? otherwise) !== 'swigluOai') {
+  const name = draw.activation ?? otherwise;
+  const isOai = name === 'swigluOai';
+  if (!isOai && !((name === 'silu' || name === 'swish') && draw.swigluLimit != null)) {
     return {
       act: valueAt(activation, gate.value, gate.error),
       dAct: slopeAt(activation, gate.value, gate.error),
@@ -215,7 +217,7 @@ function gatesOf(draw: ActivationDraw, otherwise: MoeActivation, gate: Applied, 
   return {
     act: valueAt(activation, clampedGate, gate.error),
     dAct: times(slope, insideGate),
-    factor: plus({value: clamped(up.value, -limit, limit), error: up.error}, 1),
+    factor: plus({value: clamped(up.value, -limit, limit), error: up.error}, isOai ? 1 : 0),
     dFactor: isInside(up.value, up.error, -limit, limit),
   };
 }

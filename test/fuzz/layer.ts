@@ -24,6 +24,7 @@ const layerDraws = fc
     scoring: scorings,
     renormalize: oneOf(undefined, false, true),
     activation: activations.filter(({gateUp, swigluAlpha, swigluLimit}) => gateUp == null && swigluAlpha == null && swigluLimit == null),
+    applyRouterWeightOnInput: fc.boolean(),
     useBias: fc.boolean(),
     useRouterBias: fc.boolean(),
     capacityFactor: oneOf(undefined, 0.5, 1.25),
@@ -33,7 +34,7 @@ const layerDraws = fc
 type LayerDraw = typeof layerDraws extends fc.Arbitrary<infer Draw> ? Draw : never;
 
 async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: number[]): Promise<Bounded> {
-  const {numTokens, hiddenSize, intermediateSize, numExperts, topk, scoring, renormalize, activation} = draw;
+  const {numTokens, hiddenSize, intermediateSize, numExperts, topk, scoring, renormalize, activation, applyRouterWeightOnInput} = draw;
   const router = {numIn: hiddenSize, numColumns: numExperts, weightFormat: 'inOut' as const, weights: weights.router_kernel, bias: weights.router_bias};
   const logits = matMul(exact(x), new Array<number>(numTokens).fill(0), router);
   const rows = rowsOf(Array.from(logits.values), numTokens);
@@ -60,7 +61,7 @@ async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: 
     expertMap: undefined,
     activation,
     weightFormat: 'outIn',
-    applyRouterWeightOnInput: false,
+    applyRouterWeightOnInput,
     shared: undefined,
   };
   return naiveExperts(experts, ids.flat(), routed).forward();

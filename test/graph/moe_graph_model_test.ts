@@ -17,14 +17,14 @@ function random(...shape: number[]): tf.Tensor {
 
 const few = () => ({routerKernel: random(H, E), w1: random(E, 2 * I, H), w2: random(E, H, I)});
 const all = () => ({
-  routerKernel: random(H, E), routerBias: random(E), w1: random(2, H, 2 * I), w2: random(2, I, H), w1Bias: random(2, 2 * I),
-  w2Bias: random(2, H), scoreCorrectionBias: random(E), expertMap: tf.tensor1d([1, -1, 0, 1], 'int32'),
+  routerKernel: random(H, E + 2), routerBias: random(E + 2), w1: random(2, H, 2 * I), w2: random(2, I, H), w1Bias: random(2, 2 * I),
+  w2Bias: random(2, H), scoreCorrectionBias: random(E + 2), expertMap: tf.tensor1d([1, -1, 0, 1], 'int32'),
   sharedExperts: {w1: random(H, 2 * F), w2: random(F, H), gate: random(H, 1)},
 });
 const everyOption: MoeGraphModelOptions = {
   topk: 1, scoring: 'sqrtSoftplus', renormalize: true, numExpertGroups: 2, topkGroups: 1, routedScalingFactor: 1.1,
   activation: 'swigluOai', gated: true, gateUp: 'interleaved', swigluAlpha: 1.3, swigluLimit: 0.7, weightFormat: 'inOut',
-  applyRouterWeightOnInput: true,
+  numZeroExperts: 2, applyRouterWeightOnInput: true,
 };
 
 type Shared = {w1: tf.Tensor; w2: tf.Tensor; gate?: tf.Tensor};
@@ -116,8 +116,8 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     expect(Object.keys(model.modelSignature)).toEqual(['inputs', 'outputs']);
     const shapes = Object.fromEntries(Object.entries(model.weights).map(([name, [{shape, dtype}]]) => [name, [dtype, ...shape]]));
     expect(shapes).toEqual({
-      router_kernel: ['float32', H, E], router_bias: ['float32', E], w1: ['float32', 2, H, 2 * I], w2: ['float32', 2, I, H],
-      w1_bias: ['float32', 2, 2 * I], w2_bias: ['float32', 2, H], score_correction_bias: ['float32', E], expert_map: ['int32', E],
+      router_kernel: ['float32', H, E + 2], router_bias: ['float32', E + 2], w1: ['float32', 2, H, 2 * I], w2: ['float32', 2, I, H],
+      w1_bias: ['float32', 2, 2 * I], w2_bias: ['float32', 2, H], score_correction_bias: ['float32', E + 2], expert_map: ['int32', E],
       shared_w1: ['float32', H, 2 * F], shared_w2: ['float32', F, H], shared_gate: ['float32', H, 1],
     });
     expect(() => model.predict(tf.zeros([T, H + 1]))).toThrowError(/must be \[-1,8\], but was \[3,9\]/);
@@ -151,7 +151,7 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     ['no options', few, undefined, 'Error in moeGraphModel: topk must be a positive integer, but is undefined.'],
     ['an unknown option', few, {topk: 2, w1Bias: [0]},
       "Error in moeGraphModel: unknown option 'w1Bias'. The options are topk, scoring, renormalize, numExpertGroups, topkGroups, " +
-      'routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, weightFormat, applyRouterWeightOnInput.'],
+      'routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, weightFormat, numZeroExperts, applyRouterWeightOnInput.'],
     ['more experts per token than there are', few, {topk: 5},
       'Error in moeGraphModel: topk must be at most the number of experts (E = 4), but is 5.'],
     ['an unknown activation', few, {topk: 2, activation: 'tanh'},

@@ -28,7 +28,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
   for (const policy of ['probability', 'position'] as const) {
     it(`keeps what the naive loop keeps, by ${policy}`, async () => {
       for (const capacity of [1, 7, 23, 24]) {
-        const kept = dropOverCapacity(tf.tensor2d(ids, undefined, 'int32'), tf.tensor2d(weights), numExperts, capacity, policy);
+        const kept = dropOverCapacity(tf.tensor2d(ids, undefined, 'int32'), tf.tensor2d(weights), capacity, {numExperts, numZeroExperts: 0, dropPolicy: policy});
         await expectInts(kept, naiveKept(ids, weights, numExperts, capacity, policy), `capacity ${capacity}`);
       }
     });
@@ -42,7 +42,7 @@ describeWithFlags('capacity of mixtureOfExperts', ALL_ENVS, () => {
     const widely = Array.from(new Float32Array(shuffled.buffer), (weight) => [weight < 2 ** -126 ? 0 : weight]);
     const oneExpert = widely.map(() => [0]);
     for (const capacity of [1, 13, 30, 59]) {
-      const kept = dropOverCapacity(tf.tensor2d(oneExpert, [60, 1], 'int32'), tf.tensor2d(widely), 1, capacity, 'probability');
+      const kept = dropOverCapacity(tf.tensor2d(oneExpert, [60, 1], 'int32'), tf.tensor2d(widely), capacity, {numExperts: 1, numZeroExperts: 0, dropPolicy: 'probability'});
       await expectInts(kept, naiveKept(oneExpert, widely, 1, capacity, 'probability'), `capacity ${capacity}`);
     }
   });

@@ -13,13 +13,14 @@ const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-5;
 /** The equivalent options of fusedMoe. */
 function fusedMoeOf(args: LayerArgs, x: tf.Tensor2D, weights: Record<string, tf.Tensor>): tf.Tensor {
   const logits = tf.matMul(x, weights.router_kernel as tf.Tensor2D);
-  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit} = args;
+  const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit, applyRouterWeightOnInput} = args;
   return tf.fusedMoe(x, weights.w1, weights.w2, weights.router_bias == null ? logits : tf.add(logits, weights.router_bias), topk ?? 2, {
-    scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit,
+    scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor, activation, gated, swigluAlpha, swigluLimit, applyRouterWeightOnInput,
     gateUp: 'concatenated',
     scoreCorrectionBias: weights.score_correction_bias,
     w1Bias: weights.w1_bias,
     w2Bias: weights.w2_bias,
+    sharedExperts: weights.shared_w1 && {w1: weights.shared_w1, w2: weights.shared_w2, gate: weights.shared_gate},
   });
 }
 
@@ -36,9 +37,12 @@ const cases: Record<string, Partial<LayerArgs>> = {
 /** The backends that compile no kernels. */
 const host = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu' || backendName === 'wasm'};
 const hostCases: Record<string, Partial<LayerArgs>> = {
+  'shared experts without gates, of another width': {gated: false, activation: 'relu2', numSharedExperts: 1, sharedIntermediateSize: 7},
   'ReLU without gates': {useBias: true, activation: 'relu', gated: false},
   'one expert, softmax over the chosen': {topk: 1, scoring: 'softmaxAfterTopk', activation: 'geluTanh'},
   'three experts, weights as they are': {topk: 3, renormalize: false, activation: 'swigluOai', scoring: 'sqrtSoftplus'},
+  'router weights on the input': {applyRouterWeightOnInput: true, useBias: true, scoring: 'sigmoid', renormalize: false, topk: 3},
+  'a clamped SiLU': {activation: 'silu', swigluLimit: 0.25, numSharedExperts: 1},
   "swigluOai of one's own": {useBias: true, activation: 'swigluOai', swigluAlpha: -0.5, swigluLimit: 0.125},
 };
 
@@ -62,16 +66,36 @@ describeWithFlags('mixtureOfExperts', ALL_ENVS, () => {
     it(`is fusedMoe of its weights: ${name}`, () => expectFusedMoe(args));
   }
 
+  const trained: Record<string, Partial<LayerArgs>> = {
+    'router weights on the input': {topk: 1, scoring: 'sigmoid', applyRouterWeightOnInput: true, numSharedExperts: 1},
+    'shared experts without gates': {gated: false, activation: 'relu2', numSharedExperts: 1, sharedIntermediateSize: 7},
+  };
+  for (const [name, args] of Object.entries(trained)) {
+    it(`has the gradients of fusedMoe: ${name}`, async () => {
+      const layer = layerOf({...sizes, ...args}, H);
+      const x = tf.variable(randomTensor([6, H], 9)) as tf.Variable<tf.Rank.R2>;
+      const weights = weightsOf(layer);
+      const dy = randomTensor([6, H], 8);
+      const gradientsOf = (output: () => tf.Tensor) =>
+        tf.variableGrads(() => tf.sum<tf.Scalar>(tf.mul(dy, output())), [x, ...(Object.values(weights) as tf.Variable[])]).grads;
+      const given = gradientsOf(() => layer.apply(x) as tf.Tensor);
+      const wanted = gradientsOf(() => fusedMoeOf({...sizes, ...args}, x, weights));
+      for (const [weight, gradient] of Object.entries(wanted)) {
+        await expectWithin(given[weight], (await gradient.data()) as Float32Array, bound, weight);
+      }
+    });
+  }
+
   for (const sharedExpertGate of [false, true]) {
     it(`adds shared experts${sharedExpertGate ? ' times their gate' : ''}`, async () => {
       const layer = layerOf({...sizes, numSharedExperts: 2, sharedExpertGate}, H);
-      const weights = weightsOf(layer);
-      expect(weights.shared_w1.shape).toEqual([12, H]);
+      const {shared_w1: w1, shared_w2: w2, shared_gate: gate, ...routed} = weightsOf(layer);
+      expect(w1.shape).toEqual([12, H]);
       const input = randomTensor(shape, 9);
       const x: tf.Tensor2D = input.reshape([6, H]);
-      const shared = sharedExpert(x, weights.shared_w1, weights.shared_w2);
-      const gated = sharedExpertGate ? tf.mul(shared, tf.sigmoid(tf.matMul(x, weights.shared_gate as tf.Tensor2D))) : shared;
-      const wanted = tf.add(fusedMoeOf(sizes, x, weights), gated);
+      const shared = sharedExpert(x, w1, w2);
+      const gated = sharedExpertGate ? tf.mul(shared, tf.sigmoid(tf.matMul(x, gate as tf.Tensor2D))) : shared;
+      const wanted = tf.add(fusedMoeOf(sizes, x, routed), gated);
       await expectWithin(layer.apply(input) as tf.Tensor, (await wanted.data()) as Float32Array, bound, 'output');
     });
   }

@@ -9,7 +9,7 @@ const sizes = {numExperts: 4, intermediateSize: 8};
 const H = 24;
 const shape = [2, 3, H];
 const bound = (_: number, wanted: number) => 1e-5 * Math.abs(wanted) + 1e-5;
-const everyPart: LayerArgs = {...sizes, useBias: true, useRouterBias: true, numSharedExperts: 1, sharedExpertGate: true, useScoreCorrectionBias: true};
+const everyPart: LayerArgs = {...sizes, useBias: true, useRouterBias: true, numSharedExperts: 1, sharedExpertGate: true, useScoreCorrectionBias: true, applyRouterWeightOnInput: true};
 
 type Options = NonNullable<Parameters<typeof tf.quantizeMixtureOfExperts>[1]>;
 const everyFormat: Record<string, Options> = {

@@ -25,6 +25,8 @@ const everyOption: Omit<Required<LayerArgs>, LayersOwn | keyof ExpertFormatArgs>
   gated: false,
   swigluAlpha: 1.5,
   swigluLimit: 3,
+  numZeroExperts: 2,
+  applyRouterWeightOnInput: true,
   useBias: true,
   useRouterBias: true,
   numSharedExperts: 2,

@@ -39,8 +39,9 @@ function coreActivate(z: tf.Tensor, options: tf.FusedExpertsOptions): tf.Tensor 
   const isInterleaved = (gateUp ?? (activation === 'swigluOai' ? 'interleaved' : 'concatenated')) === 'interleaved';
   const pairs = tf.reshape(z, isInterleaved ? [numRows, numColumns / 2, 2] : [numRows, 2, numColumns / 2]);
   const [gate, up] = tf.unstack(pairs, isInterleaved ? 2 : 1);
-  return activation === 'swigluOai'
-    ? tf.mul(act(atMost(gate, limit)), tf.add(atMost(tf.maximum(up, -limit), limit), 1))
+  const isClamped = activation === 'swigluOai' || (activation === 'silu' && swigluLimit != null);
+  return isClamped
+    ? tf.mul(act(atMost(gate, limit)), tf.add(atMost(tf.maximum(up, -limit), limit), activation === 'swigluOai' ? 1 : 0))
     : tf.mul(act(gate), up);
 }
 

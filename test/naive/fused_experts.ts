@@ -19,12 +19,20 @@ export function naiveFusedExperts(
   {x, ids, topkWeights, w1, w2, w1Bias, w2Bias, expertMap}: FusedCase,
   options: NaiveFusedOptions = {},
 ): {values: number[]; magnitudes: number[]} {
-  const {activation = 'silu', gated = true, applyRouterWeightOnInput = false, weightFormat, ...rest} = options;
+  const {activation = 'silu', gated = true, applyRouterWeightOnInput = false, weightFormat, numZeroExperts, ...rest} = options;
+  const numExperts = expertMap?.length ?? w1.length;
   const hiddenSize = x[0]?.length ?? 0;
   const values = new Array<number>(x.length * hiddenSize).fill(0);
   const magnitudes = values.slice();
   ids.forEach((tokenIds, t) =>
     tokenIds.forEach((id, k) => {
+      if (id >= numExperts && id < numExperts + (numZeroExperts ?? 0)) {
+        x[t].forEach((value, h) => {
+          values[t * hiddenSize + h] += topkWeights[t][k] * value;
+          magnitudes[t * hiddenSize + h] += Math.abs(topkWeights[t][k] * value);
+        });
+        return;
+      }
       const expert = expertMap == null ? id : (expertMap[id] ?? -1);
       if (expert < 0 || expert >= w1.length) {
         return;

@@ -75,8 +75,9 @@ export function naiveGroupedMatMul(
         const gate = product(row, gateUp === 'interleaved' ? 2 * o : o);
         const up = product(row, gateUp === 'interleaved' ? 2 * o + 1 : numOutputs + o);
         const isOai = activation === 'swigluOai';
-        const a = act(isOai ? Math.min(gate.z, limit) : gate.z);
-        const u = isOai ? Math.min(Math.max(up.z, -limit), limit) + 1 : up.z;
+        const isClamped = isOai || ((activation === 'silu' || activation === 'swish') && swigluLimit != null);
+        const a = act(isClamped ? Math.min(gate.z, limit) : gate.z);
+        const u = (isClamped ? Math.min(Math.max(up.z, -limit), limit) : up.z) + (isOai ? 1 : 0);
         values[at] = a * u;
         bounds[at] = slope(gate.z) * gate.bound * Math.abs(u) + Math.abs(a) * up.bound + 1e-5 * Math.abs(a * u) + 1e-6;
       }

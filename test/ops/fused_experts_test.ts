@@ -196,7 +196,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 1, {topk: 2} as tf.FusedMoeOptions),
         "Error in fusedMoe: unknown option 'topk'. The options are scoring, renormalize, scoreCorrectionBias, " +
         'numExpertGroups, topkGroups, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, ' +
-        'weightFormat, w1Bias, w2Bias, expertMap, applyRouterWeightOnInput, sharedExperts, ' +
+        'weightFormat, w1Bias, w2Bias, expertMap, numZeroExperts, applyRouterWeightOnInput, sharedExperts, ' +
         'returnRouting.'],
     ];
     for (const [call, message] of calls) {

@@ -25,6 +25,7 @@ const anyExpertOptions = fc
     weightFormat: fc.constantFrom('outIn', 'inOut'),
     applyRouterWeightOnInput: fc.boolean(),
     swigluLimit: fc.constantFrom(0.25, 7),
+    numZeroExperts: fc.constantFrom(0, 0, 1, 3),
   })
   .map((options) => ({...options, gated: options.gated || options.activation === 'swigluOai'}));
 
@@ -73,7 +74,8 @@ describeWithFlags('any experts', ALL_ENVS, (env) => {
       fc.asyncProperty(anySizes, anyRouter, anyExpertOptions, anyExperts, async (sizes, router, options, others) => {
         const {withBias, inGroups, ...scoringOptions} = router;
         const {experts, x, w1, w2, given} = drawn(sizes, options, others);
-        const {T, E, K} = sizes;
+        const {T, K} = sizes;
+        const E = sizes.E + options.numZeroExperts;
         const next = lcg(others.seed);
         const logits = Array.from({length: T}, () => Array.from({length: E}, () => Math.fround(6 * next() - 3)));
         // Far apart, so that float32 and float64 choose the same experts.

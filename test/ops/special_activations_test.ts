@@ -17,6 +17,10 @@ const ungated = (activation: MoeKernelActivation): MoeActivationAttrs =>
 const backprop = (dy: tf.Tensor, z: tf.Tensor, attrs: MoeActivationAttrs): tf.Tensor =>
   runMoeKernel(MoeGroupedMatMulBackpropActivation, {dy, z}, attrs).dz;
 
+/** Every activation with gates, 'silu' with clamps and without. */
+const gatedAttrs = [...ACTIVATIONS.map((name) => ungated(name)), {...ungated('silu'), swigluLimit: Infinity}]
+  .map((attrs) => ({...attrs, gated: true}));
+
 const GATES = [NaN, Infinity, -Infinity, 1e38, -1e38, 1e3, -1e3, 0, -0, 7, 8, -1].map(Math.fround);
 const pairs = GATES.flatMap((gate) => GATES.map((up): [number, number] => [gate, up]));
 
@@ -60,9 +64,10 @@ describeWithFlags('special values: activations', ALL_ENVS, () => {
       const bias = tf.tensor2d(values, [pairs.length, 2 * repeats]);
       const [x, weights] = [tf.ones([pairs.length, 2 * repeats]), tf.zeros([pairs.length, 2 * repeats, 2 * repeats])];
       const all = pairs.flatMap((pair) => new Array<[number, number]>(repeats).fill(pair));
-      for (const activation of ACTIVATIONS) {
-        const {value} = gatedForms(activation, alpha, swiglu.swigluLimit);
-        const y = tf.moeGroupedMatMul(x, weights, offset, {...ungated(activation), gated: true, bias});
+      for (const {activation, swigluLimit, ...attrs} of gatedAttrs) {
+        const {value} = gatedForms(activation, alpha, swigluLimit);
+        const limit = swigluLimit < Infinity ? swigluLimit : null;
+        const y = tf.moeGroupedMatMul(x, weights, offset, {...attrs, activation, swigluLimit: limit, bias});
         await expectSpecial(y, all.map(([gate, up]) => value(gate, up)), all, activation);
       }
     }
@@ -71,9 +76,10 @@ describeWithFlags('special values: activations', ALL_ENVS, () => {
   it('derivatives with gates', async () => {
     const inputs = pairs.flatMap(([gate, up]) => [`${gate}, ${up} by gate`, `${gate}, ${up} by up`]);
     const [z, dy] = [tf.tensor2d(pairs), tf.ones([pairs.length, 1])];
-    for (const activation of ACTIVATIONS) {
-      const {derivatives, second} = gatedForms(activation, alpha, swiglu.swigluLimit);
-      const first = (x: tf.Tensor) => backprop(dy, x, {...ungated(activation), gated: true});
+    for (const attrs of gatedAttrs) {
+      const {activation} = attrs;
+      const {derivatives, second} = gatedForms(activation, alpha, attrs.swigluLimit);
+      const first = (x: tf.Tensor) => backprop(dy, x, attrs);
       await expectSpecial(first(z), pairs.flatMap(([gate, up]) => derivatives(gate, up)), inputs, `${activation}, first`);
       for (const v of [[1, 0], [0, 1]] as Array<[number, number]>) {
         const wanted = pairs.flatMap(([gate, up]) => second(gate, up, v));

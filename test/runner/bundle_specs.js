@@ -58,10 +58,35 @@ const docstringExamples = () => {
   return `export const docstringExamples = [${examples.join(',\n')}];`;
 };
 
-/** esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, and 'docstring-examples'. */
+/** The cases of test/golden/checkpoints, by name: config.json, and case.json and the file if the block is read. */
+const checkpointGoldens = () => {
+  const folder = join(testFolder, 'golden', 'checkpoints');
+  const cases = readdirSync(folder).sort().map((name) => {
+    const files = readdirSync(join(folder, name));
+    const fieldOf = {'config.json': 'config', 'case.json': 'recorded', 'model.safetensors': 'file'};
+    const fields = files.map((file) => `${fieldOf[file]}: require('./golden/checkpoints/${name}/${file}')`);
+    return `${name}: {${fields.join(', ')}}`;
+  });
+  return `export const checkpointGoldens = {${cases.join(',\n')}};`;
+};
+
+/** safetensors files as Uint8Array. */
+const binaryFiles = {
+  name: 'binary-files',
+  setup(build) {
+    build.onLoad({filter: /\.safetensors$/}, ({path}) => ({contents: readFileSync(path), loader: 'binary'}));
+  },
+};
+
+/**
+ * esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, 'docstring-examples' and
+ * 'checkpoint-goldens'.
+ */
 const specPlugins = (filesOf) => [
   virtualModule('all-specs', () => requireSpecs(filesOf())),
   virtualModule('docstring-examples', docstringExamples),
+  virtualModule('checkpoint-goldens', checkpointGoldens),
+  binaryFiles,
 ];
 
 function bundleSpecs() {

@@ -120,6 +120,15 @@ export const checkpointCases: CheckpointCase[] = [
     tensors: stackedTensors(), dtype: 'BF16', routing: {topk: 2, renormalize: false}, weights: {},
   },
   {
+    name: 'qwen3_vl_moe_text', config: {...qwen3, model_type: 'qwen3_vl_moe_text'}, dtype: 'BF16', weights: {},
+    routing: {topk: 2, renormalize: true},
+    tensors: {
+      'mlp.gate.weight': block.router,
+      'mlp.experts.gate_up_proj': w1.map(transposed),
+      'mlp.experts.down_proj': block.down.map(transposed),
+    },
+  },
+  {
     name: 'olmoe',
     config: {...common, model_type: 'olmoe', intermediate_size: I, num_experts: E, norm_topk_prob: false, hidden_act: 'gelu_new'},
     tensors: qwenTensors(), dtype: 'F32', routing: {topk: 2, renormalize: false}, experts: {activation: 'geluTanh'}, weights: {},

@@ -10,3 +10,16 @@ declare module 'docstring-examples' {
     ) => Promise<void>;
   }>;
 }
+declare module 'checkpoint-goldens' {
+  /** The case.json of a case: tokens, and what transformers made of them. */
+  export type RecordedBlock = {
+    layerIndex: number;
+    input: number[][];
+    output: number[][];
+    /** The chosen experts, in any order, where transformers' modules have them. */
+    ids?: number[][];
+  };
+  export const checkpointGoldens: {
+    [name: string]: {config: Record<string, unknown>; recorded?: RecordedBlock; file?: Uint8Array};
+  };
+}

@@ -1,12 +1,13 @@
 /** Writes safetensors files by the format's description, independent of src/. */
-export type WrittenTensor = {name: string; shape: number[]} & (
-  | {
-      /** Each value is written exactly, or the writer throws. */
-      values: number[];
-      dtype?: 'F32' | 'F16' | 'BF16';
-    }
-  | {bytes: Uint8Array; dtype: string}
-);
+export type WrittenTensor = {
+  name: string;
+  shape: number[];
+  /** Each value is written exactly, or the writer throws. */
+  values: number[];
+  dtype?: 'F32' | 'F16' | 'BF16';
+};
+/** A tensor of any dtype. */
+export type WrittenBytes = {name: string; shape: number[]; bytes: Uint8Array; dtype: string};
 
 const float = new DataView(new ArrayBuffer(4));
 
@@ -36,7 +37,7 @@ export function fileOf(header: string, data: ArrayLike<number> = []): Uint8Array
   return file;
 }
 
-export function safetensorsFile(tensors: WrittenTensor[]): Uint8Array {
+export function safetensorsFile(tensors: ReadonlyArray<WrittenTensor | WrittenBytes>): Uint8Array {
   const header: Record<string, object> = {__metadata__: {format: 'pt'}};
   const data: number[] = [];
   for (const tensor of tensors) {

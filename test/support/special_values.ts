@@ -77,7 +77,8 @@ export const activationForms: Record<MoeKernelActivation, {value: Scalar; deriva
 
 /** y = a(gate) * up, its derivatives to gate and up, and the derivatives of v . (dGate, dUp) to gate and up. */
 export function gatedForms(activation: MoeKernelActivation, alpha: number, limit: number) {
-  const isClamped = activation === 'swigluOai';
+  const isClamped = activation === 'swigluOai' || (activation === 'silu' && limit < Infinity);
+  const shift = activation === 'swigluOai' ? 1 : 0;
   const {value, derivative, second} = activationForms[activation];
   /** 1 inside the clamp, 0 outside, NaN for NaN. */
   const inside = (x: number) => (isClamped ? 1 - step(x - limit) : 1);
@@ -88,7 +89,7 @@ export function gatedForms(activation: MoeKernelActivation, alpha: number, limit
       da: inside(gate) * derivative(clamped, alpha),
       // A linear function has no second derivative that an infinite factor could meet.
       d2a: activation === 'linear' || activation === 'relu' ? undefined : inside(gate) * second(clamped, alpha),
-      factor: isClamped ? Math.min(Math.max(up, -limit), limit) + 1 : up,
+      factor: isClamped ? Math.min(Math.max(up, -limit), limit) + shift : up,
       dFactor: inside(Math.abs(up)),
     };
   };

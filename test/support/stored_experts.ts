@@ -1,7 +1,7 @@
 /** One expert of a Qwen3-MoE layer, whose projections are stored as a format has them, in a file that is read in slices. */
 import type {MoeModelConfig} from '../../src/checkpoints/index';
 import {lcg} from './routings';
-import {safetensorsFile, type WrittenTensor} from './safetensors';
+import {safetensorsFile, type WrittenBytes, type WrittenTensor} from './safetensors';
 
 /** A tensor of a file. */
 export type RawTensor = {dtype: string; shape: number[]; bytes: Uint8Array};
@@ -42,7 +42,7 @@ export function storedConfig(
 }
 
 /** The tensors of layer 0. */
-export function storedTensors(stored: StoredExpert[], {hiddenSize}: StoredSizes): WrittenTensor[] {
+export function storedTensors(stored: StoredExpert[], {hiddenSize}: StoredSizes): WrittenBytes[] {
   const router = {name: 'model.layers.0.mlp.gate.weight', ...plain(stored.length, hiddenSize)['.weight']};
   const projections = stored.flatMap(({gate, up, down}, e) =>
     Object.entries({gate, up, down}).flatMap(([part, linear]) =>
@@ -52,4 +52,4 @@ export function storedTensors(stored: StoredExpert[], {hiddenSize}: StoredSizes)
 }
 
 /** A Blob, so that its slices are read. */
-export const blobOf = (tensors: WrittenTensor[]): Blob => new Blob([safetensorsFile(tensors) as Uint8Array<ArrayBuffer>]);
+export const blobOf = (tensors: Array<WrittenTensor | WrittenBytes>): Blob => new Blob([safetensorsFile(tensors) as Uint8Array<ArrayBuffer>]);

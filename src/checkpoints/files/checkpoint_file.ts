@@ -101,7 +101,7 @@ export async function readBytes(
 }
 
 /** A slice of a file is read at once. Larger ranges are read in several. */
-export const MAX_SLICE_BYTES = 2 ** 24;
+export const MAX_SLICE_BYTES = 2 ** 21;
 
 /** All bytes in one array, read in slices. */
 export async function readAllBytes(bytes: CheckpointBytes, reading: Reading): Promise<Uint8Array> {

@@ -68,7 +68,9 @@ export async function remoteCheckpointFile(
         status === 200
           ? 'the whole file: its server knows no ranges. Fetch the file, and pass its bytes or its Blob'
           : `status ${[status, statusText].filter((part) => part !== '').join(' ')}`;
-      throw new Error(`Error in ${opName}: ${address} must answer a request of a range (status 206), but gives ${what}.`);
+      throw new Error(
+        `Error in ${opName}: ${address} must answer a request of a range (status 206), but gives ${what}.`,
+      );
     }
     return response;
   };

@@ -291,7 +291,7 @@ export async function safetensorsValues(
   options: {signal?: AbortSignal | null} = {},
 ): Promise<Float32Array> {
   const opName = 'safetensorsValues';
-  const misfit = misfitOf(tensor) ?? (readableDtypes.includes(tensor.dtype) ? undefined : otherDtype(tensor.dtype));
+  const misfit = misfitOf(tensor, readableDtypes);
   assert(misfit == null, opName, () => `tensor must be ${misfit!.expected}, but is ${misfit!.given}.`);
   const bytes = await readAllBytes(tensor.bytes, {opName, signal: options.signal});
   const values = new Float32Array((8 * bytes.length) / bitsOfDtype.get(tensor.dtype)!);
@@ -301,19 +301,20 @@ export async function safetensorsValues(
 
 export type Misfit = {expected: string; given: string};
 
-const otherDtype = (dtype: string): Misfit => ({expected: readableDtypes.join(' or '), given: shorten(dtype)});
-
-/** Why `tensor` is no tensor of a file; undefined if it is. */
-export function misfitOf(tensor: unknown): Misfit | undefined {
+/** Why `tensor` is no tensor of a file, of one of these dtypes; undefined if it is. */
+export function misfitOf(tensor: unknown, dtypes: readonly string[]): Misfit | undefined {
   const {dtype, shape, bytes} = isRecord(tensor) ? tensor : {};
   if (typeof dtype !== 'string' || !areCounts(shape) || !(isUint8Array(bytes) || isSliceable(bytes))) {
     return {expected: 'a dtype, a shape and bytes in a Uint8Array or a Blob', given: describeValue(tensor)};
+  }
+  if (!dtypes.includes(dtype)) {
+    return {expected: dtypes.join(' or '), given: shorten(dtype)};
   }
   const expected = bytesTaken(dtype, shape);
   const given = numBytesOf(bytes);
   return expected == null || given === expected
     ? undefined
-    : {expected: `${expected} bytes as ${shorten(dtype)} ${shortShape(shape)}`, given: `${given} bytes`};
+    : {expected: `${expected} bytes as ${dtype} ${shortShape(shape)}`, given: `${given} bytes`};
 }
 
 /** Fills `out` with the values of `bytes`, of one of readableDtypes. The host is little-endian, as tfjs assumes too. */

@@ -10,19 +10,20 @@ type Fields = Readonly<Record<string, unknown>>;
 const fieldsOf = (value: unknown): Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
 
-/** config.quantization_config, or no fields. */
-export const quantizationOf = (config: MoeModelConfig): Fields => fieldsOf(config['quantization_config']);
+/** config.quantization_config, which multimodal models may have in text_config. */
+const givenIn = (config: MoeModelConfig): unknown =>
+  config['quantization_config'] ?? fieldsOf(config['text_config'])['quantization_config'];
+
+/** What is given, or no fields. */
+export const quantizationOf = (config: MoeModelConfig): Fields => fieldsOf(givenIn(config));
 
 export const hasMethod = (config: MoeModelConfig, method: (typeof methods)[number]): boolean =>
   quantizationOf(config)['quant_method'] === method;
 
 /** Why experts may be in no format that can be read. */
 export function whyFormatIsUnknown(config: MoeModelConfig): string[] {
-  if (config['quantization_config'] == null) {
-    return [];
-  }
   const {quant_method: method} = quantizationOf(config);
-  return methods.some((known) => known === method)
+  return givenIn(config) == null || methods.some((known) => known === method)
     ? []
     : [
         `config.quantization_config.quant_method is ${shorten(describeValue(method))}. Files of ${methods.join(', ')} ` +

@@ -77,12 +77,9 @@ function problemOf(
   if (found == null) {
     return `expected ${listed(shapes)}, but there is none`;
   }
-  const misfit = misfitOf(found);
+  const misfit = misfitOf(found, dtypes);
   if (misfit != null) {
     return `expected ${misfit.expected}, but is ${misfit.given}`;
-  }
-  if (!dtypes.includes(found.dtype)) {
-    return `expected ${dtypes.join(' or ')}, but is ${shorten(found.dtype)}`;
   }
   return shapes.some((shape) => util.arraysEqual(found.shape, shape))
     ? undefined

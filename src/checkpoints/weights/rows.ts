@@ -45,38 +45,40 @@ export const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?:
       ? new Uint8Array(words, 0, length)
       : new Uint16Array(words, 0, length);
 
-/** The rows as float32. */
-function dequantized(rows: Rows, encoding: QuantizedEncoding, numIn: number, numRows: number): Float32Array {
-  const {weights, scales, offsets} = rows;
-  const tensors = {
-    codes: weights,
-    ...(scales != null && {scales: floatsOf(scales, encoding.scaleFormat)}),
-    ...(offsets != null && {offsets: floatsOf(offsets, encoding.scaleFormat)}),
+/** Converts rows: as they are, decoded, or quantized like moeQuantizeWeights. The rows hold until the next call. */
+export type RowConverter = (rows: Rows, numRows: number) => Rows;
+
+export function rowConverter(from: WeightEncoding, to: WeightEncoding, numIn: number): RowConverter {
+  if (from === to) {
+    return (rows) => rows;
+  }
+  const decode = isQuantizedEncoding(from) ? rowDecoder(from, numIn) : ({weights}: Rows) => weights as Float32Array;
+  if (!isQuantizedEncoding(to)) {
+    return (rows, numRows) => ({weights: decode(rows, numRows)});
+  }
+  return (rows, numRows) => {
+    const {codes, scales, offsets} = quantizedOnHost({values: decode(rows, numRows), shape: [1, numRows, numIn]}, to);
+    const numScales = numRows * groupsOf(to, numIn);
+    return {
+      weights: codes.values,
+      ...(scales != null && {scales: elementsOf(scales.values.buffer, to.scaleFormat, numScales)}),
+      ...(offsets != null && {offsets: elementsOf(offsets.values.buffer, to.scaleFormat, numScales)}),
+    };
   };
-  return dequantizedRows(tensors, encodingOf({...encoding, scaleFormat: 'float32'}), numIn, 0, numRows);
 }
 
-/** Rows of one encoding in another: as they are, decoded, or quantized like moeQuantizeWeights. */
-export function convertRows(
-  rows: Rows,
-  from: WeightEncoding,
-  to: WeightEncoding,
-  numIn: number,
-  numRows: number,
-): Rows {
-  if (from === to) {
-    return rows;
-  }
-  const values = isQuantizedEncoding(from) ? dequantized(rows, from, numIn, numRows) : (rows.weights as Float32Array);
-  if (!isQuantizedEncoding(to)) {
-    return {weights: values};
-  }
-  const {codes, scales, offsets} = quantizedOnHost({values, shape: [1, numRows, numIn]}, to);
-  const numScales = numRows * groupsOf(to, numIn);
-  return {
-    weights: codes.values,
-    ...(scales != null && {scales: elementsOf(scales.values.buffer, to.scaleFormat, numScales)}),
-    ...(offsets != null && {offsets: elementsOf(offsets.values.buffer, to.scaleFormat, numScales)}),
+/** Rows as float32, in one array for all calls: many arrays would pile up before the host collects them. */
+function rowDecoder(encoding: QuantizedEncoding, numIn: number): (rows: Rows, numRows: number) => Float32Array {
+  const ofFloatScales = encodingOf({...encoding, scaleFormat: 'float32'});
+  let values = new Float32Array(0);
+  return ({weights, scales, offsets}, numRows) => {
+    values = values.length < numRows * numIn ? new Float32Array(numRows * numIn) : values;
+    const tensors = {
+      codes: weights,
+      ...(scales != null && {scales: floatsOf(scales, encoding.scaleFormat)}),
+      ...(offsets != null && {offsets: floatsOf(offsets, encoding.scaleFormat)}),
+    };
+    return dequantizedRows(tensors, ofFloatScales, numIn, 0, numRows, values.subarray(0, numRows * numIn));
   };
 }
 

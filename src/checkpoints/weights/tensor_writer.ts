@@ -14,12 +14,7 @@ export type TensorWriter = {
 };
 
 /** A tensor of the current backend. On webgpu pieces go straight into its buffer. */
-export function tensorWriter(
-  shape: number[],
-  dtype: 'float32' | 'int32',
-  name: string,
-  opName: string,
-): TensorWriter {
+export function tensorWriter(shape: number[], dtype: 'float32' | 'int32', name: string, opName: string): TensorWriter {
   return getBackend() === 'webgpu' ? bufferWriter(shape, dtype, name, opName) : arrayWriter(shape, dtype);
 }
 

@@ -87,13 +87,7 @@ export class WeightWriter {
   }
 }
 
-function newPart(
-  shape: number[],
-  numIn: number,
-  encoding: WeightEncoding,
-  name: string,
-  opName: string,
-): PartWriter {
+function newPart(shape: number[], numIn: number, encoding: WeightEncoding, name: string, opName: string): PartWriter {
   const numRows = util.sizeFromShape(shape) / numIn;
   if (!isQuantizedEncoding(encoding)) {
     return {numRows, weights: tensorWriter(shape, 'float32', name, opName)};

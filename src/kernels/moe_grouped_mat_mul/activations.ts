@@ -9,6 +9,7 @@
  * shader language may compile as if they did not exist. So shaders look for them in the bits of what comes in, and
  * compute with finite values that do not overflow on the way.
  */
+import {hasClamps} from '../../contract/expert_weights';
 import type {MoeActivationAttrs, MoeKernelActivation} from '../../contract/kernel_names';
 
 /**
@@ -114,11 +115,12 @@ export type HostActivation = {
   gatedDerivatives: (gate: number, up: number) => [number, number];
 };
 
-export function hostActivation({activation, swigluAlpha, swigluLimit}: MoeActivationAttrs): HostActivation {
+export function hostActivation(attrs: MoeActivationAttrs): HostActivation {
+  const {activation, swigluAlpha, swigluLimit} = attrs;
   const form = activations[activation];
   const value = (z: number) => form.value(z, swigluAlpha);
   const derivative = (z: number) => form.derivative(z, swigluAlpha);
-  if (activation !== 'swigluOai') {
+  if (!hasClamps(attrs)) {
     return {
       value,
       derivative,
@@ -127,23 +129,29 @@ export function hostActivation({activation, swigluAlpha, swigluLimit}: MoeActiva
     };
   }
   const clampGate = (gate: number) => Math.min(gate, swigluLimit);
-  const clampUp = (up: number) => Math.min(Math.max(up, -swigluLimit), swigluLimit);
+  const shift = activation === 'swigluOai' ? 1 : 0;
+  const factorOf = (up: number) => Math.min(Math.max(up, -swigluLimit), swigluLimit) + shift;
   const isInside = (x: number) => 1 - isAbove(x, swigluLimit);
   return {
     value,
     derivative,
-    gatedValue: (gate, up) => value(clampGate(gate)) * (clampUp(up) + 1),
+    gatedValue: (gate, up) => value(clampGate(gate)) * factorOf(up),
     gatedDerivatives: (gate, up) => [
-      isInside(gate) * derivative(clampGate(gate)) * (clampUp(up) + 1),
+      isInside(gate) * derivative(clampGate(gate)) * factorOf(up),
       isInside(Math.abs(up)) * value(clampGate(gate)),
     ],
   };
 }
 
+/** What shaders select 'silu' with clamps by. */
+const CLAMPED_SILU = names.length;
+
 /** What shaders select an activation by, as integers: floats go as their bits. */
-export function activationUniforms({activation, swigluAlpha, swigluLimit}: MoeActivationAttrs): Record<string, number> {
+export function activationUniforms(attrs: MoeActivationAttrs): Record<string, number> {
+  const {activation, swigluAlpha, swigluLimit} = attrs;
   const [alphaBits, limitBits] = new Int32Array(Float32Array.of(swigluAlpha, swigluLimit).buffer);
-  return {activation: names.indexOf(activation), swigluAlphaBits: alphaBits, swigluLimitBits: limitBits};
+  const code = activation === 'silu' && hasClamps(attrs) ? CLAMPED_SILU : names.indexOf(activation);
+  return {activation: code, swigluAlphaBits: alphaBits, swigluLimitBits: limitBits};
 }
 
 /** Column of the gate of output o, and how much further its up is. */
@@ -184,10 +192,17 @@ const isNan = ({toBits}: ShaderLanguage, x: string) => `(${toBits(x)} & 0x7fffff
 const isFinite = ({toBits}: ShaderLanguage, x: string) => `(${toBits(x)} & 0x7fffffffu) < 0x7f800000u`;
 const isActivation = ({uniform}: ShaderLanguage, name: MoeKernelActivation) =>
   `${uniform('activation')} == ${names.indexOf(name)}`;
+const isClampedSilu = ({uniform}: ShaderLanguage) => `${uniform('activation')} == ${CLAMPED_SILU}`;
+const isWithClamps = (language: ShaderLanguage) =>
+  `${isActivation(language, 'swigluOai')} || ${isClampedSilu(language)}`;
 /** A function's body: the expression of the activation that is selected. */
 const selected = (language: ShaderLanguage, expression: (name: MoeKernelActivation) => string): string =>
   names
-    .map((name) => `if (${isActivation(language, name)}) { return ${expression(name)}; }`)
+    .map((name) => {
+      const isSelected = isActivation(language, name);
+      const condition = name === 'silu' ? `${isSelected} || ${isClampedSilu(language)}` : isSelected;
+      return `if (${condition}) { return ${expression(name)}; }`;
+    })
     .join('\n')
     .concat(' return x;');
 
@@ -224,7 +239,8 @@ function shaderValue(language: ShaderLanguage): string[] {
   const {define, select} = language;
   const orNan = (x: string, otherwise: string) => select(isNan(language, x), x, otherwise);
   const clamped = (x: string, value: string) =>
-    `if (${isActivation(language, 'swigluOai')}) { return ${orNan(x, value)}; } return ${x};`;
+    `if (${isWithClamps(language)}) { return ${orNan(x, value)}; } return ${x};`;
+  const shift = select(isClampedSilu(language), '0.0', '1.0');
   return [
     define(
       'activate',
@@ -238,14 +254,13 @@ function shaderValue(language: ShaderLanguage): string[] {
       }),
     ),
     define('clampedGate', ['gate'], clamped('gate', 'min(gate, swigluLimit())')),
-    define('clampedUp', ['up'], clamped('up', 'clampTo(up, swigluLimit()) + 1.0')),
+    define('clampedUp', ['up'], clamped('up', `clampTo(up, swigluLimit()) + ${shift}`)),
   ];
 }
 
 /** activateDerivative(x), gatedDerivativeByGate(gate, up) and gatedDerivativeByUp(gate, up). */
 function shaderDerivatives(language: ShaderLanguage): string[] {
   const {define, select} = language;
-  const isClamped = isActivation(language, 'swigluOai');
   return [
     define(
       'activateDerivative',
@@ -268,13 +283,13 @@ function shaderDerivatives(language: ShaderLanguage): string[] {
     define(
       'gatedDerivativeByGate',
       ['gate', 'up'],
-      `if (${isClamped}) { return isInside(gate) * activateDerivative(clampedGate(gate)) * clampedUp(up); }
+      `if (${isWithClamps(language)}) { return isInside(gate) * activateDerivative(clampedGate(gate)) * clampedUp(up); }
        return activateDerivative(gate) * up;`,
     ),
     define(
       'gatedDerivativeByUp',
       ['gate', 'up'],
-      `if (${isClamped}) { return isInside(abs(up)) * activate(clampedGate(gate)); }
+      `if (${isWithClamps(language)}) { return isInside(abs(up)) * activate(clampedGate(gate)); }
        return activate(gate);`,
     ),
   ];

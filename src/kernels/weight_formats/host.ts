@@ -88,7 +88,7 @@ function rowDecoder(
 }
 
 /**
- * Rows firstRow to firstRow + numRows - 1 of the rows [L, D], each of C = numIn weights.
+ * Rows firstRow to firstRow + numRows - 1 of the rows [L, D], each of C = numIn weights, in `weights`.
  */
 export function dequantizedRows(
   tensors: QuantizedTensors<HostArray>,
@@ -96,9 +96,9 @@ export function dequantizedRows(
   numIn: number,
   firstRow: number,
   numRows: number,
+  weights: Float32Array = new Float32Array(numRows * numIn),
 ): Float32Array {
   const decodeRow = rowDecoder(tensors, encoding, numIn);
-  const weights = new Float32Array(numRows * numIn);
   for (let row = 0; row < numRows; row++) {
     decodeRow(firstRow + row, weights, row * numIn);
   }

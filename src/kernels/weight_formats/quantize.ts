@@ -10,13 +10,12 @@ import {
   scaleBits,
 } from '../../contract/quantized_weights';
 import {util} from '@tensorflow/tfjs-core';
+import type {HostArray} from '../../contract/host_values';
 import type {HostTensor} from '../shared/host_kernel';
 import {setField} from './host';
 import {weightFormats} from './index';
 import {scaleFormats} from './scale_formats';
 import {bitsOf} from './small_floats';
-
-const {fround} = Math;
 
 /** Below it, float32 is subnormal. GPUs may take such numbers for 0, so here they are 0 everywhere. */
 const SMALLEST = 2 ** -126;
@@ -31,27 +30,42 @@ const NO_NUMBERS: GroupScale = {scale: NaN, inverse: 0, offset: NaN};
 /** A quotient as a scale and its inverse, in float32. */
 function scaleAndInverse(quotient: number): {scale: number; inverse: number} {
   // ggml's scale of zeros is -0 where scales have the sign of the weight.
-  const scale = fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
-  return {scale, inverse: scale === 0 ? 0 : fround(1 / scale)};
+  const scale = Math.fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
+  return {scale, inverse: scale === 0 ? 0 : Math.fround(1 / scale)};
 }
 
-function groupScale(weights: ArrayLike<number>, {format, scaleFormat, hasOffsets}: QuantizedEncoding): GroupScale {
+/** Of the weights from number `from` to `end` - 1. */
+function groupScale(
+  weights: HostArray,
+  from: number,
+  end: number,
+  {format, scaleFormat, hasOffsets}: QuantizedEncoding,
+): GroupScale {
   const {largest} = weightFormats[format];
   // The first of the weights of the largest size.
   let peak = 0;
   let low = Infinity;
   let high = -Infinity;
-  for (let i = 0; i < weights.length; i++) {
+  // NaN if a weight is NaN or infinite, else 0.
+  let zero = 0;
+  for (let i = from; i < end; i++) {
     const weight = flushed(weights[i]);
-    if (!Number.isFinite(weight)) {
-      return NO_NUMBERS;
+    zero += 0 * weight;
+    if (Math.abs(weight) > Math.abs(peak)) {
+      peak = weight;
     }
-    peak = Math.abs(weight) > Math.abs(peak) ? weight : peak;
-    low = Math.min(low, weight);
-    high = Math.max(high, weight);
+    if (weight < low) {
+      low = weight;
+    }
+    if (weight > high) {
+      high = weight;
+    }
+  }
+  if (Number.isNaN(zero)) {
+    return NO_NUMBERS;
   }
   if (hasOffsets) {
-    const range = fround(high - low);
+    const range = Math.fround(high - low);
     const numSteps = 2 ** quantizedFormats[format].bits - 1;
     return range === Infinity ? NO_NUMBERS : {...scaleAndInverse(range / numSteps), offset: low};
   }
@@ -86,19 +100,25 @@ export function quantizedOnHost(
   const encodeScale = scaleFormats[scaleFormat].encode;
   const numIn = shape[2];
   const numRows = shape[0] * shape[1];
+  const codesPerWord = 32 / bits;
   let group = 0;
   for (let row = 0; row < numRows; row++) {
     for (let first = 0; first < numIn; first += groupSize, group++) {
       const from = row * numIn + first;
-      const weights = values.subarray(from, from + Math.min(groupSize, numIn - first));
-      const {scale, inverse, offset} = groupScale(weights, encoding);
+      const end = from + Math.min(groupSize, numIn - first);
+      const {scale, inverse, offset} = groupScale(values, from, end, encoding);
       setField(scaleWords, group, scaleBits[scaleFormat], encodeScale(scale));
       if (hasOffsets) {
         setField(offsetWords, group, scaleBits[scaleFormat], encodeScale(offset));
       }
-      for (let i = 0; i < weights.length && !Number.isNaN(scale); i++) {
-        const scaled = fround(flushed(fround(flushed(weights[i]) - offset)) * inverse);
-        setField(codes, from + i, bits, encode(scaled, zeroPoint));
+      // A group begins with a word.
+      for (let i = from; i < end && !Number.isNaN(scale); i += codesPerWord) {
+        let word = 0;
+        for (let c = 0; c < codesPerWord; c++) {
+          const scaled = Math.fround(flushed(Math.fround(flushed(values[i + c]) - offset)) * inverse);
+          word |= encode(scaled, zeroPoint) << (bits * c);
+        }
+        codes[i / codesPerWord] = word;
       }
     }
   }
