@@ -101,7 +101,11 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  * The experts of Mixtral, Qwen, OLMoE and DeepSeek may be stacked, as in transformers 5: mlp.gate.weight,
  * mlp.experts.gate_up_proj [E, 2I, H] and mlp.experts.down_proj [E, H, I]. Granite's tensors may have the names
  * block_sparse_moe.router.weight, block_sparse_moe.experts.gate_up_proj and .down_proj. Other tensors are not read.
- * Files of quantized experts, such as gpt-oss in MXFP4 and DeepSeek-V3 in float8, are errors: use bfloat16 files.
+ *
+ * Quantized experts are taken as they are stored, without a change of value. config.quantization_config says how:
+ * mxfp4 as gpt-oss has it, fp8 in blocks with `…_scale_inv`, compressed-tensors (integers of 4 and 8 bits, float8,
+ * mxfp4 and nvfp4), gptq of 4 and 8 bits without act-order, or awq of version gemm. GGUF files come through readGguf,
+ * with the config.json of their model: their experts may be in Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, MXFP4, F16, BF16 or F32.
  *
  * @param files  The bytes of a safetensors file, or a list of the bytes of its shards: a tensor may be in any shard.
  *     The Map of readSafetensors also works; with it, headers are read once for many layers.

@@ -3,6 +3,7 @@
  * in bytes, or `<linear>.weight` in int8 or E4M3; `.weight_scale`, and some of `.weight_zero_point`,
  * `.weight_global_scale` and `.weight_g_idx`. Codes lie along the inputs, low bits first.
  */
+import {util} from '@tensorflow/tfjs-core';
 import {encodingOf, type WeightEncoding} from '../../contract/quantized_weights';
 import {weightFormats} from '../../kernels/weight_formats/index';
 import type {MoeModelConfig} from '../config_reader';
@@ -68,7 +69,8 @@ function takeScales(finder: TensorFinder, linear: string, matrices: Matrices, co
   const known = sharings(matrices, config);
   const scales = finder.take(`${linear}.weight_scale`, scaleDtypes, ...known.map(({shape}) => shape));
   // If there is a problem, nobody uses it.
-  const sharing = known.find(({shape}) => String(shape) === String(scales?.shape)) ?? known[0];
+  const sharing =
+    known.find(({shape}) => Array.isArray(scales?.shape) && util.arraysEqual(shape, scales.shape)) ?? known[0];
   const numGroups = Math.ceil(matrices.numIn / sharing.groupSize);
   const of = {numOut: matrices.numOut, rowsPerScale: sharing.rowsPerScale, numGroups};
   return {

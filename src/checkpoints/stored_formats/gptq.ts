@@ -18,7 +18,7 @@ export const gptq: StoredFormat = {
       return undefined;
     }
     const bits = oneOf(config, 'bits', [4, 8] as const, opName);
-    const isSymmetric = oneOf(config, 'sym', [true, false], opName);
+    const isSymmetric = oneOf(config, 'sym', [false, true], opName);
     const version = oneOf(config, 'checkpoint_format', ['gptq', 'gptq_v2'], opName);
     const groupSize = groupSizeOf(config, numIn, opName);
     const numGroups = Math.ceil(numIn / groupSize);
