@@ -114,7 +114,13 @@ export function checkScoring(scoring: MoeTopkScoring | null | undefined, opName:
   return checkOneOf(scoring ?? 'softmax', moeScorings, 'scoring', opName);
 }
 
-export const moeScorings: readonly MoeTopkScoring[] = ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'];
+export const moeScorings: readonly MoeTopkScoring[] = [
+  'softmax',
+  'softmaxAfterTopk',
+  'sigmoid',
+  'sqrtSoftplus',
+  'sparsemixer',
+];
 
 /** expertMap: int32 [E], or undefined if it is not given. */
 export function convertExpertMap(
@@ -179,12 +185,14 @@ export function convertInvPermutedIdx(x: Given, topkWeights: Tensor2D, opName: s
 export type MoeTopkOptions = {
   /**
    * How logits become scores. `'softmax'` (default): softmax over all E experts. `'softmaxAfterTopk'`: softmax over the
-   * K chosen experts, as in gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))).
+   * K chosen experts, as in gpt-oss and Granite. `'sigmoid'`. `'sqrtSoftplus'`: sqrt(log(1 + exp(x))), as in
+   * DeepSeek-V4. `'sparsemixer'`, of Phi-3.5-MoE: for each slot a softmax over the experts near its own that no slot
+   * before it has. Its weights are not renormalized, and it takes no groups and no bias.
    */
   scoring?: MoeTopkScoring | null;
   /**
    * Divide the K weights by their sum. The result is exact also if the scores are too small for float32. Default: true
-   * if topk > 1.
+   * if topk > 1, except with `'sparsemixer'`.
    */
   renormalize?: boolean | null;
   /**
@@ -200,6 +208,11 @@ export type MoeTopkOptions = {
   numExpertGroups?: number | null;
   /** The number of groups from which experts are chosen. Required with numExpertGroups. */
   topkGroups?: number | null;
+  /**
+   * Which experts `'sparsemixer'` counts as near the chosen one, whose logit is x: those whose logit l is at least
+   * x - 2 * jitter * max(|l|, x). Default 0.01.
+   */
+  sparsemixerJitter?: number | null;
   /** The weights are multiplied by this factor last. Default 1. */
   routedScalingFactor?: number | null;
 };
@@ -210,6 +223,7 @@ export const moeTopkOptionNames = [
   'scoreCorrectionBias',
   'numExpertGroups',
   'topkGroups',
+  'sparsemixerJitter',
   'routedScalingFactor',
 ] as const;
 
@@ -251,13 +265,33 @@ function checkGroups(
   return groups;
 }
 
+/** What 'sparsemixer' cannot do is an error. */
+function checkSparsemixer(given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>, opName: string): number {
+  const jitter = given.sparsemixerJitter ?? 0.01;
+  assert(
+    typeof jitter === 'number' && jitter >= 0 && Number.isFinite(Math.fround(2 * jitter)),
+    opName,
+    () => `sparsemixerJitter must be a number of at least 0, but is ${describeValue(jitter)}.`,
+  );
+  const isPlain = given.renormalize !== true && given.numExpertGroups == null && given.topkGroups == null;
+  assert(
+    isPlain || given.scoring !== 'sparsemixer',
+    opName,
+    () => "scoring 'sparsemixer' must not be given with renormalize: true, numExpertGroups or topkGroups.",
+  );
+  return jitter;
+}
+
+/** The attributes of MoeTopK, and the scoring that is made of its softmax. */
+export type MoeRouting = Omit<MoeTopKAttrs, 'scoring'> & {scoring: MoeTopkScoring; sparsemixerJitter: number};
+
 /** The checked options of the choice of experts, with defaults: all except tensors. */
 export function checkRouting(
   numExperts: number,
   topk: number,
   given: Omit<MoeTopkOptions, 'scoreCorrectionBias'>,
   opName: string,
-): MoeTopKAttrs {
+): MoeRouting {
   assertPositiveInteger(topk, 'topk', opName);
   assert(
     topk <= numExperts,
@@ -265,7 +299,9 @@ export function checkRouting(
     () => `topk must be at most the number of experts (E = ${numExperts}), but is ${topk}.`,
   );
   const scoring = checkScoring(given.scoring, opName);
-  const renormalize = given.renormalize == null ? topk > 1 : checkBoolean(given.renormalize, 'renormalize', opName);
+  const sparsemixerJitter = checkSparsemixer(given, opName);
+  const renormalizes = topk > 1 && scoring !== 'sparsemixer';
+  const renormalize = given.renormalize == null ? renormalizes : checkBoolean(given.renormalize, 'renormalize', opName);
   const groups = checkGroups(given, numExperts, topk, opName);
   const routedScalingFactor = given.routedScalingFactor ?? 1;
   assert(
@@ -273,5 +309,5 @@ export function checkRouting(
     opName,
     () => `routedScalingFactor must be a number that fits float32, but is ${describeValue(routedScalingFactor)}.`,
   );
-  return {topk, scoring, renormalize, ...groups, routedScalingFactor};
+  return {topk, scoring, renormalize, ...groups, sparsemixerJitter, routedScalingFactor};
 }

@@ -2,7 +2,8 @@
 export type {LoadMoeCheckpointOptions, MoeCheckpointSource} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';
-export {loadMoeCheckpoint, type MoeWeightsLayer} from './load_moe_checkpoint';
+export {loadMoeCheckpoint} from './load_moe_checkpoint';
+export type {MoeWeightsLayer} from './moe_weights_layer';
 export {
   type MoeCheckpoint,
   moeCheckpoint,
@@ -14,3 +15,5 @@ export {type CheckpointBytes, type CheckpointFile, type SliceableFile} from './f
 export {type GgufHeader, readGguf} from './files/gguf';
 export {remoteCheckpointFile, type RemoteCheckpointFileOptions} from './files/remote_checkpoint_file';
 export {type CheckpointTensor, type CheckpointTensors, readSafetensors, safetensorsValues} from './files/safetensors';
+export {type FloatDtype, writeSafetensors} from './files/write_safetensors';
+export {moeCheckpointFiles, type MoeCheckpointFilesOptions} from './moe_checkpoint_files';

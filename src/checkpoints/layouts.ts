@@ -80,6 +80,7 @@ const usualKeys: {[option: string]: string} = {
   numExpertGroups: 'n_group',
   topkGroups: 'topk_group',
   routedScalingFactor: 'routed_scaling_factor',
+  sparsemixerJitter: 'router_jitter_noise',
   swigluAlpha: 'swiglu_alpha',
   swigluLimit: 'swiglu_limit',
 };

@@ -1,19 +1,7 @@
 /** Puts the weights of a checkpoint's block into a layer. */
-import {dispose, type Tensor, util, zeros} from '@tensorflow/tfjs-core';
-import {assert, checkOptions, describeValue} from '../arguments/checks';
-import {checkActivation} from '../arguments/experts';
-import {checkRouting} from '../arguments/routing';
-import {sizeOfGroups} from '../arguments/quantized_weights';
+import {dispose, type Tensor, zeros} from '@tensorflow/tfjs-core';
+import {checkOptions} from '../arguments/checks';
 import type {LayerWeightName, WeightName} from '../contract/block_weights';
-import {
-  encodingOf,
-  float32Encoding,
-  isQuantizedEncoding,
-  type QuantizedFormat,
-  quantizedShapes,
-  type ScaleFormat,
-  type WeightEncoding,
-} from '../contract/quantized_weights';
 import {
   assertNone,
   findBlock,
@@ -24,90 +12,15 @@ import {
   readWeights,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
-import {layerConfigOf, type MoeLayerConfig} from './moe_layer_config';
-import type {CheckpointLayout} from './layouts';
-
-/** The parts of a layer that loadMoeCheckpoint uses. MixtureOfExperts has them. */
-export type MoeWeightsLayer = {
-  /** The name in messages. */
-  name: string;
-  /** The arguments that determine what the layer computes. They are compared with config.json. */
-  getConfig(): {[key: string]: unknown};
-  /** Names and shapes of the weights, in the order of setWeights. The layer's own name may stand before a weight's. */
-  readonly weights: ReadonlyArray<{originalName: string; shape: ReadonlyArray<number | null>}>;
-  /** Called once, with all weights. */
-  setWeights(weights: Tensor[]): void;
-};
-
-/** Arguments of a layer of which a checkpoint may say nothing. */
-type LayerArgs = MoeLayerConfig & {numZeroExperts?: number; applyRouterWeightOnInput?: boolean};
-
-/** The arguments that determine what a layer computes, each in one spelling. */
-function computedBy(args: LayerArgs, opName: string) {
-  const {numZeroExperts = 0, applyRouterWeightOnInput = false} = args;
-  const {renormalize, ...routing} = checkRouting(args.numExperts + numZeroExperts, args.topk, args, opName);
-  const renormalizes = renormalize && routing.scoring !== 'softmaxAfterTopk';
-  const {activation, gated, swigluAlpha, swigluLimit} = checkActivation(args, opName);
-  const ofActivation = {swigluAlpha: activation === 'swigluOai' ? swigluAlpha : undefined, swigluLimit};
-  const ofExperts = {activation, gated, ...ofActivation, numZeroExperts, applyRouterWeightOnInput};
-  return {...routing, renormalize: renormalizes, ...ofExperts};
-}
-
-/** How a MixtureOfExperts computes differently from config.json although its weights have the same shapes. */
-function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opName: string): string[] {
-  const args = layer.getConfig();
-  if (args.numExperts === undefined) {
-    return [];
-  }
-  const given = computedBy(args as LayerArgs, opName);
-  const expected = computedBy(layerConfigOf(layout), opName);
-  const hasOtherActivation = given.activation !== expected.activation;
-  return (Object.keys(expected) as Array<keyof typeof expected>).flatMap((name) =>
-    given[name] === expected[name] || (hasOtherActivation && name.startsWith('swiglu'))
-      ? []
-      : [`${name}: expected ${expected[name]}, but the layer has ${given[name]}`],
-  );
-}
-
-/** How a MixtureOfExperts stores its experts: the arguments of its config. Other layers have none of them. */
-type LayerExpertFormat = {
-  expertFormat?: 'float32' | QuantizedFormat;
-  expertGroupSize?: number | null;
-  expertScaleFormat?: ScaleFormat | null;
-  expertZeroPoint?: number | null;
-  useExpertOffsets?: boolean;
-};
-
-function layerEncoding(
-  {expertFormat, expertGroupSize, expertScaleFormat, expertZeroPoint, useExpertOffsets}: LayerExpertFormat,
-  numIn: number,
-): WeightEncoding {
-  return expertFormat == null || expertFormat === 'float32'
-    ? float32Encoding
-    : encodingOf<WeightEncoding>({
-        format: expertFormat,
-        groupSize: sizeOfGroups(expertGroupSize ?? 0, numIn),
-        scaleFormat: expertScaleFormat ?? 'float32',
-        zeroPoint: expertZeroPoint ?? 0,
-        hasOffsets: useExpertOffsets ?? false,
-      });
-}
-
-/** What the layer has for a weight: itself, or its codes, and then the scales and offsets of the encoding. */
-function tensorNames(name: WeightName, encoding: WeightEncoding): LayerWeightName[] {
-  if (!isQuantizedEncoding(encoding)) {
-    return [name];
-  }
-  const parts = ['codes', ...(encoding.groupSize > 0 ? ['scales'] : []), ...(encoding.hasOffsets ? ['offsets'] : [])];
-  return parts.map((part) => `${name}_${part}` as LayerWeightName);
-}
-
-/** The weights of a layer. tf.layers puts the layer's own name before a weight's name. */
-const weightsOf = ({weights}: MoeWeightsLayer) =>
-  weights.map(({originalName, shape}) => ({
-    name: originalName.slice(originalName.lastIndexOf('/') + 1) as LayerWeightName,
-    shape: shape as number[],
-  }));
+import {
+  assertBuilt,
+  encodingInLayer,
+  expectedInLayer,
+  type MoeWeightsLayer,
+  problemsOfLayer,
+  tensorNames,
+  weightsOf,
+} from './moe_weights_layer';
 
 /**
  * Puts the mixture-of-experts block of one layer of a Hugging Face checkpoint into a built MixtureOfExperts layer.
@@ -156,43 +69,13 @@ export async function loadMoeCheckpoint(
 ): Promise<void> {
   const opName = 'loadMoeCheckpoint';
   const given = checkOptions(options, loadMoeCheckpointOptionNames, opName);
-  assert(
-    Array.isArray(layer?.weights) && typeof layer.getConfig === 'function' && typeof layer.setWeights === 'function',
-    opName,
-    () => `layer must be a MixtureOfExperts layer, but is ${describeValue(layer)}.`,
-  );
-  assert(
-    layer.weights.length > 0,
-    opName,
-    () => `layer '${layer.name}' must be built, but has no weights. Call it, or its model, once first.`,
-  );
+  assertBuilt(layer, opName);
   const {layout, weights} = await findBlock(files, config, given, opName);
-  const format = layer.getConfig() as LayerExpertFormat;
-  const encodingOfWeight = (name: WeightName): WeightEncoding =>
-    name === 'w1' || name === 'w2' ? layerEncoding(format, weights.get(name)!.numIn) : float32Encoding;
-  const expected = new Map<LayerWeightName, number[]>();
-  weights.forEach(({shape}, name) => {
-    const encoding = encodingOfWeight(name);
-    const shapes = isQuantizedEncoding(encoding) ? quantizedShapes(shape, encoding) : {codes: shape, scales: shape};
-    tensorNames(name, encoding).forEach((each, t) => expected.set(each, t === 0 ? shapes.codes : shapes.scales));
-  });
-  const layerWeights = weightsOf(layer);
-  const problems = layerWeights.flatMap(({name, shape}) => {
-    const wanted = expected.get(name);
-    if (wanted == null) {
-      return name === 'score_correction_bias' ? [] : [`${name} [${shape}]: the checkpoint has none`];
-    }
-    return util.arraysEqual(shape, wanted) ? [] : [`${name}: expected [${wanted}], but the layer has [${shape}]`];
-  });
-  for (const [name, shape] of expected) {
-    if (!layerWeights.some((weight) => weight.name === name)) {
-      problems.push(`${name} [${shape}]: the layer has none`);
-    }
-  }
-  problems.push(...differencesInArgs(layer, layout, opName));
+  const expected = expectedInLayer(layer, weights);
   const what = `layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them`;
-  assertNone(problems, what, opName);
+  assertNone(problemsOfLayer(layer, expected, layout, opName), what, opName);
 
+  const encodingOfWeight = (name: WeightName) => encodingInLayer(layer, name, weights.get(name)!.numIn);
   const targetOf = (name: WeightName) => ({...float32Target, encoding: encodingOfWeight(name)});
   const read = await readWeights(weights, targetOf, {...given, opName});
   const values = new Map<LayerWeightName, Tensor>();
@@ -201,6 +84,7 @@ export async function loadMoeCheckpoint(
     tensorNames(name, encodingOfWeight(name)).forEach((each, t) => values.set(each, tensors[t]));
   }
   try {
+    const layerWeights = weightsOf(layer);
     for (const {name, shape} of layerWeights) {
       if (!values.has(name)) {
         values.set(name, zeros(shape));

@@ -293,7 +293,9 @@ export type MoeGroupedMatMulBackpropWeightsOutputs = {
 };
 
 /** How a router's logits become scores. */
-export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus';
+export type MoeTopkScoring = 'softmax' | 'softmaxAfterTopk' | 'sigmoid' | 'sqrtSoftplus' | 'sparsemixer';
+/** The scorings of kernels: 'sparsemixer' is made of 'softmax'. */
+export type MoeKernelScoring = Exclude<MoeTopkScoring, 'sparsemixer'>;
 
 /** Chooses K experts for each token by its logits, and computes their weights. */
 export const MoeTopK = 'MoeTopK';
@@ -304,7 +306,7 @@ export type MoeTopKInputs = {
 export type MoeTopKAttrs = {
   /** K, 1..E */
   topk: number;
-  scoring: MoeTopkScoring;
+  scoring: MoeKernelScoring;
   renormalize: boolean;
   /** The number of groups of consecutive experts, all of one size; 1 for no groups. */
   numExpertGroups: number;

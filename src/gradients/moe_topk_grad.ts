@@ -31,7 +31,7 @@ import {
   MoeRouterProbabilities,
   MoeTopK,
   MoeTopKBackprop,
-  type MoeTopkScoring,
+  type MoeKernelScoring,
   MoeUnpermuteBackpropRows,
   MoeUnpermuteBackpropWeights,
 } from '../contract/kernel_names';
@@ -100,7 +100,7 @@ export const moeTopKBackpropGradConfig = gradConfig(
 
 type Partials = {dG: Tensor; dZ: Tensor};
 
-function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeTopkScoring): Partials {
+function softmaxPartials(v: Tensor, g: Tensor, z: Tensor, scoring: MoeKernelScoring): Partials {
   const {probabilities: u} = runMoeKernel(MoeRouterProbabilities, {routerLogits: z}, {scoring});
   const slope = slopeOf(z, scoring);
   const mean = (x: Tensor) => sumOverExperts(mul(x, u));

@@ -1,10 +1,10 @@
 /** The slopes of a router's scores, made of ops that have derivatives of any order. */
 import {add, div, maximum, mul, neg, onesLike, square, step, sub, type Tensor} from '@tensorflow/tfjs-core';
-import type {MoeTopkScoring} from '../contract/kernel_names';
+import type {MoeKernelScoring} from '../contract/kernel_names';
 import {atMost, exp, select, sigmoid, softplus} from '../smooth_ops';
 
 /** d log(score) / d z */
-export function slopeOf(z: Tensor, scoring: MoeTopkScoring): Tensor {
+export function slopeOf(z: Tensor, scoring: MoeKernelScoring): Tensor {
   if (scoring === 'softmax' || scoring === 'softmaxAfterTopk') {
     return onesLike(z);
   }
@@ -22,7 +22,7 @@ export function slopeOf(z: Tensor, scoring: MoeTopkScoring): Tensor {
 }
 
 /** d log(score * slope) / d z. The derivative of the slope is slope * (turnOf - slope). */
-export function turnOf(z: Tensor, slope: Tensor, scoring: MoeTopkScoring): Tensor {
+export function turnOf(z: Tensor, slope: Tensor, scoring: MoeKernelScoring): Tensor {
   if (scoring === 'softmax' || scoring === 'softmaxAfterTopk') {
     return slope;
   }

@@ -20,6 +20,7 @@ const topkAttrs = {
   renormalize: boolean,
   numExpertGroups: integer,
   topkGroups: integer,
+  sparsemixerJitter: number,
   routedScalingFactor: number,
 };
 

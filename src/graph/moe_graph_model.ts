@@ -86,6 +86,7 @@ const optionNames: ReadonlyArray<keyof MoeGraphModelOptions> = [
   'renormalize',
   'numExpertGroups',
   'topkGroups',
+  'sparsemixerJitter',
   'routedScalingFactor',
   ...activationOptionNames,
   'weightFormat',

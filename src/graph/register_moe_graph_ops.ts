@@ -48,7 +48,8 @@ import {type MoeGraphOpRegistry, registerGraphOps} from './graph_ops';
  *   attrs: block_size int!, num_experts int!, pad_sorted_ids bool, ignore_invalid_experts bool
  *   outputs: 0 sorted_token_ids, 1 expert_ids, 2 num_tokens_post_pad
  * - MoeTopK(router_logits, [score_correction_bias])
- *   attrs: topk int!, scoring s, renormalize bool, num_expert_groups int, topk_groups int, routed_scaling_factor float
+ *   attrs: topk int!, scoring s, renormalize bool, num_expert_groups int, topk_groups int,
+ *   sparsemixer_jitter float, routed_scaling_factor float
  *   outputs: 0 topk_weights, 1 topk_ids
  * - MoeGroupedMatMul(x, weights, expert_first_token_offset, [bias], [weights_scales], [weights_offsets])
  *   attrs: weight_format s, activation s, gated bool, gate_up s, swiglu_alpha float, swiglu_limit float,

@@ -314,7 +314,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     private chooseExperts(logits: Tensor2D, batch: Batch) {
-      const {topk, scoring, renormalize, numExpertGroups, topkGroups, routedScalingFactor} = this.options;
+      const {topk, scoring, renormalize, numExpertGroups, topkGroups, sparsemixerJitter, routedScalingFactor} =
+        this.options;
       const {score_correction_bias: bias} = this.variables;
       const scoreCorrectionBias = bias && this.scoreCorrection.biasOf(bias, batch);
       return moeTopk(logits, topk, {
@@ -323,6 +324,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
         scoreCorrectionBias,
         numExpertGroups,
         topkGroups,
+        sparsemixerJitter,
         routedScalingFactor,
       });
     }

@@ -68,6 +68,8 @@ export type MixtureOfExpertsArgs = LayerArgs &
     numExpertGroups?: number | null;
     /** As in moeTopk. */
     topkGroups?: number | null;
+    /** As in moeTopk. Default 0.01. */
+    sparsemixerJitter?: number | null;
     /** As in moeTopk. Default 1. */
     routedScalingFactor?: number | null;
     /** As in moeGroupedMatMul. Default `'silu'`. */
@@ -106,7 +108,7 @@ export type MixtureOfExpertsArgs = LayerArgs &
     useScoreCorrectionBias?: boolean | null;
     /**
      * How far a training step moves the score correction bias of an expert. Default 0. Not with scoring
-     * `'softmaxAfterTopk'`.
+     * `'softmaxAfterTopk'` or `'sparsemixer'`.
      */
     scoreCorrectionBiasUpdateRate?: number | null;
     /**
@@ -146,6 +148,7 @@ const argNames = [
   'renormalize',
   'numExpertGroups',
   'topkGroups',
+  'sparsemixerJitter',
   'routedScalingFactor',
   'activation',
   'gated',
@@ -217,7 +220,7 @@ export function checkArgs(args: MixtureOfExpertsArgs, opName: string): MixtureOf
 function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
   const {numExperts, intermediateSize, numExpertGroups, topkGroups} = given;
   const numZeroExperts = checkCount(given.numZeroExperts ?? 0, 'numZeroExperts', opName);
-  const {topk, scoring, renormalize, routedScalingFactor} = checkRouting(
+  const {topk, scoring, renormalize, sparsemixerJitter, routedScalingFactor} = checkRouting(
     numExperts + numZeroExperts,
     given.topk ?? 2,
     {...given, scoring: toCamelCase(given.scoring)},
@@ -237,6 +240,7 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
     renormalize,
     numExpertGroups: numExpertGroups ?? null,
     topkGroups: topkGroups ?? null,
+    sparsemixerJitter,
     routedScalingFactor,
     activation,
     gated,
@@ -325,11 +329,11 @@ function checkScoreCorrection(given: MixtureOfExpertsArgs, scoring: MoeTopkScori
     () => `${rateName} must be 0 without the bias (useScoreCorrectionBias: false), but is ${given[rateName]}.`,
   );
   assert(
-    !useScoreCorrectionBias || scoring !== 'softmaxAfterTopk',
+    !useScoreCorrectionBias || (scoring !== 'softmaxAfterTopk' && scoring !== 'sparsemixer'),
     opName,
     () =>
       'useScoreCorrectionBias and scoreCorrectionBiasUpdateRate must not be given with scoring ' +
-      "'softmaxAfterTopk', which has no scores before the choice of experts.",
+      `'${scoring}', which has no scores before the choice of experts.`,
   );
   return {useScoreCorrectionBias, scoreCorrectionBiasUpdateRate};
 }

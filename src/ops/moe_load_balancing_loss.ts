@@ -41,7 +41,10 @@ export type MoeLoadBalancingLossOptions = {
    * logits and ids are. Default: all tokens count.
    */
   mask?: Tensor | TensorLike | null;
-  /** The probabilities: softmax for `'softmax'` (default) and `'softmaxAfterTopk'`, else score / sum of scores. */
+  /**
+   * The probabilities: softmax for `'softmax'` (default), `'softmaxAfterTopk'` and `'sparsemixer'`, else score / sum of
+   * scores.
+   */
   scoring?: MoeTopkScoring | null;
   /**
    * `'batch'` (default): one loss for all tokens. `'sequence'`: the mean of the losses of the sequences of [B, S, E].
@@ -71,7 +74,7 @@ function moeLoadBalancingLoss_(
   const numSequences = checkScope(given.per, $logits, opName);
   const $expertCounts = convertExpertCounts(given.expertCounts, given.per, numExperts, opName);
 
-  const {probabilities, counts} = routedTokens($logits, $mask, scoring);
+  const {probabilities, counts} = routedTokens($logits, $mask, scoring === 'sparsemixer' ? 'softmax' : scoring);
   const meanProbability = meansOver(counts, probabilities, numSequences);
   const shares = fixed(() => {
     if ($expertCounts != null) {

@@ -9,6 +9,7 @@ import {
   type MoeTopkOptions,
   moeTopkOptionNames,
 } from '../arguments/routing';
+import {sparsemixer} from './sparsemixer';
 
 export type {MoeTopkScoring} from '../contract/kernel_names';
 
@@ -43,11 +44,14 @@ export function chooseExperts(
   opName: string,
 ): MoeTopkResult<Rank.R2> {
   const [numTokens, numExperts] = $logits.shape;
-  const attrs = checkRouting(numExperts, topk, given, opName);
+  const {scoring, sparsemixerJitter, ...attrs} = checkRouting(numExperts, topk, given, opName);
   assertFitsInt32(numTokens * topk, 'the number of assignments (T*K)', opName);
-  const $bias = convertBias(given.scoreCorrectionBias, numExperts, attrs.scoring, opName);
+  const $bias = convertBias(given.scoreCorrectionBias, numExperts, scoring, opName);
 
-  return runMoeKernel(MoeTopK, {routerLogits: $logits, scoreCorrectionBias: $bias}, attrs);
+  if (scoring === 'sparsemixer') {
+    return sparsemixer($logits, {...attrs, sparsemixerJitter}, opName);
+  }
+  return runMoeKernel(MoeTopK, {routerLogits: $logits, scoreCorrectionBias: $bias}, {...attrs, scoring});
 }
 
 function convertBias(
@@ -65,10 +69,10 @@ function convertBias(
       () => `scoreCorrectionBias must have an entry for each expert (E = ${numExperts}), but has ${$bias.shape[0]}.`,
     );
     assert(
-      scoring !== 'softmaxAfterTopk',
+      scoring !== 'softmaxAfterTopk' && scoring !== 'sparsemixer',
       opName,
       () =>
-        `scoreCorrectionBias must not be given with scoring 'softmaxAfterTopk', which has no scores before the ` +
+        `scoreCorrectionBias must not be given with scoring '${scoring}', which has no scores before the ` +
         `choice of experts.`,
     );
   }
@@ -86,6 +90,8 @@ function convertBias(
  * await topkWeights.array(); // => [[0.5, 0.5], [0.5, 0.5]]
  * const grouped = tf.moeTopk(routerLogits, 1, {scoring: 'sigmoid', numExpertGroups: 2, topkGroups: 1});
  * await grouped.topkIds.array(); // => [[1], [0]]
+ * const phi = tf.moeTopk(routerLogits, 2, {scoring: 'sparsemixer'}); // equal logits share the first softmax
+ * await phi.topkWeights.array(); // => [[0.5, 1], [0.5, 1]]
  * ```
  *
  * @param routerLogits  float32 [T, E]; or [..., E] of any rank, such as [B, T, E].
@@ -99,8 +105,10 @@ function convertBias(
  * -Infinity. If a softmax or a sum of scores makes weights NaN, it is NaN for all logits from which these weights are
  * computed. scoreCorrectionBias gets zeros.
  *
- * Not supported: the sparsemixer of Phi-3.5-MoE, whose weights are softmaxes over experts near each pick, and random
- * choices. For Llama-4, use `scoring: 'sigmoid'` and apply the weight to the expert's input.
+ * Not supported: random choices. In training, transformers draws the experts of Phi-3.5-MoE at random and estimates
+ * the gradient of the draw. Here `'sparsemixer'` chooses as in inference, and its gradient is that of its softmaxes. It
+ * takes several launches and T*K*E numbers. For Llama-4, use `scoring: 'sigmoid'` and apply the weight to the expert's
+ * input (applyRouterWeightOnInput).
  *
  * @throws if a rank, dtype, shape, number or option name does not fit, before any work. On GPUs also if a tensor is
  *     larger than the device binds. On webgl also if E is past 2^24, or past 2,048 on devices of half-float textures.

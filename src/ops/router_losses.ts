@@ -18,7 +18,7 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import {MoeRouterProbabilities, MoeSum, type MoeTopkScoring} from '../contract/kernel_names';
+import {MoeRouterProbabilities, MoeSum, type MoeKernelScoring} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {fixed, select} from '../smooth_ops';
 import {assert, convertToOptionalTensor} from '../arguments/checks';
@@ -54,7 +54,7 @@ export type RoutedTokens = {
 export function routedTokens(
   {rows: tokens}: TokenRows,
   mask: Tensor | undefined,
-  scoring: MoeTopkScoring,
+  scoring: MoeKernelScoring,
 ): RoutedTokens {
   // Sums over no rows are not 0 on every backend, so no tokens become one row that does not count.
   const isEmpty = tokens.size === 0;

@@ -425,7 +425,7 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
   ];
   impossible.forEach(([config, message]) => {
     it(`says at once that ${message.slice(0, 200)}`, async () => {
-      const layer = {name: 'moe', getConfig: () => ({}), weights: [{originalName: 'w1', shape: [1]}], setWeights: fail};
+      const layer = {name: 'moe', getConfig: () => ({}), weights: [{originalName: 'w1', shape: [1]}], setWeights: fail, getWeights: () => []};
       const none = new Map<string, CheckpointTensor>();
       await expectAsync(moeCheckpoint(none, config as MoeModelConfig, {layerIndex: 3})).toBeRejectedWithError(`Error in moeCheckpoint: ${message}`);
       await expectAsync(loadMoeCheckpoint(layer, none, config as MoeModelConfig, {layerIndex: 3})).toBeRejectedWithError(

@@ -14,8 +14,6 @@ const cpu = {predicate: ({backendName}: {backendName: string}) => backendName ==
 const refused: {[name: string]: string} = {
   gemma4_text: 'config.model_type is gemma4_text, which these ops cannot do: its router normalizes its input by RMSNorm',
   laguna: 'config.moe_router_logit_softcapping must be 0, but is 2.',
-  phimoe: 'its router is a sparse mixer.',
-  phimoe_jitter: 'its router is a sparse mixer.',
 };
 const names = Object.keys(checkpointGoldens).filter((name) => !(name in refused));
 /** Kinds of blocks: plain; groups, a bias and shared experts; no gates; rows of inputs and biases. */
@@ -32,8 +30,9 @@ const sorted = (ids: number[][]) => ids.map((row) => [...row].sort((a, b) => a -
 
 async function expectChoice(logits: tf.Tensor2D, {topk, options}: MoeCheckpoint, {ids}: RecordedBlock): Promise<void> {
   if (ids != null) {
-    const {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias} = options;
-    const {topkIds} = tf.moeTopk(logits, topk, {scoring, renormalize, numExpertGroups, topkGroups, scoreCorrectionBias});
+    const {scoring, renormalize, sparsemixerJitter, numExpertGroups, topkGroups, scoreCorrectionBias} = options;
+    const given = {scoring, renormalize, sparsemixerJitter, numExpertGroups, topkGroups, scoreCorrectionBias};
+    const {topkIds} = tf.moeTopk(logits, topk, given);
     expect(sorted(await topkIds.array() as number[][])).withContext('ids').toEqual(sorted(ids));
   }
 }
@@ -80,6 +79,14 @@ describeWithFlags('families of checkpoints, on the host', cpu, () => {
   it('gives what transformers gives for laguna without the cap, on logits that are capped by hand', () => {
     const config = {...checkpointGoldens.laguna.config, moe_router_logit_softcapping: 0};
     return expectBlock('laguna', config, (logits) => tf.mul(2, tf.tanh(tf.div(logits, 2))));
+  });
+
+  it('says that a layer multiplies outputs by weights where the family multiplies inputs', async () => {
+    const {config, file, recorded} = checkpointGoldens.llama4_text;
+    const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), applyRouterWeightOnInput: false});
+    layer.build([null, recorded!.input[0].length]);
+    await expectAsync(loadMoeCheckpoint(layer, file!, config, {layerIndex: recorded!.layerIndex}))
+      .toBeRejectedWithError(/applyRouterWeightOnInput: expected true, but the layer has false/);
   });
 
   it('takes the config of a multimodal model, and its names', async () => {

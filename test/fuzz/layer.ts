@@ -20,6 +20,7 @@ const layerDraws = fc
     hiddenSize: oneOf(1, 3, 4, 8),
     intermediateSize: oneOf(1, 2, 4),
     numExperts: oneOf(1, 2, 3, 8),
+    numZeroExperts: oneOf(0, 0, 1, 3),
     topk: oneOf(1, 2, 3),
     scoring: scorings,
     renormalize: oneOf(undefined, false, true),
@@ -30,12 +31,12 @@ const layerDraws = fc
     capacityFactor: oneOf(undefined, 0.5, 1.25),
     seed: fc.nat({max: 1000}),
   })
-  .map((draw) => ({...draw, topk: Math.min(draw.topk, draw.numExperts)}));
+  .map((draw) => ({...draw, topk: Math.min(draw.topk, draw.numExperts + draw.numZeroExperts)}));
 type LayerDraw = typeof layerDraws extends fc.Arbitrary<infer Draw> ? Draw : never;
 
 async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: number[]): Promise<Bounded> {
-  const {numTokens, hiddenSize, intermediateSize, numExperts, topk, scoring, renormalize, activation, applyRouterWeightOnInput} = draw;
-  const router = {numIn: hiddenSize, numColumns: numExperts, weightFormat: 'inOut' as const, weights: weights.router_kernel, bias: weights.router_bias};
+  const {numTokens, hiddenSize, intermediateSize, numExperts, numZeroExperts, topk, scoring, renormalize, activation, applyRouterWeightOnInput} = draw;
+  const router = {numIn: hiddenSize, numColumns: numExperts + numZeroExperts, weightFormat: 'inOut' as const, weights: weights.router_kernel, bias: weights.router_bias};
   const logits = matMul(exact(x), new Array<number>(numTokens).fill(0), router);
   const rows = rowsOf(Array.from(logits.values), numTokens);
   const options = {topk, scoring, renormalize};
@@ -64,7 +65,16 @@ async function predicted(draw: LayerDraw, weights: Record<string, number[]>, x: 
     applyRouterWeightOnInput,
     shared: undefined,
   };
-  return naiveExperts(experts, ids.flat(), routed).forward();
+  const forward = naiveExperts(experts, ids.flat(), routed).forward();
+  ids.flat().forEach((id, slot) => {
+    for (let h = 0; id >= numExperts && h < hiddenSize; h++) {
+      const at = Math.floor(slot / topk) * hiddenSize + h;
+      const term = routed.values[slot] * x[at];
+      forward.values[at] += term;
+      forward.errors[at] += routed.errors[slot] * Math.abs(x[at]) + 1e-6 * Math.abs(term);
+    }
+  });
+  return forward;
 }
 
 async function checkLayer(draw: LayerDraw): Promise<void> {

@@ -1,13 +1,11 @@
-/**
- * The routers of other systems, expressed by the options of moeTopk, and their losses. The sparsemixer of Phi-3.5-MoE
- * is not among them: its weights are softmaxes over the experts near each pick and do not sum to 1.
- */
+/** The routers of other systems, expressed by the options of moeTopk, and their losses. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {expectInts, expectWithin} from '../support/expect';
 import {naiveWeights} from '../naive/topk';
 import losses from './router_losses.json';
 import routers from './routers.json';
+import transformers from './transformers_routers.json';
 
 type Encoded = {shape: number[]; data?: number[]; fill?: number};
 type RouterCase = {
@@ -52,6 +50,27 @@ describeWithFlags('routers of other systems', ALL_ENVS, () => {
         expectInts(topkIds, expected.topk_ids.data!, 'ids'),
         expectWithin(topkWeights, expected.topk_weights.data!, bound, 'weights'),
       ]);
+    });
+  }
+});
+
+/** Routers of tiny models that transformers made and ran, which gives the chosen experts in any order. */
+describeWithFlags('routers of transformers', ALL_ENVS, () => {
+  const byId = (ids: ArrayLike<number>, weights: ArrayLike<number>, topk: number) =>
+    Array.from({length: ids.length / topk}, (_, t) =>
+      Array.from({length: topk}, (__, k) => ({id: ids[t * topk + k], weight: weights[t * topk + k]}))
+        .sort((a, b) => a.id - b.id)).flat();
+
+  for (const {name, options, numExperts, topk, logits, topkIds, topkWeights, bias} of transformers.cases) {
+    it(name, async () => {
+      const given = tf.moeTopk(tf.tensor2d(logits, [logits.length / numExperts, numExperts]), topk, {
+        ...(options as tf.MoeTopkOptions),
+        scoreCorrectionBias: bias,
+      });
+      const wanted = byId(topkIds, topkWeights, topk);
+      const sorted = byId(await given.topkIds.data(), await given.topkWeights.data(), topk);
+      expect(sorted.map(({id}) => id)).toEqual(wanted.map(({id}) => id));
+      await expectWithin(tf.tensor1d(sorted.map(({weight}) => weight)), wanted.map(({weight}) => weight), bound, 'weights');
     });
   }
 });

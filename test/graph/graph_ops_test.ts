@@ -334,7 +334,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
   }
 
   for (const [name, value] of [
-    ['softmax', 'softmax'], ['softmax_after_topk', 'softmaxAfterTopk'], ['sigmoid', 'sigmoid'], ['sqrt_softplus', 'sqrtSoftplus'],
+    ['softmax', 'softmax'], ['softmax_after_topk', 'softmaxAfterTopk'], ['sigmoid', 'sigmoid'], ['sqrt_softplus', 'sqrtSoftplus'], ['sparsemixer', 'sparsemixer'],
   ] as Array<[string, tf.MoeTopkScoring]>) {
     it(`take the scoring ${name}`, async () => {
       const inputs = {router_logits: random(T, E)};
@@ -370,7 +370,7 @@ describeWithFlags('nodes of a GraphModel', cpu, () => {
       'attr num_experts must be an integer, but is of a type that tfjs does not decode.'],
     ['a string in camelCase, lower-cased by tfjs', 'MoeTopK', () => ({x: random(T, E)}),
       {topk: int(1), scoring: string('softmaxAfterTopk')},
-      "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, but is the string 'softmaxaftertopk'."],
+      "attr scoring must be one of softmax, softmax_after_topk, sigmoid, sqrt_softplus, sparsemixer, but is the string 'softmaxaftertopk'."],
     ['too few inputs', 'MoePermute', () => ({x: random(T, H)}), {num_experts: int(E)},
       'the inputs must be hidden_states, topk_ids (2), but there are 1; a1q_scale needs attr has_a1q_scale; expert_map ' +
       'needs attr has_expert_map.'],

@@ -151,7 +151,7 @@ describeWithFlags('the artifacts of moeGraphModel', cpu, () => {
     ['no options', few, undefined, 'Error in moeGraphModel: topk must be a positive integer, but is undefined.'],
     ['an unknown option', few, {topk: 2, w1Bias: [0]},
       "Error in moeGraphModel: unknown option 'w1Bias'. The options are topk, scoring, renormalize, numExpertGroups, topkGroups, " +
-      'routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, weightFormat, numZeroExperts, applyRouterWeightOnInput.'],
+      'sparsemixerJitter, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, weightFormat, numZeroExperts, applyRouterWeightOnInput.'],
     ['more experts per token than there are', few, {topk: 5},
       'Error in moeGraphModel: topk must be at most the number of experts (E = 4), but is 5.'],
     ['an unknown activation', few, {topk: 2, activation: 'tanh'},

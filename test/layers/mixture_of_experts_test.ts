@@ -217,7 +217,7 @@ describeWithFlags('mixtureOfExperts refuses', host, () => {
     [{numExperts: 0}, 'numExperts must be a positive integer, but is 0.'],
     [{intermediateSize: undefined}, 'intermediateSize must be a positive integer, but is undefined.'],
     [{topk: 5}, 'topk must be at most the number of experts (E = 4), but is 5.'],
-    [{scoring: 'relu'}, "scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
+    [{scoring: 'relu'}, "scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, sparsemixer, but is 'relu'."],
     [{numExpertGroups: 2}, 'numExpertGroups and topkGroups must come together, but topkGroups is not given.'],
     [{activation: 'tanh'}, "activation must be one of linear, relu, relu2, silu, swish, gelu, geluTanh, geluNew, swigluOai, but is 'tanh'."],
     [{activation: 'swigluOai', gated: false}, "activation 'swigluOai' needs gated experts: pass gated: true."],

@@ -20,6 +20,7 @@ const everyOption: Omit<Required<LayerArgs>, LayersOwn | keyof ExpertFormatArgs>
   renormalize: false,
   numExpertGroups: 2,
   topkGroups: 2,
+  sparsemixerJitter: 0.25,
   routedScalingFactor: 2.5,
   activation: 'geluTanh',
   gated: false,
@@ -145,9 +146,11 @@ describeWithFlags('the config of mixtureOfExperts', cpu, () => {
 
   it('is the same after a file', async () => {
     const {name: _name, inputShape: _inputShape, ...args} = everyOption;
-    for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus'] as const) {
-      const rateOf = scoring === 'softmaxAfterTopk' ? {useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 0} : {};
-      const model = modelOf({...args, scoring, ...rateOf});
+    for (const scoring of ['softmax', 'softmaxAfterTopk', 'sigmoid', 'sqrtSoftplus', 'sparsemixer'] as const) {
+      const hasScores = scoring !== 'softmaxAfterTopk' && scoring !== 'sparsemixer';
+      const rateOf = hasScores ? {} : {useScoreCorrectionBias: false, scoreCorrectionBiasUpdateRate: 0};
+      const groupsOf = scoring === 'sparsemixer' ? {numExpertGroups: null, topkGroups: null} : {};
+      const model = modelOf({...args, scoring, ...rateOf, ...groupsOf});
       const loaded = await loadedModel(await savedModel(model));
       expect(ofModel(loaded)).withContext(scoring).toEqual(ofModel(model));
     }

@@ -8,6 +8,7 @@ export type NaiveTopkOptions = {
   scoreCorrectionBias?: number[];
   numExpertGroups?: number;
   topkGroups?: number;
+  sparsemixerJitter?: number;
   routedScalingFactor?: number;
 };
 
@@ -18,8 +19,10 @@ export const naiveScores = {
   sigmoid: (x: number) => 1 / (1 + Math.exp(-x)),
   sqrtSoftplus: (x: number) => Math.sqrt(softplus(x)),
 };
+/** The scorings whose weights are made of a score of each logit. */
+type OfScores = Exclude<tf.MoeTopkScoring, 'sparsemixer'>;
 /** Logarithms of scores that underflow in float64 too, exact to the last bit. */
-export const naiveLogScores: Record<tf.MoeTopkScoring, (x: number) => number> = {
+export const naiveLogScores: Record<OfScores, (x: number) => number> = {
   softmax: (x) => x,
   softmaxAfterTopk: (x) => x,
   sigmoid: (x: number) => (x < -600 ? x : Math.log(naiveScores.sigmoid(x))),
@@ -27,7 +30,7 @@ export const naiveLogScores: Record<tf.MoeTopkScoring, (x: number) => number> = 
 };
 
 /** The derivatives of the logarithms of scores. */
-export const logSlopes: Record<tf.MoeTopkScoring, (x: number) => number> = {
+export const logSlopes: Record<OfScores, (x: number) => number> = {
   softmax: () => 1,
   softmaxAfterTopk: () => 1,
   sigmoid: (x) => 1 / (1 + Math.exp(x)),
@@ -81,6 +84,10 @@ export function naiveIds(logits: number[], options: NaiveTopkOptions): number[] 
  */
 export function naiveGradient(logits: number[], ids: number[], dy: number[], options: NaiveTopkOptions): number[] {
   const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
+  if (scoring === 'sparsemixer') {
+    const rows = ids.map((_, k) => sparsemixerSoftmax(logits, ids, k, options.sparsemixerJitter));
+    return logits.map((_, e) => routedScalingFactor * sum(rows.map((p, k) => dy[k] * p[ids[k]] * (Number(e === ids[k]) - p[e]))));
+  }
   const weights = naiveWeights(logits, ids, {...options, routedScalingFactor: 1});
   const g = dy.map((value) => value * routedScalingFactor);
   const isOverAll = scoring === 'softmax' && !renormalize;
@@ -101,10 +108,22 @@ export function naiveGradient(logits: number[], ids: number[], dy: number[], opt
   });
 }
 
+/** The softmax of slot k of a sparsemixer, 0 for experts that it leaves out. */
+function sparsemixerSoftmax(logits: number[], ids: number[], k: number, jitter = 0.01): number[] {
+  const pick = logits[ids[k]];
+  return naiveSoftmax(logits.map((x, e) => {
+    const isFar = pick - x > 2 * jitter * Math.max(Math.abs(x), pick);
+    return isFar || ids.slice(0, k).includes(e) ? -Infinity : x;
+  }));
+}
+
 export function naiveWeights(logits: number[], ids: number[], options: NaiveTopkOptions): number[] {
   const {topk, scoring = 'softmax', renormalize = topk > 1, routedScalingFactor = 1} = options;
   const chosen = ids.map((e) => logits[e]);
   const unscaled = () => {
+    if (scoring === 'sparsemixer') {
+      return ids.map((id, k) => sparsemixerSoftmax(logits, ids, k, options.sparsemixerJitter)[id]);
+    }
     if (scoring === 'softmaxAfterTopk') {
       return naiveSoftmax(chosen);
     }

@@ -144,8 +144,8 @@ const topkErrors: ErrorCase[] = [
   ['topk 1.5', () => tf.moeTopk(logits(), 1.5), 'Error in moeTopk: topk must be a positive integer, but is 1.5.'],
   ['topk absent', () => tf.moeTopk(logits(), untyped(undefined)), 'Error in moeTopk: topk must be a positive integer, but is undefined.'],
   ['topk past E', () => tf.moeTopk(logits(), 9), 'Error in moeTopk: topk must be at most the number of experts (E = 8), but is 9.'],
-  ['an unknown option', () => tf.moeTopk(logits(), 2, untyped({normalize: true})), "Error in moeTopk: unknown option 'normalize'. The options are scoring, renormalize, scoreCorrectionBias, numExpertGroups, topkGroups, routedScalingFactor."],
-  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), "Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'softMax'."],
+  ['an unknown option', () => tf.moeTopk(logits(), 2, untyped({normalize: true})), "Error in moeTopk: unknown option 'normalize'. The options are scoring, renormalize, scoreCorrectionBias, numExpertGroups, topkGroups, sparsemixerJitter, routedScalingFactor."],
+  ['an unknown scoring', () => tf.moeTopk(logits(), 2, {scoring: untyped('softMax')}), "Error in moeTopk: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, sparsemixer, but is 'softMax'."],
   ['renormalize a number', () => tf.moeTopk(logits(), 2, {renormalize: untyped(1)}), 'Error in moeTopk: renormalize must be a boolean, but is 1.'],
   ['bias length', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: [1, 2]}), 'Error in moeTopk: scoreCorrectionBias must have an entry for each expert (E = 8), but has 2.'],
   ['bias rank', () => tf.moeTopk(logits(), 2, {scoreCorrectionBias: tf.zeros([1, 8])}), 'Error in moeTopk: scoreCorrectionBias must be rank 1 [E], but got rank 2 [1,8].'],
@@ -185,7 +185,7 @@ const lossErrors: ErrorCase[] = [
   ['auxiliary: loss int32', () => tf.moeAddAuxiliaryLoss([1], tf.scalar(1, 'int32')), "Argument 'loss' passed to 'moeAddAuxiliaryLoss' must be float32 tensor, but got int32 tensor"],
   ['auxiliary: no scalar', () => tf.moeAddAuxiliaryLoss([1], tf.ones([1])), 'Error in moeAddAuxiliaryLoss: loss must be a scalar, but got rank 1 [1]. Sum it, or take its mean, first.'],
   ['auxiliary: no loss', () => tf.moeAddAuxiliaryLoss([1], untyped(null)), "Argument 'loss' passed to 'moeAddAuxiliaryLoss' must be a Tensor or TensorLike, but got 'null'"],
-  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), "Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, but is 'relu'."],
+  ['balance: an unknown scoring', () => tf.moeLoadBalancingLoss(logits(), ids(), {scoring: untyped('relu')}), "Error in moeLoadBalancingLoss: scoring must be one of softmax, softmaxAfterTopk, sigmoid, sqrtSoftplus, sparsemixer, but is 'relu'."],
   ['balance: an unknown option', () => tf.moeLoadBalancingLoss(logits(), ids(), untyped({topk: 1})), "Error in moeLoadBalancingLoss: unknown option 'topk'. The options are mask, scoring, per, expertCounts."],
 ];
 

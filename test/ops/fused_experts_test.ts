@@ -195,7 +195,7 @@ describeWithFlags('fusedExperts', ALL_ENVS, (env) => {
         'Error in fusedMoe: topk must be at most the number of experts (E = 3), but is 4.'],
       [() => tf.fusedMoe(x, w1, w2, tf.ones([4, 3]), 1, {topk: 2} as tf.FusedMoeOptions),
         "Error in fusedMoe: unknown option 'topk'. The options are scoring, renormalize, scoreCorrectionBias, " +
-        'numExpertGroups, topkGroups, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, ' +
+        'numExpertGroups, topkGroups, sparsemixerJitter, routedScalingFactor, activation, gated, gateUp, swigluAlpha, swigluLimit, ' +
         'weightFormat, w1Bias, w2Bias, expertMap, numZeroExperts, applyRouterWeightOnInput, sharedExperts, ' +
         'returnRouting.'],
     ];

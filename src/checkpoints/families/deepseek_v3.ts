@@ -5,17 +5,7 @@
  */
 import type {ConfigReader, Sizes} from '../config_reader';
 import type {CheckpointBlock, CheckpointLayout, CheckpointWeights, LayoutOf, MoeCheckpointRouting} from './layout';
-import {
-  gateAndProjections,
-  named,
-  numberedProjections,
-  projections,
-  routerKernel,
-  scoreCorrection,
-  sharedExperts,
-  weight,
-  zeros,
-} from './parts';
+import {gateAndProjections, scoreCorrection, sharedExperts} from './parts';
 
 /** What transformers takes where config.json lacks a key. */
 type Defaults = {
@@ -48,7 +38,7 @@ const usualKeys: Keys = {
 };
 
 /** The sizes, and how sigmoid scores choose. */
-function deepseekRouting(config: ConfigReader, defaults: Defaults, given: Partial<Keys> = {}) {
+export function deepseekRouting(config: ConfigReader, defaults: Defaults, given: Partial<Keys> = {}) {
   const keys = {...usualKeys, ...given};
   const sizes = config.sizes(config.either(keys.numExperts, 'num_local_experts'), 'moe_intermediate_size');
   const routing: Omit<MoeCheckpointRouting, 'activation'> & {numExpertGroups: number} = {
@@ -75,7 +65,7 @@ const usualWeights: OwnWeights = (block, sizes) => ({
   score_correction_bias: scoreCorrection(sizes, block, 'mlp.gate.e_score_correction_bias'),
 });
 
-function deepseekLayout(
+export function deepseekLayout(
   config: ConfigReader,
   block: CheckpointBlock,
   defaults: Defaults,
@@ -116,120 +106,3 @@ export const glm4MoeLite = likeDeepseekV3({scale: 1.8});
 export const dots1 = likeDeepseekV3({renormalize: false, numShared: 0});
 /** MiMoV2FlashMoE has no shared experts. */
 export const mimoV2Flash = likeDeepseekV3({numShared: 0});
-
-/** ExaoneMoeSparseMoEBlock. */
-export const exaoneMoe: LayoutOf = (config, block) => {
-  config.only('scoring_func', ['sigmoid']);
-  const names = ['mlp.e_score_correction_bias', 'mlp.gate.e_score_correction_bias'];
-  return deepseekLayout(
-    config,
-    block,
-    {scale: 2.5},
-    {
-      keys: {numExperts: 'num_experts', numShared: 'num_shared_experts'},
-      weights: (_, sizes) => ({
-        ...gateAndProjections(block, sizes),
-        score_correction_bias: scoreCorrection(sizes, block, ...names),
-      }),
-    },
-  );
-};
-
-/** KimiLinearMoE: w1, w3 and w2 in block_sparse_moe. transformers' own modules are in mlp. */
-export const kimiLinear: LayoutOf = (config, block) => {
-  config.only('moe_router_activation_func', ['sigmoid']);
-  const isRenamed = block.hasTensor(`${block.at}mlp.gate.weight`);
-  const path = isRenamed ? 'mlp' : 'block_sparse_moe';
-  return deepseekLayout(
-    config,
-    block,
-    {scale: 2.446},
-    {
-      keys: {
-        numExperts: 'num_experts',
-        topk: config.either('num_experts_per_token', 'num_experts_per_tok'),
-        numShared: config.either('num_shared_experts', 'n_shared_experts'),
-        renormalize: config.either('moe_renormalize', 'norm_topk_prob'),
-        groups: config.either('num_expert_group', 'n_group'),
-      },
-      weights: (_, sizes) => ({
-        router_kernel: routerKernel(sizes, block, `${path}.gate.weight`),
-        ...numberedProjections(block, sizes, path),
-        score_correction_bias: scoreCorrection(sizes, block, `${path}.gate.e_score_correction_bias`),
-      }),
-      sharedPath: `${path}.shared_experts`,
-    },
-  );
-};
-
-/**
- * Mistral4MoE: softmax scores, and no bias. The value of a group is still the sum of its two best scores, as with a
- * bias, so that with several groups the bias is 0.
- */
-export const mistral4: LayoutOf = (config, block) => {
-  const layout = deepseekLayout(config, block, {}, {weights: gateAndProjections});
-  const {numExperts, routing, weights} = layout;
-  const hasGroups = routing.numExpertGroups! > 1;
-  return {
-    ...layout,
-    routing: {...routing, scoring: 'softmax'},
-    weights: {...weights, ...(hasGroups ? {score_correction_bias: zeros(numExperts)} : {})},
-  };
-};
-
-/** NemotronHMoE: experts without gates, and a shared expert of its own width. */
-export const nemotronH: LayoutOf = (config, block) => {
-  config.only('mlp_bias', [false]);
-  config.only('n_shared_experts', [1]);
-  config.absent('moe_latent_size', 'experts in a latent space');
-  const {sizes, topk, routing, configKeys} = deepseekRouting(config, {});
-  const {numExperts: E, hiddenSize: H, intermediateSize: I} = sizes;
-  const sharedIntermediateSize = config.size('moe_shared_expert_intermediate_size');
-  const path = `${block.at}mixer`;
-  const isStacked = block.hasTensor(`${path}.experts.up_proj`);
-  const experts = (projection: string, shape: number[]) =>
-    isStacked
-      ? named([E, ...shape], `${path}.experts.${projection}`)
-      : {count: E, shape, nameOf: (expert: number) => `${path}.experts.${expert}.${projection}.weight`};
-  const shared = (projection: string, shape: number[]) =>
-    weight(shape, named(shape, `${path}.shared_experts.${projection}.weight`));
-  return {
-    ...sizes,
-    sharedIntermediateSize,
-    topk,
-    weights: {
-      router_kernel: routerKernel(sizes, block, 'mixer.gate.weight'),
-      w1: weight([E, I, H], experts('up_proj', [I, H])),
-      w2: weight([E, H, I], experts('down_proj', [H, I])),
-      shared_w1: shared('up_proj', [sharedIntermediateSize, H]),
-      shared_w2: shared('down_proj', [H, sharedIntermediateSize]),
-      score_correction_bias: scoreCorrection(sizes, block, 'mixer.gate.e_score_correction_bias'),
-    },
-    configKeys,
-    routing: {...routing, activation: config.activation('mlp_hidden_act', 'relu2'), gated: false},
-  };
-};
-
-/** AfmoeSparseMoeBlock: no groups. Its own code renormalizes if route_norm says so, transformers always. */
-export const afmoe: LayoutOf = (config, block) => {
-  config.only('score_func', ['sigmoid']);
-  config.only('n_group', [1]);
-  return deepseekLayout(
-    config,
-    block,
-    {numShared: 2},
-    {
-      keys: {
-        numExperts: 'num_experts',
-        numShared: 'num_shared_experts',
-        renormalize: 'route_norm',
-        scale: 'route_scale',
-      },
-      weights: (_, sizes) => ({
-        router_kernel: routerKernel(sizes, block, 'mlp.router.gate.weight'),
-        ...projections(block, sizes),
-        score_correction_bias: scoreCorrection(sizes, block, 'mlp.expert_bias'),
-      }),
-    },
-  );
-};

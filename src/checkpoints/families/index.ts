@@ -4,30 +4,31 @@
  * configuration files (src/transformers/models/<model_type>/), and conversion_mapping.py, which stacks the tensors of
  * single experts.
  */
+import {afmoe} from './afmoe';
+import {ariaText} from './aria_text';
+import {cohere2Moe} from './cohere2_moe';
 import {dbrx} from './dbrx';
 import {deepseekV2} from './deepseek_v2';
-import {
-  afmoe,
-  deepseekV3,
-  dots1,
-  exaoneMoe,
-  glm4Moe,
-  glm4MoeLite,
-  kimiLinear,
-  mimoV2Flash,
-  mistral4,
-  nemotronH,
-} from './deepseek_v3';
+import {deepseekV3, dots1, glm4Moe, glm4MoeLite, mimoV2Flash} from './deepseek_v3';
 import {deepseekV4} from './deepseek_v4';
 import {ernie4x5Moe} from './ernie4_5_moe';
-import {hunyuanV1Moe, hyV3} from './hunyuan';
+import {exaoneMoe} from './exaone_moe';
+import {gptOss} from './gpt_oss';
+import {graniteMoe, graniteMoeHybrid, graniteMoeShared} from './granitemoe';
+import {hunyuanV1Moe} from './hunyuan_v1_moe';
+import {hyV3} from './hy_v3';
+import {jamba} from './jamba';
+import {jetMoe} from './jetmoe';
+import {kimiLinear} from './kimi_linear';
+import {laguna} from './laguna';
 import type {LayoutOf} from './layout';
+import {lfm2Moe} from './lfm2_moe';
 import {llama4Text} from './llama4';
 import {longcatFlash} from './longcat_flash';
-import {minimax, minimaxM2, mixtral} from './mixtral';
-import {jamba, mellum, olmoe, qwen2Moe, qwen3Moe, qwen3Next, qwen3VlMoe, qwen3x5Moe} from './qwen_moe';
-import {cohere2Moe, laguna, lfm2Moe} from './sigmoid';
-import {ariaText, gptOss, graniteMoe, graniteMoeHybrid, graniteMoeShared, jetMoe} from './softmax_after_topk';
+import {mistral4} from './mistral4';
+import {minimax, minimaxM2, mixtral, phimoe} from './mixtral';
+import {nemotronH} from './nemotron_h';
+import {mellum, olmoe, qwen2Moe, qwen3Moe, qwen3Next, qwen3VlMoe, qwen3x5Moe} from './qwen_moe';
 
 export const families: {readonly [modelType: string]: LayoutOf} = {
   afmoe,
@@ -66,6 +67,7 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
   mixtral,
   nemotron_h: nemotronH,
   olmoe,
+  phimoe,
   qwen2_moe: qwen2Moe,
   qwen3_5_moe_text: qwen3x5Moe,
   qwen3_moe: qwen3Moe,
@@ -77,7 +79,6 @@ export const families: {readonly [modelType: string]: LayoutOf} = {
 /** Families that are known, and what their blocks need that these ops lack. */
 export const refusedFamilies: {readonly [modelType: string]: string} = {
   gemma4_text: 'its router normalizes its input by RMSNorm and scales each expert, and its experts have another input',
-  phimoe: 'its router is a sparse mixer',
 };
 
 /** How the names of a layer's tensors begin, up to its number, for families other than Llama's kin. */

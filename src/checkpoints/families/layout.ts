@@ -40,6 +40,8 @@ export type MoeCheckpointRouting = {
   scoring: MoeTopkScoring;
   /** Whether the K weights are divided by their sum. */
   renormalize: boolean;
+  /** As in moeTopk, if the scoring is `'sparsemixer'`. */
+  sparsemixerJitter?: number;
   /** The number of groups of experts, if the family chooses in groups. */
   numExpertGroups?: number;
   /** The number of groups from which experts are chosen. Present with numExpertGroups. */

@@ -33,6 +33,18 @@ export const minimax: LayoutOf = (config, block) => {
   return mixtral(config, block);
 };
 
+/** PhimoeSparseMoeBlock: a sparse mixer of two experts, whose jitter counts without training too. */
+export const phimoe: LayoutOf = (config, block) => {
+  config.only('num_experts_per_tok', [2]);
+  const layout = mixtralLayout(config, block, {
+    scoring: 'sparsemixer',
+    renormalize: false,
+    sparsemixerJitter: config.number('router_jitter_noise', 0.01),
+  });
+  const names = ['block_sparse_moe.gate.weight', 'mlp.router.weight'];
+  return {...layout, weights: {...layout.weights, router_kernel: routerKernel(layout, block, ...names)}};
+};
+
 /** MiniMaxM2SparseMoeBlock: sigmoid scores, and a bias for the choice. */
 export const minimaxM2: LayoutOf = (config, block) => {
   config.only('scoring_func', ['sigmoid']);

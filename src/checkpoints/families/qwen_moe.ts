@@ -1,7 +1,7 @@
 /** The blocks of Qwen, OLMoE and their kin: softmax over all experts. */
 import type {ConfigReader} from '../config_reader';
 import type {CheckpointBlock, CheckpointLayout, LayoutOf} from './layout';
-import {gateAndProjections, inOutExperts, named, routerKernel, projections, sharedProjections, weight} from './parts';
+import {gateAndProjections, inOutExperts, named, sharedProjections, weight} from './parts';
 
 function qwenLayout(
   config: ConfigReader,
@@ -66,18 +66,3 @@ export const qwen3Next: LayoutOf = (config, block) => withGatedSharedExpert(conf
 /** Qwen3_5MoeSparseMoeBlock: as Qwen2's, always renormalized. */
 export const qwen3x5Moe: LayoutOf = (config, block) =>
   withGatedSharedExpert(config, block, qwenLayout(config, block, 'moe_intermediate_size', true));
-
-/** JambaSparseMoeBlock: no renormalization. */
-export const jamba: LayoutOf = (config, block) => {
-  const sizes = config.sizes(config.either('num_experts', 'num_local_experts'), 'intermediate_size');
-  return {
-    ...sizes,
-    sharedIntermediateSize: 0,
-    topk: config.topk(sizes),
-    weights: {
-      router_kernel: routerKernel(sizes, block, 'feed_forward.router.weight'),
-      ...projections(block, sizes, 'feed_forward'),
-    },
-    routing: {scoring: 'softmax', renormalize: false, activation: config.activation()},
-  };
-};

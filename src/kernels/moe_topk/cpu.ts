@@ -11,7 +11,7 @@
  * underflow. Time O(T * (E + K * what gets into the first K)). The inner loops call no functions: tokens are many and
  * their rows are short.
  */
-import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeTopkScoring} from '../../contract/kernel_names';
+import {MoeTopK, MoeTopKBackprop, type MoeTopKAttrs, type MoeKernelScoring} from '../../contract/kernel_names';
 import {type HostArray, hostKernel} from '../shared/host_kernel';
 import {scoreFunctions, softmax} from '../router_scores/scorings';
 
@@ -36,7 +36,7 @@ export const moeTopKCpu = hostKernel(MoeTopK, ({routerLogits, scoreCorrectionBia
   return {topkWeights: {values: weights, shape}, topkIds: {values: ids, shape}};
 });
 
-function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeTopkScoring): HostArray {
+function comparedValues(logits: HostArray, bias: HostArray | undefined, scoring: MoeKernelScoring): HostArray {
   // Scores of nothing but -Infinity are all alike; such a row is not routed by its bias.
   if (bias == null || logits.every((logit) => logit === -Infinity)) {
     return logits;

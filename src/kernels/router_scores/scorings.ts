@@ -3,10 +3,10 @@
  * infinities did not exist and know them by keys, unsigned integers in the order of the floats. With l = log(score),
  * score / sum of scores is the softmax of l; so none is lost where scores underflow.
  */
-import type {MoeTopkScoring} from '../../contract/kernel_names';
+import type {MoeKernelScoring} from '../../contract/kernel_names';
 
 /** The values of the uniform `scoring` in shaders. */
-export const SCORING_CODES: Record<MoeTopkScoring, number> = {
+export const SCORING_CODES: Record<MoeKernelScoring, number> = {
   softmax: 0,
   softmaxAfterTopk: 1,
   sigmoid: 2,
@@ -68,7 +68,7 @@ const SOFTPLUS_IS_EXP = -40;
 
 const exponential: ScoreFunctions = {score: Math.exp, logScore: (x) => x, slope: () => 1};
 
-export const scoreFunctions: Record<MoeTopkScoring, ScoreFunctions> = {
+export const scoreFunctions: Record<MoeKernelScoring, ScoreFunctions> = {
   softmax: exponential,
   softmaxAfterTopk: exponential,
   sigmoid: {score: sigmoid, logScore: (x) => -softplus(-x), slope: (x) => sigmoid(-x)},

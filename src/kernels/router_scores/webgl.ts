@@ -1,6 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import type {MoeTopkScoring} from '../../contract/kernel_names';
+import type {MoeKernelScoring} from '../../contract/kernel_names';
 import {chainTermsOf, LONG_SUM_GLSL, LONG_SUM_UNIFORMS} from '../shared/long_sums';
 import {runGlsl} from '../shared/webgl';
 import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from './scorings';
@@ -9,7 +9,7 @@ import {KEYS_GLSL, SCORES_GLSL, SCORING_CODES} from './scorings';
  * float32 [T, 3]: of each row of logits the largest, the sum of score / score of the largest, both without NaN, and the
  * number of NaN.
  */
-export function scoreStatistics(backend: MathBackendWebGL, logits: TensorInfo, scoring: MoeTopkScoring): TensorInfo {
+export function scoreStatistics(backend: MathBackendWebGL, logits: TensorInfo, scoring: MoeKernelScoring): TensorInfo {
   const [numTokens, numExperts] = logits.shape;
   return runGlsl(backend, {
     name: 'MoeScoreStatistics',
