@@ -17,8 +17,8 @@ if (words.length !== 1) {
 const [source] = words;
 const target = join(root, 'test', 'golden', 'checkpoints');
 const NUM_TOKENS = 4;
-/** Other cases have the same tensors or the same choice of experts, or the format is not one of floats. */
-const skipped = ['deepseek_v2_group', 'olmoe_norm', 'gpt_oss_mxfp4'];
+/** Other cases have the same tensors or the same choice of experts. */
+const skipped = ['deepseek_v2_group', 'olmoe_norm'];
 /** Families whose blocks these ops cannot do: their configs are enough. */
 const refused = ['gemma4_text'];
 /** Tensors beside the blocks that have experts, which no MoE block reads. */
@@ -79,7 +79,10 @@ for (const name of readdirSync(source)
   const {layers, transformers_version: version} = readJson(join(folder, 'case.json'));
   const layer = layers[layers.length - 1];
   const number = `.${layer.layerIndex}.`;
-  const isOfBlock = (tensor) => /(layers|blocks)$/.test(tensor.split(number)[0]) && !others.test(tensor);
+  const isOfBlock = (tensor) => {
+    const [before, after] = tensor.split(number);
+    return after != null && /(layers|blocks)$/.test(before) && !others.test(tensor);
+  };
   const files = {'config.json': readFileSync(join(folder, 'config.json'))};
   if (!refused.includes(name)) {
     files['model.safetensors'] = chosenTensors(readSafetensors(join(folder, 'model.safetensors')), isOfBlock);

@@ -8,8 +8,9 @@ import type {MoeModelConfig} from './config_reader';
 import {type CheckpointFile, MAX_SLICE_BYTES, numBytesOf, type Reading} from './files/checkpoint_file';
 import {type ByteRange, readRanges} from './files/read_ranges';
 import {type CheckpointTensors, readHeaders} from './files/safetensors';
+import {ggufWeights, isGguf} from './gguf_weights';
 import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, textConfig, whyLayerMayDiffer} from './layouts';
-import {findMatrices, hasMatrices} from './stored_formats/index';
+import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
 import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
 import {matricesOf, type WeightMatrices} from './weights/matrices';
 import {everySecondRow, type RowConverter, rowConverter} from './weights/rows';
@@ -78,13 +79,14 @@ export async function findBlock(
     () => `signal must be an AbortSignal, but is ${describeValue(signal)}.`,
   );
   const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
-  const stored: StoredFiles = {tensors, config};
+  const stored: StoredFiles = {tensors, config, opName};
   const place = {layerIndex: layerIndex!, prefix, hasTensor: (name: string) => hasMatrices(stored, name)};
   const layout = checkpointLayout(config, place, opName);
   const problems: string[] = [];
   const weights = new Map<WeightName, StoredWeight>();
+  const described = isGguf(tensors) ? ggufWeights(layout, layerIndex!, tensors) : layout.weights;
   for (const name of weightNames) {
-    const weight = layout.weights[name];
+    const weight = described[name];
     if (weight != null) {
       weights.set(name, findWeight(weight, stored, problems));
     }
@@ -93,7 +95,7 @@ export async function findBlock(
   const what =
     `the checkpoint must have the tensors of a ${String(textConfig(config, opName).config['model_type'])} block ` +
     `(it has ${shorten(String(example), 200)}, …)`;
-  assertNone(problems, what, opName, whyLayerMayDiffer(config, layerIndex!));
+  assertNone(problems, what, opName, [...whyFormatIsUnknown(config), ...whyLayerMayDiffer(config, layerIndex!)]);
   return {layout, weights};
 }
 
@@ -192,7 +194,8 @@ function addRanges(
         begin: 0,
         end: numBytesOf(bytes),
         use: (read) => {
-          bytesOfExtras[e] = read.slice();
+          // A copy, also of a Buffer.
+          bytesOfExtras[e] = new Uint8Array(read);
         },
       });
     });

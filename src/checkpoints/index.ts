@@ -12,6 +12,7 @@ export {
 } from './moe_checkpoint';
 export type {ExpertFormatOptions} from './expert_encoding';
 export {type CheckpointBytes, type CheckpointFile, type SliceableFile} from './files/checkpoint_file';
+export {type GgufHeader, readGguf} from './files/gguf';
 export {remoteCheckpointFile, type RemoteCheckpointFileOptions} from './files/remote_checkpoint_file';
 export {type CheckpointTensor, type CheckpointTensors, readSafetensors, safetensorsValues} from './files/safetensors';
 export {type FloatDtype, writeSafetensors} from './files/write_safetensors';

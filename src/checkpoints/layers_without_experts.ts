@@ -72,14 +72,9 @@ const rules: readonly Rule[] = [
 
 /** The reasons in config.json for which layer `layer` may lack the weights of its family's layers. */
 export function whyLayerMayDiffer(config: MoeModelConfig, layer: number): string[] {
-  const {quantization_config: quantization, text_config: nested} = config;
+  const {text_config: nested} = config;
   const ofText = (typeof nested === 'object' && nested != null ? nested : {}) as MoeModelConfig;
   const reasons: string[] = [];
-  if (quantization != null) {
-    const {quant_method: method} = quantization as {quant_method?: unknown};
-    const how = typeof method === 'string' ? shorten(method) : 'config.quantization_config';
-    reasons.push(`The checkpoint is quantized (${how}); use a bfloat16 checkpoint.`);
-  }
   for (const rule of rules) {
     const reason = rule({...config, ...ofText}, layer);
     if (reason != null) {

@@ -84,8 +84,12 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  *
  * `config.model_type` is one of those in docs/checkpoints.md, which lists the names of their tensors: Mixtral, Qwen,
  * OLMoE, DeepSeek, GLM, Granite, gpt-oss, Llama 4, Nemotron-H and others. The config of a multimodal model may be passed
- * whole: its text_config is read. Experts may be single tensors, or stacked as transformers 5 saves them. They may be
- * quantized as docs/checkpoints.md says, such as gpt-oss in MXFP4. No value changes, unless `format` asks for it.
+ * whole: its text_config is read. Experts may be single tensors, or stacked as transformers 5 saves them.
+ *
+ * Quantized experts are taken as they are stored, without a change of value. config.quantization_config says how:
+ * mxfp4 as gpt-oss has it, fp8 in blocks with `…_scale_inv`, compressed-tensors (integers of 4 and 8 bits, float8,
+ * mxfp4 and nvfp4), gptq of 4 and 8 bits without act-order, or awq of version gemm. GGUF files come through readGguf,
+ * with the config.json of their model: their experts may be in Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, MXFP4, F16, BF16 or F32.
  *
  * @param files  A safetensors file, or a list of the shards: a tensor may be in any of them. A file is a Blob, a file of
  *     remoteCheckpointFile, whatever else has a size and `slice(start, end).arrayBuffer()`, or bytes in memory. The Map

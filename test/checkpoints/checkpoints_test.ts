@@ -474,10 +474,10 @@ describe('moeCheckpoint of files or configs that do not fit', () => {
     expect(await reasonsOf({first_k_dense_replace: 3}, 2)).toEqual(['Layers before 3 have no experts (config.first_k_dense_replace).']);
     expect(await reasonsOf({mlp_only_layers: [0, 5]}, 5)).toEqual(['Layer 5 has no experts (config.mlp_only_layers).']);
     expect(await reasonsOf({decoder_sparse_step: 2}, 4)).toEqual(['Only layers 1, 3, … have experts (config.decoder_sparse_step).']);
-    expect(await reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual(
-      ['The checkpoint is quantized (mxfp4); use a bfloat16 checkpoint.']);
+    expect(await reasonsOf({quantization_config: {quant_method: 'mxfp4'}}, 4)).toEqual([]);
     expect(await reasonsOf({quantization_config: {quant_method: {toString: 1}}}, 4)).toEqual(
-      ['The checkpoint is quantized (config.quantization_config); use a bfloat16 checkpoint.']);
+      ['config.quantization_config.quant_method is the object {toString: 1}. Files of mxfp4, fp8, compressed-tensors, gptq, awq can be read, ' +
+        'and those that are not quantized.']);
   });
 
   it('names the experts that a layer of another kind lacks', async () => {

@@ -101,6 +101,8 @@ function bundleSpecs() {
         platform: 'browser',
         target: 'es2022',
         logLevel: 'warning',
+        // Its file for browsers, which its exports do not name.
+        alias: {'@huggingface/gguf': join(testFolder, '..', 'node_modules/@huggingface/gguf/dist/browser/index.mjs')},
         // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
         ignoreAnnotations: true,
         plugins: specPlugins(specFiles),

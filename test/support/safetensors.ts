@@ -6,6 +6,8 @@ export type WrittenTensor = {
   values: number[];
   dtype?: 'F32' | 'F16' | 'BF16';
 };
+/** A tensor of any dtype. */
+export type WrittenBytes = {name: string; shape: number[]; bytes: Uint8Array; dtype: string};
 
 const float = new DataView(new ArrayBuffer(4));
 
@@ -35,13 +37,17 @@ export function fileOf(header: string, data: ArrayLike<number> = []): Uint8Array
   return file;
 }
 
-export function safetensorsFile(tensors: WrittenTensor[]): Uint8Array {
+export function safetensorsFile(tensors: ReadonlyArray<WrittenTensor | WrittenBytes>): Uint8Array {
   const header: Record<string, object> = {__metadata__: {format: 'pt'}};
   const data: number[] = [];
-  for (const {name, shape, values, dtype = 'F32'} of tensors) {
+  for (const tensor of tensors) {
     const begin = data.length;
-    values.forEach((value) => data.push(...bytesOf(value, dtype)));
-    header[name] = {dtype, shape, data_offsets: [begin, data.length]};
+    if ('bytes' in tensor) {
+      tensor.bytes.forEach((byte) => data.push(byte));
+    } else {
+      tensor.values.forEach((value) => data.push(...bytesOf(value, tensor.dtype ?? 'F32')));
+    }
+    header[tensor.name] = {dtype: tensor.dtype ?? 'F32', shape: tensor.shape, data_offsets: [begin, data.length]};
   }
   return fileOf(JSON.stringify(header), data);
 }

@@ -13,6 +13,7 @@ import {
   readBytes,
   type Reading,
 } from './checkpoint_file';
+import {ggmlTypeNamed} from './ggml_types';
 
 /** One tensor of a file. */
 export type CheckpointTensor = {
@@ -125,7 +126,7 @@ export async function readHeaders(
 
 /** A tensor's name in a message. It is whole, unless it is too long for a name. */
 export const shortName = (name: string): string => shorten(name, 200);
-const nameOf = (name: string): string => `tensor '${shortName(name)}'`;
+export const nameOf = (name: string): string => `tensor '${shortName(name)}'`;
 
 /** Passes every tensor of a file to `add`, in the order of their bytes, after the whole header is checked. */
 async function readFile(
@@ -257,9 +258,15 @@ function checkTensorHeader(entry: unknown, name: string, fileName: string, opNam
 export const shortShape = (shape: readonly number[]): string =>
   `[${shape.slice(0, MAX_SHOWN_DIMENSIONS)}${shape.length > MAX_SHOWN_DIMENSIONS ? ',…' : ''}]`;
 
+/** A multiple of 1/32, and so exact. */
+function bitsOfGgmlType(dtype: string): number | undefined {
+  const type = ggmlTypeNamed(dtype);
+  return type && (8 * type.typeSize) / type.blockSize;
+}
+
 /** The number of bytes of a tensor; undefined for an unknown dtype. */
 function bytesTaken(dtype: string, shape: readonly number[]): number | undefined {
-  const bits = bitsOfDtype.get(dtype);
+  const bits = bitsOfDtype.get(dtype) ?? bitsOfGgmlType(dtype);
   return bits && (shape.includes(0) ? 0 : shape.reduce((product, length) => product * length, bits / 8));
 }
 

@@ -2,6 +2,7 @@
 import {encodingOf, float32Encoding, type WeightEncoding} from '../../contract/quantized_weights';
 import {decodeFloats, readableDtypes} from '../files/safetensors';
 import {type StoredFormat, TensorFinder, wordsOf} from './stored_format';
+import {transposed} from './transposed';
 
 const halfEncoding = (format: 'float16' | 'bfloat16') =>
   encodingOf<WeightEncoding>({format, groupSize: 0, scaleFormat: 'float32', zeroPoint: 0, hasOffsets: false});
@@ -37,20 +38,3 @@ export const floats: StoredFormat = {
     };
   },
 };
-
-/** So few rows that their cache lines stay cached while all columns are read. */
-const TRANSPOSED_ROWS = 32;
-
-/** [rows, columns] as [columns, rows]. */
-function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
-  const out = new Float32Array(matrix.length);
-  for (let firstRow = 0; firstRow < rows; firstRow += TRANSPOSED_ROWS) {
-    const endRow = Math.min(firstRow + TRANSPOSED_ROWS, rows);
-    for (let column = 0; column < columns; column++) {
-      for (let row = firstRow; row < endRow; row++) {
-        out[column * rows + row] = matrix[row * columns + column];
-      }
-    }
-  }
-  return out;
-}

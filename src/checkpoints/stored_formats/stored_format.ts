@@ -38,8 +38,8 @@ export type RowsAt = {matrix: number; firstRow: number; numRows: number};
 /** Lines about tensors that are missing or do not fit. */
 export type Problems = {problems: string[]};
 
-/** The files of a checkpoint. */
-export type StoredFiles = {tensors: CheckpointTensors; config: MoeModelConfig};
+/** The files of a checkpoint, and the function in whose name errors are. */
+export type StoredFiles = {tensors: CheckpointTensors; config: MoeModelConfig; opName: string};
 
 export type StoredFormat = {
   /** The matrices; what is wrong with their tensors; or undefined if the files do not have them in this format. */
@@ -57,10 +57,15 @@ export class TensorFinder {
     const found = this.tensors.get(name);
     const problem = problemOf(found, dtypes, shapes);
     if (problem != null) {
-      this.problems.push(`${shorten(name, 200)}: ${problem}`);
+      this.note(name, problem);
     }
     // If there is a problem, nobody reads it.
     return found!;
+  }
+
+  /** Notes a problem of the tensor of this name. */
+  note(name: string, problem: string): void {
+    this.problems.push(`${shorten(name, 200)}: ${problem}`);
   }
 }
 
@@ -80,6 +85,10 @@ function problemOf(
     ? undefined
     : `expected ${listed(shapes)}, but is ${shortShape(found.shape)}`;
 }
+
+/** What the names of a matrix of its own begin with, where a quantized format has several tensors in its place. */
+export const linearOf = ({name, shape, isTransposed}: Matrices): string | undefined =>
+  shape.length === 2 && !isTransposed && name.endsWith('.weight') ? name.slice(0, -'.weight'.length) : undefined;
 
 const listed = (shapes: number[][]) => shapes.map((shape) => `[${shape}]`).join(' or ');
 

@@ -37,7 +37,8 @@ const floatsOf = (stored: ScaleArray, format: ScaleFormat): Float32Array => {
   return stored instanceof Float32Array ? stored : Float32Array.from(stored, decode);
 };
 
-const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?: number): ScaleArray =>
+/** Memory as elements of a format: `length` of them, or all. */
+export const elementsOf = (words: ArrayBufferLike, format: ScaleFormat, length?: number): ScaleArray =>
   format === 'float32'
     ? new Float32Array(words, 0, length)
     : format === 'e8m0'
