@@ -15,11 +15,12 @@ const bundle = await bundleForNode('checkpoints_table', {
   stdin: {
     contents: `
       export {families, refusedFamilies} from './src/checkpoints/families/index';
-      export {checkpointLayout} from './src/checkpoints/layouts';`,
+      export {checkpointLayout} from './src/checkpoints/layouts';
+      export {roundTrip} from './scripts/checkpoint_round_trips';`,
     resolveDir: root,
   },
 });
-const {families, refusedFamilies, checkpointLayout} = createRequire(import.meta.url)(bundle);
+const {families, refusedFamilies, checkpointLayout, roundTrip} = createRequire(import.meta.url)(bundle);
 
 const cases = readdirSync(goldens)
   .sort()
@@ -64,11 +65,29 @@ const rows = Object.keys(families).map((modelType) => {
   ];
 });
 
+/** Each case, read from its file and written in each dtype. */
+const trips = [];
+for (const {name, config} of cases) {
+  const folder = join(goldens, name);
+  if (!(config.model_type in refusedFamilies) && !config.moe_router_logit_softcapping) {
+    const file = new Uint8Array(readFileSync(join(folder, 'model.safetensors')));
+    const recorded = JSON.parse(readFileSync(join(folder, 'case.json'), 'utf8'));
+    const {isEqual, written} = await roundTrip({name, config, file, recorded});
+    const yes = (is) => (is ? 'yes' : 'NO');
+    const dtype = config.quantization_config?.quant_method ?? 'F32';
+    trips.push([name, dtype, yes(isEqual), ...['F32', 'BF16', 'F16'].map((each) => yes(written[each]))]);
+  }
+}
+
 const line = (cells) => `| ${cells.join(' | ')} |`;
 const tableOf = (header, body) => [line(header), line(header.map(() => '---')), ...body.map(line)].join('\n');
 const refused = Object.entries(refusedFamilies).map(([modelType, why]) => [`\`${modelType}\``, why]);
 const tables = {
   families: tableOf(['model_type', 'router', 'experts', 'shared experts', 'cases'], rows),
+  trips: tableOf(
+    ['case', 'stored as', 'equal to transformers', 'written in F32: bytes equal', 'in BF16: equal', 'in F16: equal'],
+    trips,
+  ),
   refused: tableOf(['model_type', 'because'], refused),
 };
 

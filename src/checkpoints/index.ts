@@ -3,7 +3,8 @@ export type {LoadMoeCheckpointOptions, MoeCheckpointSource} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';
 export {loadMoeCheckpoint} from './load_moe_checkpoint';
-export type {MoeWeightsLayer} from './moe_weights_layer';
+export {moeExpertFormat} from './moe_expert_format';
+export type {LayerExpertFormat, MoeWeightsLayer} from './moe_weights_layer';
 export {
   type MoeCheckpoint,
   moeCheckpoint,

@@ -83,17 +83,17 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`.
  *
  * `config.model_type` is one of those in docs/checkpoints.md, which lists the names of their tensors: Mixtral, Qwen,
- * OLMoE, DeepSeek, GLM, Granite, gpt-oss, Llama 4, Nemotron-H and others. The config of a multimodal model may be passed
- * whole: its text_config is read. Experts may be single tensors, or stacked as transformers 5 saves them.
+ * OLMoE, DeepSeek, GLM, Granite, gpt-oss, Llama 4, Nemotron-H and others. The config of a multimodal model may be
+ * passed whole: its text_config is read. Experts may be single tensors, or stacked as transformers 5 saves them.
  *
  * Quantized experts are taken as they are stored, without a change of value. config.quantization_config says how:
  * mxfp4 as gpt-oss has it, fp8 in blocks with `…_scale_inv`, compressed-tensors (integers of 4 and 8 bits, float8,
  * mxfp4 and nvfp4), gptq of 4 and 8 bits without act-order, or awq of version gemm. GGUF files come through readGguf,
  * with the config.json of their model: their experts may be in Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, MXFP4, F16, BF16 or F32.
  *
- * @param files  A safetensors file, or a list of the shards: a tensor may be in any of them. A file is a Blob, a file of
- *     remoteCheckpointFile, whatever else has a size and `slice(start, end).arrayBuffer()`, or bytes in memory. The Map
- *     of readSafetensors or readGguf also works; with it, headers are read once for many layers.
+ * @param files  A safetensors file, or a list of the shards: a tensor may be in any of them. A file is a Blob, a file
+ *     of remoteCheckpointFile, whatever else has a size and `slice(start, end).arrayBuffer()`, or bytes in memory. The
+ *     Map of readSafetensors or readGguf also works; with it, headers are read once for many layers.
  * @param config  The checkpoint's config.json, parsed: it has the sizes, and how the router chooses.
  * @param options  {@link MoeCheckpointOptions}: layerIndex, prefix, onProgress and signal; format, groupSize, symmetric
  *     and scaleFormat of w1 and w2, as in moeQuantizeWeights; and expertsPerTensor.
@@ -108,8 +108,9 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  *
  * @throws if a file is no safetensors file. Also if config.json lacks a value that the family needs, or asks for
  *     something that these ops cannot do, such as more than 2^20 experts. Also if tensors, in files or in a Map, are
- *     missing, or have another shape, dtype or number of bytes than the family and the format ask for. One error names the first ten such tensors, and the reason if config.json has it, such as a dense
- *     layer. It comes before any tensor is made.
+ *     missing, or have another shape, dtype or number of bytes than the family and the format ask for. One error names
+ *     the first ten such tensors, and the reason if config.json has it, such as a dense layer. It comes before any
+ *     tensor is made.
  *
  * Source: for each model_type, src/transformers/models/<model_type>/ of huggingface/transformers; for stacked and
  * single experts, its conversion_mapping.py; for Granite's newer names, the loader of sglang.

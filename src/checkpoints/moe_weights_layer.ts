@@ -62,7 +62,7 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
 }
 
 /** How a MixtureOfExperts stores its experts: the arguments of its config. Other layers have none of them. */
-type LayerExpertFormat = {
+export type LayerExpertFormat = {
   expertFormat?: 'float32' | QuantizedFormat;
   expertGroupSize?: number | null;
   expertScaleFormat?: ScaleFormat | null;
