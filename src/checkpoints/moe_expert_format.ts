@@ -19,17 +19,20 @@ const opName = 'moeExpertFormat';
  *   model_type: 'gpt_oss', hidden_size: 32, intermediate_size: 32, num_local_experts: 2, num_experts_per_tok: 1,
  *   quantization_config: {quant_method: 'mxfp4'},
  * };
- * const tensor = (dtype, ...shape) => ({dtype, shape, bytes: new Uint8Array(shape.reduce((a, b) => a * b))});
- * const experts = {
- *   gate_up_proj_blocks: tensor('U8', 2, 64, 1, 16), gate_up_proj_scales: tensor('U8', 2, 64, 1),
- *   down_proj_blocks: tensor('U8', 2, 32, 1, 16), down_proj_scales: tensor('U8', 2, 32, 1),
- *   gate_up_proj_bias: {...tensor('BF16', 2, 64), bytes: new Uint8Array(256)},
- *   down_proj_bias: {...tensor('BF16', 2, 32), bytes: new Uint8Array(128)},
+ * const bytes = {
+ *   'experts.gate_up_proj_blocks': [2, 64, 1, 16], 'experts.gate_up_proj_scales': [2, 64, 1],
+ *   'experts.down_proj_blocks': [2, 32, 1, 16], 'experts.down_proj_scales': [2, 32, 1],
  * };
- * const path = 'model.layers.0.mlp';
- * const tensors = new Map(Object.entries(experts).map(([name, value]) => [`${path}.experts.${name}`, value]));
- * tensors.set(`${path}.router.weight`, {dtype: 'BF16', shape: [2, 32], bytes: new Uint8Array(128)});
- * tensors.set(`${path}.router.bias`, {dtype: 'BF16', shape: [2], bytes: new Uint8Array(4)});
+ * const floats = {
+ *   'router.weight': [2, 32], 'router.bias': [2], 'experts.gate_up_proj_bias': [2, 64], 'experts.down_proj_bias': [2, 32],
+ * };
+ * const tensors = new Map();
+ * for (const [name, shape] of Object.entries({...bytes, ...floats})) {
+ *   const isFloat = name in floats;
+ *   const numBytes = tf.util.sizeFromShape(shape) * (isFloat ? 2 : 1);
+ *   const tensor = {dtype: isFloat ? 'BF16' : 'U8', shape, bytes: new Uint8Array(numBytes)};
+ *   tensors.set(`model.layers.0.mlp.${name}`, tensor);
+ * }
  * const {expertFormat, expertGroupSize} = await moeExpertFormat(tensors, config, {layerIndex: 0});
  * [expertFormat, expertGroupSize]; // => ['fp4', 32]
  * ```

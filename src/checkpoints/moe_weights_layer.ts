@@ -63,10 +63,15 @@ function differencesInArgs(layer: MoeWeightsLayer, layout: CheckpointLayout, opN
 
 /** How a MixtureOfExperts stores its experts: the arguments of its config. Other layers have none of them. */
 export type LayerExpertFormat = {
+  /** How a code stands for a number. */
   expertFormat?: 'float32' | QuantizedFormat;
+  /** How many inputs share a scale; null or absent without scales. */
   expertGroupSize?: number | null;
+  /** How scales and offsets are stored; null or absent without scales. */
   expertScaleFormat?: ScaleFormat | null;
+  /** The code that stands for 0; null or absent with offsets, and for other formats than integers. */
   expertZeroPoint?: number | null;
+  /** Whether groups have offsets in place of a zero point. */
   useExpertOffsets?: boolean;
 };
 
