@@ -24,7 +24,8 @@ const opName = 'moeExpertFormat';
  *   'experts.down_proj_blocks': [2, 32, 1, 16], 'experts.down_proj_scales': [2, 32, 1],
  * };
  * const floats = {
- *   'router.weight': [2, 32], 'router.bias': [2], 'experts.gate_up_proj_bias': [2, 64], 'experts.down_proj_bias': [2, 32],
+ *   'router.weight': [2, 32], 'router.bias': [2],
+ *   'experts.gate_up_proj_bias': [2, 64], 'experts.down_proj_bias': [2, 32],
  * };
  * const tensors = new Map();
  * for (const [name, shape] of Object.entries({...bytes, ...floats})) {
