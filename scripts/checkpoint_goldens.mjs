@@ -79,7 +79,10 @@ for (const name of readdirSync(source)
   const {layers, transformers_version: version} = readJson(join(folder, 'case.json'));
   const layer = layers[layers.length - 1];
   const number = `.${layer.layerIndex}.`;
-  const isOfBlock = (tensor) => /(layers|blocks)$/.test(tensor.split(number)[0]) && !others.test(tensor);
+  const isOfBlock = (tensor) => {
+    const [path, name] = tensor.split(number);
+    return name != null && /(layers|blocks)$/.test(path) && !others.test(tensor);
+  };
   const files = {'config.json': readFileSync(join(folder, 'config.json'))};
   if (!refused.includes(name)) {
     files['model.safetensors'] = chosenTensors(readSafetensors(join(folder, 'model.safetensors')), isOfBlock);

@@ -17,8 +17,8 @@ import * as tf from '../../src/tf';
 import {expectFloats} from '../support/expect';
 
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
-/** The blocks that are read: the configs of others are refused. */
-const written = Object.keys(checkpointGoldens).filter((name) => !['gemma4_text', 'laguna'].includes(name));
+/** The blocks of floats that are read: the configs of others are refused. */
+const written = Object.keys(checkpointGoldens).filter((name) => !['gemma4_text', 'laguna', 'gpt_oss_mxfp4'].includes(name));
 
 const bytesOf = async ({bytes}: CheckpointTensor): Promise<Uint8Array> =>
   ArrayBuffer.isView(bytes) ? bytes : new Uint8Array(await bytes.slice(0, bytes.size).arrayBuffer());
@@ -63,6 +63,19 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
   for (const name of written) {
     it(`writes the block of ${name} as it was read`, () => expectRoundTrip(name));
   }
+
+  it('writes experts of MXFP4 as BF16, in place of their codes', async () => {
+    const {config, file, recorded} = checkpointGoldens['gpt_oss_mxfp4'];
+    const {layerIndex} = recorded!;
+    const base = await readSafetensors(file!);
+    const {w1, ...block} = await moeCheckpoint(base, config, {layerIndex});
+    const files = await moeCheckpointFiles({[layerIndex]: {w1, ...block}}, config, {base, dtype: 'BF16'});
+    const {quantization_config: _, ...kept} = config;
+    const written = await readSafetensors(files['model.safetensors']);
+    expect([...written.keys()].filter((name) => /_(blocks|scales)$/.test(name))).toEqual([]);
+    const {w1: again} = await moeCheckpoint(written, kept, {layerIndex});
+    await expectFloats(again as tf.Tensor, await tf.moeDequantizeWeights(w1 as tf.QuantizedWeights).data() as Float32Array, 'w1');
+  });
 
   it('writes rounded values that are read as they are', async () => {
     const {config, file, recorded} = checkpointGoldens['qwen2_moe'];
