@@ -227,9 +227,17 @@ const runsInPage = (file, expectedError) => async () => {
   let printed = '';
   page.on('console', (message) => (printed += `${message.text()}\n`));
   // From disk: no server, and nothing else of this name to be reached.
-  await page.route('http://consumer.test/**', (route) =>
-    route.fulfill({path: join(consumer, new URL(route.request().url()).pathname)}),
-  );
+  await page.route('http://consumer.test/**', (route) => {
+    const path = join(consumer, new URL(route.request().url()).pathname);
+    const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
+    if (begin == null) {
+      return route.fulfill({path});
+    }
+    const bytes = readFileSync(path);
+    const range = `bytes ${begin}-${last}/${bytes.length}`;
+    const body = bytes.subarray(Number(begin), Number(last) + 1);
+    return route.fulfill({status: 206, headers: {'Content-Range': range}, body});
+  });
   try {
     await page.goto(`http://consumer.test/${file}`);
     await page.evaluate(() => globalThis.check());

@@ -80,8 +80,8 @@ for (const name of readdirSync(source)
   const layer = layers[layers.length - 1];
   const number = `.${layer.layerIndex}.`;
   const isOfBlock = (tensor) => {
-    const [path, name] = tensor.split(number);
-    return name != null && /(layers|blocks)$/.test(path) && !others.test(tensor);
+    const [before, after] = tensor.split(number);
+    return after != null && /(layers|blocks)$/.test(before) && !others.test(tensor);
   };
   const files = {'config.json': readFileSync(join(folder, 'config.json'))};
   if (!refused.includes(name)) {

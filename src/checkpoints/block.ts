@@ -9,7 +9,7 @@ import {type CheckpointFile, MAX_SLICE_BYTES, numBytesOf, type Reading} from './
 import {type ByteRange, readRanges} from './files/read_ranges';
 import {type CheckpointTensors, readHeaders} from './files/safetensors';
 import {ggufWeights, isGguf} from './gguf_weights';
-import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, whyLayerMayDiffer} from './layouts';
+import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, textConfig, whyLayerMayDiffer} from './layouts';
 import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
 import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
 import {matricesOf, type WeightMatrices} from './weights/matrices';
@@ -22,7 +22,7 @@ export type MoeCheckpointSource = CheckpointFile | readonly CheckpointFile[] | C
 export type LoadMoeCheckpointOptions = {
   /** The number of the layer in the checkpoint, from 0. */
   layerIndex: number;
-  /** The beginning of the tensors' names, up to `layers.`. Default `'model.'`. */
+  /** The beginning of the tensors' names, up to `layers.`. Default: `'model.'`, or what the family has. */
   prefix?: string | null;
   /** Called with the part of the block's bytes that is read, 0 to 1. */
   onProgress?: ((fraction: number) => void) | null;
@@ -93,7 +93,7 @@ export async function findBlock(
   }
   const [example = 'none at all'] = tensors.keys();
   const what =
-    `the checkpoint must have the tensors of a ${String(config['model_type'])} block ` +
+    `the checkpoint must have the tensors of a ${String(textConfig(config, opName).config['model_type'])} block ` +
     `(it has ${shorten(String(example), 200)}, …)`;
   assertNone(problems, what, opName, [...whyFormatIsUnknown(config), ...whyLayerMayDiffer(config, layerIndex!)]);
   return {layout, weights};

@@ -82,50 +82,33 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  *
  * With a router's bias, the logits are `tf.add(tf.matMul(x, routerKernel), routerBias)`.
  *
- * These are the values of config.model_type, with the tensors of each after `<prefix>layers.<layerIndex>.`:
- *
- * | model_type | router | experts |
- * | --- | --- | --- |
- * | mixtral | block_sparse_moe.gate.weight [E, H] | block_sparse_moe.experts.{e}.w1, .w3 [I, H], .w2 [H, I] |
- * | qwen3_moe | mlp.gate.weight [E, H] | mlp.experts.{e}.gate_proj, .up_proj [I, H], .down_proj [H, I] |
- * | olmoe | mlp.gate.weight | as qwen3_moe |
- * | qwen2_moe | mlp.gate.weight | as qwen3_moe, mlp.shared_expert.…_proj, mlp.shared_expert_gate.weight [1, H] |
- * | deepseek_v2 | mlp.gate.weight | as qwen3_moe, mlp.shared_experts.…_proj |
- * | deepseek_v3 | mlp.gate.weight, mlp.gate.e_score_correction_bias [E] | as deepseek_v2 |
- * | granitemoe | block_sparse_moe.router.layer.weight [E, H] | block_sparse_moe.input_linear [E, 2I, H], |
- * | | | output_linear [E, H, I] |
- * | granitemoeshared | as granitemoe | as granitemoe, shared_mlp.input_linear [2F, H], output_linear [H, F] |
- * | gpt_oss | mlp.router.weight [E, H], .bias [E] | mlp.experts.gate_up_proj [E, H, 2I], gates and ups in turn, |
- * | | | down_proj [E, I, H], …_bias of both |
- *
- * The experts of Mixtral, Qwen, OLMoE and DeepSeek may be stacked, as in transformers 5: mlp.gate.weight,
- * mlp.experts.gate_up_proj [E, 2I, H] and mlp.experts.down_proj [E, H, I]. Granite's tensors may have the names
- * block_sparse_moe.router.weight, block_sparse_moe.experts.gate_up_proj and .down_proj. Other tensors are not read.
+ * `config.model_type` is one of those in docs/checkpoints.md, which lists the names of their tensors: Mixtral, Qwen,
+ * OLMoE, DeepSeek, GLM, Granite, gpt-oss, Llama 4, Nemotron-H and others. The config of a multimodal model may be passed
+ * whole: its text_config is read. Experts may be single tensors, or stacked as transformers 5 saves them.
  *
  * Quantized experts are taken as they are stored, without a change of value. config.quantization_config says how:
  * mxfp4 as gpt-oss has it, fp8 in blocks with `…_scale_inv`, compressed-tensors (integers of 4 and 8 bits, float8,
  * mxfp4 and nvfp4), gptq of 4 and 8 bits without act-order, or awq of version gemm. GGUF files come through readGguf,
  * with the config.json of their model: their experts may be in Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, MXFP4, F16, BF16 or F32.
  *
- * @param files  The bytes of a safetensors file, or a list of the bytes of its shards: a tensor may be in any shard.
- *     The Map of readSafetensors also works; with it, headers are read once for many layers.
+ * @param files  A safetensors file, or a list of the shards: a tensor may be in any of them. A file is a Blob, a file of
+ *     remoteCheckpointFile, whatever else has a size and `slice(start, end).arrayBuffer()`, or bytes in memory. The Map
+ *     of readSafetensors or readGguf also works; with it, headers are read once for many layers.
  * @param config  The checkpoint's config.json, parsed: it has the sizes, and how the router chooses.
- * @param options.layerIndex  The number of the layer in the checkpoint, from 0.
- * @param options.prefix  The beginning of the tensors' names, up to `layers.`. Default `'model.'`.
- * @param options.expertsPerTensor  Return w1 and w2 as lists of tensors of at most this many experts, for weights that
- *     are larger than a device binds in one tensor.
- * @returns Float32 tensors for every family. They belong to the caller: `tf.dispose(result)`.
- *     `routerKernel` [H, E], and `routerBias` [E] if the family has one.
- *     `w1` [E, 2I, H]: for each expert its gates, then its ups. `w2` [E, H, I].
+ * @param options  {@link MoeCheckpointOptions}: layerIndex, prefix, onProgress and signal; format, groupSize, symmetric
+ *     and scaleFormat of w1 and w2, as in moeQuantizeWeights; and expertsPerTensor.
+ * @returns A promise of tensors, which belong to the caller: `tf.dispose(result)`. `routerKernel` [H, E], and
+ *     `routerBias` [E] if the family has one. `w1` [E, 2I, H]: for each expert its gates, then its ups. `w2` [E, H, I].
  *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family has them
- *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts.
+ *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts. All are float32, but w1 and w2 may be
+ *     quantized.
  *
- * Memory: each weight is made on the host in one array. At most one matrix that is being transposed is beside it.
+ * Memory: files are read in slices of at most 2 MiB, three at a time, and rows are converted as they pass. Of a file
+ * that is not in memory the host holds the result, on webgpu only its scales, and less than 128 MiB beside it.
  *
  * @throws if a file is no safetensors file. Also if config.json lacks a value that the family needs, or asks for
  *     something that these ops cannot do, such as more than 2^20 experts. Also if tensors, in files or in a Map, are
- *     missing, have another shape or a dtype other than F32, F16 and BF16, or have another number of bytes than shape
- *     and dtype take. One error names the first ten such tensors, and the reason if config.json has it, such as a dense
+ *     missing, or have another shape, dtype or number of bytes than the family and the format ask for. One error names the first ten such tensors, and the reason if config.json has it, such as a dense
  *     layer. It comes before any tensor is made.
  *
  * Source: for each model_type, src/transformers/models/<model_type>/ of huggingface/transformers; for stacked and

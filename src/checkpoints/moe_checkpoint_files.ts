@@ -20,7 +20,7 @@ export type MoeCheckpointFilesOptions = {
   dtype?: FloatDtype | null;
   /** The tensors of a checkpoint, by readSafetensors: all that do not belong to the blocks are written as they are. */
   base?: CheckpointTensors | null;
-  /** The beginning of the tensors' names, up to `layers.`. Default `'model.'`. */
+  /** The beginning of the tensors' names, up to `layers.`. Default: `'model.'`, or what the family has. */
   prefix?: string | null;
   /** A file that would be larger becomes several, with an index. Default 5,000,000,000. */
   maxShardBytes?: number | null;
@@ -126,7 +126,7 @@ async function findBlocks(
   for (const [layer, given] of entries) {
     const layerIndex = Number(layer);
     const tensors: CheckpointTensors = base ?? new Map<string, CheckpointTensor>();
-    const hasTensor = (name: string) => hasMatrices({tensors, config}, name);
+    const hasTensor = (name: string) => hasMatrices({tensors, config, opName}, name);
     const layout = checkpointLayout(config, {layerIndex, prefix, hasTensor}, opName);
     const block = blockOf(given, `blocks[${layer}]`, opName);
     const what = `${block.name} must have the weights and arguments that config asks for, as moeLayerConfig gives them`;
@@ -143,10 +143,12 @@ async function namesOfBlock(
   place: {layerIndex: number; prefix: string | null | undefined},
 ): Promise<string[]> {
   const {weights} = await findBlock(base, config, place, opName);
-  const ofBlock = new Set<CheckpointTensor>(
-    [...weights.values()].flatMap(({stored}) => stored.flatMap(({weights: codes, extras}) => [codes, ...extras])),
+  const ofBlock = new Set(
+    [...weights.values()].flatMap(({stored}) =>
+      stored.flatMap(({weights: codes, extras}) => [codes, ...extras].map(({bytes}) => bytes)),
+    ),
   );
-  return [...base].filter(([, tensor]) => ofBlock.has(tensor)).map(([name]) => name);
+  return [...base].filter(([, {bytes}]) => ofBlock.has(bytes)).map(([name]) => name);
 }
 
 function floatDtypeIn(base: CheckpointTensors | null | undefined, name: string): FloatDtype {

@@ -17,7 +17,7 @@ import * as tf from '../../src/tf';
 import {expectFloats} from '../support/expect';
 
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
-/** The blocks of floats that are read: the configs of others are refused. */
+/** The blocks that are read: not those whose configs are refused, nor the quantized one. */
 const written = Object.keys(checkpointGoldens).filter((name) => !['gemma4_text', 'laguna', 'gpt_oss_mxfp4'].includes(name));
 
 const bytesOf = async ({bytes}: CheckpointTensor): Promise<Uint8Array> =>
@@ -64,19 +64,6 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
     it(`writes the block of ${name} as it was read`, () => expectRoundTrip(name));
   }
 
-  it('writes experts of MXFP4 as BF16, in place of their codes', async () => {
-    const {config, file, recorded} = checkpointGoldens['gpt_oss_mxfp4'];
-    const {layerIndex} = recorded!;
-    const base = await readSafetensors(file!);
-    const {w1, ...block} = await moeCheckpoint(base, config, {layerIndex});
-    const files = await moeCheckpointFiles({[layerIndex]: {w1, ...block}}, config, {base, dtype: 'BF16'});
-    const {quantization_config: _, ...kept} = config;
-    const written = await readSafetensors(files['model.safetensors']);
-    expect([...written.keys()].filter((name) => /_(blocks|scales)$/.test(name))).toEqual([]);
-    const {w1: again} = await moeCheckpoint(written, kept, {layerIndex});
-    await expectFloats(again as tf.Tensor, await tf.moeDequantizeWeights(w1 as tf.QuantizedWeights).data() as Float32Array, 'w1');
-  });
-
   it('writes rounded values that are read as they are', async () => {
     const {config, file, recorded} = checkpointGoldens['qwen2_moe'];
     const {layerIndex} = recorded!;
@@ -90,6 +77,23 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
     }
     const old = await moeCheckpointFiles({[layerIndex]: block}, {...config, dtype: undefined, torch_dtype: 'float32'}, {dtype: 'F16'});
     expect((JSON.parse(await old['config.json'].text()) as {torch_dtype: string}).torch_dtype).toBe('float32');
+  });
+
+  it('writes quantized experts decoded, in place of their codes', async () => {
+    const {config, file, recorded} = checkpointGoldens['gpt_oss_mxfp4'];
+    const {layerIndex} = recorded!;
+    const base = await readSafetensors(file!);
+    const block = await moeCheckpoint(base, config, {layerIndex});
+    await expectAsync(moeCheckpointFiles({[layerIndex]: block}, config, {base})).toBeRejectedWithError(
+      /^Error in moeCheckpointFiles: dtype must be given, because base has no tensor .*gate_up_proj\.$/);
+    const files = await moeCheckpointFiles({[layerIndex]: block}, config, {base, dtype: 'BF16'});
+    const written = await readSafetensors(files['model.safetensors']);
+    expect([...written.keys()].filter((name) => /_blocks|_scales/.test(name))).toEqual([]);
+    const again = await moeCheckpoint(written, JSON.parse(await files['config.json'].text()) as object as typeof config, {layerIndex, format: 'float32'});
+    for (const name of ['w1', 'w2'] as const) {
+      const expected = tf.moeDequantizeWeights(block[name] as tf.QuantizedWeights);
+      await expectFloats(again[name], await expected.data() as Float32Array, name);
+    }
   });
 
   it('copies the rest of a checkpoint, in shards with an index', async () => {

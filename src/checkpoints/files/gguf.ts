@@ -8,6 +8,7 @@ import {type CheckpointTensor, type CheckpointTensors, nameOf, shortShape} from 
 export type GgufHeader = {
   /** Where the tensors' bytes begin in the file. */
   tensorDataOffset: bigint;
+  /** The tensors, in any order. */
   tensorInfos: ReadonlyArray<{
     name: string;
     /** The inputs first. */

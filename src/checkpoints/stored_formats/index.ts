@@ -24,7 +24,7 @@ export function findMatrices(matrices: Matrices, files: StoredFiles): StoredMatr
 }
 
 /** Whether the files have a tensor of this name, or what a quantized format has in its place. */
-export function hasMatrices({tensors}: Pick<StoredFiles, 'tensors' | 'config'>, name: string): boolean {
+export function hasMatrices({tensors}: StoredFiles, name: string): boolean {
   const linear = name.replace(/\.weight$/, '');
   return [name, `${name}_blocks`, `${linear}.weight_packed`, `${linear}.qweight`].some((each) => tensors.has(each));
 }
