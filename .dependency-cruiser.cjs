@@ -73,7 +73,7 @@ module.exports = {
     },
     {
       name: 'checkpoints-know-no-layers',
-      comment: 'They are read for fusedMoe as well as for the layer. Of kernels they take what formats are on the host.',
+      comment: 'They are read for fusedMoe as well as for the layer. Of kernels they take formats on the host.',
       severity: 'error',
       from: {path: '^src/checkpoints/'},
       to: {path: '^src/', pathNot: [contract, '^src/arguments/', '^src/kernels/weight_formats/', '^src/checkpoints/']},

@@ -4,7 +4,7 @@ import type {MoeModelConfig} from './config_reader';
 import {checkpointLayout} from './layouts';
 import {assertNone, findBlock} from './block';
 import type {Reading} from './files/checkpoint_file';
-import type {CheckpointTensor, CheckpointTensors} from './files/safetensors';
+import {type CheckpointTensor, type CheckpointTensors, shortName} from './files/safetensors';
 import {type FloatDtype, floatDtypes, safetensorsBlob} from './files/write_safetensors';
 import type {MoeCheckpoint} from './moe_checkpoint';
 import type {MoeWeightsLayer} from './moe_weights_layer';
@@ -90,6 +90,7 @@ export async function moeCheckpointFiles(
 
   const written: CheckpointTensors = new Map(base);
   found.forEach(({replaced}) => replaced.forEach((name) => written.delete(name)));
+  assertNoCodes(written);
   for (const {block, layout} of found) {
     signal?.throwIfAborted();
     const dtypeOf = (name: string) => dtype ?? floatDtypeIn(base, name);
@@ -149,6 +150,19 @@ async function namesOfBlock(
     ),
   );
   return [...base].filter(([, {bytes}]) => ofBlock.has(bytes)).map(([name]) => name);
+}
+
+/** Names of codes and scales in quantized files. */
+const namesOfCodes = /(_blocks|_scales|_scale_inv|\.qweight|\.qzeros|\.weight_packed|\.weight_scale)$/;
+
+/** The config that is written says nothing of quantization. */
+function assertNoCodes(tensors: CheckpointTensors): void {
+  const [name] = [...tensors.keys()].filter((each) => namesOfCodes.test(each));
+  assert(
+    name == null,
+    opName,
+    () => `base must have no quantized tensors but those of the blocks, but has ${shortName(name)}.`,
+  );
 }
 
 function floatDtypeIn(base: CheckpointTensors | null | undefined, name: string): FloatDtype {

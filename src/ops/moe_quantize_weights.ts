@@ -25,7 +25,10 @@ function moeQuantizeWeights_(
   const shape = $weights.shape.slice();
   assertWholeWords(shape, quantization.format, 'weights', opName);
   const encoding = quantizationEncoding(quantization, shape[2], opName);
-  return quantizedWeightsOf(shape, encoding, runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding}));
+  const tensors = runMoeKernel(MoeQuantizeWeights, {weights: $weights}, {encoding});
+  const quantized = quantizedWeightsOf(shape, encoding, tensors);
+  // As it was given, so that w1 and w2 have the same.
+  return quantization.groupSize == null ? quantized : {...quantized, groupSize: quantization.groupSize};
 }
 
 /**

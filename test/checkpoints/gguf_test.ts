@@ -1,6 +1,7 @@
 /** GGUF files: headers by @huggingface/gguf, blocks of ggml, and names that all families share. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {moeCheckpoint, type MoeCheckpointOptions, type MoeModelConfig, readGguf} from '../../src/checkpoints/index';
+import {checkpointGoldens} from 'checkpoint-goldens';
+import {type MoeCheckpoint, moeCheckpoint, type MoeCheckpointOptions, type MoeModelConfig, readGguf} from '../../src/checkpoints/index';
 import * as tf from '../../src/tf';
 import golden from '../golden/quantized_experts.json';
 import {scaleOf} from '../naive/quantized_weights';
@@ -176,6 +177,53 @@ describeWithFlags('GGUF files of families', cpu, () => {
     await expectAsync(error).toBeRejectedWithError(/ffn_up_exps.weight: expected \[2,1,512\], but there is none/);
     await expectAsync(error).toBeRejectedWithError(/ffn_down_exps.weight: expected F32 or F16 or BF16, but is I32/);
   });
+});
+
+/** The block as llama.cpp's converters store it: gates apart from ups, and axes of length 1 left out. */
+async function convertedBlock({routerKernel, routerBias, w1, w2, options}: MoeCheckpoint<tf.Tensor3D>, isGated: boolean) {
+  const {w1Bias, w2Bias, scoreCorrectionBias, sharedExperts} = options;
+  const tensors: GgufTensor[] = [];
+  const add = async (name: string, tensor: tf.Tensor | undefined) => {
+    if (tensor != null) {
+      tensors.push(float32(name, tensor.shape, Float32Array.from(await tensor.data())));
+    }
+  };
+  const addParts = async (kind: string, part: string, rows: tf.Tensor | undefined, axis: number) => {
+    const [gate, up] = rows == null ? [] : isGated ? tf.split(rows, 2, axis) : [undefined, rows];
+    await add(`ffn_gate_${kind}.${part}`, gate);
+    await add(`ffn_up_${kind}.${part}`, up);
+  };
+  await add('ffn_gate_inp.weight', tf.transpose(routerKernel));
+  await add('ffn_gate_inp.bias', routerBias);
+  await add('exp_probs_b.bias', scoreCorrectionBias);
+  await addParts('exps', 'weight', w1, 1);
+  await addParts('exps', 'bias', w1Bias, 1);
+  await add('ffn_down_exps.weight', w2);
+  await add('ffn_down_exps.bias', w2Bias);
+  await addParts('shexp', 'weight', sharedExperts?.w1, 0);
+  await add('ffn_down_shexp.weight', sharedExperts?.w2);
+  await add('ffn_gate_inp_shexp.weight', sharedExperts?.gate && tf.reshape(sharedExperts.gate, [-1]));
+  return tensors;
+}
+
+describeWithFlags('GGUF files of every family', cpu, () => {
+  for (const [name, {config: ofFamily, file, recorded}] of Object.entries(checkpointGoldens)) {
+    if (file != null && name !== 'laguna') {
+      it(name, async () => {
+        const block = await moeCheckpoint(file, ofFamily, {layerIndex: recorded!.layerIndex, format: 'float32'});
+        const tensors = await convertedBlock(block, block.options.gated ?? true);
+        const names = tensors.map((tensor) => ({...tensor, name: tensor.name.replace('blk.3.', `blk.${recorded!.layerIndex}.`)}));
+        const again = await load(names, ofFamily, {layerIndex: recorded!.layerIndex, format: 'float32'});
+        const all = (value: object): tf.Tensor[] =>
+          Object.values(value).flatMap((each) => (each instanceof tf.Tensor ? [each] : typeof each === 'object' ? all(each as object) : []));
+        const [given, wanted] = [all(again), all(block)];
+        expect(given.map(({shape}) => shape)).toEqual(wanted.map(({shape}) => shape));
+        for (const [i, tensor] of wanted.entries()) {
+          await expectFloats(given[i], await tensor.data() as Float32Array, `tensor ${i}`);
+        }
+      });
+    }
+  }
 });
 
 /** Without backends. */

@@ -368,7 +368,7 @@ describeWithFlags('quantized checkpoint files on the way in', cpu, () => {
 describeWithFlags('quantized checkpoint files that are wrong', cpu, () => {
   const OPTIONAL = ['.weight_shape', '.weight_g_idx', '.weight_zero_point', '.g_idx'];
   /** Another dtype of as many bits. */
-  const others: Record<string, string> = {I32: 'U32', U8: 'BOOL', F16: 'I16', BF16: 'I16', F32: 'I32', I8: 'BOOL', F8_E4M3: 'F8_E5M2'};
+  const others: Record<string, string> = {I32: 'U32', U8: 'BOOL', F16: 'I16', BF16: 'I16', F32: 'I32', I8: 'BOOL', F8_E4M3: 'F8_E5M2', I64: 'U64'};
 
   const changed = (given: Case, suffix: string, tensor: RawTensor | undefined): Case => {
     const {[suffix]: _, ...rest} = given.linear;
@@ -382,17 +382,15 @@ describeWithFlags('quantized checkpoint files that are wrong', cpu, () => {
   for (const given of cases) {
     it(`${given.name}: a tensor that is missing, of another dtype, or of another shape`, async () => {
       for (const [suffix, tensor] of Object.entries(given.linear)) {
-        if (suffix !== '.weight_shape') {
-          const {dtype, shape, bytes} = tensor;
-          const ofProjection = `Error in moeCheckpoint: the checkpoint must have[^]*experts.0.gate_proj.`;
-          if (!OPTIONAL.includes(suffix)) {
-            await rejects(changed(given, suffix, undefined), new RegExp(ofProjection + '.*there is none'));
-          }
-          const retyped = changed(given, suffix, {dtype: others[dtype], shape, bytes});
-          await rejects(retyped, new RegExp(`${ofProjection}.*expected .*but is ${others[dtype]}`));
-          const reshaped = changed(given, suffix, {dtype, shape: [...shape, 1], bytes});
-          await rejects(reshaped, new RegExp(`${ofProjection}.*expected \\[.*but is \\[${shape},1\\]`));
+        const {dtype, shape, bytes} = tensor;
+        const ofProjection = 'Error in moeCheckpoint: the checkpoint must have[^]*experts.0.gate_proj.';
+        if (!OPTIONAL.includes(suffix)) {
+          await rejects(changed(given, suffix, undefined), new RegExp(`${ofProjection}.*there is none`));
         }
+        const retyped = changed(given, suffix, {dtype: others[dtype], shape, bytes});
+        await rejects(retyped, new RegExp(`${ofProjection}.*expected .*but is ${others[dtype]}`));
+        const reshaped = changed(given, suffix, {dtype, shape: [...shape, 1], bytes});
+        await rejects(reshaped, new RegExp(`${ofProjection}.*expected \\[.*but is \\[${shape},1\\]`));
       }
     });
   }
@@ -439,6 +437,13 @@ describeWithFlags('quantized checkpoint files that are wrong', cpu, () => {
     await refuses('FP8 in blocks of 128 x 128', {weight_block_size: [128]}, /weight_block_size must be two positive integers/);
     await refuses('FP8 in blocks of 128 x 128', {weight_block_size: [128, 8]}, /gate_proj.weight: expected scales of a multiple of 16 inputs, or of all 128, but they are of 8/);
     await refuses('compressed-tensors int4', {config_groups: [null, {weights: 'none'}]}, /weight_scale: expected \[1\] or \[\] or \[16,1\], but is \[16,2\]/);
+  });
+
+  it('a shape that lies', async () => {
+    const message = /gate_proj.weight_shape must have 16 and 64, but has 16 and 63/;
+    for (const shape of [raw('I64', [2], new BigInt64Array([16n, 63n])), raw('I32', [2], Int32Array.of(16, 63))]) {
+      await rejects(changed(caseOf('compressed-tensors int4'), '.weight_shape', shape), message);
+    }
   });
 
   it('rows that end within a word', async () => {

@@ -140,6 +140,8 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
       [write({1: {...block, topk: 3, options: {...block.options, w1Bias: tf.zeros([2, 2])}}}),
         'blocks[1] must have the weights and arguments that config asks for, as moeLayerConfig gives them, but 2 do not fit:\n' +
         'w1_bias: expected none, but is [2,2]\ntopk: expected 2, but is 3'],
+      [write({1: block}, {base: new Map([...await readSafetensors(file!), ['model.layers.0.q_proj.qweight', {dtype: 'I32', shape: [0], bytes: new Uint8Array()}]])}),
+        'base must have no quantized tensors but those of the blocks, but has model.layers.0.q_proj.qweight.'],
       [write({1: block}, {base: new Map()}), /the checkpoint must have the tensors of a mixtral block/],
     ];
     for (const [promise, message] of errors) {

@@ -34,7 +34,7 @@ const requireSpecs = (files) =>
 /** The ```js blocks of all docstrings: their code, and where it is, `line` counted from 0. */
 const docstringBlocks = () =>
   exampleFolders.flatMap((folder) =>
-    readdirSync(join(sourceFolder, folder)).filter((file) => file.endsWith('.ts')).sort().flatMap((file) => {
+    readdirSync(join(sourceFolder, folder), {recursive: true}).filter((file) => file.endsWith('.ts')).sort().flatMap((file) => {
       const source = readFileSync(join(sourceFolder, folder, file), 'utf8');
       return [...source.matchAll(/\* ```js\n([\s\S]*?)\* ```/g)].map(({1: block, index}) => ({
         file,

@@ -20,13 +20,14 @@ const opName = 'remoteCheckpointFile';
  * import {readSafetensors, remoteCheckpointFile} from 'tfjs-moe/checkpoints';
  * // A stand-in for a server: it answers each request of a range from these bytes.
  * const bytes = Uint8Array.of(2, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7d);
- * const fetchFunc = async (url, {headers}) => {
- *   const [begin, end] = new Headers(headers).get('range').match(/\d+/g).map(Number);
- *   return new Response(bytes.slice(begin, end + 1), {
- *     status: 206, headers: {'content-range': `bytes ${begin}-${end}/${bytes.length}`},
- *   });
- * };
- * const file = await remoteCheckpointFile('https://example.com/model.safetensors', {fetchFunc});
+ * const file = await remoteCheckpointFile('https://example.com/model.safetensors', {
+ *   fetchFunc: async (_, options) => {
+ *     const range = new Headers(options?.headers).get('range') ?? ''; // 'bytes=0-1'
+ *     const [begin, end] = range.replace('bytes=', '').split('-').map(Number);
+ *     const headers = {'content-range': `bytes ${begin}-${end}/${bytes.length}`};
+ *     return new Response(bytes.slice(begin, end + 1), {status: 206, headers});
+ *   },
+ * });
  * file.size; // => 10
  * (await readSafetensors(file)).size; // => 0
  * ```

@@ -29,8 +29,8 @@ const ALIGNMENT = 8;
  * import {readSafetensors, safetensorsValues, writeSafetensors} from 'tfjs-moe/checkpoints';
  * const scale = {dtype: 'F32', shape: [2], bytes: new Uint8Array(Float32Array.of(1, -2).buffer)};
  * const file = await writeSafetensors(new Map([['scale', scale]]));
- * const tensors = await readSafetensors(file);
- * [...await safetensorsValues(tensors.get('scale'))]; // => [1, -2]
+ * const again = (await readSafetensors(file)).get('scale');
+ * again && [...await safetensorsValues(again)]; // => [1, -2]
  * ```
  *
  * @param tensors  Names and tensors, as readSafetensors gives them. Parts of Blobs go in without being read.

@@ -1,9 +1,10 @@
 /**
  * compressed-tensors, as llm-compressor writes it: `<linear>.weight_packed` of 4- or 8-bit integers in int32 or of E2M1
  * in bytes, or `<linear>.weight` in int8 or E4M3; `.weight_scale`, and some of `.weight_zero_point`,
- * `.weight_global_scale` and `.weight_g_idx`. Codes lie along the inputs, low bits first.
+ * `.weight_global_scale`, `.weight_g_idx` and `.weight_shape`. Codes lie along the inputs, low bits first.
  */
 import {util} from '@tensorflow/tfjs-core';
+import {assert} from '../../arguments/checks';
 import {encodingOf, type WeightEncoding} from '../../contract/quantized_weights';
 import {weightFormats} from '../../kernels/weight_formats/index';
 import type {MoeModelConfig} from '../config_reader';
@@ -133,6 +134,8 @@ function integers(
     : takeOptional(zeroName, ['I8'], sharing.shape);
   const groupName = `${linear}.weight_g_idx`;
   const groups = takeOptional(groupName, ['I32'], [numIn]);
+  const shapeName = `${linear}.weight_shape`;
+  const givenShape = takeOptional(shapeName, ['I64', 'I32'], [2]);
   if (finder.problems.length > 0) {
     return finder;
   }
@@ -149,6 +152,14 @@ function integers(
       if (groups != null) {
         assertGroupsInOrder(wordsOf(read[groups]), groupSize, groupName, opName);
       }
+      if (givenShape != null) {
+        const given = sizesIn(read[givenShape]);
+        assert(
+          given[0] === numOut && given[1] === numIn,
+          opName,
+          () => `${shapeName} must have ${numOut} and ${numIn}, but has ${given.join(' and ')}.`,
+        );
+      }
       const codes = isPacked ? wordsOf(bytes) : wordsOf(bytes).map((word) => word ^ SIGNS);
       return zeros == null
         ? {weights: codes, scales: scalesOfRows(scalesIn(read[0], scaleFormat), scaleFormat, at, of)}
@@ -156,6 +167,10 @@ function integers(
     },
   };
 }
+
+/** Two sizes in I64 or I32. */
+const sizesIn = ({buffer, length}: Uint8Array): number[] =>
+  length === 16 ? Array.from(new BigInt64Array(buffer), Number) : [...new Int32Array(buffer)];
 
 /** The signs of four int8s: without them, 128 is added. */
 const SIGNS = 0x80808080 | 0;
