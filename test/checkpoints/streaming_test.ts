@@ -188,7 +188,9 @@ describeWithFlags('moeCheckpoint of files in slices', ALL_ENVS, () => {
             expect((actual as tf.Tensor).shape).toEqual(value.shape);
             expect([...await (actual as tf.Tensor).data()]).withContext(`${options.format} ${field}`).toEqual([...await value.data()]);
           } else {
-            expect(actual).withContext(field).toEqual(value);
+            // A group has no more than a row.
+            const wantedValue = field === 'groupSize' ? Math.min(value as number, wanted.shape[2]) : value;
+            expect(actual).withContext(field).toEqual(wantedValue);
           }
         }
       }
