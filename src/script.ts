@@ -1,12 +1,12 @@
 /**
  * The script-tag build, `dist/tf-moe.min.js`. Its exports are added to the global `tf`. In this build every import of
- * tfjs is also the global `tf`; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
+ * tfjs is also the global `tf`; scripts/build.mjs says how, and puts a check that `tf` is loaded before it. Readers and
+ * writers of checkpoints are not in it: they are a quarter of the package.
  */
 import type {TfjsLayers} from './layers/expert_weights';
 import {registerMoeLayers} from './layers/register_layers';
 
 export * from './index';
-export * from './checkpoints/index';
 export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
 export {moeGraphModel, registerMoeGraphOps} from './graph/index';
 

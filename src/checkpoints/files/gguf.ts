@@ -33,7 +33,7 @@ const opName = 'readGguf';
  * const file = new Blob([new Uint8Array(64 + 2 * 18)]);
  * const header = {
  *   tensorDataOffset: 64n,
- *   tensorInfos: [{name: 'blk.0.ffn_up.weight', shape: [32n, 2n], dtype: 2, offset: 0n}],
+ *   tensorInfos: [{name: 'blk.0.ffn_up.weight', shape: [32n, 2n], dtype: 2, offset: BigInt(0)}],
  * };
  * const up = readGguf(file, header).get('blk.0.ffn_up.weight');
  * up?.dtype; // => 'Q4_0'
@@ -124,9 +124,9 @@ function checked(info: unknown, dataOffset: bigint, size: number, fileName: stri
     () => `${nameOf(name)} of ${fileName} must begin within its ${size} bytes, but begins at ${begin}.`,
   );
   const type = ggmlType(dtype);
-  const [numIn = 1n] = shape;
+  const [numIn = BigInt(1)] = shape;
   assert(
-    type == null || numIn % BigInt(type.blockSize) === 0n,
+    type == null || numIn % BigInt(type.blockSize) === BigInt(0),
     opName,
     () =>
       `${nameOf(name)} of ${fileName} must have rows of a multiple of ${type!.blockSize} weights as ${type!.name}, but ` +
@@ -151,7 +151,7 @@ function checked(info: unknown, dataOffset: bigint, size: number, fileName: stri
 }
 
 const bytesTaken = (shape: readonly bigint[], {blockSize, typeSize}: GgmlType): bigint =>
-  (shape.reduce((product, length) => product * length, 1n) / BigInt(blockSize)) * BigInt(typeSize);
+  (shape.reduce((product, length) => product * length, BigInt(1)) / BigInt(blockSize)) * BigInt(typeSize);
 
 const MAX_AXES = 8;
 
