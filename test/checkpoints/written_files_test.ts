@@ -166,7 +166,7 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
 });
 
 describeWithFlags('moeCheckpointFiles', ALL_ENVS, () => {
-  it('writes a trained layer, and a quantized one decoded', async () => {
+  it('writes a layer of this backend, and a quantized one decoded', async () => {
     const config = {
       model_type: 'qwen2_moe', hidden_size: 8, moe_intermediate_size: 16, num_experts: 4, num_experts_per_tok: 2, hidden_act: 'silu',
       norm_topk_prob: true, shared_expert_intermediate_size: 8,
@@ -174,18 +174,16 @@ describeWithFlags('moeCheckpointFiles', ALL_ENVS, () => {
     const layer = tf.layers.mixtureOfExperts({
       ...moeLayerConfig(config), kernelInitializer: 'glorotNormal', routerInitializer: 'glorotNormal', inputShape: [8],
     });
-    const model = tf.sequential({layers: [layer]});
-    model.compile({optimizer: 'sgd', loss: 'meanSquaredError'});
-    await model.fit(tf.ones([4, 8]), tf.zeros([4, 8]), {epochs: 1, verbose: 0});
+    tf.sequential({layers: [layer]});
     const small = tf.quantizeMixtureOfExperts(layer, {format: 'int4'});
     const files = await moeCheckpointFiles({0: layer, 7: small}, config);
     const x = tf.randomNormal([3, 8]) as tf.Tensor2D;
     for (const [layerIndex, given] of [[0, layer], [7, small]] as const) {
       const again = tf.layers.mixtureOfExperts({...moeLayerConfig(config), inputShape: [8]});
-      const loaded = tf.sequential({layers: [again]});
+      tf.sequential({layers: [again]});
       await loadMoeCheckpoint(again, files['model.safetensors'], config, {layerIndex});
       const wanted = given.apply(x) as tf.Tensor;
-      const actual = loaded.predict(x) as tf.Tensor;
+      const actual = again.apply(x) as tf.Tensor;
       expect((await tf.max(tf.abs(tf.sub(actual, wanted))).data())[0]).toBeLessThan(1e-5);
     }
   });
