@@ -124,6 +124,37 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
     await expectSameTensors(await readSafetensors(shards.map((shard) => files[shard])), base, 'shards');
   });
 
+  it('reads what a Blob of a subclass downloads, and the file of a server', async () => {
+    const {config, file, recorded} = checkpointGoldens['mixtral'];
+    const {layerIndex} = recorded!;
+    const whole = new Blob([file! as BlobPart]);
+    /** As in @huggingface/hub: nothing is in the Blob itself. */
+    class DownloadedBlob extends Blob {
+      constructor(private readonly begin: number, private readonly end: number) {
+        super([]);
+      }
+      override get size() {
+        return this.end - this.begin;
+      }
+      override slice(start = 0, end = this.size) {
+        return new DownloadedBlob(this.begin + start, this.begin + end);
+      }
+      override arrayBuffer() {
+        return whole.slice(this.begin, this.end).arrayBuffer();
+      }
+    }
+    const remote = {size: whole.size, slice: (start: number, end: number) => ({arrayBuffer: () => whole.slice(start, end).arrayBuffer()})};
+    const wanted = await readSafetensors(file!);
+    for (const source of [new DownloadedBlob(0, whole.size), remote]) {
+      const base = await readSafetensors(source);
+      const block = await moeCheckpoint(base, config, {layerIndex});
+      const files = await moeCheckpointFiles({[layerIndex]: block}, config, {base});
+      await expectSameTensors(await readSafetensors(await files['model.safetensors'].arrayBuffer()), wanted, 'the block');
+      const copied = await writeSafetensors(base);
+      await expectSameTensors(await readSafetensors(await copied.arrayBuffer()), wanted, 'the copy');
+    }
+  });
+
   it('says what does not fit, before anything is read', async () => {
     const {config, file, recorded} = checkpointGoldens['mixtral'];
     const {layerIndex} = recorded!;

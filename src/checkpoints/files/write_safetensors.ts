@@ -2,7 +2,7 @@
 import {assert, describeValue} from '../../arguments/checks';
 import {bfloat16} from '../../kernels/weight_formats/bfloat16';
 import {float16} from '../../kernels/weight_formats/float16';
-import {FilePart, readAllBytes, type Reading} from './checkpoint_file';
+import {readAllBytes, type Reading} from './checkpoint_file';
 import {type CheckpointTensor, misfitOf, shortName} from './safetensors';
 
 /** The dtypes of float32 weights in files: F16 and BF16 are rounded to the nearest, of two to the even. */
@@ -88,9 +88,10 @@ function inOrderOfSizes(tensors: ReadonlyMap<string, CheckpointTensor>): Array<[
 }
 
 async function blobPart({bytes}: CheckpointTensor, reading: Reading): Promise<Blob | Uint8Array> {
-  if (bytes instanceof Blob) {
-    return bytes;
-  }
-  const slice = bytes instanceof FilePart ? bytes.slice(0, bytes.size) : undefined;
-  return slice instanceof Blob ? slice : readAllBytes(bytes, reading);
+  const part = ArrayBuffer.isView(bytes) ? undefined : bytes.slice(0, bytes.size);
+  return isPlatformBlob(part) ? part : readAllBytes(bytes, reading);
 }
+
+/** Blobs of subclasses, as of @huggingface/hub, are empty for the platform: their own methods download the bytes. */
+const isPlatformBlob = (part: unknown): part is Blob =>
+  part instanceof Blob && Object.getPrototypeOf(part) === Blob.prototype;
