@@ -88,9 +88,9 @@ export async function readBytes(
   if (ArrayBuffer.isView(bytes)) {
     return bytes.subarray(begin, end);
   }
-  // Slices of remoteCheckpointFile take the signal. Blobs ignore it.
+  // Slices of remoteCheckpointFile take the signal. Blobs ignore it, and nobody waits for theirs.
   const slice = bytes.slice(begin, end) as {arrayBuffer(signal?: AbortSignal | null): Promise<ArrayBuffer>};
-  const read = new Uint8Array(await slice.arrayBuffer(signal));
+  const read = new Uint8Array(await orAborted(slice.arrayBuffer(signal), signal));
   signal?.throwIfAborted();
   assert(
     read.length === end - begin,
@@ -98,6 +98,23 @@ export async function readBytes(
     () => `a file must give bytes ${begin} to ${end - 1} of a tensor or header, but gave ${read.length} bytes.`,
   );
   return read;
+}
+
+/** The result, or the reason of a signal that comes before it. */
+async function orAborted<Result>(result: Promise<Result>, signal: AbortSignal | null | undefined): Promise<Result> {
+  if (signal == null) {
+    return result;
+  }
+  let stop: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', stop);
+  });
+  try {
+    return await Promise.race([result, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop!);
+  }
 }
 
 /** A slice of a file is read at once. Larger ranges are read in several. */
