@@ -3,7 +3,7 @@ import {assert, describeValue} from '../../arguments/checks';
 import {bfloat16} from '../../kernels/weight_formats/bfloat16';
 import {float16} from '../../kernels/weight_formats/float16';
 import {readAllBytes, type Reading} from './checkpoint_file';
-import {type CheckpointTensor, misfitOf, shortName} from './safetensors';
+import {type CheckpointTensor, isOfGgml, misfitOf, shortName} from './safetensors';
 
 /** The dtypes of float32 weights in files: F16 and BF16 are rounded to the nearest, of two to the even. */
 export type FloatDtype = 'F32' | 'F16' | 'BF16';
@@ -67,6 +67,11 @@ export async function safetensorsBlob(
       () =>
         `tensors['${shortName(name)}'] must be ${misfit?.expected ?? 'named otherwise'}, but is ` +
         `${misfit?.given ?? describeValue(name)}.`,
+    );
+    assert(
+      !isOfGgml(tensor.dtype),
+      reading.opName,
+      () => `tensors['${shortName(name)}'] must have a dtype of safetensors files, but has ${tensor.dtype}.`,
     );
     const part = await blobPart(tensor, reading);
     const size = part instanceof Blob ? part.size : part.byteLength;
