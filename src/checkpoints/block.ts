@@ -11,7 +11,7 @@ import {type CheckpointTensors, readHeaders} from './files/safetensors';
 import {ggufWeights, isGguf} from './gguf_weights';
 import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, textConfig, whyLayerMayDiffer} from './layouts';
 import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
-import type {RowsAt, StoredFiles, StoredMatrices} from './stored_formats/stored_format';
+import type {StoredFiles, StoredMatrices} from './stored_formats/stored_format';
 import {matricesOf, type WeightMatrices} from './weights/matrices';
 import {everySecondRow, type RowConverter, rowConverter} from './weights/rows';
 import {WeightWriter} from './weights/weight_writer';
@@ -167,8 +167,10 @@ export async function readWeights(
   }
 }
 
-/** Rows that are converted at once. */
-const MAX_RANGE_BYTES = MAX_SLICE_BYTES / 4;
+/** Rows that are converted at once take about so many bytes in their file. */
+const MAX_CONVERTED_BYTES = MAX_SLICE_BYTES / 4;
+/** Rows are converted in multiples of so many: those of a word of AWQ, or pairs of a gate and an up. */
+const ROWS_TOGETHER = 8;
 
 /** Notes what has to be read of a weight, and how it goes into `writer`. */
 function addRanges(
@@ -201,25 +203,37 @@ function addRanges(
     });
     const bytesPerMatrix = numBytesOf(weights.bytes) / numMatrices;
     const bytesPerRow = bytesPerMatrix / numOut;
-    // An even number, so that pairs of a gate and an up stay together.
-    const rowsAtOnce = hasRows ? 2 * Math.max(1, Math.floor(MAX_RANGE_BYTES / bytesPerRow / 2)) : numOut;
+    const convertedAtOnce = ROWS_TOGETHER * Math.max(1, Math.floor(MAX_CONVERTED_BYTES / bytesPerRow / ROWS_TOGETHER));
+    const readAtOnce = hasRows ? convertedAtOnce : numOut;
     for (let matrix = 0; matrix < numMatrices; matrix++) {
       const firstOfMatrix = firstRowOf(t, matrix);
-      for (let firstRow = 0; firstRow < numOut; firstRow += rowsAtOnce) {
-        const at: RowsAt = {matrix, firstRow, numRows: Math.min(rowsAtOnce, numOut - firstRow)};
-        const begin = matrix * bytesPerMatrix + firstRow * bytesPerRow;
-        const use = (read: Uint8Array) => {
-          const converted = convert(decode(read, at, bytesOfExtras), at.numRows);
-          if (isInterleaved) {
-            const firstGate = firstOfMatrix + firstRow / 2;
-            writer.write(firstGate, everySecondRow(converted, 0, at.numRows));
-            writer.write(firstGate + numOut / 2, everySecondRow(converted, 1, at.numRows));
-          } else {
-            writer.write(firstOfMatrix + firstRow, converted);
-          }
-        };
-        rows.push({bytes: weights.bytes, begin, end: begin + at.numRows * bytesPerRow, use});
-      }
+      const use = (read: Uint8Array, firstRow: number, numRows: number): void => {
+        const converted = convert(decode(read, {matrix, firstRow, numRows}, bytesOfExtras), numRows);
+        if (isInterleaved) {
+          const firstGate = firstOfMatrix + firstRow / 2;
+          writer.write(firstGate, everySecondRow(converted, 0, numRows));
+          writer.write(firstGate + numOut / 2, everySecondRow(converted, 1, numRows));
+        } else {
+          writer.write(firstOfMatrix + firstRow, converted);
+        }
+      };
+      forRows(0, numOut, readAtOnce, (firstRead, numRead) => {
+        const begin = matrix * bytesPerMatrix + firstRead * bytesPerRow;
+        rows.push({
+          bytes: weights.bytes,
+          begin,
+          end: begin + numRead * bytesPerRow,
+          use: (read) =>
+            forRows(firstRead, firstRead + numRead, convertedAtOnce, (first, numRows) => use(read, first, numRows)),
+        });
+      });
     }
   });
+}
+
+/** Rows `begin` to `end - 1`, at most `atOnce` at a time. */
+function forRows(begin: number, end: number, atOnce: number, use: (firstRow: number, numRows: number) => void): void {
+  for (let firstRow = begin; firstRow < end; firstRow += atOnce) {
+    use(firstRow, Math.min(atOnce, end - firstRow));
+  }
 }

@@ -104,7 +104,8 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  *     quantized.
  *
  * Memory: files are read in slices of at most 2 MiB, three at a time, and rows are converted as they pass. Of a file
- * that is not in memory the host holds the result, on webgpu only its scales, and less than 128 MiB beside it.
+ * that is not in memory the host holds the result, on webgpu only its scales, and less than 128 MiB beside it, or
+ * one matrix more if the files have matrices transposed (or in GPTQ or AWQ) and these are large.
  *
  * @throws if a file is no safetensors file. Also if config.json lacks a value that the family needs, or asks for
  *     something that these ops cannot do, such as more than 2^20 experts. Also if tensors, in files or in a Map, are

@@ -6,6 +6,7 @@ import {assertNone, findBlock} from './block';
 import type {Reading} from './files/checkpoint_file';
 import {type CheckpointTensor, type CheckpointTensors, shortName} from './files/safetensors';
 import {type FloatDtype, floatDtypes, safetensorsBlob} from './files/write_safetensors';
+import {isGguf} from './gguf_weights';
 import type {MoeCheckpoint} from './moe_checkpoint';
 import type {MoeWeightsLayer} from './moe_weights_layer';
 import {hasMatrices} from './stored_formats/index';
@@ -64,7 +65,7 @@ const opName = 'moeCheckpointFiles';
  * @param options  {@link MoeCheckpointFilesOptions}: dtype, base, prefix, maxShardBytes and signal.
  * @returns A promise of Blobs by file name: `config.json`, and `model.safetensors`; or
  *     `model-00001-of-0000n.safetensors` and so on, and `model.safetensors.index.json`. The config is `config`, with
- *     `dtype` if it was asked for, and without `quantization_config`.
+ *     `dtype` if it was asked for, and without `quantization_config`; so is its text_config.
  *
  * Numbers are kept to the bit if the dtype holds them. Stored as the family is published: `base` decides between names
  * of single and of stacked experts, if it has the block.
@@ -85,6 +86,11 @@ export async function moeCheckpointFiles(
   if (maxShardBytes != null) {
     assertPositiveInteger(maxShardBytes, 'maxShardBytes', opName);
   }
+  assert(
+    base == null || !isGguf(base),
+    opName,
+    () => 'base must have the tensors of safetensors files, but has those of a GGUF file.',
+  );
   const reading: Reading = {opName, signal};
   const found = await findBlocks(blocks, config, {prefix, base});
 
@@ -179,14 +185,23 @@ function floatDtypeIn(base: CheckpointTensors | null | undefined, name: string):
   return known!;
 }
 
-function writtenConfig(config: MoeModelConfig, dtype: FloatDtype | null | undefined): MoeModelConfig {
-  const {quantization_config: _, ...written} = config;
+/** Parts of a multimodal model may have a quantization and a dtype of their own. */
+function writtenConfig(
+  {quantization_config: _, text_config: nested, ...config}: MoeModelConfig,
+  dtype: FloatDtype | null | undefined,
+): MoeModelConfig {
+  const isNested = typeof nested === 'object' && nested !== null;
+  const written = {
+    ...config,
+    ...(nested !== undefined && {text_config: isNested ? writtenConfig(nested as MoeModelConfig, dtype) : nested}),
+  };
   if (dtype == null) {
     return written;
   }
   // Older files have another name for it.
-  const key = 'torch_dtype' in written && !('dtype' in written) ? 'torch_dtype' : 'dtype';
-  return {...written, [key]: configDtypes[dtype]};
+  const keys = ['dtype', 'torch_dtype'].filter((key) => config[key] != null);
+  const named = (keys.length > 0 ? keys : ['dtype']).map((key) => [key, configDtypes[dtype]]);
+  return {...written, ...(Object.fromEntries(named) as MoeModelConfig)};
 }
 
 const jsonBlob = (value: object): Blob => new Blob([`${JSON.stringify(value, null, 2)}\n`], {type: 'application/json'});

@@ -137,6 +137,28 @@ describeWithFlags('moeCheckpoint of files in slices', ALL_ENVS, () => {
     await expectFloats(layer.getWeights()[place], new Array<number>(2 * E * I * H).fill(0), 'w1');
   });
 
+  it('does not wait for slices that know no signal', async () => {
+    const {config, ...checkpoint} = caseOf('gpt_oss');
+    const bytes = safetensorsFile(writtenTensors(checkpoint));
+    const tensors = await readSafetensors(bytes);
+    const before = tf.memory().numTensors;
+    const controller = new AbortController();
+    const silent: SliceableFile = {
+      size: bytes.length,
+      slice: () => ({
+        arrayBuffer: () => {
+          setTimeout(() => controller.abort(new Error('enough')));
+          return new Promise<ArrayBuffer>(() => undefined);
+        },
+      }),
+    };
+    for (const [name, tensor] of tensors) {
+      tensors.set(name, {...tensor, bytes: {...silent, size: tensor.bytes instanceof Uint8Array ? tensor.bytes.length : tensor.bytes.size}});
+    }
+    await expectAsync(moeCheckpoint(tensors, config, {layerIndex: 3, signal: controller.signal})).toBeRejectedWithError('enough');
+    expect(tf.memory().numTensors).toBe(before);
+  });
+
   it('leaves no tensor when a file ends early or a callback throws', async () => {
     const {config, ...checkpoint} = caseOf('mixtral');
     const bytes = safetensorsFile(writtenTensors(checkpoint));
@@ -239,6 +261,21 @@ describe('remoteCheckpointFile', () => {
     await expectAsync(remoteCheckpointFile(7 as unknown as string)).toBeRejectedWithError(
       'Error in remoteCheckpointFile: url must be a string or a URL, but is 7.');
     await expectAsync(remoteCheckpointFile(url, {...serverOf(bytes), signal: AbortSignal.abort(new Error('no'))})).toBeRejectedWithError('no');
+  });
+
+  it('refuses another range, and a file that was changed', async () => {
+    const bytes = safetensorsFile(writtenTensors(caseOf('mixtral')));
+    for (const [range, given] of [[`bytes 1-8/${bytes.length}`, `bytes 1-8/${bytes.length}`], ['bytes 0-7/9', 'bytes 0-7/9']]) {
+      let requests = 0;
+      const {fetchFunc} = serverOf(bytes);
+      const other = ((address: string, init: RequestInit) => requests++ === 0
+        ? fetchFunc(address, init)
+        : Promise.resolve(new Response(bytes.slice(0, 8), {status: 206, headers: {'content-range': range}}))) as typeof fetch;
+      const file = await remoteCheckpointFile(url, {fetchFunc: other});
+      await expectAsync(readSafetensors(file)).toBeRejectedWithError(
+        `Error in remoteCheckpointFile: ${url} must give bytes 0-7/${bytes.length}, but gives ${given}. ` +
+        'If its size is another, the file was changed.');
+    }
   });
 
   it('calls a slice off', async () => {

@@ -76,7 +76,12 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
       await expectFloats(again.w1, await rounded.data() as Float32Array, dtype);
     }
     const old = await moeCheckpointFiles({[layerIndex]: block}, {...config, dtype: undefined, torch_dtype: 'float32'}, {dtype: 'F16'});
-    expect((JSON.parse(await old['config.json'].text()) as {torch_dtype: string}).torch_dtype).toBe('float32');
+    expect((JSON.parse(await old['config.json'].text()) as {torch_dtype: string}).torch_dtype).toBe('float16');
+    const {dtype: _, ...text} = config;
+    const multimodal = {model_type: 'some', torch_dtype: 'float32', text_config: {...text, torch_dtype: 'float32', quantization_config: {quant_method: 'fp8'}}};
+    const nested = await moeCheckpointFiles({[layerIndex]: block}, multimodal, {dtype: 'F16'});
+    expect(JSON.parse(await nested['config.json'].text())).toEqual(
+      {model_type: 'some', torch_dtype: 'float16', text_config: {...text, torch_dtype: 'float16'}});
   });
 
   it('writes quantized experts decoded, in place of their codes', async () => {
@@ -124,6 +129,37 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
     await expectSameTensors(await readSafetensors(shards.map((shard) => files[shard])), base, 'shards');
   });
 
+  it('reads what a Blob of a subclass downloads, and the file of a server', async () => {
+    const {config, file, recorded} = checkpointGoldens['mixtral'];
+    const {layerIndex} = recorded!;
+    const whole = new Blob([file! as BlobPart]);
+    /** As in @huggingface/hub: nothing is in the Blob itself. */
+    class DownloadedBlob extends Blob {
+      constructor(private readonly begin: number, private readonly end: number) {
+        super([]);
+      }
+      override get size() {
+        return this.end - this.begin;
+      }
+      override slice(start = 0, end = this.size) {
+        return new DownloadedBlob(this.begin + start, this.begin + end);
+      }
+      override arrayBuffer() {
+        return whole.slice(this.begin, this.end).arrayBuffer();
+      }
+    }
+    const remote = {size: whole.size, slice: (start: number, end: number) => ({arrayBuffer: () => whole.slice(start, end).arrayBuffer()})};
+    const wanted = await readSafetensors(file!);
+    for (const source of [new DownloadedBlob(0, whole.size), remote]) {
+      const base = await readSafetensors(source);
+      const block = await moeCheckpoint(base, config, {layerIndex});
+      const files = await moeCheckpointFiles({[layerIndex]: block}, config, {base});
+      await expectSameTensors(await readSafetensors(await files['model.safetensors'].arrayBuffer()), wanted, 'the block');
+      const copied = await writeSafetensors(base);
+      await expectSameTensors(await readSafetensors(await copied.arrayBuffer()), wanted, 'the copy');
+    }
+  });
+
   it('says what does not fit, before anything is read', async () => {
     const {config, file, recorded} = checkpointGoldens['mixtral'];
     const {layerIndex} = recorded!;
@@ -153,6 +189,28 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
       "Error in writeSafetensors: tensors['a'] must be 8 bytes as F32 [2], but is 4 bytes.");
     await expectAsync(writeSafetensors(new Map([['__metadata__', {...wrong, shape: [1]}]]))).toBeRejectedWithError(
       "Error in writeSafetensors: tensors['__metadata__'] must be named otherwise, but is the string '__metadata__'.");
+  });
+
+  it('refuses a correction of scores that the family lacks, unless it is 0', async () => {
+    const config = {model_type: 'olmoe', hidden_size: 2, intermediate_size: 1, num_experts: 4, num_experts_per_tok: 2, hidden_act: 'silu'};
+    const layer = tf.layers.mixtureOfExperts({...moeLayerConfig(config), useScoreCorrectionBias: true});
+    layer.build([null, 2]);
+    expect(Object.keys(await moeCheckpointFiles({0: layer}, config)).length).toBe(2);
+    layer.setWeights(layer.getWeights().map((weight) => tf.onesLike(weight)));
+    await expectAsync(moeCheckpointFiles({0: layer}, config)).toBeRejectedWithError(
+      'Error in moeCheckpointFiles: score_correction_bias must be 0, because files of this family have none.');
+  });
+
+  it('refuses tensors of GGUF files', async () => {
+    const {config, file, recorded} = checkpointGoldens['mixtral'];
+    const {layerIndex} = recorded!;
+    const block = await moeCheckpoint(file!, config, {layerIndex});
+    const codes: CheckpointTensor = {dtype: 'Q4_0', shape: [1, 32], bytes: new Uint8Array(18)};
+    const base = new Map([['blk.0.attn_q.weight', codes]]);
+    await expectAsync(moeCheckpointFiles({[layerIndex]: block}, config, {base, dtype: 'F32'})).toBeRejectedWithError(
+      'Error in moeCheckpointFiles: base must have the tensors of safetensors files, but has those of a GGUF file.');
+    await expectAsync(writeSafetensors(new Map([['a', codes]]))).toBeRejectedWithError(
+      "Error in writeSafetensors: tensors['a'] must have a dtype of safetensors files, but has Q4_0.");
   });
 
   it('refuses values that the files of a family cannot hold', async () => {

@@ -34,6 +34,14 @@ describeWithFlags('casts', ALL_ENVS, (env) => {
     });
   }
 
+  it('takes words of codes of booleans', async () => {
+    const codes = tf.cast(tf.tensor3d([[[true], [false]]] as unknown as number[][][], [1, 2, 1], 'bool'), 'int32');
+    const weights: tf.QuantizedWeights = {format: 'int4', shape: [1, 2, 8], codes, groupSize: 8, scales: tf.ones([1, 2, 1]), zeroPoint: 0};
+    const values = [1, ...new Array<number>(15).fill(0)];
+    await expectFloats(tf.moeDequantizeWeights(weights), values, 'weights');
+    await expectFloats(tf.moeGroupedMatMul([[3, 1, 1, 1, 1, 1, 1, 1]], weights, [0, 1]), [3, 0], 'product');
+  });
+
   it('takes ids, maps and offsets of booleans', async () => {
     const topkIds = tf.cast(tf.tensor2d([[true], [false]]), 'int32');
     const expertMap = tf.cast(tf.tensor1d([true, false], 'bool'), 'int32');

@@ -88,9 +88,9 @@ export async function readBytes(
   if (ArrayBuffer.isView(bytes)) {
     return bytes.subarray(begin, end);
   }
-  // Slices of remoteCheckpointFile take the signal. Blobs ignore it.
+  // Slices of remoteCheckpointFile take the signal. Blobs ignore it, and nobody waits for theirs.
   const slice = bytes.slice(begin, end) as {arrayBuffer(signal?: AbortSignal | null): Promise<ArrayBuffer>};
-  const read = new Uint8Array(await slice.arrayBuffer(signal));
+  const read = new Uint8Array(await orAborted(slice.arrayBuffer(signal), signal));
   signal?.throwIfAborted();
   assert(
     read.length === end - begin,
@@ -100,8 +100,48 @@ export async function readBytes(
   return read;
 }
 
+/** The result, or the reason of a signal that comes before it. */
+async function orAborted<Result>(result: Promise<Result>, signal: AbortSignal | null | undefined): Promise<Result> {
+  if (signal == null) {
+    return result;
+  }
+  let stop: (() => void) | undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason as Error);
+    signal.addEventListener('abort', stop);
+  });
+  try {
+    return await Promise.race([result, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop!);
+  }
+}
+
 /** A slice of a file is read at once. Larger ranges are read in several. */
 export const MAX_SLICE_BYTES = 2 ** 21;
+/** So many slices of a file are read at once, because each waits for its server. */
+const NUM_SLICES_AT_ONCE = 3;
+
+/** Runs `task` for every item, for several at once. After an error no other begins, and those that run end first. */
+export async function forSeveralAtOnce<Item>(
+  items: readonly Item[],
+  task: (item: Item) => Promise<void>,
+): Promise<void> {
+  let next = 0;
+  const run = async (): Promise<void> => {
+    while (next < items.length) {
+      await task(items[next++]).catch((error: unknown) => {
+        next = items.length;
+        throw error;
+      });
+    }
+  };
+  const results = await Promise.allSettled(Array.from({length: Math.min(NUM_SLICES_AT_ONCE, items.length)}, run));
+  const failed = results.find((result): result is PromiseRejectedResult => result.status === 'rejected');
+  if (failed != null) {
+    throw failed.reason;
+  }
+}
 
 /** All bytes in one array, read in slices. */
 export async function readAllBytes(bytes: CheckpointBytes, reading: Reading): Promise<Uint8Array> {
@@ -110,8 +150,20 @@ export async function readAllBytes(bytes: CheckpointBytes, reading: Reading): Pr
     return readBytes(bytes, 0, size, reading);
   }
   const all = new Uint8Array(size);
-  for (let begin = 0; begin < size; begin += MAX_SLICE_BYTES) {
-    all.set(await readBytes(bytes, begin, Math.min(begin + MAX_SLICE_BYTES, size), reading), begin);
-  }
+  await readInto(all, bytes, 0, reading);
   return all;
+}
+
+/** Fills `out` with the bytes from `begin` on, read in slices. */
+export async function readInto(
+  out: Uint8Array,
+  bytes: CheckpointBytes,
+  begin: number,
+  reading: Reading,
+): Promise<void> {
+  const firsts = Array.from({length: Math.ceil(out.length / MAX_SLICE_BYTES)}, (_, slice) => slice * MAX_SLICE_BYTES);
+  await forSeveralAtOnce(firsts, async (first) => {
+    const end = Math.min(first + MAX_SLICE_BYTES, out.length);
+    out.set(await readBytes(bytes, begin + first, begin + end, reading), first);
+  });
 }

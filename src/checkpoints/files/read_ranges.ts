@@ -2,10 +2,11 @@
 import {
   type CheckpointBytes,
   FilePart,
+  forSeveralAtOnce,
   MAX_SLICE_BYTES,
-  partOf,
-  readAllBytes,
+  readBytes,
   type Reading,
+  readInto,
   type SliceableFile,
 } from './checkpoint_file';
 
@@ -19,15 +20,12 @@ export type ByteRange = {
 
 /** Ranges that are so near to each other in a file are read in one slice. */
 const MAX_GAP_BYTES = 2 ** 16;
-/** So many slices of a file are read at once, because each waits for its server. */
-const NUM_SLICES_AT_ONCE = 3;
-
 /** A slice of a file, and the ranges in it. */
 type Slice = {file: SliceableFile; begin: number; end: number; ranges: PlacedRange[]};
 type PlacedRange = {begin: number; end: number; use: ByteRange['use']};
 
 /**
- * Reads all ranges. A range of more than MAX_SLICE_BYTES is put together from several slices.
+ * Reads all ranges. A range of more than MAX_SLICE_BYTES is put together from several slices, one such range at a time.
  *
  * @param onRead  Called with the number of bytes of each range that was used.
  */
@@ -37,31 +35,25 @@ export async function readRanges(
   onRead: (numBytes: number) => void,
 ): Promise<void> {
   await useMemory(ranges, reading, onRead);
-  const slices = slicesOf(ranges);
-  let next = 0;
-  let isStopped = false;
-  const readSlices = async (): Promise<void> => {
-    while (next < slices.length && !isStopped) {
-      const {file, begin, end, ranges: inSlice} = slices[next++];
-      const read = await readAllBytes(partOf(file, begin, end), reading);
-      for (const range of inSlice) {
-        range.use(read.subarray(range.begin - begin, range.end - begin));
-        onRead(range.end - range.begin);
-      }
+  const useSlice = (slice: Slice, read: Uint8Array): void => {
+    for (const {begin, end, use} of slice.ranges) {
+      use(read.subarray(begin - slice.begin, end - slice.begin));
+      onRead(end - begin);
     }
   };
-  const readers = Array.from({length: Math.min(NUM_SLICES_AT_ONCE, slices.length)}, () =>
-    readSlices().catch((error: unknown) => {
-      isStopped = true;
-      throw error;
-    }),
-  );
-  // All of them end before a tensor may be disposed of.
-  const results = await Promise.allSettled(readers);
-  const failed = results.find((result): result is PromiseRejectedResult => result.status === 'rejected');
-  if (failed != null) {
-    throw failed.reason;
+  const slices = slicesOf(ranges);
+  const sizeOf = ({begin, end}: Slice) => end - begin;
+  const large = slices.filter((slice) => sizeOf(slice) > MAX_SLICE_BYTES);
+  const memory = new Uint8Array(large.reduce((size, slice) => Math.max(size, sizeOf(slice)), 0));
+  for (const slice of large) {
+    const read = memory.subarray(0, sizeOf(slice));
+    await readInto(read, slice.file, slice.begin, reading);
+    useSlice(slice, read);
   }
+  const small = slices.filter((slice) => sizeOf(slice) <= MAX_SLICE_BYTES);
+  await forSeveralAtOnce(small, async (slice) =>
+    useSlice(slice, await readBytes(slice.file, slice.begin, slice.end, reading)),
+  );
 }
 
 /** Uses the ranges of files in memory. Between some of them other tasks get their turn. */

@@ -86,11 +86,24 @@ export async function remoteCheckpointFile(
       `${address} must say how long it is, by Content-Range or Content-Length. For another origin, its server must ` +
       'name Content-Range in Access-Control-Expose-Headers.',
   );
+  const readRange = async (begin: number, end: number, rangeSignal?: AbortSignal | null): Promise<ArrayBuffer> => {
+    const response = await requestRange(begin, end, rangeSignal);
+    const given = response.headers.get('Content-Range');
+    const isAsked = given == null || given.startsWith(`bytes ${begin}-${end - 1}/`);
+    if (!isAsked || (sizeInRange(response) ?? size) !== size) {
+      await response.body?.cancel();
+      throw new Error(
+        `Error in ${opName}: ${address} must give bytes ${begin}-${end - 1}/${size}, but gives ${given}. ` +
+          'If its size is another, the file was changed.',
+      );
+    }
+    return response.arrayBuffer();
+  };
   return {
     size: size!,
     slice: (start, end) => ({
       arrayBuffer: async (sliceSignal?: AbortSignal | null) =>
-        start >= end ? new ArrayBuffer(0) : (await requestRange(start, end, sliceSignal)).arrayBuffer(),
+        start >= end ? new ArrayBuffer(0) : readRange(start, end, sliceSignal),
     }),
   };
 }

@@ -264,6 +264,9 @@ function bitsOfGgmlType(dtype: string): number | undefined {
   return type && (8 * type.typeSize) / type.blockSize;
 }
 
+/** Whether the dtype is one of ggml, which safetensors files lack. */
+export const isOfGgml = (dtype: string): boolean => !bitsOfDtype.has(dtype) && ggmlTypeNamed(dtype) != null;
+
 /** The number of bytes of a tensor; undefined for an unknown dtype. */
 function bytesTaken(dtype: string, shape: readonly number[]): number | undefined {
   const bits = bitsOfDtype.get(dtype) ?? bitsOfGgmlType(dtype);

@@ -2,8 +2,8 @@
 import {assert, describeValue} from '../../arguments/checks';
 import {bfloat16} from '../../kernels/weight_formats/bfloat16';
 import {float16} from '../../kernels/weight_formats/float16';
-import {FilePart, readAllBytes, type Reading} from './checkpoint_file';
-import {type CheckpointTensor, misfitOf, shortName} from './safetensors';
+import {readAllBytes, type Reading} from './checkpoint_file';
+import {type CheckpointTensor, isOfGgml, misfitOf, shortName} from './safetensors';
 
 /** The dtypes of float32 weights in files: F16 and BF16 are rounded to the nearest, of two to the even. */
 export type FloatDtype = 'F32' | 'F16' | 'BF16';
@@ -68,6 +68,11 @@ export async function safetensorsBlob(
         `tensors['${shortName(name)}'] must be ${misfit?.expected ?? 'named otherwise'}, but is ` +
         `${misfit?.given ?? describeValue(name)}.`,
     );
+    assert(
+      !isOfGgml(tensor.dtype),
+      reading.opName,
+      () => `tensors['${shortName(name)}'] must have a dtype of safetensors files, but has ${tensor.dtype}.`,
+    );
     const part = await blobPart(tensor, reading);
     const size = part instanceof Blob ? part.size : part.byteLength;
     const {dtype, shape} = tensor;
@@ -88,9 +93,10 @@ function inOrderOfSizes(tensors: ReadonlyMap<string, CheckpointTensor>): Array<[
 }
 
 async function blobPart({bytes}: CheckpointTensor, reading: Reading): Promise<Blob | Uint8Array> {
-  if (bytes instanceof Blob) {
-    return bytes;
-  }
-  const slice = bytes instanceof FilePart ? bytes.slice(0, bytes.size) : undefined;
-  return slice instanceof Blob ? slice : readAllBytes(bytes, reading);
+  const part = ArrayBuffer.isView(bytes) ? undefined : bytes.slice(0, bytes.size);
+  return isPlatformBlob(part) ? part : readAllBytes(bytes, reading);
 }
+
+/** Blobs of subclasses, as of @huggingface/hub, are empty for the platform: their own methods download the bytes. */
+const isPlatformBlob = (part: unknown): part is Blob =>
+  part instanceof Blob && Object.getPrototypeOf(part) === Blob.prototype;

@@ -3,7 +3,7 @@
  * [groups, outputs]. A weight is scale * (code - zero).
  */
 import {decodeFloats} from '../files/safetensors';
-import {offsetEncoding, withOffsets} from './input_groups';
+import {offsetEncoding, withOffsets, zerosOfRows} from './input_groups';
 import {groupSizeOf, hasMethod, oneOf} from './quantization_config';
 import {checkFits, scaleDtypes} from './scales';
 import {linearOf, type StoredFormat, TensorFinder, wordsOf} from './stored_format';
@@ -35,26 +35,27 @@ export const awq: StoredFormat = {
       weights,
       extras: [scales, zeros],
       hasRows: false,
-      decode: (bytes, _, [readScales, readZeros]) => {
+      decode: (bytes, {firstRow, numRows}, [readScales, readZeros]) => {
         const values = new Float32Array(numGroups * numOut);
         decodeFloats(scales.dtype, readScales, values);
+        const zeroPoints = zerosOfRows(wordsOf(readZeros), numOut, 8, firstRow, numRows, zerosOf);
         return {
-          weights: rowsOf(wordsOf(bytes), numIn, numOut),
-          ...withOffsets(values, zerosOf(wordsOf(readZeros)), numGroups, numOut),
+          weights: rowsOf(wordsOf(bytes), numIn, numOut, firstRow, numRows),
+          ...withOffsets(values, zeroPoints, numGroups, numOut, firstRow, numRows),
         };
       },
     };
   },
 };
 
-/** Words [inputs, outputs/8] as rows of words of inputs. */
-function rowsOf(words: Int32Array, numIn: number, numOut: number): Int32Array {
-  const rows = new Int32Array(words.length);
+/** Some rows of words of inputs, of words [inputs, outputs/8]. The first is the first of its word. */
+function rowsOf(words: Int32Array, numIn: number, numOut: number, firstRow: number, numRows: number): Int32Array {
   const wordsInRow = numIn / 8;
+  const rows = new Int32Array(numRows * wordsInRow);
   const wordsOfInput = numOut / 8;
-  for (let w = 0; w < wordsOfInput; w++) {
+  for (let w = 0; w < numRows / 8; w++) {
     for (let input = 0; input < numIn; input++) {
-      const word = words[input * wordsOfInput + w];
+      const word = words[input * wordsOfInput + firstRow / 8 + w];
       const at = 8 * w * wordsInRow + (input >> 3);
       const shift = 4 * (input & 7);
       for (let i = 0; i < 8; i++) {

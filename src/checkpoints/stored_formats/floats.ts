@@ -1,7 +1,7 @@
 /** Weights that are not quantized: F32, F16 and BF16. */
 import {encodingOf, float32Encoding, type WeightEncoding} from '../../contract/quantized_weights';
-import {decodeFloats, readableDtypes} from '../files/safetensors';
-import {type StoredFormat, TensorFinder, wordsOf} from './stored_format';
+import {decodeFloats, halvesOf, readableDtypes} from '../files/safetensors';
+import {type RowsAt, type StoredFormat, TensorFinder, wordsOf} from './stored_format';
 import {transposed} from './transposed';
 
 const halfEncoding = (format: 'float16' | 'bfloat16') =>
@@ -15,14 +15,21 @@ export const floats: StoredFormat = {
       return finder;
     }
     const {dtype} = weights;
+    const rowsIn = (bytes: Uint8Array, {firstRow, numRows}: RowsAt): Uint8Array => {
+      if (!isTransposed) {
+        return bytes;
+      }
+      const values = dtype === 'F32' ? wordsOf(bytes) : halvesOf(bytes);
+      return new Uint8Array(transposed(values, numIn, numOut, firstRow, numRows).buffer);
+    };
     // Rows of 16-bit floats are codes as they are, if they fill whole words.
-    if (dtype !== 'F32' && numIn % 2 === 0 && !isTransposed) {
+    if (dtype !== 'F32' && numIn % 2 === 0) {
       return {
         encoding: halfEncoding(dtype === 'F16' ? 'float16' : 'bfloat16'),
         weights,
         extras: [],
-        hasRows: true,
-        decode: (bytes) => ({weights: wordsOf(bytes)}),
+        hasRows: !isTransposed,
+        decode: (bytes, at) => ({weights: wordsOf(rowsIn(bytes, at))}),
       };
     }
     return {
@@ -30,10 +37,10 @@ export const floats: StoredFormat = {
       weights,
       extras: [],
       hasRows: !isTransposed,
-      decode: (bytes, {numRows}) => {
-        const values = new Float32Array(numRows * numIn);
-        decodeFloats(dtype, bytes, values);
-        return {weights: isTransposed ? transposed(values, numIn, numOut) : values};
+      decode: (bytes, at) => {
+        const values = new Float32Array(at.numRows * numIn);
+        decodeFloats(dtype, rowsIn(bytes, at), values);
+        return {weights: values};
       },
     };
   },

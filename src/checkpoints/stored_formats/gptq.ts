@@ -4,7 +4,7 @@
  */
 import {assert} from '../../arguments/checks';
 import {decodeFloats} from '../files/safetensors';
-import {assertGroupsInOrder, offsetEncoding, scalesByRow, withOffsets, zeroPointEncoding} from './input_groups';
+import {assertGroupsInOrder, offsetEncoding, withOffsets, zeroPointEncoding, zerosOfRows} from './input_groups';
 import {groupSizeOf, hasMethod, oneOf, quantizationOf} from './quantization_config';
 import {checkFits, scaleDtypes, scaleFormatOf, scalesIn, unpacked} from './scales';
 import {linearOf, type StoredFormat, TensorFinder, wordsOf} from './stored_format';
@@ -43,12 +43,12 @@ export const gptq: StoredFormat = {
       weights,
       extras,
       hasRows: false,
-      decode: (bytes, _, [readScales, readZeros, readGroups]) => {
+      decode: (bytes, {firstRow, numRows}, [readScales, readZeros, readGroups]) => {
         if (readGroups != null) {
           assertGroupsInOrder(wordsOf(readGroups), groupSize, groupName, opName);
         }
-        const rows = transposed(wordsOf(bytes), (numIn * bits) / 32, numOut);
-        const zeroPoints = zerosOf(wordsOf(readZeros));
+        const rows = transposed(wordsOf(bytes), (numIn * bits) / 32, numOut, firstRow, numRows);
+        const zeroPoints = zerosOfRows(wordsOf(readZeros), numOut, 32 / bits, firstRow, numRows, zerosOf);
         if (isSymmetric) {
           const wrong = zeroPoints.find((zero) => zero !== encoding.zeroPoint);
           assert(
@@ -58,11 +58,12 @@ export const gptq: StoredFormat = {
               `${linear}.qzeros must have zeros of ${encoding.zeroPoint}, as config.quantization_config.sym is true, but ` +
               `has ${wrong}.`,
           );
-          return {weights: rows, scales: scalesByRow(scalesIn(readScales, scaleFormat), numGroups, numOut)};
+          const read = scalesIn(readScales, scaleFormat);
+          return {weights: rows, scales: transposed(read, numGroups, numOut, firstRow, numRows)};
         }
         const values = new Float32Array(numGroups * numOut);
         decodeFloats(scales.dtype, readScales, values);
-        return {weights: rows, ...withOffsets(values, zeroPoints, numGroups, numOut)};
+        return {weights: rows, ...withOffsets(values, zeroPoints, numGroups, numOut, firstRow, numRows)};
       },
     };
   },

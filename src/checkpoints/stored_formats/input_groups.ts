@@ -1,7 +1,7 @@
 /** What GPTQ and AWQ share: scales and zero points [groups, outputs], and inputs in order. */
 import {assert} from '../../arguments/checks';
 import {encodingOf, type WeightEncoding} from '../../contract/quantized_weights';
-import type {Rows, ScaleArray} from '../weights/rows';
+import type {Rows} from '../weights/rows';
 import {offsetsOf} from './scales';
 import {transposed} from './transposed';
 
@@ -28,19 +28,36 @@ export const offsetEncoding = (bits: 4 | 8, groupSize: number): WeightEncoding =
     hasOffsets: true,
   });
 
-/** Scales [groups, outputs] in the order of rows. */
-export const scalesByRow = <Scales extends ScaleArray>(scales: Scales, numGroups: number, numOut: number): Scales =>
-  transposed(scales, numGroups, numOut);
+/** The zero points [groups, rows] of some rows, of all as words [groups, outputs / perWord]. */
+export function zerosOfRows(
+  words: Int32Array,
+  numOut: number,
+  perWord: number,
+  firstRow: number,
+  numRows: number,
+  unpack: (words: Int32Array) => Uint8Array,
+): Uint8Array {
+  const [wordsInGroup, first, count] = [numOut / perWord, firstRow / perWord, numRows / perWord];
+  const numGroups = words.length / wordsInGroup;
+  const ofRows = new Int32Array(numGroups * count);
+  for (let group = 0; group < numGroups; group++) {
+    const begin = group * wordsInGroup + first;
+    ofRows.set(words.subarray(begin, begin + count), group * count);
+  }
+  return unpack(ofRows);
+}
 
-/** Scales and offsets of rows, of float32 scales and of zero points [groups, outputs]. */
+/** Scales and offsets of rows, of all float32 scales [groups, outputs] and of the rows' zero points [groups, rows]. */
 export function withOffsets(
   scales: Float32Array,
   zeros: Uint8Array,
   numGroups: number,
   numOut: number,
+  firstRow: number,
+  numRows: number,
 ): Omit<Rows, 'weights'> {
-  const byRow = scalesByRow(scales, numGroups, numOut);
-  return {scales: byRow, offsets: offsetsOf(byRow, transposed(zeros, numGroups, numOut))};
+  const byRow = transposed(scales, numGroups, numOut, firstRow, numRows);
+  return {scales: byRow, offsets: offsetsOf(byRow, transposed(zeros, numGroups, numRows))};
 }
 
 /** Act-order gives the inputs of a group in any order. Groups of ops are of inputs that follow each other. */

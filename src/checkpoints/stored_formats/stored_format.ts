@@ -27,9 +27,9 @@ export type StoredMatrices = {
   weights: CheckpointTensor;
   /** The tensors that are read before it, as a whole: scales and zero points. */
   extras: CheckpointTensor[];
-  /** Whether rows follow each other in the bytes, so that some can be decoded alone. Else matrices are read whole. */
+  /** Whether rows follow each other in the bytes, so that some can be read alone. Else matrices are read whole. */
   hasRows: boolean;
-  /** Rows of one matrix. `bytes` are theirs, or those of the whole matrix. */
+  /** Rows of one matrix, from a multiple of 8 on. `bytes` are theirs, or those of the whole matrix. */
   decode: (bytes: Uint8Array, at: RowsAt, extras: Uint8Array[]) => Rows;
 };
 

@@ -20,10 +20,16 @@ export async function writtenTensors(
   const written: CheckpointTensors = new Map();
   for (const name of weightNames) {
     const weight = weights[name];
-    if (weight != null) {
-      const {numIn} = matricesOf(weight);
-      const values = await hostFloats(block.weight(name, numIn)!, numIn);
-      addTensors(weight, values, name, dtypeOf, written, opName);
+    const numIn = weight == null ? 1 : matricesOf(weight).numIn;
+    const given = block.weight(name, numIn);
+    if (given != null) {
+      const values = await hostFloats(given, numIn);
+      // A layer may have a correction of scores that the family lacks.
+      if (weight == null || weight.tensors.count === 0) {
+        assertZeros(values, name, opName);
+      } else {
+        addTensors(weight, values, name, dtypeOf, written, opName);
+      }
     }
   }
   return written;
@@ -55,6 +61,14 @@ async function hostFloats({encoding, parts}: GivenWeight, numIn: number): Promis
   return all;
 }
 
+function assertZeros(values: Float32Array, weightName: WeightName, opName: string): void {
+  assert(
+    values.every((value) => value === 0),
+    opName,
+    () => `${weightName} must be 0, because files of this family have none.`,
+  );
+}
+
 function addTensors(
   weight: CheckpointWeight,
   values: Float32Array,
@@ -64,11 +78,6 @@ function addTensors(
   opName: string,
 ): void {
   const {count, shape, nameOf} = weight.tensors;
-  assert(
-    count > 0 || values.every((value) => value === 0),
-    opName,
-    () => `${weightName} must be 0, because files of this family have none.`,
-  );
   for (let t = 0; t < count; t++) {
     const name = nameOf(t);
     const dtype = dtypeOf(name);

@@ -8,6 +8,7 @@
 import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {assertKeepsWords, PIXELS} from '../../contract/devices';
+import {hostValuesOf} from '../../contract/host_values';
 import {runningOpName} from '../../contract/op_name';
 import {
   type QuantizedEncoding,
@@ -69,7 +70,7 @@ function wordTextureShape(shape: number[], kernelName: string, name: string): [h
 function uploadWords(backend: MathBackendWebGL, {dataId}: TensorInfo, height: number, width: number): void {
   const data = backend.texData.get(dataId);
   if (data.texture == null) {
-    const bytes = bytesOf(data.values as Int32Array, width * height);
+    const bytes = bytesOf(hostValuesOf(data.values as ArrayLike<number>, 'int32') as Int32Array, width * height);
     const texture = backend.getTextureManager().acquireTexture([height, width], PIXELS, false);
     backend.gpgpu.uploadPixelDataToTexture(texture.texture, {width, height, data: bytes});
     // tfjs counts what it frees.
