@@ -21,26 +21,34 @@ import {bitsOf} from './small_floats';
 const SMALLEST = 2 ** -126;
 const flushed = (value: number) => (Math.abs(value) < SMALLEST ? 0 : value);
 
-/** What becomes of the weights of a group: (weight - offset) * inverse is encoded. */
+/**
+ * What becomes of the weights of a group: (weight - offset) * inverse is encoded. One object is used for all groups:
+ * millions of them would pile up before the host collects them.
+ */
 type GroupScale = {scale: number; inverse: number; offset: number};
 
-/** NaN or an infinity in a group: all of its weights become NaN. */
-const NO_NUMBERS: GroupScale = {scale: NaN, inverse: 0, offset: NaN};
-
 /** A quotient as a scale and its inverse, in float32. */
-function scaleAndInverse(quotient: number): {scale: number; inverse: number} {
+function setScale(group: GroupScale, quotient: number): void {
   // ggml's scale of zeros is -0 where scales have the sign of the weight.
-  const scale = Math.fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
-  return {scale, inverse: scale === 0 ? 0 : Math.fround(1 / scale)};
+  group.scale = Math.fround(Math.abs(quotient) < SMALLEST ? 0 * quotient : quotient);
+  group.inverse = group.scale === 0 ? 0 : Math.fround(1 / group.scale);
 }
 
-/** Of the weights from number `from` to `end` - 1. */
-function groupScale(
+/** NaN or an infinity in a group: all of its weights become NaN. */
+function setNoNumbers(group: GroupScale): void {
+  group.scale = NaN;
+  group.inverse = 0;
+  group.offset = NaN;
+}
+
+/** Measures the weights from number `from` to `end` - 1. */
+function measure(
+  group: GroupScale,
   weights: HostArray,
   from: number,
   end: number,
   {format, scaleFormat, hasOffsets}: QuantizedEncoding,
-): GroupScale {
+): void {
   const {largest} = weightFormats[format];
   // The first of the weights of the largest size.
   let peak = 0;
@@ -61,19 +69,21 @@ function groupScale(
       high = weight;
     }
   }
-  if (Number.isNaN(zero)) {
-    return NO_NUMBERS;
+  const range = hasOffsets ? Math.fround(high - low) : 0;
+  if (Number.isNaN(zero) || range === Infinity) {
+    setNoNumbers(group);
+    return;
   }
+  group.offset = hasOffsets ? low : 0;
   if (hasOffsets) {
-    const range = Math.fround(high - low);
-    const numSteps = 2 ** quantizedFormats[format].bits - 1;
-    return range === Infinity ? NO_NUMBERS : {...scaleAndInverse(range / numSteps), offset: low};
-  }
-  if (scaleFormat === 'e8m0') {
+    setScale(group, range / (2 ** quantizedFormats[format].bits - 1));
+  } else if (scaleFormat === 'e8m0') {
     const exponent = Math.max(-127, exponentOf(peak) - exponentOf(largest));
-    return {scale: 2 ** exponent, inverse: 2 ** -exponent, offset: 0};
+    group.scale = 2 ** exponent;
+    group.inverse = 2 ** -exponent;
+  } else {
+    setScale(group, (largest < 0 ? peak : Math.abs(peak)) / largest);
   }
-  return {...scaleAndInverse((largest < 0 ? peak : Math.abs(peak)) / largest), offset: 0};
 }
 
 /** The exponent of a normal float32; -127 for 0. */
@@ -101,12 +111,14 @@ export function quantizedOnHost(
   const numIn = shape[2];
   const numRows = shape[0] * shape[1];
   const codesPerWord = 32 / bits;
+  const groupScale: GroupScale = {scale: 0, inverse: 0, offset: 0};
   let group = 0;
   for (let row = 0; row < numRows; row++) {
     for (let first = 0; first < numIn; first += groupSize, group++) {
       const from = row * numIn + first;
       const end = from + Math.min(groupSize, numIn - first);
-      const {scale, inverse, offset} = groupScale(values, from, end, encoding);
+      measure(groupScale, values, from, end, encoding);
+      const {scale, inverse, offset} = groupScale;
       setField(scaleWords, group, scaleBits[scaleFormat], encodeScale(scale));
       if (hasOffsets) {
         setField(offsetWords, group, scaleBits[scaleFormat], encodeScale(offset));
