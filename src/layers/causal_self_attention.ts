@@ -50,18 +50,18 @@ const MAX_HEAD_DIM_OF_KERNEL = 256;
  * and the output has the same shape.
  *
  * ```js
- * const attention = tf.layers.causalSelfAttention({numHeads: 4, numKeyValueHeads: 2, inputShape: [null, 16]});
+ * const attention = tf.layers.causalSelfAttention({numHeads: 4, numKeyValueHeads: 2, inputShape: [null, 8]});
  * const model = tf.sequential({layers: [attention]});
- * const x = tf.randomNormal([2, 3, 16]);
- * const output = model.predict(x);
- * output.shape; // => [2, 3, 16]
- * attention.weights.map(({shape}) => shape); // => [[16, 16], [16, 8], [16, 8], [16, 16]]
+ * const x = tf.tensor3d([[[1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]]]);
+ * const [output] = [model.predict(x)].flat();
+ * output.shape; // => [1, 2, 8]
+ * attention.weights.map(({shape}) => shape); // => [[8, 8], [8, 4], [8, 4], [8, 8]]
  *
  * // One position after the other, with the keys and values of those before it:
- * const cache = attention.makeCache(2, 10);
- * const steps = tf.split(x, 3, 1).map((position) => attention.attend(position, cache));
- * (await tf.max(tf.abs(tf.sub(tf.concat(steps, 1), output))).data())[0] < 1e-4; // => true
- * cache.length; // => 3
+ * const cache = attention.makeCache(1, 10);
+ * const steps = tf.split(x, 2, 1).map((position) => attention.attend(position, cache));
+ * (await tf.max(tf.abs(tf.sub(tf.concat(steps, 1), output))).data())[0] < 1e-3; // => true
+ * cache.length; // => 2
  * cache.dispose();
  * ```
  *
@@ -97,7 +97,7 @@ export interface CausalSelfAttention extends layers.Layer {
    * The output [B, T, H] for x [B, T, H], the T positions that come after those in the cache. Their keys and values are
    * added to the cache. `mask`, [B, T] of 0 or false for padding, holds for these positions from now on.
    */
-  attend(x: Tensor3D, cache: KeyValueCache, mask?: Tensor2D | null): Tensor3D;
+  attend(x: Tensor, cache: KeyValueCache, mask?: Tensor | null): Tensor3D;
 }
 
 /** The class CausalSelfAttention, made for one copy of tfjs. */
@@ -183,17 +183,17 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       return new KeyValueCache(batchSize, this.options.numKeyValueHeads, capacity, this.rotation());
     }
 
-    attend(x: Tensor3D, cache: KeyValueCache, mask?: Tensor2D | null): Tensor3D {
+    attend(x: Tensor, cache: KeyValueCache, mask?: Tensor | null): Tensor3D {
       this.assertBuilt('attend');
       this.assertFits(x, cache, mask);
       return tidy(() => {
-        const input = cast(x, 'float32');
-        const newMask = mask == null ? undefined : cast(mask, 'float32');
+        const input = cast(x, 'float32') as Tensor3D;
+        const newMask = mask == null ? undefined : (cast(mask, 'float32') as Tensor2D);
         if (runsWithoutGradient(MoeCachedAttention) && this.headDim <= MAX_HEAD_DIM_OF_KERNEL) {
           return this.attendByKernels(input, cache, newMask);
         }
         const firstQuery = cache.length;
-        const table = rowsOfTable(cache.rotaryTable(), firstQuery, x.shape[1]);
+        const table = rowsOfTable(cache.rotaryTable(), firstQuery, input.shape[1]);
         const {queries, keys, values} = this.project(input, table, newMask);
         cache.add(keys, values, newMask);
         return this.attendTo(queries, cache.keys, cache.values, {firstQuery, keyMask: cache.keyMask});
@@ -301,7 +301,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       };
     }
 
-    /** Queries [B, S, N*D], and keys and values [B, S, M*D], of x [B, S, H], normalized if the layer normalizes them. */
+    /** Queries [B, S, N*D], and keys and values [B, S, M*D], normalized if the layer normalizes them. */
     private projected(x: Tensor3D, mask: Tensor2D | undefined) {
       // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
       const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
@@ -350,7 +350,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       );
     }
 
-    private assertFits(x: Tensor3D, cache: KeyValueCache, mask: Tensor2D | null | undefined): void {
+    private assertFits(x: Tensor, cache: KeyValueCache, mask: Tensor | null | undefined): void {
       assert(x instanceof Tensor, opName, () => `x must be a tensor, but is ${describeValue(x)}.`);
       assertRank(x, 'x', opName, '[B, T, H]');
       const [batchSize, numNew, hiddenSize] = x.shape;

@@ -44,9 +44,13 @@ export type MoeLayerFunctions = {
 
 /** The classes of the layers, for `instanceof` and `new`. */
 type MoeLayerClasses = {
+  /** The class of mixtureOfExperts. */
   MixtureOfExperts: MixtureOfExpertsClass;
+  /** The class of causalSelfAttention. */
   CausalSelfAttention: CausalSelfAttentionClass;
+  /** The class of rmsNormalization. */
   RmsNormalization: RmsNormalizationClass;
+  /** The class of reversibleEmbedding. */
   ReversibleEmbedding: ReversibleEmbeddingClass;
 };
 

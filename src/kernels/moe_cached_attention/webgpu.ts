@@ -74,8 +74,8 @@ export const moeRotateIntoCacheWebGPU = webgpuKernel(MoeRotateIntoCache, (backen
 const NO_SCORE = '-1e30';
 
 /**
- * A workgroup has one head of one query. It goes over the keys in tiles: a thread has the score of one key, and then one
- * element of the sum of values over a part of the tile. The largest score so far is taken out of all sums.
+ * A workgroup has one head of one query. It goes over the keys in tiles: a thread has the score of one key, and then
+ * one element of the sum of values over a part of the tile. The largest score so far is taken out of all sums.
  */
 const attentionWgsl = (type: 'f32' | 'vec4<f32>', hasSinks: boolean, hasMask: boolean): string => /* wgsl */ `
   var<workgroup> query : array<${type}, HEAD_CHUNKS>;
