@@ -3,7 +3,7 @@
  * tfjs is also the global `tf`; scripts/build.mjs says how, and puts a check that `tf` is loaded before it. Readers and
  * writers of checkpoints are not in it: they are a quarter of the package.
  */
-import type {TfjsLayers} from './layers/expert_weights';
+import type {TfjsLayers} from './layers/weight_parts';
 import {registerMoeLayers} from './layers/register_layers';
 
 export * from './index';
