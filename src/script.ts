@@ -2,7 +2,7 @@
  * The script-tag build, `dist/tf-moe.min.js`. Its exports are added to the global `tf`. In this build every import of
  * tfjs is also the global `tf`; scripts/build.mjs says how, and puts a check that `tf` is loaded before it.
  */
-import type {TfjsLayers} from './layers/expert_weights';
+import type {TfjsLayers} from './layers/weight_parts';
 import {registerMoeLayers} from './layers/register_layers';
 
 export * from './index';

@@ -1,7 +1,7 @@
 /** All of @tensorflow/tfjs and all of this package in one namespace: `import * as tf from 'tfjs-moe/tf'`. */
 import {layers as tfjsLayers, registerOp, serialization} from '@tensorflow/tfjs';
 import {type MoeGraphOpRegistry, registerGraphOps} from './graph/graph_ops';
-import {type MoeLayers, registerLayerClasses} from './layers/register_layers';
+import {type MoeLayerFunctions, registerLayerClasses} from './layers/register_layers';
 
 export * from '@tensorflow/tfjs';
 export * from './index';
@@ -19,10 +19,10 @@ export function registerMoeGraphOps(tf?: MoeGraphOpRegistry | null): void {
   registerGraphOps(tf ?? {registerOp});
 }
 
-const {mixtureOfExperts} = registerLayerClasses({layers: tfjsLayers, serialization});
+const {functions} = registerLayerClasses({layers: tfjsLayers, serialization});
 
 /** The tf.layers of tfjs, with the layers of this package added. */
-export const layers: typeof tfjsLayers & Pick<MoeLayers, 'mixtureOfExperts'> = {...tfjsLayers, mixtureOfExperts};
+export const layers: typeof tfjsLayers & MoeLayerFunctions = {...tfjsLayers, ...functions};
 /** The types of tf.layers. */
 export declare namespace layers {
   export type Layer = tfjsLayers.Layer;

@@ -1,89 +1,15 @@
 /**
  * The weights of the layer: their names, shapes and order, and how the objects of tf.layers see one expert at a time.
  */
-import {
-  type DataType,
-  type serialization,
-  stack,
-  type Tensor,
-  tidy,
-  transpose,
-  unstack,
-  zeros,
-} from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
-import {assert, describeValue} from '../arguments/checks';
-import {
-  type MixtureOfExpertsOptions,
-  type MixtureOfExpertsWeightArgs,
-  toCamelCase,
-  weightArgNames,
-} from './mixture_of_experts_options';
+import {type serialization, stack, type Tensor, tidy, transpose, unstack, zeros} from '@tensorflow/tfjs-core';
+import type {LayerVariable} from '@tensorflow/tfjs-layers';
+import type {MixtureOfExpertsOptions, weightArgParts} from './mixture_of_experts_options';
 import {seedOf} from './seeds';
+import type {Constraint, Initializer, PartsOf} from './weight_parts';
 import type {LayerWeightName, WeightName} from '../contract/block_weights';
 import {quantizedSpecs} from './expert_format';
 
-/** The parts of a copy of tfjs that the layer uses. Each copy has its own classes and its own registry of layers. */
-export type TfjsLayers = {
-  /**
-   * `Layer`, which the layer extends, and `dense`, which resolves the layer's initializers, regularizers and
-   * constraints.
-   */
-  layers: Pick<typeof layers, 'Layer' | 'dense'>;
-  /** The registry in which the classes of saved models are looked up by name. */
-  serialization: Pick<typeof serialization, 'registerClass' | 'SerializationMap'>;
-};
-
-type WeightArgName = keyof MixtureOfExpertsWeightArgs;
-type Initializer = {
-  apply(shape: number[], dtype?: DataType): Tensor;
-  getClassName(): string;
-  getConfig(): serialization.ConfigDict;
-};
-type Constraint = {apply(weight: Tensor): Tensor};
-/** The objects that tf.layers makes from names and configs. */
-type WeightParts = {
-  kernelInitializer: Initializer;
-  routerInitializer: Initializer;
-  biasInitializer: Initializer;
-  kernelRegularizer: object | null;
-  biasRegularizer: object | null;
-  kernelConstraint: Constraint | null;
-  biasConstraint: Constraint | null;
-};
-
-/** Resolves names and configs with a dense layer, because tf.layers resolves them inside its layers only. */
-export function resolveWeightParts(
-  {layers}: TfjsLayers,
-  given: MixtureOfExpertsWeightArgs,
-  opName: string,
-): {parts: WeightParts; getConfig: () => serialization.ConfigDict} {
-  const parts: Partial<Record<WeightArgName, unknown>> = {};
-  const configs: Array<() => [WeightArgName, serialization.ConfigDictValue]> = [];
-  for (const argName of weightArgNames) {
-    const denseArgName = argName === 'routerInitializer' ? 'kernelInitializer' : argName;
-    const value = toCamelCase(given[argName]) ?? undefined;
-    const message = () =>
-      `${argName} must be a name, a config or an object of this copy of tf.layers, but is ${describeValue(value)}.`;
-    // tf.layers would use its default for false, 0, NaN and ''.
-    assert(value === undefined || Boolean(value), opName, message);
-    try {
-      const dense = layers.dense({name: argName, units: 1, [denseArgName]: value});
-      parts[argName] = (dense as unknown as WeightParts)[denseArgName];
-      // A new config each time, because callers may change it.
-      configs.push(() => [argName, dense.getConfig()[denseArgName]]);
-    } catch (error) {
-      throw new Error(`Error in ${opName}: ${message()} tf.layers says: ${firstSentence((error as Error).message)}`);
-    }
-  }
-  return {parts: parts as WeightParts, getConfig: () => Object.fromEntries(configs.map((config) => config()))};
-}
-
-/** Without the advice for models from Python that follows, and at most as long as a message should be. */
-function firstSentence(message: string): string {
-  const [sentence] = /^[^\n]*?(?=\. This may be due|\n|$)/.exec(message)!;
-  return `${sentence.slice(0, 200).replace(/\.$/, '')}.`;
-}
+type WeightParts = PartsOf<typeof weightArgParts>;
 
 export type Weights = Partial<Record<LayerWeightName, LayerVariable>>;
 

@@ -2,21 +2,50 @@
 import {serialization} from '@tensorflow/tfjs-core';
 import {layers} from '@tensorflow/tfjs-layers';
 import '../index';
+import type {CausalSelfAttention as CausalSelfAttentionLayer, CausalSelfAttentionClass} from './causal_self_attention';
 import type {MixtureOfExperts as MixtureOfExpertsLayer, MixtureOfExpertsClass} from './mixture_of_experts';
 import {type MoeLayers, registerLayerClasses} from './register_layers';
+import type {ReversibleEmbedding as ReversibleEmbeddingLayer, ReversibleEmbeddingClass} from './reversible_embedding';
+import type {RmsNormalization as RmsNormalizationLayer, RmsNormalizationClass} from './rms_normalization';
 
+export type {CausalSelfAttentionClass} from './causal_self_attention';
+export type {CausalSelfAttentionArgs, QueryKeyNormalization} from './causal_self_attention_options';
+export type {ExpertFormatArgs} from './expert_format';
+export type {KeyValueCache} from './key_value_cache';
 export type {MixtureOfExpertsClass} from './mixture_of_experts';
 export type {MixtureOfExpertsArgs, MixtureOfExpertsWeightArgs, MoeDropPolicy} from './mixture_of_experts_options';
 export {quantizeMixtureOfExperts} from './quantize_mixture_of_experts';
-export type {ExpertFormatArgs} from './expert_format';
-export type {TfjsLayers} from './expert_weights';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
+export type {ReversibleEmbeddingArgs, ReversibleEmbeddingClass} from './reversible_embedding';
+export type {RmsNormalizationArgs, RmsNormalizationClass} from './rms_normalization';
+export type {RotaryScaling} from './rotary_embedding';
+export type {TfjsLayers} from './weight_parts';
 
-const moeLayers = registerLayerClasses({layers, serialization});
+const {functions, classes} = registerLayerClasses({layers, serialization});
 
 /**
  * A mixture-of-experts layer for tf.layers, from input [..., H] to output of the same shape: {@link MixtureOfExperts}.
  */
-export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = moeLayers.mixtureOfExperts;
-export const MixtureOfExperts: MixtureOfExpertsClass = moeLayers.MixtureOfExperts;
+export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = functions.mixtureOfExperts;
+export const MixtureOfExperts: MixtureOfExpertsClass = classes.MixtureOfExperts;
 export type MixtureOfExperts = MixtureOfExpertsLayer;
+
+/**
+ * Causal self-attention for tf.layers, from input [B, S, H] to output of the same shape: {@link CausalSelfAttention}.
+ */
+export const causalSelfAttention: MoeLayers['causalSelfAttention'] = functions.causalSelfAttention;
+export const CausalSelfAttention: CausalSelfAttentionClass = classes.CausalSelfAttention;
+export type CausalSelfAttention = CausalSelfAttentionLayer;
+
+/** RMS normalization for tf.layers, from input [..., H] to output of the same shape: {@link RmsNormalization}. */
+export const rmsNormalization: MoeLayers['rmsNormalization'] = functions.rmsNormalization;
+export const RmsNormalization: RmsNormalizationClass = classes.RmsNormalization;
+export type RmsNormalization = RmsNormalizationLayer;
+
+/**
+ * Token embeddings for tf.layers, from ids [B, S] to [B, S, H], and from hidden states [..., H] to logits [..., V]:
+ * {@link ReversibleEmbedding}.
+ */
+export const reversibleEmbedding: MoeLayers['reversibleEmbedding'] = functions.reversibleEmbedding;
+export const ReversibleEmbedding: ReversibleEmbeddingClass = classes.ReversibleEmbedding;
+export type ReversibleEmbedding = ReversibleEmbeddingLayer;

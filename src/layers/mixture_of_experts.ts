@@ -12,20 +12,18 @@ import {
   type Scalar,
   type serialization,
   slice,
-  Tensor,
+  type Tensor,
   type Tensor1D,
   tensor1d,
   type Tensor2D,
   type Tensor3D,
   tidy,
-  util,
   type Variable,
   where,
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable, SymbolicTensor} from '@tensorflow/tfjs-layers';
-import {assert, describeValue} from '../arguments/checks';
+import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
@@ -36,16 +34,24 @@ import {type Batch, Batches} from './batches';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {BatchLoad, droppedShareOf, entropyOf} from './expert_load';
 import {expertCounts} from '../ops/expert_counts';
-import {resolveWeightParts, type TfjsLayers, type Weights, weightSpecs} from './expert_weights';
+import {type Weights, weightSpecs} from './expert_weights';
 import type {LayerWeightName} from '../contract/block_weights';
 import {assertWholeWords, expertWeights} from './expert_format';
-import {checkArgs, type MixtureOfExpertsArgs} from './mixture_of_experts_options';
+import {
+  assertInputs,
+  fittingMask,
+  type Inputs,
+  type Kwargs,
+  lastAxis,
+  type Mask,
+  onlyInput,
+  onlyShape,
+  type Shape,
+} from './layer_calls';
+import {checkArgs, type MixtureOfExpertsArgs, weightArgParts} from './mixture_of_experts_options';
 import {ScoreCorrection} from './score_correction';
 import {seedOf} from './seeds';
-
-type Shape = Parameters<layers.Layer['build']>[0];
-type Kwargs = Parameters<layers.Layer['call']>[1];
-type Inputs = Parameters<layers.Layer['apply']>[0];
+import {resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 const opName = 'mixtureOfExperts';
 
@@ -171,7 +177,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
 
     constructor(args: MixtureOfExpertsArgs) {
       const options = checkArgs(args, opName);
-      const weightParts = resolveWeightParts(tf, args, opName);
+      const weightParts = resolveWeightParts(tf, args, weightArgParts, opName);
       super(args);
       this.options = options;
       this.weightParts = weightParts;
@@ -184,13 +190,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     override build(inputShape: Shape): void {
-      const shape = onlyShape(inputShape);
-      const hiddenSize = shape[shape.length - 1] ?? 0;
-      assert(
-        Number.isInteger(hiddenSize) && hiddenSize >= 1,
-        opName,
-        () => `the input must have a last axis (H) of known size, but is ${JSON.stringify(shape)}.`,
-      );
+      const hiddenSize = lastAxis(inputShape, opName);
       assertWholeWords(hiddenSize, this.options.expertFormat, 'the last axis of the input (H)', opName);
       for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
         // tf.layers asks for objects of its own classes, but calls only their method `apply`.
@@ -210,20 +210,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     }
 
     override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      for (const input of [inputs].flat()) {
-        assert(
-          input instanceof Tensor || isSymbolic(input),
-          opName,
-          () => `the input must be a Tensor or a SymbolicTensor, but is ${describeValue(input)}.`,
-        );
-        assert(
-          input instanceof Tensor || input.sourceLayer instanceof tf.layers.Layer,
-          opName,
-          () =>
-            `layer '${this.name}' must come from the same copy of tfjs as its input, but comes from another. Call ` +
-            'registerMoeLayers(tf) with the tf of the model, and make the layer with the result.',
-        );
-      }
+      assertInputs(this, inputs, tf, opName);
       return super.apply(inputs, kwargs);
     }
 
@@ -234,7 +221,7 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
       return tidy(() => {
         this.invokeCallHook(inputs, kwargs);
-        const input = Array.isArray(inputs) ? inputs[0] : inputs;
+        const input = onlyInput(inputs);
         const isTraining = Boolean(kwargs?.training);
         const {x, mask} = tokensOf(input, tokenMask(kwargs?.mask, input.shape));
         // A frozen model freezes the weights of its layers, but does not change their `trainable`.
@@ -418,22 +405,10 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
   return MixtureOfExpertsLayer as unknown as MixtureOfExpertsClass;
 }
 
-/** Whether the input is a symbolic tensor of any copy of tfjs. */
-function isSymbolic(input: unknown): input is SymbolicTensor {
-  return typeof input === 'object' && input != null && 'sourceLayer' in input && 'tensorIndex' in input;
-}
-
-function onlyShape(shape: Shape): Array<number | null> {
-  return (Array.isArray(shape[0]) ? shape[0] : shape) as Array<number | null>;
-}
-
-/** The mask as bool [T], or undefined: tf.layers passes masks on to later layers, whatever their shapes are. */
-function tokenMask(mask: Tensor | Tensor[] | null | undefined, inputShape: number[]): Tensor1D | undefined {
-  const given = Array.isArray(mask) ? mask[0] : mask;
-  if (given == null || !util.arraysEqual(given.shape, inputShape.slice(0, -1))) {
-    return undefined;
-  }
-  return cast(reshape(given, [given.size]) as Tensor1D, 'bool');
+/** The mask as bool [T], or undefined. */
+function tokenMask(mask: Mask, inputShape: number[]): Tensor1D | undefined {
+  const given = fittingMask(mask, inputShape.slice(0, -1));
+  return given && cast(reshape(given, [given.size]) as Tensor1D, 'bool');
 }
 
 /**

@@ -14,9 +14,9 @@ import {checkActivation, SWIGLU_LIMIT} from '../arguments/experts';
 import type {MoeLoadBalancingScope} from '../ops/moe_load_balancing_loss';
 import {type MoeTopkScoring} from '../ops/moe_topk';
 import {checkRouting} from '../arguments/routing';
+import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames, toCamelCase} from './layer_arguments';
 import {checkExpertFormat, type ExpertFormat, type ExpertFormatArgs, expertFormatArgNames} from './expert_format';
 
-type LayerArgs = NonNullable<ConstructorParameters<typeof layers.Layer>[0]>;
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
 /** Which tokens an expert keeps if it has more than its capacity. */
@@ -129,15 +129,17 @@ export type MixtureOfExpertsArgs = LayerArgs &
     dropPolicy?: MoeDropPolicy | null;
   };
 
-export const weightArgNames = [
-  'kernelInitializer',
-  'routerInitializer',
-  'biasInitializer',
-  'kernelRegularizer',
-  'biasRegularizer',
-  'kernelConstraint',
-  'biasConstraint',
-] as const;
+/** Which argument of tf.layers.dense each one is like. */
+export const weightArgParts = {
+  kernelInitializer: 'kernelInitializer',
+  routerInitializer: 'kernelInitializer',
+  biasInitializer: 'biasInitializer',
+  kernelRegularizer: 'kernelRegularizer',
+  biasRegularizer: 'biasRegularizer',
+  kernelConstraint: 'kernelConstraint',
+  biasConstraint: 'biasConstraint',
+} as const;
+const weightArgNames = Object.keys(weightArgParts) as Array<keyof typeof weightArgParts>;
 
 const argNames = [
   'numExperts',
@@ -171,27 +173,12 @@ const argNames = [
   'dropPolicy',
   ...expertFormatArgNames,
   ...weightArgNames,
-  // The arguments of every layer, and the arguments that deserialization adds.
-  'name',
-  'trainable',
-  'inputShape',
-  'batchInputShape',
-  'batchSize',
-  'dtype',
-  'inputDType',
-  'weights',
-  'customObjects',
+  ...layerArgNames,
 ] as const;
 
 /** The first is the default. */
 const dropPolicies: MoeDropPolicy[] = ['probability', 'position'];
 const lossScopes: MoeLoadBalancingScope[] = ['batch', 'sequence'];
-
-/** tf.layers saves the strings of a config in snake_case. */
-export function toCamelCase<Value>(value: Value): Value {
-  const isSnakeCase = typeof value === 'string' && /^[a-z]\w*$/.test(value);
-  return isSnakeCase ? (value.replace(/_+(\w)/g, (_, letter: string) => letter.toUpperCase()) as Value) : value;
-}
 
 function oneOf<Word extends string>(
   given: Word | null | undefined,
@@ -257,28 +244,6 @@ function checkOptionsOfMixture(given: MixtureOfExpertsArgs, opName: string) {
     ...checkJitter(given, opName),
     ...checkCapacity(given, opName),
   };
-}
-
-/** Checks arguments that tf.layers does not check, if a mistake in them would cause some other error. */
-function checkArgsOfEveryLayer(given: MixtureOfExpertsArgs, opName: string): void {
-  const {name, trainable} = given;
-  assert(
-    name == null || typeof name === 'string',
-    opName,
-    () => `name must be a string, but is ${describeValue(name)}.`,
-  );
-  checkBoolean(trainable, 'trainable', opName);
-  for (const argName of ['inputShape', 'batchInputShape'] as const) {
-    const shape: unknown = given[argName];
-    const isDim = (dim: unknown) => dim == null || (Number.isInteger(dim) && Number(dim) >= 0);
-    assert(
-      shape == null || (Array.isArray(shape) && shape.every(isDim)),
-      opName,
-      () =>
-        `${argName} must be an array of integers of at least 0, with null for an unknown size, but is ` +
-        `${describeValue(shape)}.`,
-    );
-  }
 }
 
 type BooleanName = 'applyRouterWeightOnInput' | 'useBias' | 'useRouterBias';

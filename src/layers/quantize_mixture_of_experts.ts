@@ -4,7 +4,7 @@ import {assert, describeValue} from '../arguments/checks';
 import {checkQuantization, type MoeQuantizeWeightsOptions} from '../arguments/quantization';
 import {moeQuantizeWeights} from '../ops/moe_quantize_weights';
 import {assertWholeWords, checkGroupSize, type ExpertFormat} from './expert_format';
-import type {TfjsLayers} from './expert_weights';
+import type {TfjsLayers} from './weight_parts';
 import type {MixtureOfExperts, MixtureOfExpertsClass} from './mixture_of_experts';
 import {baseClassOf} from './register_layers';
 

@@ -1,71 +1,124 @@
-import type {TfjsLayers} from './expert_weights';
+import type {serialization} from '@tensorflow/tfjs-core';
+import {
+  type CausalSelfAttention,
+  type CausalSelfAttentionClass,
+  makeCausalSelfAttention,
+} from './causal_self_attention';
+import type {CausalSelfAttentionArgs} from './causal_self_attention_options';
 import {makeMixtureOfExperts, type MixtureOfExperts, type MixtureOfExpertsClass} from './mixture_of_experts';
 import type {MixtureOfExpertsArgs} from './mixture_of_experts_options';
+import {
+  makeReversibleEmbedding,
+  type ReversibleEmbedding,
+  type ReversibleEmbeddingArgs,
+  type ReversibleEmbeddingClass,
+} from './reversible_embedding';
+import {
+  makeRmsNormalization,
+  type RmsNormalization,
+  type RmsNormalizationArgs,
+  type RmsNormalizationClass,
+} from './rms_normalization';
+import type {TfjsLayers} from './weight_parts';
 
-/** The layers of this package, made for one copy of tfjs. */
-export type MoeLayers = {
+/** What this package adds to tf.layers. */
+export type MoeLayerFunctions = {
   /**
    * A mixture-of-experts layer for tf.layers, from input [..., H] to output of the same shape: {@link
    * MixtureOfExperts}.
    */
   mixtureOfExperts: (args: MixtureOfExpertsArgs) => MixtureOfExperts;
-  /** The class of that layer, for `instanceof` and `new`. */
-  MixtureOfExperts: MixtureOfExpertsClass;
+  /** Causal self-attention for tf.layers, from input [B, S, H] to output of the same shape: {@link CausalSelfAttention}. */
+  causalSelfAttention: (args: CausalSelfAttentionArgs) => CausalSelfAttention;
+  /** RMS normalization for tf.layers, from input [..., H] to output of the same shape: {@link RmsNormalization}. */
+  rmsNormalization: (args?: RmsNormalizationArgs | null) => RmsNormalization;
+  /**
+   * Token embeddings for tf.layers, from ids [B, S] to [B, S, H], and from hidden states [..., H] to logits [..., V]:
+   * {@link ReversibleEmbedding}.
+   */
+  reversibleEmbedding: (args: ReversibleEmbeddingArgs) => ReversibleEmbedding;
 };
 
-/** The layers of each Layer class that they are built on, so that every entry has the same layers. */
-const layersOf = new WeakMap<object, MoeLayers>();
+/** The classes of the layers, for `instanceof` and `new`. */
+type MoeLayerClasses = {
+  MixtureOfExperts: MixtureOfExpertsClass;
+  CausalSelfAttention: CausalSelfAttentionClass;
+  RmsNormalization: RmsNormalizationClass;
+  ReversibleEmbedding: ReversibleEmbeddingClass;
+};
 
-/** The layers for this copy of tfjs. Their class is registered there, unless a class of its name already is. */
-export function registerLayerClasses(tf: TfjsLayers): MoeLayers {
+/** The layers of this package, made for one copy of tfjs. */
+export type MoeLayers = MoeLayerFunctions & MoeLayerClasses;
+
+type Made = {functions: MoeLayerFunctions; classes: MoeLayerClasses; all: MoeLayers};
+
+/** The layers of each Layer class that they are built on, so that every entry has the same layers. */
+const madeFor = new WeakMap<object, Made>();
+
+function makeLayers(tf: TfjsLayers): Made {
+  const classes: MoeLayerClasses = {
+    MixtureOfExperts: makeMixtureOfExperts(tf),
+    CausalSelfAttention: makeCausalSelfAttention(tf),
+    RmsNormalization: makeRmsNormalization(tf),
+    ReversibleEmbedding: makeReversibleEmbedding(tf),
+  };
+  const functions: MoeLayerFunctions = {
+    mixtureOfExperts: (args) => new classes.MixtureOfExperts(args),
+    causalSelfAttention: (args) => new classes.CausalSelfAttention(args),
+    rmsNormalization: (args) => new classes.RmsNormalization(args),
+    reversibleEmbedding: (args) => new classes.ReversibleEmbedding(args),
+  };
+  return {functions, classes, all: {...functions, ...classes}};
+}
+
+/** The layers for this copy of tfjs. Their classes are registered there, unless a class of that name already is. */
+export function registerLayerClasses(tf: TfjsLayers): Made {
   const {Layer} = tf.layers;
-  if (!layersOf.has(Layer)) {
-    const MixtureOfExperts = makeMixtureOfExperts(tf);
-    layersOf.set(Layer, {MixtureOfExperts, mixtureOfExperts: (args) => new MixtureOfExperts(args)});
+  const made = madeFor.get(Layer) ?? makeLayers(tf);
+  madeFor.set(Layer, made);
+  for (const LayerClass of Object.values(made.classes)) {
+    if (tf.serialization.SerializationMap.getMap().classNameMap[LayerClass.className] == null) {
+      tf.serialization.registerClass(LayerClass as unknown as serialization.SerializableConstructor<never>);
+    }
   }
-  const moeLayers = layersOf.get(Layer)!;
-  const {MixtureOfExperts} = moeLayers;
-  if (tf.serialization.SerializationMap.getMap().classNameMap[MixtureOfExperts.className] == null) {
-    tf.serialization.registerClass(MixtureOfExperts);
-  }
-  return moeLayers;
+  return made;
 }
 
 /** The Layer class on which a MixtureOfExperts is built; undefined for anything else. */
 export function baseClassOf(layer: MixtureOfExperts): TfjsLayers['layers']['Layer'] | undefined {
   let ofChain: unknown = layer?.constructor;
-  while (typeof ofChain === 'function' && !layersOf.has(ofChain)) {
+  while (typeof ofChain === 'function' && !madeFor.has(ofChain)) {
     ofChain = Object.getPrototypeOf(ofChain);
   }
   const Layer = ofChain as TfjsLayers['layers']['Layer'] | null | undefined;
-  const ofPackage = Layer == null ? undefined : layersOf.get(Layer);
+  const ofPackage = Layer == null ? undefined : madeFor.get(Layer)?.classes;
   return ofPackage != null && layer instanceof ofPackage.MixtureOfExperts ? Layer! : undefined;
 }
 
 /**
  * Adds the layers to a copy of tfjs other than the one that `tfjs-moe/layers` imports, such as a second version on a
- * page. Each copy has its own layer classes and its own registry for loading. Registers MixtureOfExperts, built on that
- * copy's Layer, and adds `tf.layers.mixtureOfExperts`. Calling it again changes nothing.
+ * page. Each copy has its own layer classes and its own registry for loading. Registers the classes, built on that
+ * copy's Layer, and adds `tf.layers.mixtureOfExperts` and the other layers. Calling it again changes nothing.
  *
  * If `tf.layers` is frozen, it is replaced by a copy. If `tf` is frozen too, like the namespace of an ES module, use
  * the result.
  *
  * @param tf  All of tfjs, or its `layers` and `serialization`.
- * @returns `mixtureOfExperts` and `MixtureOfExperts` of that copy.
+ * @returns `mixtureOfExperts`, `MixtureOfExperts` and so on, of that copy.
  * @throws if `tf` has no `layers.Layer` or no `serialization`; nothing is registered then.
  */
 export function registerMoeLayers(tf: TfjsLayers): MoeLayers {
   if (typeof tf?.layers?.Layer !== 'function' || typeof tf.serialization?.registerClass !== 'function') {
     throw new Error('Error in registerMoeLayers: tf must have layers and serialization, as @tensorflow/tfjs has.');
   }
-  const moeLayers = registerLayerClasses(tf);
-  const {mixtureOfExperts} = moeLayers;
-  if (!('mixtureOfExperts' in tf.layers)) {
+  const {functions, all} = registerLayerClasses(tf);
+  const missing = Object.fromEntries(Object.entries(functions).filter(([name]) => !(name in tf.layers)));
+  if (Object.keys(missing).length > 0) {
     if (Object.isExtensible(tf.layers)) {
-      Object.assign(tf.layers, {mixtureOfExperts});
+      Object.assign(tf.layers, missing);
     } else if (Object.getOwnPropertyDescriptor(tf, 'layers')?.writable === true) {
-      tf.layers = {...tf.layers, mixtureOfExperts} as typeof tf.layers;
+      tf.layers = {...tf.layers, ...missing} as typeof tf.layers;
     }
   }
-  return moeLayers;
+  return all;
 }

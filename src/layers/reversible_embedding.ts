@@ -1,0 +1,196 @@
+import {cast, gather, matMul, notEqual, reshape, type serialization, Tensor, tidy} from '@tensorflow/tfjs-core';
+import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import {assert, assertPositiveInteger, checkCount, checkOptions} from '../arguments/checks';
+import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
+import {assertInputs, type Inputs, type Kwargs, onlyInput, onlyShape, type Shape} from './layer_calls';
+import {resolveWeightParts, type TfjsLayers} from './weight_parts';
+
+type DenseArgs = Parameters<typeof layers.dense>[0];
+
+export type ReversibleEmbeddingArgs = LayerArgs & {
+  /** V, the number of token ids. */
+  vocabSize: number;
+  /** H, the size of an embedding. */
+  units: number;
+  /** The initializer of the embeddings. Default `'randomUniform'`, as of tf.layers.embedding. */
+  embeddingsInitializer?: DenseArgs['kernelInitializer'] | null;
+  /** The regularizer of the embeddings. */
+  embeddingsRegularizer?: DenseArgs['kernelRegularizer'] | null;
+  /** The constraint of the embeddings. */
+  embeddingsConstraint?: DenseArgs['kernelConstraint'] | null;
+  /** The id of padding: the layer gives later layers a mask that leaves it out. Default: no mask. */
+  padTokenId?: number | null;
+};
+
+const weightArgParts = {
+  embeddingsInitializer: 'kernelInitializer',
+  embeddingsRegularizer: 'kernelRegularizer',
+  embeddingsConstraint: 'kernelConstraint',
+} as const;
+const argNames = [
+  'vocabSize',
+  'units',
+  'embeddingsInitializer',
+  'embeddingsRegularizer',
+  'embeddingsConstraint',
+  'padTokenId',
+  ...layerArgNames,
+] as const;
+
+const opName = 'reversibleEmbedding';
+
+/**
+ * Token embeddings for tf.layers that are also the head of a language model. Ids [B, S], int32 or float32, give the
+ * embeddings [B, S, H]. Hidden states [..., H] of rank 3 or more give logits [..., V]: their products with the
+ * embedding of each token. A model with a tied head applies one layer twice.
+ *
+ * ```js
+ * const embedding = tf.layers.reversibleEmbedding({vocabSize: 3, units: 2});
+ * embedding.build([null, null]);
+ * embedding.setWeights([tf.tensor2d([[1, 0], [0, 1], [1, 1]])]);
+ * const states = embedding.apply(tf.tensor2d([[2, 0]], [1, 2], 'int32'));
+ * await states.array(); // => [[[1, 1], [1, 0]]]
+ * await embedding.apply(states).array(); // => [[[1, 1, 2], [1, 0, 1]]]
+ * ```
+ *
+ * It is saved, loaded and registered as {@link MixtureOfExperts} is. Weight: embeddings [V, H].
+ *
+ * **Masks.** With `padTokenId`, ids give later layers a mask that is false where the id is padTokenId.
+ *
+ * Ids are not checked, as that would wait for the device: an id that is not in 0..V-1 throws on cpu, and gives any
+ * numbers on GPUs.
+ *
+ * Gradient: to the hidden states and to the embeddings, of the first order.
+ *
+ * @param args  {@link ReversibleEmbeddingArgs}, and the arguments of every layer of tf.layers.
+ *
+ * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its input is neither
+ *     ids of rank 2 nor hidden states [..., H] of rank 3 or more.
+ */
+export type ReversibleEmbedding = layers.Layer;
+
+/** The class ReversibleEmbedding, made for one copy of tfjs. */
+export type ReversibleEmbeddingClass = {
+  new (args: ReversibleEmbeddingArgs): ReversibleEmbedding;
+  /** The members of every layer of the class. */
+  readonly prototype: ReversibleEmbedding;
+  /** 'ReversibleEmbedding', its name in saved models. */
+  className: string;
+  /** Makes a layer from the arguments of getConfig, in the form that a saved model has. */
+  fromConfig: (typeof layers.Layer)['fromConfig'];
+};
+
+/** The class of the layer, built on the Layer class of `tf`. */
+export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClass {
+  class ReversibleEmbeddingLayer extends tf.layers.Layer {
+    static className = 'ReversibleEmbedding';
+    private readonly options;
+    private readonly weightParts;
+    private embeddings: LayerVariable | undefined;
+
+    constructor(args: ReversibleEmbeddingArgs) {
+      const options = checkArgs(args);
+      const withDefaults = {...args, embeddingsInitializer: args.embeddingsInitializer ?? 'randomUniform'};
+      const weightParts = resolveWeightParts(tf, withDefaults, weightArgParts, opName);
+      super(args);
+      this.options = options;
+      this.weightParts = weightParts;
+      this.supportsMasking = true;
+      this.inputSpec = [{minNDim: 2}];
+      if (args.inputShape == null && args.batchInputShape == null) {
+        // As tf.layers.embedding, so that it can be the first layer of a sequential model.
+        this.batchInputShape = [args.batchSize ?? null, null];
+      }
+    }
+
+    override build(inputShape: Shape): void {
+      const {vocabSize, units} = this.options;
+      const {embeddingsInitializer, embeddingsRegularizer, embeddingsConstraint} = this.weightParts.parts;
+      // tf.layers asks for objects of its own classes, but calls only their method `apply`.
+      this.embeddings = this.addWeight(
+        'embeddings',
+        [vocabSize, units],
+        'float32',
+        embeddingsInitializer as never,
+        embeddingsRegularizer as never,
+        true,
+        embeddingsConstraint as never,
+      );
+      super.build(inputShape);
+    }
+
+    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
+      assertInputs(this, inputs, tf, opName);
+      return super.apply(inputs, kwargs);
+    }
+
+    /** One layer has inputs of two ranks. */
+    override warnOnIncompatibleInputShape(): void {}
+
+    override computeOutputShape(inputShape: Shape): Shape {
+      const shape = onlyShape(inputShape);
+      this.assertShape(shape);
+      const {vocabSize, units} = this.options;
+      return areIds(shape) ? [...shape, units] : [...shape.slice(0, -1), vocabSize];
+    }
+
+    override computeMask(inputs: Tensor | Tensor[], mask?: Tensor | Tensor[]): Tensor {
+      const input = onlyInput(inputs);
+      const {padTokenId} = this.options;
+      // Type: tf.layers says a tensor, and takes none as well.
+      const given = (Array.isArray(mask) ? mask[0] : (mask ?? null)) as Tensor;
+      return padTokenId != null && areIds(input.shape) ? notEqual(input, padTokenId) : given;
+    }
+
+    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
+      return tidy(() => {
+        this.invokeCallHook(inputs, kwargs);
+        const input = onlyInput(inputs);
+        this.assertShape(input.shape);
+        const {vocabSize, units} = this.options;
+        const embeddings = this.embeddings!.read();
+        if (areIds(input.shape)) {
+          return gather(embeddings, cast(input, 'int32'));
+        }
+        const states = reshape(cast(input, 'float32'), [input.size / units, units]);
+        return reshape(matMul(states, embeddings, false, true), [...input.shape.slice(0, -1), vocabSize]);
+      });
+    }
+
+    override getConfig(): serialization.ConfigDict {
+      return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
+    }
+
+    private assertShape(shape: Array<number | null>): void {
+      const {units} = this.options;
+      const last = shape[shape.length - 1];
+      assert(
+        areIds(shape) || (shape.length > 2 && last === units),
+        opName,
+        () =>
+          `the input of layer '${this.name}' must be ids of rank 2 or hidden states [..., ${units}] of rank 3 or more, ` +
+          `but is ${JSON.stringify(shape)}.`,
+      );
+    }
+  }
+  return ReversibleEmbeddingLayer as unknown as ReversibleEmbeddingClass;
+}
+
+const areIds = (shape: Array<number | null>): boolean => shape.length === 2;
+
+function checkArgs(args: ReversibleEmbeddingArgs) {
+  type Known = ReversibleEmbeddingArgs & {customObjects?: unknown};
+  assert(args != null, opName, () => 'args must have vocabSize and units, but are not given.');
+  const given = checkOptions<Known>(args, argNames, opName) as ReversibleEmbeddingArgs;
+  const {vocabSize, units} = given;
+  assertPositiveInteger(vocabSize, 'vocabSize', opName);
+  assertPositiveInteger(units, 'units', opName);
+  const padTokenId = given.padTokenId == null ? null : checkCount(given.padTokenId, 'padTokenId', opName);
+  assert(
+    padTokenId == null || padTokenId < vocabSize,
+    opName,
+    () => `padTokenId must be less than vocabSize (${vocabSize}), but is ${padTokenId}.`,
+  );
+  checkArgsOfEveryLayer(given, opName);
+  return {vocabSize, units, padTokenId};
+}

@@ -1,0 +1,124 @@
+import {cast, type serialization, type Tensor, tidy} from '@tensorflow/tfjs-core';
+import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import {checkOptions} from '../arguments/checks';
+import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
+import {assertInputs, type Inputs, type Kwargs, lastAxis, onlyInput, onlyShape, type Shape} from './layer_calls';
+import {checkPositive} from './numbers';
+import {rmsNorm} from './rms_norm';
+import {resolveWeightParts, type TfjsLayers} from './weight_parts';
+
+type DenseArgs = Parameters<typeof layers.dense>[0];
+
+export type RmsNormalizationArgs = LayerArgs & {
+  /** What is added to the mean of squares. Default 1e-6. */
+  epsilon?: number | null;
+  /** The initializer of gamma. Default `'ones'`. */
+  gammaInitializer?: DenseArgs['kernelInitializer'] | null;
+  /** The regularizer of gamma. */
+  gammaRegularizer?: DenseArgs['kernelRegularizer'] | null;
+  /** The constraint of gamma. */
+  gammaConstraint?: DenseArgs['kernelConstraint'] | null;
+};
+
+const weightArgParts = {
+  gammaInitializer: 'kernelInitializer',
+  gammaRegularizer: 'kernelRegularizer',
+  gammaConstraint: 'kernelConstraint',
+} as const;
+const argNames = ['epsilon', 'gammaInitializer', 'gammaRegularizer', 'gammaConstraint', ...layerArgNames] as const;
+
+const opName = 'rmsNormalization';
+
+/**
+ * RMS normalization for tf.layers: x / sqrt(mean(x^2) + epsilon) * gamma, with the mean over the last axis. The input is
+ * [..., H] of rank 2 or more, and the output has the same shape.
+ *
+ * ```js
+ * const norm = tf.layers.rmsNormalization({epsilon: 1});
+ * await norm.apply(tf.tensor2d([[1, 1, 1, 3], [2, 6, 4, 2]])).array(); // => [[0.5, 0.5, 0.5, 1.5], [0.5, 1.5, 1, 0.5]]
+ * norm.weights.map(({shape}) => shape); // => [[4]]
+ * ```
+ *
+ * It is saved, loaded and registered as {@link MixtureOfExperts} is. Weight: gamma [H].
+ *
+ * Gradient: to the input and to gamma, of any order.
+ *
+ * @param args  {@link RmsNormalizationArgs}, and the arguments of every layer of tf.layers.
+ *
+ * @throws if an argument is unknown or does not fit, before the layer is made.
+ *
+ * Source: transformers `LlamaRMSNorm`.
+ */
+export type RmsNormalization = layers.Layer;
+
+/** The class RmsNormalization, made for one copy of tfjs. */
+export type RmsNormalizationClass = {
+  new (args?: RmsNormalizationArgs | null): RmsNormalization;
+  /** The members of every layer of the class. */
+  readonly prototype: RmsNormalization;
+  /** 'RmsNormalization', its name in saved models. */
+  className: string;
+  /** Makes a layer from the arguments of getConfig, in the form that a saved model has. */
+  fromConfig: (typeof layers.Layer)['fromConfig'];
+};
+
+/** The class of the layer, built on the Layer class of `tf`. */
+export function makeRmsNormalization(tf: TfjsLayers): RmsNormalizationClass {
+  class RmsNormalizationLayer extends tf.layers.Layer {
+    static className = 'RmsNormalization';
+    private readonly epsilon: number;
+    private readonly weightParts;
+    private gamma: LayerVariable | undefined;
+
+    constructor(args?: RmsNormalizationArgs | null) {
+      const given = checkOptions<RmsNormalizationArgs & {customObjects?: unknown}>(args, argNames, opName);
+      checkArgsOfEveryLayer(given as RmsNormalizationArgs, opName);
+      const epsilon = checkPositive(given.epsilon ?? 1e-6, 'epsilon', opName);
+      const withDefaults = {...given, gammaInitializer: given.gammaInitializer ?? 'ones'};
+      const weightParts = resolveWeightParts(tf, withDefaults, weightArgParts, opName);
+      super(given as RmsNormalizationArgs);
+      this.epsilon = epsilon;
+      this.weightParts = weightParts;
+      this.supportsMasking = true;
+      this.inputSpec = [{minNDim: 2}];
+    }
+
+    override build(inputShape: Shape): void {
+      const hiddenSize = lastAxis(inputShape, opName);
+      const {gammaInitializer, gammaRegularizer, gammaConstraint} = this.weightParts.parts;
+      // tf.layers asks for objects of its own classes, but calls only their method `apply`.
+      this.gamma = this.addWeight(
+        'gamma',
+        [hiddenSize],
+        'float32',
+        gammaInitializer as never,
+        gammaRegularizer as never,
+        true,
+        gammaConstraint as never,
+      );
+      this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
+      super.build(inputShape);
+    }
+
+    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
+      assertInputs(this, inputs, tf, opName);
+      return super.apply(inputs, kwargs);
+    }
+
+    override computeOutputShape(inputShape: Shape): Shape {
+      return onlyShape(inputShape);
+    }
+
+    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
+      return tidy(() => {
+        this.invokeCallHook(inputs, kwargs);
+        return rmsNorm(cast(onlyInput(inputs), 'float32'), this.gamma!.read(), this.epsilon);
+      });
+    }
+
+    override getConfig(): serialization.ConfigDict {
+      return {...super.getConfig(), epsilon: this.epsilon, ...this.weightParts.getConfig()};
+    }
+  }
+  return RmsNormalizationLayer as unknown as RmsNormalizationClass;
+}
