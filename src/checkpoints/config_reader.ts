@@ -94,6 +94,13 @@ export class ConfigReader {
     return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean', byDefault);
   }
 
+  /** A list of `length` values that fit, or of any number of them. */
+  list<Value>(key: string, expected: string, fits: (value: unknown) => value is Value, length?: number): Value[] {
+    const isList = (value: unknown): value is Value[] =>
+      Array.isArray(value) && (length == null || value.length === length) && value.every(fits);
+    return this.checked(key, `a list of ${length == null ? '' : `${length} values, each `}${expected}`, isList);
+  }
+
   numExperts(key: string): number {
     return this.integer(key, 1, MAX_EXPERTS);
   }

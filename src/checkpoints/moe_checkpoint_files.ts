@@ -4,13 +4,14 @@ import type {MoeModelConfig} from './config_reader';
 import {checkpointLayout} from './layouts';
 import {assertNone, findBlock} from './block';
 import type {Reading} from './files/checkpoint_file';
+import {checkpointFolder} from './files/checkpoint_folder';
 import {type CheckpointTensor, type CheckpointTensors, shortName} from './files/safetensors';
-import {type FloatDtype, floatDtypes, safetensorsBlob} from './files/write_safetensors';
+import {type FloatDtype, floatDtypes} from './files/write_safetensors';
 import type {MoeCheckpoint} from './moe_checkpoint';
 import type {MoeWeightsLayer} from './moe_weights_layer';
 import {hasMatrices} from './stored_formats/index';
 import {blockOf, type GivenBlock, problemsOfBlock} from './weights/given_block';
-import {writtenTensors} from './weights/written_tensors';
+import {weightsOfBlock, writtenTensors} from './weights/written_tensors';
 
 export type MoeCheckpointFilesOptions = {
   /**
@@ -29,11 +30,6 @@ export type MoeCheckpointFilesOptions = {
 };
 
 const optionNames = ['dtype', 'base', 'prefix', 'maxShardBytes', 'signal'] as const;
-
-const DEFAULT_MAX_SHARD_BYTES = 5e9;
-
-/** How transformers names dtypes in config.json. */
-const configDtypes: Record<FloatDtype, string> = {F32: 'float32', F16: 'float16', BF16: 'bfloat16'};
 
 const opName = 'moeCheckpointFiles';
 
@@ -94,14 +90,11 @@ export async function moeCheckpointFiles(
   for (const {block, layout} of found) {
     signal?.throwIfAborted();
     const dtypeOf = (name: string) => dtype ?? floatDtypeIn(base, name);
-    for (const [name, tensor] of await writtenTensors(block, layout, dtypeOf, opName)) {
+    for (const [name, tensor] of await writtenTensors(weightsOfBlock(block, layout), dtypeOf, opName)) {
       written.set(name, tensor);
     }
   }
-  return {
-    'config.json': jsonBlob(writtenConfig(config, dtype)),
-    ...(await shards(written, maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES, reading)),
-  };
+  return checkpointFolder(written, config, {dtype, maxShardBytes}, reading);
 }
 
 type FoundBlock = {
@@ -177,54 +170,4 @@ function floatDtypeIn(base: CheckpointTensors | null | undefined, name: string):
     () => `dtype must be given, because base has ${dtype == null ? 'no' : `a ${dtype}`} tensor ${name}.`,
   );
   return known!;
-}
-
-function writtenConfig(config: MoeModelConfig, dtype: FloatDtype | null | undefined): MoeModelConfig {
-  const {quantization_config: _, ...written} = config;
-  if (dtype == null) {
-    return written;
-  }
-  // Older files have another name for it.
-  const key = 'torch_dtype' in written && !('dtype' in written) ? 'torch_dtype' : 'dtype';
-  return {...written, [key]: configDtypes[dtype]};
-}
-
-const jsonBlob = (value: object): Blob => new Blob([`${JSON.stringify(value, null, 2)}\n`], {type: 'application/json'});
-
-/** One file, or several and their index. */
-async function shards(
-  tensors: CheckpointTensors,
-  maxShardBytes: number,
-  reading: Reading,
-): Promise<{[fileName: string]: Blob}> {
-  const sizeOf = ({bytes}: CheckpointTensor) => (ArrayBuffer.isView(bytes) ? bytes.byteLength : bytes.size);
-  const parts: CheckpointTensors[] = [];
-  let room = 0;
-  let total = 0;
-  for (const [name, tensor] of tensors) {
-    const size = sizeOf(tensor);
-    if (parts.length === 0 || size > room) {
-      parts.push(new Map());
-      room = maxShardBytes;
-    }
-    parts[parts.length - 1].set(name, tensor);
-    room -= size;
-    total += size;
-  }
-  const metadata = {format: 'pt'};
-  if (parts.length === 1) {
-    return {'model.safetensors': await safetensorsBlob(tensors, metadata, reading)};
-  }
-  const number = (n: number) => String(n).padStart(5, '0');
-  const files: {[fileName: string]: Blob} = {};
-  const weightMap: {[name: string]: string} = {};
-  for (const [p, part] of parts.entries()) {
-    const fileName = `model-${number(p + 1)}-of-${number(parts.length)}.safetensors`;
-    files[fileName] = await safetensorsBlob(part, metadata, reading);
-    for (const name of part.keys()) {
-      Object.defineProperty(weightMap, name, {value: fileName, enumerable: true});
-    }
-  }
-  files['model.safetensors.index.json'] = jsonBlob({metadata: {total_size: total}, weight_map: weightMap});
-  return files;
 }

@@ -19,6 +19,7 @@ import {
   type RmsNormalizationArgs,
   type RmsNormalizationClass,
 } from './rms_normalization';
+import {makeScaledSum, type ScaledSum, type ScaledSumArgs, type ScaledSumClass} from './scaled_sum';
 import type {TfjsLayers} from './weight_parts';
 
 /** What this package adds to tf.layers. */
@@ -37,6 +38,8 @@ export type MoeLayerFunctions = {
    * {@link ReversibleEmbedding}.
    */
   reversibleEmbedding: (args: ReversibleEmbeddingArgs) => ReversibleEmbedding;
+  /** A sum of inputs of one shape for tf.layers, each times a factor: {@link ScaledSum}. */
+  scaledSum: (args: ScaledSumArgs) => ScaledSum;
 };
 
 /** The classes of the layers, for `instanceof` and `new`. */
@@ -45,6 +48,7 @@ type MoeLayerClasses = {
   CausalSelfAttention: CausalSelfAttentionClass;
   RmsNormalization: RmsNormalizationClass;
   ReversibleEmbedding: ReversibleEmbeddingClass;
+  ScaledSum: ScaledSumClass;
 };
 
 /** The layers of this package, made for one copy of tfjs. */
@@ -61,12 +65,14 @@ function makeLayers(tf: TfjsLayers): Made {
     CausalSelfAttention: makeCausalSelfAttention(tf),
     RmsNormalization: makeRmsNormalization(tf),
     ReversibleEmbedding: makeReversibleEmbedding(tf),
+    ScaledSum: makeScaledSum(tf),
   };
   const functions: MoeLayerFunctions = {
     mixtureOfExperts: (args) => new classes.MixtureOfExperts(args),
     causalSelfAttention: (args) => new classes.CausalSelfAttention(args),
     rmsNormalization: (args) => new classes.RmsNormalization(args),
     reversibleEmbedding: (args) => new classes.ReversibleEmbedding(args),
+    scaledSum: (args) => new classes.ScaledSum(args),
   };
   return {functions, classes, all: {...functions, ...classes}};
 }

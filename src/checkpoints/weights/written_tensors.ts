@@ -1,7 +1,7 @@
-/** The tensors of files that a block becomes: the way back of what is read. */
+/** The tensors of files that weights become: the way back of what is read. */
 import {util} from '@tensorflow/tfjs-core';
 import {assert} from '../../arguments/checks';
-import {type WeightName, weightNames} from '../../contract/block_weights';
+import {weightNames} from '../../contract/block_weights';
 import {hostValuesOf} from '../../contract/host_values';
 import {isQuantizedEncoding} from '../../contract/quantized_weights';
 import {dequantizedRows} from '../../kernels/weight_formats/host';
@@ -11,20 +11,25 @@ import {encodeFloats, type FloatDtype} from '../files/write_safetensors';
 import type {GivenBlock, GivenWeight} from './given_block';
 import {matricesOf} from './matrices';
 
+/** A weight that is written: its name in messages, where its tensors are, and its values. */
+export type WrittenWeight = {name: string; weight: CheckpointWeight; given: GivenWeight};
+
+/** The weights of a block. */
+export const weightsOfBlock = (block: GivenBlock, {weights}: CheckpointLayout): WrittenWeight[] =>
+  weightNames.flatMap((name) => {
+    const weight = weights[name];
+    return weight == null ? [] : [{name, weight, given: block.weight(name, matricesOf(weight).numIn)!}];
+  });
+
 export async function writtenTensors(
-  block: GivenBlock,
-  {weights}: CheckpointLayout,
+  weights: readonly WrittenWeight[],
   dtypeOf: (name: string) => FloatDtype,
   opName: string,
 ): Promise<CheckpointTensors> {
   const written: CheckpointTensors = new Map();
-  for (const name of weightNames) {
-    const weight = weights[name];
-    if (weight != null) {
-      const {numIn} = matricesOf(weight);
-      const values = await hostFloats(block.weight(name, numIn)!, numIn);
-      addTensors(weight, values, name, dtypeOf, written, opName);
-    }
+  for (const {name, weight, given} of weights) {
+    const values = await hostFloats(given, matricesOf(weight).numIn);
+    addTensors(weight, values, name, dtypeOf, written, opName);
   }
   return written;
 }
@@ -58,7 +63,7 @@ async function hostFloats({encoding, parts}: GivenWeight, numIn: number): Promis
 function addTensors(
   weight: CheckpointWeight,
   values: Float32Array,
-  weightName: WeightName,
+  weightName: string,
   dtypeOf: (name: string) => FloatDtype,
   written: CheckpointTensors,
   opName: string,
