@@ -1,4 +1,4 @@
-/** Causal attention of grouped heads, as pure functions of tensors. B sequences, N heads, M heads of keys and values. */
+/** Causal attention of N heads to M heads of keys and values, as pure functions of tensors. */
 import {
   add,
   cast,
@@ -64,8 +64,8 @@ function hiddenScores(numQueries: number, numKeys: number, {firstQuery, slidingW
 }
 
 /**
- * The attention of scaled queries [B, N, S, D] to keys and values [B, M, L, D], as [B, S, N * D]. Head n attends to head
- * floor(n * M / N) of keys. `sinks` [N] are logits that take part in the softmax of their head, without a value.
+ * The attention of scaled queries [B, N, S, D] to keys and values [B, M, L, D], as [B, S, N * D]. Head n attends to
+ * head floor(n * M / N) of keys. `sinks` [N] are logits that take part in the softmax of their head, without a value.
  */
 export function attention(
   queries: Tensor4D,

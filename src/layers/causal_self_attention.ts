@@ -39,9 +39,9 @@ import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers} 
 const opName = 'causalSelfAttention';
 
 /**
- * Causal self-attention for tf.layers: each position attends to itself and to positions before it. Heads of queries may
- * share heads of keys and values, and queries and keys have a rotary position embedding. The input is [B, S, H], and the
- * output has the same shape.
+ * Causal self-attention for tf.layers: each position attends to itself and to positions before it. Heads of queries
+ * may share heads of keys and values, and queries and keys have a rotary position embedding. The input is [B, S, H],
+ * and the output has the same shape.
  *
  * ```js
  * const attention = tf.layers.causalSelfAttention({numHeads: 4, numKeyValueHeads: 2, inputShape: [null, 16]});

@@ -29,7 +29,10 @@ export type MoeLayerFunctions = {
    * MixtureOfExperts}.
    */
   mixtureOfExperts: (args: MixtureOfExpertsArgs) => MixtureOfExperts;
-  /** Causal self-attention for tf.layers, from input [B, S, H] to output of the same shape: {@link CausalSelfAttention}. */
+  /**
+   * Causal self-attention for tf.layers, from input [B, S, H] to output of the same shape: {@link
+   * CausalSelfAttention}.
+   */
   causalSelfAttention: (args: CausalSelfAttentionArgs) => CausalSelfAttention;
   /** RMS normalization for tf.layers, from input [..., H] to output of the same shape: {@link RmsNormalization}. */
   rmsNormalization: (args?: RmsNormalizationArgs | null) => RmsNormalization;

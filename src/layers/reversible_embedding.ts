@@ -92,15 +92,13 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
       const options = checkArgs(args);
       const withDefaults = {...args, embeddingsInitializer: args.embeddingsInitializer ?? 'randomUniform'};
       const weightParts = resolveWeightParts(tf, withDefaults, weightArgParts, opName);
-      super(args);
+      // As of tf.layers.embedding, so that the layer can be the first of a sequential model.
+      const hasShape = args.inputShape != null || args.batchInputShape != null;
+      super(hasShape ? args : {...args, batchInputShape: [args.batchSize ?? null, null]});
       this.options = options;
       this.weightParts = weightParts;
       this.supportsMasking = true;
       this.inputSpec = [{minNDim: 2}];
-      if (args.inputShape == null && args.batchInputShape == null) {
-        // As tf.layers.embedding, so that it can be the first layer of a sequential model.
-        this.batchInputShape = [args.batchSize ?? null, null];
-      }
     }
 
     override build(inputShape: Shape): void {
@@ -121,7 +119,14 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
 
     override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
       assertInputs(this, inputs, tf, opName);
-      return super.apply(inputs, kwargs);
+      const outputs = super.apply(inputs, kwargs);
+      const [input] = [inputs].flat();
+      // A model disposes of a layer once, and tf.layers counts its uses: a tied head is not one more.
+      const counted = this as unknown as {_refCount: number};
+      if (!(input instanceof Tensor) && !areIds(input.shape) && counted._refCount > 1) {
+        counted._refCount--;
+      }
+      return outputs;
     }
 
     /** One layer has inputs of two ranks. */

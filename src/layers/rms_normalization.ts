@@ -30,8 +30,8 @@ const argNames = ['epsilon', 'gammaInitializer', 'gammaRegularizer', 'gammaConst
 const opName = 'rmsNormalization';
 
 /**
- * RMS normalization for tf.layers: x / sqrt(mean(x^2) + epsilon) * gamma, with the mean over the last axis. The input is
- * [..., H] of rank 2 or more, and the output has the same shape.
+ * RMS normalization for tf.layers: x / sqrt(mean(x^2) + epsilon) * gamma, with the mean over the last axis. The input
+ * is [..., H] of rank 2 or more, and the output has the same shape.
  *
  * ```js
  * const norm = tf.layers.rmsNormalization({epsilon: 1});
