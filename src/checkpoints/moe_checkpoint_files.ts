@@ -82,7 +82,7 @@ export async function moeCheckpointFiles(
     assertPositiveInteger(maxShardBytes, 'maxShardBytes', opName);
   }
   const reading: Reading = {opName, signal};
-  const found = await findBlocks(blocks, config, {prefix, base});
+  const found = await findBlocks(blocks, config, {prefix, base}, opName);
 
   const written: CheckpointTensors = new Map(base);
   found.forEach(({replaced}) => replaced.forEach((name) => written.delete(name)));
@@ -105,10 +105,11 @@ type FoundBlock = {
 };
 
 /** Checks every block, and finds the tensors of `base` that it stands for. */
-async function findBlocks(
+export async function findBlocks(
   blocks: {readonly [layerIndex: number]: MoeWeightsLayer | MoeCheckpoint},
   config: MoeModelConfig,
   {prefix, base}: Pick<MoeCheckpointFilesOptions, 'prefix' | 'base'>,
+  opName: string,
 ): Promise<FoundBlock[]> {
   const entries = Object.entries(blocks ?? {});
   assert(
@@ -125,7 +126,11 @@ async function findBlocks(
     const block = blockOf(given, `blocks[${layer}]`, opName);
     const what = `${block.name} must have the weights and arguments that config asks for, as moeLayerConfig gives them`;
     assertNone(problemsOfBlock(block, layout, opName), what, opName);
-    found.push({block, layout, replaced: base == null ? [] : await namesOfBlock(base, config, {layerIndex, prefix})});
+    found.push({
+      block,
+      layout,
+      replaced: base == null ? [] : await namesOfBlock(base, config, {layerIndex, prefix}, opName),
+    });
   }
   return found;
 }
@@ -135,6 +140,7 @@ async function namesOfBlock(
   base: CheckpointTensors,
   config: MoeModelConfig,
   place: {layerIndex: number; prefix: string | null | undefined},
+  opName: string,
 ): Promise<string[]> {
   const {weights} = await findBlock(base, config, place, opName);
   const ofBlock = new Set(

@@ -30,8 +30,8 @@ const opName = 'scaledSum';
  *
  * @param args  {@link ScaledSumArgs}, and the arguments of every layer of tf.layers.
  *
- * @throws if an argument is unknown or does not fit, before the layer is made; or if there are more or fewer inputs than
- *     factors, or inputs of different shapes.
+ * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its inputs have different
+ *     shapes, or if they are not as many as the factors.
  */
 export type ScaledSum = layers.Layer;
 

@@ -1,0 +1,69 @@
+/** Writes language models as folders of Hugging Face. */
+import type {LayersModel} from '@tensorflow/tfjs-layers';
+import {assertPositiveInteger, checkOneOf, checkOptions} from '../arguments/checks';
+import type {MoeModelConfig} from '../checkpoints/config_reader';
+import {checkpointFolder} from '../checkpoints/files/checkpoint_folder';
+import type {CheckpointTensors} from '../checkpoints/files/safetensors';
+import {floatDtypes} from '../checkpoints/files/write_safetensors';
+import {findBlocks, type MoeCheckpointFilesOptions} from '../checkpoints/moe_checkpoint_files';
+import {weightsOfBlock, type WrittenWeight, writtenTensors} from '../checkpoints/weights/written_tensors';
+import {float32Encoding} from '../contract/quantized_weights';
+import {assertModel, partsOf} from './decoder';
+import {readLanguageModelConfig} from './language_model_config';
+import {checkPrefix} from './load_moe_language_model';
+import {assertSameModel} from './same_model';
+import {storedLayers} from './stored_weights';
+
+export type LanguageModelFilesOptions = Pick<
+  MoeCheckpointFilesOptions,
+  'dtype' | 'prefix' | 'maxShardBytes' | 'signal'
+>;
+
+const optionNames = ['dtype', 'prefix', 'maxShardBytes', 'signal'] as const;
+
+const opName = 'languageModelFiles';
+
+export async function languageModelFiles(
+  model: LayersModel,
+  config: MoeModelConfig,
+  options: LanguageModelFilesOptions = {},
+): Promise<{[fileName: string]: Blob}> {
+  const {dtype, prefix, maxShardBytes, signal} = checkOptions(options, optionNames, opName);
+  if (dtype != null) {
+    checkOneOf(dtype, floatDtypes, 'dtype', opName);
+  }
+  if (maxShardBytes != null) {
+    assertPositiveInteger(maxShardBytes, 'maxShardBytes', opName);
+  }
+  const $prefix = checkPrefix(prefix, opName);
+  assertModel(model, opName);
+  const parts = partsOf(model, opName);
+  assertSameModel(parts, readLanguageModelConfig(config, opName), opName);
+  const experts = parts.blocks.flatMap(({feedForward}, block) =>
+    'experts' in feedForward ? [[block, feedForward.experts] as const] : [],
+  );
+  const blocks = await findBlocks(Object.fromEntries(experts), config, {prefix: $prefix}, opName);
+
+  const dtypeOf = () => dtype ?? 'F32';
+  const written: CheckpointTensors = new Map();
+  const write = async (weights: WrittenWeight[]): Promise<void> => {
+    signal?.throwIfAborted();
+    for (const [name, tensor] of await writtenTensors(weights, dtypeOf, opName)) {
+      written.set(name, tensor);
+    }
+  };
+  for (const {layer, weights} of storedLayers(parts, $prefix)) {
+    const tensors = layer.getWeights();
+    await write(
+      [...weights].map(([name, weight], w) => ({
+        name: `${name} of layer '${layer.name}'`,
+        weight,
+        given: {encoding: float32Encoding, parts: [{weights: tensors[w]}]},
+      })),
+    );
+  }
+  for (const {block, layout} of blocks) {
+    await write(weightsOfBlock(block, layout));
+  }
+  return checkpointFolder(written, config, {dtype, maxShardBytes}, {opName, signal});
+}
