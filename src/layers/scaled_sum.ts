@@ -30,8 +30,8 @@ const opName = 'scaledSum';
  *
  * @param args  {@link ScaledSumArgs}, and the arguments of every layer of tf.layers.
  *
- * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its inputs have different
- *     shapes, or if they are not as many as the factors.
+ * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its inputs are not as
+ *     many as the factors, or differ in shape.
  */
 export type ScaledSum = layers.Layer;
 
