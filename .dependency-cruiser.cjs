@@ -3,7 +3,7 @@
  * from a bundle without the other. Imports of types count, unless a rule says otherwise.
  */
 const entries =
-  '^src/(index|tf|script|webgpu|(checkpoints|ops|graph|layers)/index|kernels/(index|cpu|webgl|webgpu))\\.ts$';
+  '^src/(index|tf|script|webgpu|(checkpoints|ops|graph|layers|models)/index|kernels/(index|cpu|webgl|webgpu))\\.ts$';
 const registering = '^src/kernels/(index|cpu|webgl|webgpu|register)\\.ts$';
 const contract = '^src/contract/';
 const smoothOps = '^src/smooth_ops\\.ts$';
@@ -98,10 +98,22 @@ module.exports = {
       to: {path: ['^src/kernels/', '^src/gradients/', registering]},
     },
     {
-      name: 'only-the-layers-entry-imports-tfjs-layers',
+      name: 'models-are-made-of-layers-and-checkpoints',
+      severity: 'error',
+      from: {path: '^src/models/'},
+      to: {path: '^src/', pathNot: [contract, '^src/(arguments|checkpoints|layers|models)/']},
+    },
+    {
+      name: 'only-models-know-models',
+      severity: 'error',
+      from: {path: '^src/', pathNot: '^src/(models/|tf\\.ts$|script\\.ts$)'},
+      to: {path: '^src/models/'},
+    },
+    {
+      name: 'only-entries-of-layers-import-tfjs-layers',
       comment: 'The others take it as an argument: tfjs-moe/tf and the script build have it from all of tfjs.',
       severity: 'error',
-      from: {pathNot: '^src/layers/index\\.ts$'},
+      from: {pathNot: '^src/(layers|models)/index\\.ts$'},
       to: {path: '^node_modules/@tensorflow/tfjs-layers/', dependencyTypesNot: ['type-only']},
     },
     {

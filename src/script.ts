@@ -5,13 +5,18 @@
  */
 import type {TfjsLayers} from './layers/weight_parts';
 import {registerMoeLayers} from './layers/register_layers';
+import {languageModelFunctions} from './models/language_model_functions';
+import type {TfjsModels} from './models/new_layers';
 
 export * from './index';
 export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
 export {moeGraphModel, registerMoeGraphOps} from './graph/index';
+export {generate} from './models/generate';
+export {languageModelFiles} from './models/language_model_files';
 
 const {tf} = globalThis as unknown as {tf: Partial<TfjsLayers>};
 // A page may have tfjs-core alone.
 if (tf.layers != null) {
   registerMoeLayers(tf as TfjsLayers);
+  Object.assign(tf, languageModelFunctions(tf as TfjsModels));
 }

@@ -1,7 +1,8 @@
 /** All of @tensorflow/tfjs and all of this package in one namespace: `import * as tf from 'tfjs-moe/tf'`. */
-import {layers as tfjsLayers, registerOp, serialization} from '@tensorflow/tfjs';
+import {input, layers as tfjsLayers, model, registerOp, serialization} from '@tensorflow/tfjs';
 import {type MoeGraphOpRegistry, registerGraphOps} from './graph/graph_ops';
 import {type MoeLayerFunctions, registerLayerClasses} from './layers/register_layers';
+import {type LanguageModelFunctions, languageModelFunctions} from './models/language_model_functions';
 
 export * from '@tensorflow/tfjs';
 export * from './index';
@@ -9,6 +10,11 @@ export * from './checkpoints/index';
 export type {MoeGraphOpRegistry} from './graph/graph_ops';
 export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} from './graph/moe_graph_model';
 export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
+export {generate, type GenerateOptions} from './models/generate';
+export {languageModelFiles, type LanguageModelFilesOptions} from './models/language_model_files';
+export type {LoadMoeLanguageModel, LoadMoeLanguageModelOptions} from './models/load_moe_language_model';
+export type {MoeLanguageModel, MoeLanguageModelOptions} from './models/moe_language_model';
+export type {SamplingOptions} from './models/sampling';
 
 /**
  * Like registerMoeGraphOps of `tfjs-moe/graph`, but its default is this tfjs. It is another function, because that one
@@ -29,3 +35,10 @@ export declare namespace layers {
   export type RNN = tfjsLayers.RNN;
   export type RNNCell = tfjsLayers.RNNCell;
 }
+
+const models = languageModelFunctions({layers: tfjsLayers, serialization, model, input});
+
+/** A language model with new weights, from config.json, as in `tfjs-moe/models`: {@link MoeLanguageModel}. */
+export const moeLanguageModel: LanguageModelFunctions['moeLanguageModel'] = models.moeLanguageModel;
+/** A language model of a Hugging Face checkpoint, as in `tfjs-moe/models`: {@link LoadMoeLanguageModel}. */
+export const loadMoeLanguageModel: LanguageModelFunctions['loadMoeLanguageModel'] = models.loadMoeLanguageModel;

@@ -1,11 +1,12 @@
 /**
- * Every example in a docstring of src/ops, src/graph, src/layers and src/checkpoints runs as it is printed, and gives
+ * Every example in a docstring of src/ops, src/graph, src/layers, src/checkpoints and src/models runs as it is printed, and gives
  * the values that it states.
  */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {docstringExamples} from 'docstring-examples';
 import * as checkpointsEntry from '../src/checkpoints/index';
 import * as layersEntry from '../src/layers/index';
+import * as modelsEntry from '../src/models/index';
 import * as tf from '../src/tf';
 
 describeWithFlags('docstring examples', ALL_ENVS, () => {
@@ -26,7 +27,7 @@ describeWithFlags('docstring examples', ALL_ENVS, () => {
         stated++;
         expect(actual).toEqual(expected);
       };
-      await run(tf, expectValue, {...layersEntry, ...checkpointsEntry});
+      await run(tf, expectValue, {...layersEntry, ...checkpointsEntry, ...modelsEntry});
       expect(stated).toBeGreaterThan(0);
     });
   });

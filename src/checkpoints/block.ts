@@ -42,7 +42,7 @@ export type StoredBlock = {
 };
 
 /** A Map of another window counts too. */
-function isTensorMap(files: MoeCheckpointSource): files is CheckpointTensors {
+export function isTensorMap(files: MoeCheckpointSource): files is CheckpointTensors {
   try {
     Map.prototype.has.call(files, '');
     return true;
@@ -99,7 +99,8 @@ export async function findBlock(
   return {layout, weights};
 }
 
-function findWeight(weight: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
+/** Finds the tensors of a weight. What does not fit is added to `problems`. */
+export function findWeight(weight: CheckpointWeight, files: StoredFiles, problems: string[]): StoredWeight {
   const {count, shape, nameOf} = weight.tensors;
   const matrices = matricesOf(weight);
   const stored: StoredMatrices[] = [];
@@ -130,17 +131,25 @@ export type WeightTarget = {encoding: WeightEncoding; expertsPerTensor: number};
 
 export const float32Target: WeightTarget = {encoding: float32Encoding, expertsPerTensor: Infinity};
 
-/** The tensors of a weight: one entry for each part. */
-export type ReadWeights = Map<WeightName, Array<WeightTensors<Tensor>>>;
+/** The tensors of each weight: one entry for each part. */
+export type ReadWeights<Name> = Map<Name, Array<WeightTensors<Tensor>>>;
+
+/** The number of bytes that readWeights reads. */
+export function numStoredBytes(weights: ReadonlyMap<string, StoredWeight>): number {
+  const tensors = [...weights.values()].flatMap(({stored}) =>
+    stored.flatMap(({weights: codes, extras}) => [codes, ...extras]),
+  );
+  return tensors.reduce((sum, {bytes}) => sum + numBytesOf(bytes), 0);
+}
 
 /** Reads weights. The tensors belong to the caller; none is left if the promise is rejected. */
-export async function readWeights(
-  weights: ReadonlyMap<WeightName, StoredWeight>,
-  targetOf: (name: WeightName) => WeightTarget,
+export async function readWeights<Name extends string>(
+  weights: ReadonlyMap<Name, StoredWeight>,
+  targetOf: (name: Name) => WeightTarget,
   {onProgress, ...reading}: Reading & Pick<LoadMoeCheckpointOptions, 'onProgress'>,
-): Promise<ReadWeights> {
-  const writers = new Map<WeightName, WeightWriter>();
-  const read: ReadWeights = new Map();
+): Promise<ReadWeights<Name>> {
+  const writers = new Map<Name, WeightWriter>();
+  const read: ReadWeights<Name> = new Map();
   try {
     const extras: ByteRange[] = [];
     const rows: ByteRange[] = [];
@@ -150,7 +159,7 @@ export async function readWeights(
       writers.set(name, writer);
       addRanges(weight, encoding, writer, extras, rows);
     }
-    const total = [...extras, ...rows].reduce((sum, {begin, end}) => sum + end - begin, 0);
+    const total = numStoredBytes(weights);
     let done = 0;
     const onRead = (numBytes: number) => {
       done += numBytes;

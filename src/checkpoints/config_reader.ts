@@ -13,6 +13,8 @@ export type MoeModelConfig = Readonly<Record<string, unknown>>;
 export type Sizes = {numExperts: number; hiddenSize: number; intermediateSize: number};
 
 export const isInteger = (value: unknown): value is number => Number.isSafeInteger(value);
+const isFloat32 = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
+
 /** Activations of transformers, and their names in this package. */
 export const activations: {[hiddenAct: string]: MoeActivation} = {
   silu: 'silu',
@@ -75,6 +77,11 @@ export class ConfigReader {
     return this.integer(key, 1, MAX_SIZE, undefined, byDefault);
   }
 
+  /** As size, or null if the value is null or missing and has no default. */
+  sizeOrNull(key: string, byDefault?: number): number | null {
+    return this.isNull(key) || (byDefault == null && !this.has(key)) ? null : this.size(key, byDefault);
+  }
+
   integer(key: string, min: number, max: number, maxIs = String(max), byDefault?: number): number {
     const fits = (value: unknown): value is number => isInteger(value) && value >= min && value <= max;
     return this.checked(key, `an integer from ${min} to ${maxIs}`, fits, byDefault);
@@ -86,12 +93,23 @@ export class ConfigReader {
   }
 
   number(key: string, byDefault: number): number {
-    const fits = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(Math.fround(value));
-    return this.checked(key, 'a number that fits float32', fits, byDefault);
+    return this.checked(key, 'a number that fits float32', isFloat32, byDefault);
+  }
+
+  positive(key: string, byDefault?: number): number {
+    const fits = (value: unknown): value is number => isFloat32(value) && Math.fround(value) > 0;
+    return this.checked(key, 'a positive number that fits float32', fits, byDefault);
   }
 
   boolean(key: string, byDefault: boolean): boolean {
     return this.checked(key, 'a boolean', (value): value is boolean => typeof value === 'boolean', byDefault);
+  }
+
+  /** A list of `length` values that fit, or of any number of them. */
+  list<Value>(key: string, expected: string, fits: (value: unknown) => value is Value, length?: number): Value[] {
+    const isList = (value: unknown): value is Value[] =>
+      Array.isArray(value) && (length == null || value.length === length) && value.every(fits);
+    return this.checked(key, `a list of ${length == null ? '' : `${length} values, each `}${expected}`, isList);
   }
 
   numExperts(key: string): number {

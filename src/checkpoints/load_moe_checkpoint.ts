@@ -10,8 +10,10 @@ import {
   loadMoeCheckpointOptionNames,
   type MoeCheckpointSource,
   readWeights,
+  type StoredWeight,
 } from './block';
 import type {MoeModelConfig} from './config_reader';
+import type {Reading} from './files/checkpoint_file';
 import {
   assertBuilt,
   encodingInLayer,
@@ -75,9 +77,18 @@ export async function loadMoeCheckpoint(
   const what = `layer '${layer.name}' must have the checkpoint's weights and arguments, as moeLayerConfig gives them`;
   assertNone(problemsOfLayer(layer, expected, layout, opName), what, opName);
 
+  await fillLayer(layer, weights, {...given, opName});
+}
+
+/** Reads weights of a block into a layer that has them. The layer stays as it was if the promise is rejected. */
+export async function fillLayer(
+  layer: MoeWeightsLayer,
+  weights: ReadonlyMap<WeightName, StoredWeight>,
+  reading: Reading & Pick<LoadMoeCheckpointOptions, 'onProgress'>,
+): Promise<void> {
   const encodingOfWeight = (name: WeightName) => encodingInLayer(layer, name, weights.get(name)!.numIn);
   const targetOf = (name: WeightName) => ({...float32Target, encoding: encodingOfWeight(name)});
-  const read = await readWeights(weights, targetOf, {...given, opName});
+  const read = await readWeights(weights, targetOf, reading);
   const values = new Map<LayerWeightName, Tensor>();
   for (const [name, [{weights: codes, scales, offsets}]] of read) {
     const tensors = [codes, scales, offsets].filter((tensor) => tensor != null);

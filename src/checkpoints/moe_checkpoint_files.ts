@@ -4,14 +4,15 @@ import type {MoeModelConfig} from './config_reader';
 import {checkpointLayout} from './layouts';
 import {assertNone, findBlock} from './block';
 import type {Reading} from './files/checkpoint_file';
+import {checkpointFolder} from './files/checkpoint_folder';
 import {type CheckpointTensor, type CheckpointTensors, shortName} from './files/safetensors';
-import {type FloatDtype, floatDtypes, safetensorsBlob} from './files/write_safetensors';
+import {type FloatDtype, floatDtypes} from './files/write_safetensors';
 import {isGguf} from './gguf_weights';
 import type {MoeCheckpoint} from './moe_checkpoint';
 import type {MoeWeightsLayer} from './moe_weights_layer';
 import {hasMatrices} from './stored_formats/index';
 import {blockOf, type GivenBlock, problemsOfBlock} from './weights/given_block';
-import {writtenTensors} from './weights/written_tensors';
+import {weightsOfBlock, writtenTensors} from './weights/written_tensors';
 
 export type MoeCheckpointFilesOptions = {
   /**
@@ -30,11 +31,6 @@ export type MoeCheckpointFilesOptions = {
 };
 
 const optionNames = ['dtype', 'base', 'prefix', 'maxShardBytes', 'signal'] as const;
-
-const DEFAULT_MAX_SHARD_BYTES = 5e9;
-
-/** How transformers names dtypes in config.json. */
-const configDtypes: Record<FloatDtype, string> = {F32: 'float32', F16: 'float16', BF16: 'bfloat16'};
 
 const opName = 'moeCheckpointFiles';
 
@@ -92,7 +88,7 @@ export async function moeCheckpointFiles(
     () => 'base must have the tensors of safetensors files, but has those of a GGUF file.',
   );
   const reading: Reading = {opName, signal};
-  const found = await findBlocks(blocks, config, {prefix, base});
+  const found = await findBlocks(blocks, config, {prefix, base}, opName);
 
   const written: CheckpointTensors = new Map(base);
   found.forEach(({replaced}) => replaced.forEach((name) => written.delete(name)));
@@ -100,14 +96,11 @@ export async function moeCheckpointFiles(
   for (const {block, layout} of found) {
     signal?.throwIfAborted();
     const dtypeOf = (name: string) => dtype ?? floatDtypeIn(base, name);
-    for (const [name, tensor] of await writtenTensors(block, layout, dtypeOf, opName)) {
+    for (const [name, tensor] of await writtenTensors(weightsOfBlock(block, layout), dtypeOf, opName)) {
       written.set(name, tensor);
     }
   }
-  return {
-    'config.json': jsonBlob(writtenConfig(config, dtype)),
-    ...(await shards(written, maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES, reading)),
-  };
+  return checkpointFolder(written, config, {dtype, maxShardBytes}, reading);
 }
 
 type FoundBlock = {
@@ -118,10 +111,11 @@ type FoundBlock = {
 };
 
 /** Checks every block, and finds the tensors of `base` that it stands for. */
-async function findBlocks(
+export async function findBlocks(
   blocks: {readonly [layerIndex: number]: MoeWeightsLayer | MoeCheckpoint},
   config: MoeModelConfig,
   {prefix, base}: Pick<MoeCheckpointFilesOptions, 'prefix' | 'base'>,
+  opName: string,
 ): Promise<FoundBlock[]> {
   const entries = Object.entries(blocks ?? {});
   assert(
@@ -138,7 +132,11 @@ async function findBlocks(
     const block = blockOf(given, `blocks[${layer}]`, opName);
     const what = `${block.name} must have the weights and arguments that config asks for, as moeLayerConfig gives them`;
     assertNone(problemsOfBlock(block, layout, opName), what, opName);
-    found.push({block, layout, replaced: base == null ? [] : await namesOfBlock(base, config, {layerIndex, prefix})});
+    found.push({
+      block,
+      layout,
+      replaced: base == null ? [] : await namesOfBlock(base, config, {layerIndex, prefix}, opName),
+    });
   }
   return found;
 }
@@ -148,6 +146,7 @@ async function namesOfBlock(
   base: CheckpointTensors,
   config: MoeModelConfig,
   place: {layerIndex: number; prefix: string | null | undefined},
+  opName: string,
 ): Promise<string[]> {
   const {weights} = await findBlock(base, config, place, opName);
   const ofBlock = new Set(
@@ -183,63 +182,4 @@ function floatDtypeIn(base: CheckpointTensors | null | undefined, name: string):
     () => `dtype must be given, because base has ${dtype == null ? 'no' : `a ${dtype}`} tensor ${name}.`,
   );
   return known!;
-}
-
-/** Parts of a multimodal model may have a quantization and a dtype of their own. */
-function writtenConfig(
-  {quantization_config: _, text_config: nested, ...config}: MoeModelConfig,
-  dtype: FloatDtype | null | undefined,
-): MoeModelConfig {
-  const isNested = typeof nested === 'object' && nested !== null;
-  const written = {
-    ...config,
-    ...(nested !== undefined && {text_config: isNested ? writtenConfig(nested as MoeModelConfig, dtype) : nested}),
-  };
-  if (dtype == null) {
-    return written;
-  }
-  // Older files have another name for it.
-  const keys = ['dtype', 'torch_dtype'].filter((key) => config[key] != null);
-  const named = (keys.length > 0 ? keys : ['dtype']).map((key) => [key, configDtypes[dtype]]);
-  return {...written, ...(Object.fromEntries(named) as MoeModelConfig)};
-}
-
-const jsonBlob = (value: object): Blob => new Blob([`${JSON.stringify(value, null, 2)}\n`], {type: 'application/json'});
-
-/** One file, or several and their index. */
-async function shards(
-  tensors: CheckpointTensors,
-  maxShardBytes: number,
-  reading: Reading,
-): Promise<{[fileName: string]: Blob}> {
-  const sizeOf = ({bytes}: CheckpointTensor) => (ArrayBuffer.isView(bytes) ? bytes.byteLength : bytes.size);
-  const parts: CheckpointTensors[] = [];
-  let room = 0;
-  let total = 0;
-  for (const [name, tensor] of tensors) {
-    const size = sizeOf(tensor);
-    if (parts.length === 0 || size > room) {
-      parts.push(new Map());
-      room = maxShardBytes;
-    }
-    parts[parts.length - 1].set(name, tensor);
-    room -= size;
-    total += size;
-  }
-  const metadata = {format: 'pt'};
-  if (parts.length === 1) {
-    return {'model.safetensors': await safetensorsBlob(tensors, metadata, reading)};
-  }
-  const number = (n: number) => String(n).padStart(5, '0');
-  const files: {[fileName: string]: Blob} = {};
-  const weightMap: {[name: string]: string} = {};
-  for (const [p, part] of parts.entries()) {
-    const fileName = `model-${number(p + 1)}-of-${number(parts.length)}.safetensors`;
-    files[fileName] = await safetensorsBlob(part, metadata, reading);
-    for (const name of part.keys()) {
-      Object.defineProperty(weightMap, name, {value: fileName, enumerable: true});
-    }
-  }
-  files['model.safetensors.index.json'] = jsonBlob({metadata: {total_size: total}, weight_map: weightMap});
-  return files;
 }

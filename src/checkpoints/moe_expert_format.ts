@@ -1,9 +1,10 @@
 /** How a layer stores experts as the files have them. */
 import {assert, checkOptions} from '../arguments/checks';
+import type {WeightName} from '../contract/block_weights';
 import {encodingKey, isQuantizedEncoding, quantizedFormats, type WeightEncoding} from '../contract/quantized_weights';
 import {findBlock, type LoadMoeCheckpointOptions, type MoeCheckpointSource, type StoredWeight} from './block';
 import type {MoeModelConfig} from './config_reader';
-import {expertEncoding} from './expert_encoding';
+import {expertEncoding, type ExpertFormatChoice} from './expert_encoding';
 import type {LayerExpertFormat} from './moe_weights_layer';
 
 const opName = 'moeExpertFormat';
@@ -55,7 +56,16 @@ export async function moeExpertFormat(
 ): Promise<LayerExpertFormat> {
   const given = checkOptions(options, ['layerIndex', 'prefix', 'signal'], opName);
   const {weights} = await findBlock(files, config, given, opName);
-  const encodingOfWeight = (name: 'w1' | 'w2') => expertEncoding(weights.get(name)!, 'stored', name, opName);
+  return layerFormatOf(weights, 'stored', opName);
+}
+
+/** The arguments of a layer that stores the experts of a block as `choice` says. */
+export function layerFormatOf(
+  weights: ReadonlyMap<WeightName, StoredWeight>,
+  choice: ExpertFormatChoice,
+  opName: string,
+): LayerExpertFormat {
+  const encodingOfWeight = (name: 'w1' | 'w2') => expertEncoding(weights.get(name)!, choice, name, opName);
   const [first, second] = [encodingOfWeight('w1'), encodingOfWeight('w2')];
   assert(
     areAlike(first, weights.get('w1')!, second, weights.get('w2')!),
@@ -68,6 +78,9 @@ export async function moeExpertFormat(
     return {expertFormat: 'float32'};
   }
   const {format, scaleFormat, zeroPoint, hasOffsets} = first;
+  if (first.groupSize === 0) {
+    return {expertFormat: format};
+  }
   return {
     expertFormat: format,
     // Rows that are shorter have one group.

@@ -7,6 +7,7 @@ import type {MixtureOfExperts as MixtureOfExpertsLayer, MixtureOfExpertsClass} f
 import {type MoeLayers, registerLayerClasses} from './register_layers';
 import type {ReversibleEmbedding as ReversibleEmbeddingLayer, ReversibleEmbeddingClass} from './reversible_embedding';
 import type {RmsNormalization as RmsNormalizationLayer, RmsNormalizationClass} from './rms_normalization';
+import type {ScaledSum as ScaledSumLayer, ScaledSumClass} from './scaled_sum';
 
 export type {CausalSelfAttentionClass} from './causal_self_attention';
 export type {CausalSelfAttentionArgs, QueryKeyNormalization} from './causal_self_attention_options';
@@ -19,6 +20,7 @@ export {type MoeLayers, registerMoeLayers} from './register_layers';
 export type {ReversibleEmbeddingArgs, ReversibleEmbeddingClass} from './reversible_embedding';
 export type {RmsNormalizationArgs, RmsNormalizationClass} from './rms_normalization';
 export type {LinearRotaryScaling, Llama3RotaryScaling, RotaryScaling, YarnRotaryScaling} from './rotary_embedding';
+export type {ScaledSumArgs, ScaledSumClass} from './scaled_sum';
 export type {TfjsLayers} from './weight_parts';
 
 const {functions, classes} = registerLayerClasses({layers, serialization});
@@ -49,3 +51,8 @@ export type RmsNormalization = RmsNormalizationLayer;
 export const reversibleEmbedding: MoeLayers['reversibleEmbedding'] = functions.reversibleEmbedding;
 export const ReversibleEmbedding: ReversibleEmbeddingClass = classes.ReversibleEmbedding;
 export type ReversibleEmbedding = ReversibleEmbeddingLayer;
+
+/** A sum of inputs of one shape for tf.layers, each times a factor: {@link ScaledSum}. */
+export const scaledSum: MoeLayers['scaledSum'] = functions.scaledSum;
+export const ScaledSum: ScaledSumClass = classes.ScaledSum;
+export type ScaledSum = ScaledSumLayer;

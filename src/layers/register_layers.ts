@@ -19,6 +19,7 @@ import {
   type RmsNormalizationArgs,
   type RmsNormalizationClass,
 } from './rms_normalization';
+import {makeScaledSum, type ScaledSum, type ScaledSumArgs, type ScaledSumClass} from './scaled_sum';
 import type {TfjsLayers} from './weight_parts';
 
 /** What this package adds to tf.layers. */
@@ -40,6 +41,8 @@ export type MoeLayerFunctions = {
    * {@link ReversibleEmbedding}.
    */
   reversibleEmbedding: (args: ReversibleEmbeddingArgs) => ReversibleEmbedding;
+  /** A sum of inputs of one shape for tf.layers, each times a factor: {@link ScaledSum}. */
+  scaledSum: (args: ScaledSumArgs) => ScaledSum;
 };
 
 /** The classes of the layers, for `instanceof` and `new`. */
@@ -52,6 +55,8 @@ type MoeLayerClasses = {
   RmsNormalization: RmsNormalizationClass;
   /** The class of reversibleEmbedding. */
   ReversibleEmbedding: ReversibleEmbeddingClass;
+  /** The class of scaledSum. */
+  ScaledSum: ScaledSumClass;
 };
 
 /** The layers of this package, made for one copy of tfjs. */
@@ -68,12 +73,14 @@ function makeLayers(tf: TfjsLayers): Made {
     CausalSelfAttention: makeCausalSelfAttention(tf),
     RmsNormalization: makeRmsNormalization(tf),
     ReversibleEmbedding: makeReversibleEmbedding(tf),
+    ScaledSum: makeScaledSum(tf),
   };
   const functions: MoeLayerFunctions = {
     mixtureOfExperts: (args) => new classes.MixtureOfExperts(args),
     causalSelfAttention: (args) => new classes.CausalSelfAttention(args),
     rmsNormalization: (args) => new classes.RmsNormalization(args),
     reversibleEmbedding: (args) => new classes.ReversibleEmbedding(args),
+    scaledSum: (args) => new classes.ScaledSum(args),
   };
   return {functions, classes, all: {...functions, ...classes}};
 }

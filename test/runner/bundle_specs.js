@@ -9,7 +9,7 @@ const {backendsOfFile, hasShapesAsUniforms} = require('./matrix.js');
 
 const testFolder = join(__dirname, '..');
 const sourceFolder = join(testFolder, '..', 'src');
-const exampleFolders = ['ops', 'graph', 'layers', 'checkpoints'];
+const exampleFolders = ['ops', 'graph', 'layers', 'checkpoints', 'models'];
 
 const virtualModule = (name, contents) => ({
   name,
@@ -46,28 +46,28 @@ const docstringBlocks = () =>
 
 /**
  * Each block as a function of (tf, expectValue, layers): a statement `expression; // => value` becomes
- * `expectValue(expression, value)`, and an import from 'tfjs-moe/layers' or 'tfjs-moe/checkpoints' takes from `layers`.
+ * `expectValue(expression, value)`, and an import from 'tfjs-moe/layers', 'tfjs-moe/checkpoints' or 'tfjs-moe/models' takes from `layers`.
  */
 const docstringExamples = () => {
   const examples = docstringBlocks().map(({file, code}) => {
     const runnable = code
-      .replace(/^import (\{.*\}) from 'tfjs-moe\/(?:layers|checkpoints)';$/gm, 'const $1 = layers;')
+      .replace(/^import (\{.*\}) from 'tfjs-moe\/(?:layers|checkpoints|models)';$/gm, 'const $1 = layers;')
       .replace(/^(.+); \/\/ => (.+)$/gm, (_, expression, value) => `expectValue(${expression}, ${value});`);
     return `{file: ${JSON.stringify(file)}, run: async (tf, expectValue, layers) => {${runnable}}}`;
   });
   return `export const docstringExamples = [${examples.join(',\n')}];`;
 };
 
-/** The cases of test/golden/checkpoints, by name: config.json, and case.json and the file if the block is read. */
-const checkpointGoldens = () => {
-  const folder = join(testFolder, 'golden', 'checkpoints');
+/** The cases of a folder of test/golden, by name: config.json, and case.json and the file if there are any. */
+const goldens = (folderName, exportName) => () => {
+  const folder = join(testFolder, 'golden', folderName);
   const cases = readdirSync(folder).sort().map((name) => {
     const files = readdirSync(join(folder, name));
     const fieldOf = {'config.json': 'config', 'case.json': 'recorded', 'model.safetensors': 'file'};
-    const fields = files.map((file) => `${fieldOf[file]}: require('./golden/checkpoints/${name}/${file}')`);
+    const fields = files.map((file) => `${fieldOf[file]}: require('./golden/${folderName}/${name}/${file}')`);
     return `${name}: {${fields.join(', ')}}`;
   });
-  return `export const checkpointGoldens = {${cases.join(',\n')}};`;
+  return `export const ${exportName} = {${cases.join(',\n')}};`;
 };
 
 /** safetensors files as Uint8Array. */
@@ -79,13 +79,14 @@ const binaryFiles = {
 };
 
 /**
- * esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, 'docstring-examples' and
- * 'checkpoint-goldens'.
+ * esbuild plugins that resolve 'all-specs' to the spec files that `filesOf` gives, 'docstring-examples',
+ * 'checkpoint-goldens' and 'model-goldens'.
  */
 const specPlugins = (filesOf) => [
   virtualModule('all-specs', () => requireSpecs(filesOf())),
   virtualModule('docstring-examples', docstringExamples),
-  virtualModule('checkpoint-goldens', checkpointGoldens),
+  virtualModule('checkpoint-goldens', goldens('checkpoints', 'checkpointGoldens')),
+  virtualModule('model-goldens', goldens('models', 'modelGoldens')),
   binaryFiles,
 ];
 

@@ -32,7 +32,7 @@ const smokeFiles = [
   'registration/registration_test.ts',
 ];
 
-const composites = /^(browser|checkpoints|examples|graph|layers)\/|^golden\/model_shapes_|^gradients\/second_order_/;
+const composites = /^(browser|checkpoints|examples|graph|layers|models)\/|^golden\/model_shapes_|^gradients\/second_order_/;
 
 const isIn = {
   every: () => true,

@@ -23,3 +23,15 @@ declare module 'checkpoint-goldens' {
     [name: string]: {config: Record<string, unknown>; recorded?: RecordedBlock; file?: Uint8Array};
   };
 }
+declare module 'model-goldens' {
+  /** Token ids [B, S], and the logits of transformers at some positions of each sequence. */
+  export type RecordedLogits = {ids: number[][]; positions: number[]; logits: number[][][]};
+  export const modelGoldens: {
+    [name: string]: {
+      config: Record<string, unknown>;
+      /** `decode` comes after `whole`. */
+      recorded: {whole: RecordedLogits; single: RecordedLogits; decode: RecordedLogits};
+      file: Uint8Array;
+    };
+  };
+}

@@ -1,7 +1,7 @@
-/** The tensors of files that a block becomes: the way back of what is read. */
+/** The tensors of files that weights become: the way back of what is read. */
 import {util} from '@tensorflow/tfjs-core';
 import {assert} from '../../arguments/checks';
-import {type WeightName, weightNames} from '../../contract/block_weights';
+import {weightNames} from '../../contract/block_weights';
 import {hostValuesOf} from '../../contract/host_values';
 import {isQuantizedEncoding} from '../../contract/quantized_weights';
 import {dequantizedRows} from '../../kernels/weight_formats/host';
@@ -11,25 +11,32 @@ import {encodeFloats, type FloatDtype} from '../files/write_safetensors';
 import type {GivenBlock, GivenWeight} from './given_block';
 import {matricesOf} from './matrices';
 
+/**
+ * A weight that is written: its name in messages, where its tensors are, and its values. A layer may have a correction
+ * of scores for which the family has no tensors.
+ */
+export type WrittenWeight = {name: string; weight: CheckpointWeight | undefined; given: GivenWeight};
+
+/** The weights of a block. */
+export const weightsOfBlock = (block: GivenBlock, {weights}: CheckpointLayout): WrittenWeight[] =>
+  weightNames.flatMap((name) => {
+    const weight = weights[name];
+    const given = block.weight(name, weight == null ? 1 : matricesOf(weight).numIn);
+    return given == null ? [] : [{name, weight, given}];
+  });
+
 export async function writtenTensors(
-  block: GivenBlock,
-  {weights}: CheckpointLayout,
+  weights: readonly WrittenWeight[],
   dtypeOf: (name: string) => FloatDtype,
   opName: string,
 ): Promise<CheckpointTensors> {
   const written: CheckpointTensors = new Map();
-  for (const name of weightNames) {
-    const weight = weights[name];
-    const numIn = weight == null ? 1 : matricesOf(weight).numIn;
-    const given = block.weight(name, numIn);
-    if (given != null) {
-      const values = await hostFloats(given, numIn);
-      // A layer may have a correction of scores that the family lacks.
-      if (weight == null || weight.tensors.count === 0) {
-        assertZeros(values, name, opName);
-      } else {
-        addTensors(weight, values, name, dtypeOf, written, opName);
-      }
+  for (const {name, weight, given} of weights) {
+    const values = await hostFloats(given, weight == null ? 1 : matricesOf(weight).numIn);
+    if (weight == null || weight.tensors.count === 0) {
+      assertZeros(values, name, opName);
+    } else {
+      addTensors(weight, values, name, dtypeOf, written, opName);
     }
   }
   return written;
@@ -61,7 +68,7 @@ async function hostFloats({encoding, parts}: GivenWeight, numIn: number): Promis
   return all;
 }
 
-function assertZeros(values: Float32Array, weightName: WeightName, opName: string): void {
+function assertZeros(values: Float32Array, weightName: string, opName: string): void {
   assert(
     values.every((value) => value === 0),
     opName,
@@ -72,7 +79,7 @@ function assertZeros(values: Float32Array, weightName: WeightName, opName: strin
 function addTensors(
   weight: CheckpointWeight,
   values: Float32Array,
-  weightName: WeightName,
+  weightName: string,
   dtypeOf: (name: string) => FloatDtype,
   written: CheckpointTensors,
   opName: string,

@@ -1,0 +1,125 @@
+import {addN, cast, mul, type serialization, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
+import type {layers} from '@tensorflow/tfjs-layers';
+import {assert, checkOptions, describeValue} from '../arguments/checks';
+import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
+import {assertInputs, type Inputs, type Kwargs, type Shape} from './layer_calls';
+import type {TfjsLayers} from './weight_parts';
+
+export type ScaledSumArgs = LayerArgs & {
+  /** The factor of each input. */
+  factors: number[];
+};
+
+const argNames = ['factors', ...layerArgNames] as const;
+
+const opName = 'scaledSum';
+
+/**
+ * A sum of inputs of one shape for tf.layers, each times a factor: the residual connections of language models. One
+ * input is scaled.
+ *
+ * ```js
+ * const residual = tf.layers.scaledSum({factors: [1, 0.5]});
+ * const sum = residual.apply([tf.tensor2d([[1, 2]]), tf.tensor2d([[4, 8]])]);
+ * sum instanceof tf.Tensor && await sum.array(); // => [[3, 6]]
+ * ```
+ *
+ * It is saved, loaded and registered as {@link MixtureOfExperts} is. It has no weights.
+ *
+ * **Masks.** The mask of the first input is that of the output. tf.layers.add gives no mask [B, S] on, and
+ * tf.layers.rescaling takes none.
+ *
+ * @param args  {@link ScaledSumArgs}, and the arguments of every layer of tf.layers.
+ *
+ * @throws if an argument is unknown or does not fit, before the layer is made. A call throws if its inputs are not as
+ *     many as the factors, or differ in shape.
+ */
+export type ScaledSum = layers.Layer;
+
+/** The class ScaledSum, made for one copy of tfjs. */
+export type ScaledSumClass = {
+  new (args: ScaledSumArgs): ScaledSum;
+  /** The members of every layer of the class. */
+  readonly prototype: ScaledSum;
+  /** 'ScaledSum', its name in saved models. */
+  className: string;
+  /** Makes a layer from the arguments of getConfig, in the form that a saved model has. */
+  fromConfig: (typeof layers.Layer)['fromConfig'];
+};
+
+/** The class of the layer, built on the Layer class of `tf`. */
+export function makeScaledSum(tf: TfjsLayers): ScaledSumClass {
+  class ScaledSumLayer extends tf.layers.Layer {
+    static className = 'ScaledSum';
+    private readonly factors: number[];
+
+    constructor(args: ScaledSumArgs) {
+      const factors = checkArgs(args);
+      super(args);
+      this.factors = factors;
+      this.supportsMasking = true;
+    }
+
+    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
+      assertInputs(this, inputs, tf, opName);
+      return super.apply(inputs, kwargs);
+    }
+
+    override computeOutputShape(inputShape: Shape): Shape {
+      const shapes = (Array.isArray(inputShape[0]) ? inputShape : [inputShape]) as Array<Array<number | null>>;
+      this.assertFits(shapes);
+      return shapes[0];
+    }
+
+    override computeMask(_: Tensor | Tensor[], mask?: Tensor | Tensor[]): Tensor {
+      // Type: tf.layers says a tensor, and takes none as well.
+      return (Array.isArray(mask) ? mask[0] : (mask ?? null)) as Tensor;
+    }
+
+    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
+      return tidy(() => {
+        this.invokeCallHook(inputs, kwargs);
+        const given = [inputs].flat();
+        this.assertFits(given.map(({shape}) => shape));
+        const terms = given.map((input, i) => {
+          const values = cast(input, 'float32');
+          return this.factors[i] === 1 ? values : mul(values, this.factors[i]);
+        });
+        return terms.length === 1 ? terms[0] : addN(terms);
+      });
+    }
+
+    override getConfig(): serialization.ConfigDict {
+      return {...super.getConfig(), factors: [...this.factors]};
+    }
+
+    private assertFits(shapes: Array<Array<number | null>>): void {
+      const isKnown = (shape: Array<number | null>) => shape.every((size) => size != null);
+      const fits = shapes.every(
+        (shape) => !isKnown(shape) || !isKnown(shapes[0]) || util.arraysEqual(shape, shapes[0]),
+      );
+      assert(
+        shapes.length === this.factors.length && fits,
+        opName,
+        () =>
+          `layer '${this.name}' must have ${this.factors.length} inputs of one shape, one for each factor, but has ` +
+          `${JSON.stringify(shapes)}.`,
+      );
+    }
+  }
+  return ScaledSumLayer as unknown as ScaledSumClass;
+}
+
+function checkArgs(args: ScaledSumArgs): number[] {
+  type Known = ScaledSumArgs & {customObjects?: unknown};
+  assert(args != null, opName, () => 'args must have factors, but are not given.');
+  const given = checkOptions<Known>(args, argNames, opName) as ScaledSumArgs;
+  const {factors} = given;
+  assert(
+    Array.isArray(factors) && factors.length > 0 && factors.every((factor) => Number.isFinite(Math.fround(factor))),
+    opName,
+    () => `factors must be an array of at least one number that fits float32, but is ${describeValue(factors)}.`,
+  );
+  checkArgsOfEveryLayer(given, opName);
+  return [...factors];
+}
