@@ -35,7 +35,7 @@ describe('registerMoeLayers', () => {
     expect(layer).not.toBeInstanceOf(MixtureOfExperts);
     expect(copy.classes.MixtureOfExperts[0] as unknown).toBe(made.MixtureOfExperts);
     expect(layer.getClassName()).toBe('MixtureOfExperts');
-    const names = ['CausalSelfAttention', 'MixtureOfExperts', 'ReversibleEmbedding', 'RmsNormalization'];
+    const names = ['CausalSelfAttention', 'MixtureOfExperts', 'ReversibleEmbedding', 'RmsNormalization', 'ScaledSum'];
     expect(Object.keys(copy.classes).sort()).toEqual(names);
     const functions = names.map((name) => name[0].toLowerCase() + name.slice(1)) as Array<keyof typeof made>;
     functions.forEach((name) => expect(copy.layers[name as 'Layer'] as unknown).withContext(name).toBe(made[name]));
