@@ -19,8 +19,11 @@ import {
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, assertRank, describeValue} from '../arguments/checks';
+import {MoeCachedAttention, MoeRotateIntoCache} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {attention, linear, swapHeadsAndPositions, type Visibility} from './attention';
 import {type CausalSelfAttentionArgs, checkArgs, headDimOf, weightArgParts} from './causal_self_attention_options';
+import {runsWithoutGradient} from './decoding_kernels';
 import {KeyValueCache} from './key_value_cache';
 import {
   assertInputs,
@@ -37,6 +40,9 @@ import {rotate, rotaryTable, type RotaryTable, type Rotation, rowsOfTable} from 
 import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 const opName = 'causalSelfAttention';
+
+/** A workgroup of MoeCachedAttention has so many threads, one or more for each element of a head. */
+const MAX_HEAD_DIM_OF_KERNEL = 256;
 
 /**
  * Causal self-attention for tf.layers: each position attends to itself and to positions before it. Heads of queries
@@ -181,10 +187,15 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       this.assertBuilt('attend');
       this.assertFits(x, cache, mask);
       return tidy(() => {
+        const input = cast(x, 'float32');
+        const newMask = mask == null ? undefined : cast(mask, 'float32');
+        if (runsWithoutGradient(MoeCachedAttention) && this.headDim <= MAX_HEAD_DIM_OF_KERNEL) {
+          return this.attendByKernels(input, cache, newMask);
+        }
         const firstQuery = cache.length;
-        const table = rowsOfTable(cache.rotaryTable, firstQuery, x.shape[1]);
-        const {queries, keys, values} = this.project(cast(x, 'float32'), table, mask ?? undefined);
-        cache.add(keys, values, mask == null ? undefined : cast(mask, 'float32'));
+        const table = rowsOfTable(cache.rotaryTable(), firstQuery, x.shape[1]);
+        const {queries, keys, values} = this.project(input, table, newMask);
+        cache.add(keys, values, newMask);
         return this.attendTo(queries, cache.keys, cache.values, {firstQuery, keyMask: cache.keyMask});
       });
     }
@@ -259,32 +270,61 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       };
     }
 
+    /** The cache stays where it is, and a step takes 6 launches where nothing is normalized. */
+    private attendByKernels(x: Tensor3D, cache: KeyValueCache, mask: Tensor2D | undefined): Tensor3D {
+      const {slidingWindow} = this.options;
+      const {angles, position} = cache.forKernels();
+      const {keys: cachedKeys, values: cachedValues} = cache;
+      const inputs = {...this.projected(x, mask), angles, position, cachedKeys, cachedValues};
+      const {rotated: queries} = runMoeKernel(MoeRotateIntoCache, inputs, {scale: this.scale()});
+      cache.addPositions(x.shape[1], mask);
+      const sinks = this.read('sinks');
+      const {out} = runMoeKernel(
+        MoeCachedAttention,
+        {queries, cachedKeys, cachedValues, position, sinks, keyMask: cache.keyMask},
+        {slidingWindow},
+      );
+      return this.outputOf(out);
+    }
+
+    private scale(): number {
+      return this.options.scale ?? this.headDim ** -0.5;
+    }
+
     /** Scaled queries [B, N, S, D], and keys and values [B, M, S, D], of x [B, S, H]. */
     private project(x: Tensor3D, table: RotaryTable, mask: Tensor2D | undefined) {
-      const {numHeads, numKeyValueHeads, scale} = this.options;
-      // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
-      const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
-      const queries = rotate(this.headsOf('query', seen, numHeads), table);
+      const {queries, keys, values} = this.projected(x, mask);
       return {
-        queries: swapHeadsAndPositions(mul(queries, scale ?? this.headDim ** -0.5)),
-        keys: swapHeadsAndPositions(rotate(this.headsOf('key', seen, numKeyValueHeads), table)),
-        values: swapHeadsAndPositions(this.headsOf('value', seen, numKeyValueHeads)),
+        queries: swapHeadsAndPositions(mul(rotate(this.headsOf(queries), table), this.scale())),
+        keys: swapHeadsAndPositions(rotate(this.headsOf(keys), table)),
+        values: swapHeadsAndPositions(this.headsOf(values)),
       };
     }
 
-    /** The heads [B, S, N, D] of x [B, S, H], normalized if the layer normalizes them. */
-    private headsOf(name: 'query' | 'key' | 'value', x: Tensor3D, numHeads: number): Tensor4D {
+    /** Queries [B, S, N*D], and keys and values [B, S, M*D], of x [B, S, H], normalized if the layer normalizes them. */
+    private projected(x: Tensor3D, mask: Tensor2D | undefined) {
+      // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
+      const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
+      const of = (name: 'query' | 'key' | 'value') =>
+        this.normalized(name, linear(seen, this.read(`${name}_kernel`)!, this.read(`${name}_bias`)));
+      return {queries: of('query'), keys: of('key'), values: of('value')};
+    }
+
+    private normalized(name: 'query' | 'key' | 'value', x: Tensor3D): Tensor3D {
       const {queryKeyNormalization, normalizationEpsilon} = this.options;
-      const projected = linear(x, this.read(`${name}_kernel`)!, this.read(`${name}_bias`));
-      const [batchSize, numPositions] = x.shape;
-      const shape: [number, number, number, number] = [batchSize, numPositions, numHeads, this.headDim];
       const gamma = this.read(`${name}_norm`);
       if (gamma == null) {
-        return reshape<Rank.R4>(projected, shape);
+        return x;
       }
       return queryKeyNormalization === 'all'
-        ? reshape<Rank.R4>(rmsNorm(projected, gamma, normalizationEpsilon), shape)
-        : rmsNorm(reshape<Rank.R4>(projected, shape), gamma, normalizationEpsilon);
+        ? rmsNorm(x, gamma, normalizationEpsilon)
+        : reshape(rmsNorm(this.headsOf(x), gamma, normalizationEpsilon), x.shape);
+    }
+
+    /** [B, S, N*D] as [B, S, N, D]. */
+    private headsOf(x: Tensor3D): Tensor4D {
+      const [batchSize, numPositions, size] = x.shape;
+      return reshape<Rank.R4>(x, [batchSize, numPositions, size / this.headDim, this.headDim]);
     }
 
     private attendTo(
@@ -295,6 +335,10 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     ): Tensor3D {
       const {slidingWindow} = this.options;
       const sums = attention(queries, keys, values, {...visibility, slidingWindow}, this.read<Tensor1D>('sinks'));
+      return this.outputOf(sums);
+    }
+
+    private outputOf(sums: Tensor3D): Tensor3D {
       return linear(sums, this.read('output_kernel')!, this.read('output_bias'));
     }
 

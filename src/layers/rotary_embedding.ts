@@ -138,22 +138,43 @@ function yarnFrequencies(
 
 /** The angles of the positions 0..numPositions-1. */
 export function rotaryTable(numPositions: number, rotation: Rotation): RotaryTable {
+  const {headDim} = rotation;
+  const cos = new Float32Array(numPositions * headDim);
+  const sin = new Float32Array(numPositions * headDim);
+  forEachAngle(numPositions, rotation, (first, second, cosine, sine) => {
+    cos[first] = cos[second] = cosine;
+    sin[first] = -sine;
+    sin[second] = sine;
+  });
+  return {cos: tensor2d(cos, [numPositions, headDim]), sin: tensor2d(sin, [numPositions, headDim])};
+}
+
+/** The same as kernels take it, [P, D]: the cosines of the D/2 pairs, then their sines. */
+export function anglesTable(numPositions: number, rotation: Rotation): Tensor2D {
+  const angles = new Float32Array(numPositions * rotation.headDim);
+  forEachAngle(numPositions, rotation, (first, second, cosine, sine) => {
+    angles[first] = cosine;
+    angles[second] = sine;
+  });
+  return tensor2d(angles, [numPositions, rotation.headDim]);
+}
+
+/** `first` and `second` are the places of a pair in a row of D for each position. */
+function forEachAngle(
+  numPositions: number,
+  rotation: Rotation,
+  take: (first: number, second: number, cosine: number, sine: number) => void,
+): void {
   const {headDim, rotaryScaling} = rotation;
   const frequencies = rotaryFrequencies(rotation);
   const size = rotaryScaling?.type === 'yarn' ? rotaryScaling.attentionFactor! : 1;
-  const half = headDim / 2;
-  const cos = new Float32Array(numPositions * headDim);
-  const sin = new Float32Array(numPositions * headDim);
   for (let position = 0; position < numPositions; position++) {
-    for (let i = 0; i < half; i++) {
-      const angle = fround(position * frequencies[i]);
-      const at = position * headDim + i;
-      cos[at] = cos[at + half] = Math.cos(angle) * size;
-      sin[at + half] = Math.sin(angle) * size;
-      sin[at] = -sin[at + half];
-    }
+    frequencies.forEach((frequency, i) => {
+      const angle = fround(position * frequency);
+      const first = position * headDim + i;
+      take(first, first + headDim / 2, Math.cos(angle) * size, Math.sin(angle) * size);
+    });
   }
-  return {cos: tensor2d(cos, [numPositions, headDim]), sin: tensor2d(sin, [numPositions, headDim])};
 }
 
 /** `numPositions` rows of the table from row `start` on. */
