@@ -5,6 +5,7 @@ import {parseArgs} from 'node:util';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
+import {decodingModels, timeDecoding} from './decoding';
 import {nameOf} from './device';
 import {timeHosts} from './host';
 import {checkOps, opNames, runBenchmarks} from './run';
@@ -16,12 +17,15 @@ const defaultSizes = {cpu: {T: 256, H: 256, K: 8, E: 32}, webgpu: {T: 2048, H: 1
 const usage = `npm run bench -- [--backend cpu|webgpu] [--op ${opNames.join(',')}]
     [--layer ${Object.keys(layers).join(',')}] [--T 1,16,…] [--H n --K n --E n --I n]
     [--runs 20] [--no-baselines] [--json FILE] [--check] [--host]
+npm run bench -- --decoding ${Object.keys(decodingModels).join(',')} [--backend cpu|webgpu] [--tokens 64] [--runs 5] [--json FILE]
 
 Times ops beside compositions of core ops that give the same; without --op all of them. Without --layer at T 256, H 256 on
 cpu and T 2048, H 1024 on webgpu, with K 8, E 32, I half of H. A contender whose call takes long gets fewer runs.
 --check compares the ops with the cpu backend at these very shapes, and times nothing.
 --host times what JavaScript takes to ask for each op, as a multiple of tf.add, on a device of Dawn that does no work: it
 needs no GPU. Its shape is granite at T 1, unless --layer and --T say otherwise.
+--decoding times language models of these sizes, with random weights, int4 experts and a prompt of 128 tokens; with --host
+on a device that does no work.
 webgpu in Node.js runs on Dawn, by the npm package webgpu or the addon that DAWN_NODE names.`;
 
 const {values: flags} = parseCommandLine();
@@ -41,6 +45,8 @@ function parseCommandLine() {
     json: {type: 'string'},
     check: {type: 'boolean', default: false},
     host: {type: 'boolean', default: false},
+    decoding: {type: 'string', default: ''},
+    tokens: {type: 'string', default: '64'},
     help: {type: 'boolean', short: 'h', default: false},
   } as const;
   try {
@@ -125,6 +131,18 @@ async function main(): Promise<void> {
   }
   tf.env().set('WEBGPU_CPU_FORWARD', false);
   console.log(`Device: ${device}`);
+  if (flags.decoding !== '') {
+    const models = list(flags.decoding);
+    const other = models.find((name) => !(name in decodingModels));
+    if (other != null) {
+      throw new Error(`--decoding must be of ${Object.keys(decodingModels).join(', ')}, but is '${other}'.`);
+    }
+    const numTokens = positive('tokens', flags.tokens);
+    const numRuns = Math.min(5, positive('runs', flags.runs));
+    const rows = await timeDecoding({models, numTokens, numRuns, resetBackend: reset}, console.log);
+    writeRows(device, rows);
+    return;
+  }
   const options = {
     ops,
     shapes: shapesOfFlags(),
@@ -137,6 +155,10 @@ async function main(): Promise<void> {
     return checkOps(options, console.log);
   }
   const rows = flags.host ? await timeHosts(options, console.log) : await runBenchmarks(options, console.log);
+  writeRows(device, rows);
+}
+
+function writeRows(device: string, rows: unknown[]): void {
   if (flags.json != null) {
     writeFileSync(flags.json, `${JSON.stringify({device, rows})}\n`);
   }

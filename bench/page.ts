@@ -4,6 +4,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
+import {timeDecoding} from './decoding';
 import {nameOf} from './device';
 import {timeHosts} from './host';
 import {formatPeerRows, timeBesidePeer} from './peer';
@@ -80,6 +81,11 @@ async function rowsOf(device: string): Promise<unknown[]> {
     withoutBaselines: parameters.get('baselines') !== '1',
     wallTimeOnly: parameters.get('gpuTime') === '0',
   };
+  if (parameters.has('decoding')) {
+    const numTokens = Number(parameters.get('tokens') ?? 64);
+    const numRuns = Number(parameters.get('runs') ?? 5);
+    return timeDecoding({models: list('decoding', []), numTokens, numRuns, resetBackend}, print);
+  }
   if (wantsHostTime) {
     return timeHosts(options, print);
   }
