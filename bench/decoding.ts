@@ -2,7 +2,6 @@
 import type {LayersModel} from '@tensorflow/tfjs-layers';
 import type {MoeModelConfig} from '../src/checkpoints/config_reader';
 import {generate} from '../src/models/generate';
-import {languageModelFunctions} from '../src/models/language_model_functions';
 import * as tf from '../src/tf';
 import {currentDevice, endedByDeviceErrors} from './device';
 import {formatTable, threeDigits} from './harness';
@@ -111,7 +110,7 @@ function countLaunches(): () => number {
 }
 
 async function timeModel(name: string, numTokens: number, numRuns: number): Promise<DecodingRow> {
-  const model = languageModelFunctions(tf).moeLanguageModel(decodingModels[name], {
+  const model = tf.moeLanguageModel(decodingModels[name], {
     expertFormat: 'int4',
     expertScaleFormat: 'float16',
   });
