@@ -101,6 +101,17 @@ describeWithFlags('moeCheckpointFiles, on the host', cpu, () => {
     }
   });
 
+  it('writes floats of config.json as floats, as transformers wants them', async () => {
+    const {config, file, recorded} = checkpointGoldens['mixtral'];
+    const block = await moeCheckpoint(file!, config, {layerIndex: recorded!.layerIndex});
+    const files = await moeCheckpointFiles({1: block}, {...config, router_jitter_noise: 0, nested: {rms_norm_eps: 1}});
+    const text = await files['config.json'].text();
+    expect(text).toContain('"router_jitter_noise": 0.0,');
+    expect(text).toContain('"rms_norm_eps": 1.0\n');
+    expect(text).toContain('"num_experts_per_tok": 2,');
+    expect(JSON.parse(text)).toEqual({...config, router_jitter_noise: 0, nested: {rms_norm_eps: 1}});
+  });
+
   it('copies the rest of a checkpoint, in shards with an index', async () => {
     const {config, file, recorded} = checkpointGoldens['mixtral'];
     const {layerIndex} = recorded!;

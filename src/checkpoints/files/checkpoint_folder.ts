@@ -17,7 +17,7 @@ export async function checkpointFolder(
   reading: Reading,
 ): Promise<{[fileName: string]: Blob}> {
   return {
-    'config.json': jsonBlob(writtenConfig(config, dtype)),
+    'config.json': jsonBlob(configText(writtenConfig(config, dtype))),
     ...(await shards(tensors, maxShardBytes ?? DEFAULT_MAX_SHARD_BYTES, reading)),
   };
 }
@@ -41,7 +41,25 @@ function writtenConfig(
   return {...written, ...(Object.fromEntries(named) as MoeModelConfig)};
 }
 
-const jsonBlob = (value: object): Blob => new Blob([`${JSON.stringify(value, null, 2)}\n`], {type: 'application/json'});
+const textOf = (value: object): string => `${JSON.stringify(value, null, 2)}\n`;
+const jsonBlob = (text: string): Blob => new Blob([text], {type: 'application/json'});
+
+/** What transformers 5 takes as a float alone: it refuses a config with 0 in the place of 0.0. */
+const floatKeys = [
+  ...['attention_dropout', 'attention_invalid_logits_value', 'attention_logit_cap', 'attention_value_scale'],
+  ...['attn_scale', 'aux_loss_coef', 'clip_qkv', 'emb_pdrop', 'final_logit_softcapping', 'gradient_clipping', 'hc_eps'],
+  ...['initializer_range', 'input_jitter_noise', 'layer_norm_eps', 'layer_norm_epsilon', 'logit_scale'],
+  ...['moe_loss_weight', 'moe_norm_min', 'moe_normalize_expert_weights', 'moe_routed_scaling_factor'],
+  ...['moe_router_logit_softcapping', 'norm_eps', 'partial_rotary_factor', 'resid_pdrop', 'residual_weight'],
+  ...['rms_norm_eps', 'route_scale', 'routed_scaling_factor', 'router_aux_loss_coef', 'router_jitter_noise'],
+  ...['router_scaling_factor', 'swiglu_limit', 'time_step_floor', 'time_step_max', 'time_step_min'],
+];
+
+/** JSON has one kind of number for JavaScript and two for Python. */
+function configText(config: MoeModelConfig): string {
+  const integers = new RegExp(`^( *"(?:${floatKeys.join('|')})": -?\\d+)(,?)$`, 'gm');
+  return textOf(config).replace(integers, '$1.0$2');
+}
 
 /** One file, or several and their index. */
 async function shards(
@@ -76,6 +94,6 @@ async function shards(
       Object.defineProperty(weightMap, name, {value: fileName, enumerable: true});
     }
   }
-  files['model.safetensors.index.json'] = jsonBlob({metadata: {total_size: total}, weight_map: weightMap});
+  files['model.safetensors.index.json'] = jsonBlob(textOf({metadata: {total_size: total}, weight_map: weightMap}));
   return files;
 }
