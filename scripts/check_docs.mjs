@@ -12,7 +12,7 @@ import {root} from './set_up.mjs';
 const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
 
 const entryPath = (name) => join(root, 'src', `${name}.ts`);
-const entryNames = ['index', 'ops/index', 'graph/index', 'layers/index', 'checkpoints/index', 'webgpu'];
+const entryNames = ['index', 'ops/index', 'graph/index', 'layers/index', 'checkpoints/index', 'models/index', 'webgpu'];
 const entries = entryNames.map(entryPath);
 /** Of kernels: who writes one reads contract/kernel_names.ts, which has its shapes beside the names. */
 const isOfKernels = (typeName) => /(Inputs|Attrs|Outputs|MoeKernels)$/.test(typeName);

@@ -27,6 +27,7 @@ const bundles = [
   entry('tfjs-moe', ': ops, kernels of every backend, methods'),
   ['`tfjs-moe/layers`, with these', `export * from 'tfjs-moe/layers';`],
   entry('tfjs-moe/checkpoints', ': readers alone'),
+  ['`tfjs-moe/models`, with layers and checkpoints', `export * from 'tfjs-moe/models';`],
   entry('tfjs-moe/graph', ', with these'),
   entry('tfjs-moe/tf', ': ops, layer, GraphModels, checkpoints'),
 ];

@@ -12,8 +12,8 @@ export {moeGraphModel, type MoeGraphModelOptions, type MoeGraphModelWeights} fro
 export {quantizeMixtureOfExperts} from './layers/quantize_mixture_of_experts';
 export {generate, type GenerateOptions} from './models/generate';
 export {languageModelFiles, type LanguageModelFilesOptions} from './models/language_model_files';
-export type {LoadMoeLanguageModelOptions} from './models/load_moe_language_model';
-export type {MoeLanguageModelOptions} from './models/moe_language_model';
+export type {LoadMoeLanguageModel, LoadMoeLanguageModelOptions} from './models/load_moe_language_model';
+export type {MoeLanguageModel, MoeLanguageModelOptions} from './models/moe_language_model';
 export type {SamplingOptions} from './models/sampling';
 
 /**
@@ -38,7 +38,7 @@ export declare namespace layers {
 
 const models = languageModelFunctions({layers: tfjsLayers, serialization, model, input});
 
-/** As in `tfjs-moe/models`. */
+/** A language model with new weights, from config.json, as in `tfjs-moe/models`: {@link MoeLanguageModel}. */
 export const moeLanguageModel: LanguageModelFunctions['moeLanguageModel'] = models.moeLanguageModel;
-/** As in `tfjs-moe/models`. */
+/** A language model of a Hugging Face checkpoint, as in `tfjs-moe/models`: {@link LoadMoeLanguageModel}. */
 export const loadMoeLanguageModel: LanguageModelFunctions['loadMoeLanguageModel'] = models.loadMoeLanguageModel;

@@ -20,7 +20,8 @@ const opName = 'scaledSum';
  *
  * ```js
  * const residual = tf.layers.scaledSum({factors: [1, 0.5]});
- * await residual.apply([tf.tensor2d([[1, 2]]), tf.tensor2d([[4, 8]])]).array(); // => [[3, 6]]
+ * const sum = residual.apply([tf.tensor2d([[1, 2]]), tf.tensor2d([[4, 8]])]);
+ * sum instanceof tf.Tensor && await sum.array(); // => [[3, 6]]
  * ```
  *
  * It is saved, loaded and registered as {@link MixtureOfExperts} is. It has no weights.

@@ -6,14 +6,14 @@ import {type LanguageModelFunctions, languageModelFunctions} from './language_mo
 
 export {generate, type GenerateOptions} from './generate';
 export {languageModelFiles, type LanguageModelFilesOptions} from './language_model_files';
-export type {LoadMoeLanguageModelOptions} from './load_moe_language_model';
-export type {MoeLanguageModelOptions} from './moe_language_model';
+export type {LoadMoeLanguageModel, LoadMoeLanguageModelOptions} from './load_moe_language_model';
+export type {MoeLanguageModel, MoeLanguageModelOptions} from './moe_language_model';
 export type {SamplingOptions} from './sampling';
 
 const functions = languageModelFunctions({layers, serialization, model, input});
 
-/** A language model for training, from config.json. */
+/** A language model with new weights, from config.json: {@link MoeLanguageModel}. */
 export const moeLanguageModel: LanguageModelFunctions['moeLanguageModel'] = functions.moeLanguageModel;
 
-/** A language model with the weights of a Hugging Face checkpoint. */
+/** A language model with the weights of a Hugging Face checkpoint: {@link LoadMoeLanguageModel}. */
 export const loadMoeLanguageModel: LanguageModelFunctions['loadMoeLanguageModel'] = functions.loadMoeLanguageModel;

@@ -23,6 +23,30 @@ const optionNames = ['dtype', 'prefix', 'maxShardBytes', 'signal'] as const;
 
 const opName = 'languageModelFiles';
 
+/**
+ * Writes a language model as a folder that transformers and vLLM load: config.json and safetensors files, in the names
+ * and the layout of the family.
+ *
+ * ```js
+ * import {languageModelFiles, moeLanguageModel} from 'tfjs-moe/models';
+ * const config = {
+ *   model_type: 'granitemoe', vocab_size: 6, hidden_size: 4, intermediate_size: 4, num_hidden_layers: 1,
+ *   num_attention_heads: 2, num_local_experts: 2, num_experts_per_tok: 1, tie_word_embeddings: true,
+ * };
+ * const model = moeLanguageModel(config); // and fit
+ * const files = await languageModelFiles(model, config, {dtype: 'BF16'});
+ * Object.keys(files); // => ['config.json', 'model.safetensors']
+ * ```
+ *
+ * @param model  A model of moeLanguageModel or loadMoeLanguageModel, also after it was saved and loaded. Quantized
+ *     experts are decoded.
+ * @param config  The config.json of the family that the model was made with.
+ * @param options  {@link LanguageModelFilesOptions}: dtype, maxShardBytes, prefix and signal, as in moeCheckpointFiles.
+ * @returns A promise of Blobs by file name, as moeCheckpointFiles gives them. Files of a tokenizer are not written.
+ *
+ * @throws if the model is no such model, or differs from what config says. One error lists the first ten differences,
+ *     before a value is read.
+ */
 export async function languageModelFiles(
   model: LayersModel,
   config: MoeModelConfig,

@@ -4,9 +4,9 @@ import {makeMoeLanguageModel, type MoeLanguageModel} from './moe_language_model'
 import type {TfjsModels} from './new_layers';
 
 export type LanguageModelFunctions = {
-  /** A language model for training, from config.json. */
+  /** A language model with new weights, from config.json: {@link MoeLanguageModel}. */
   moeLanguageModel: MoeLanguageModel;
-  /** A language model with the weights of a Hugging Face checkpoint. */
+  /** A language model with the weights of a Hugging Face checkpoint: {@link LoadMoeLanguageModel}. */
   loadMoeLanguageModel: LoadMoeLanguageModel;
 };
 

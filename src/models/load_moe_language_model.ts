@@ -41,6 +41,33 @@ const optionNames = [...expertFormatOptionNames, 'padTokenId', 'name', 'onProgre
 
 const opName = 'loadMoeLanguageModel';
 
+/**
+ * A language model with the weights of a Hugging Face checkpoint.
+ *
+ * ```js
+ * import {languageModelFiles, loadMoeLanguageModel, moeLanguageModel} from 'tfjs-moe/models';
+ * // In your code, `await remoteCheckpointFile('…/model.safetensors')`. Here a new model is written.
+ * const config = {
+ *   model_type: 'olmoe', vocab_size: 6, hidden_size: 16, intermediate_size: 16, num_hidden_layers: 1,
+ *   num_attention_heads: 2, num_experts: 2, num_experts_per_tok: 1, hidden_act: 'silu',
+ * };
+ * const files = await languageModelFiles(moeLanguageModel(config), config);
+ * const model = await loadMoeLanguageModel(files['model.safetensors'], config, {format: 'int8'});
+ * model.getLayer('layers_0_experts').getConfig().expertFormat; // => 'int8'
+ * ```
+ *
+ * Experts are read as loadMoeCheckpoint reads them, in slices. All other weights are float32, and must be F32, F16 or
+ * BF16 in the files.
+ *
+ * @param files  As in moeCheckpoint: safetensors files of the whole model.
+ * @param config  As in moeLanguageModel.
+ * @param options  {@link LoadMoeLanguageModelOptions}: format, groupSize, symmetric and scaleFormat of the experts, as
+ *     in moeCheckpoint; padTokenId and name, as in moeLanguageModel; prefix, onProgress and signal.
+ * @returns A promise of the model.
+ *
+ * @throws as moeLanguageModel. Also if tensors are missing, or have another shape or dtype than config.json asks for:
+ *     one error names the first ten of them, before any is read. If the promise is rejected, no tensor stays.
+ */
 export type LoadMoeLanguageModel = (
   files: MoeCheckpointSource,
   config: MoeModelConfig,

@@ -50,6 +50,38 @@ export function buildModel(
 
 const optionNames = ['padTokenId', 'name', ...expertFormatArgNames] as const;
 
+/**
+ * A language model of mixture-of-experts blocks with new weights, from the config.json of a family. It is a model of
+ * tf.layers that trains, saves and loads as any other.
+ *
+ * ```js
+ * import {moeLanguageModel} from 'tfjs-moe/models';
+ * const config = {
+ *   model_type: 'mixtral', vocab_size: 10, hidden_size: 8, intermediate_size: 8, num_hidden_layers: 2,
+ *   num_attention_heads: 2, num_key_value_heads: 1, num_local_experts: 4, num_experts_per_tok: 2, hidden_act: 'silu',
+ * };
+ * const model = moeLanguageModel(config);
+ * const ids = tf.tensor2d([[1, 2, 3]], [1, 3], 'int32');
+ * const logits = model.predict(ids);
+ * logits instanceof tf.Tensor && logits.shape; // => [1, 3, 10]
+ * ```
+ *
+ * The input is token ids [B, S], and the output logits [B, S, V]: position s has those of the token after it. Weights
+ * begin as in transformers, normal with deviation `initializer_range`, and `router_aux_loss_coef` is the factor of each
+ * layer's load-balancing loss. Dropout is not applied.
+ *
+ * The layers are those of `tfjs-moe/layers`, with dense layers of tf.layers where the family has a block without
+ * experts. Their names say the place: `embedding`, `layers_0_attention_norm`, `layers_0_attention`,
+ * `layers_0_experts_norm`, `layers_0_experts` and so on, `norm` and `head`. A tied head is `embedding` again.
+ *
+ * @param config  config.json, parsed, of model_type mixtral, olmoe, qwen2_moe, qwen3_moe, granitemoe, granitemoeshared
+ *     or gpt_oss, in the spelling of transformers 4 or 5.
+ * @param options  {@link MoeLanguageModelOptions}: padTokenId, name, and expertFormat and so on as in mixtureOfExperts.
+ * @returns The model. Dispose it when it is not needed any more.
+ *
+ * @throws if config.json lacks a value that the family needs, or asks for something that the layers cannot do, such as
+ *     clip_qkv, partial_rotary_factor or another rope_type than default, linear, llama3 or yarn.
+ */
 export type MoeLanguageModel = (config: MoeModelConfig, options?: MoeLanguageModelOptions) => LayersModel;
 
 /** moeLanguageModel for one copy of tfjs. */
