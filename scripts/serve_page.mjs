@@ -7,13 +7,7 @@ import {build} from 'esbuild';
 import {openBrowser} from './browser.mjs';
 import {ensureBrowsers} from './set_up.mjs';
 
-const types = {
-  '.html': 'text/html',
-  '.css': 'text/css',
-  '.js': 'text/javascript',
-  '.json': 'application/json',
-  '.txt': 'text/plain',
-};
+const types = {'.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.json': 'application/json'};
 
 /**
  * `/page.js` is the bundle of `entryPoint`; `fileOf` gives the files of other addresses. `done` is what a page posts

@@ -12,15 +12,13 @@ npm start -- page                                                    serves the 
 --quantize prints what the accuracy is with quantized experts.
 
 npm start -- text [--backend cpu|webgpu] [--steps n] [--save folder]                    in Node.js
-npm start -- text chromium|firefox [--backend webgpu|webgl|cpu] [--steps n]             in that browser
-npm start -- text page                                               serves the page for a browser of yours
 
 text is a language model that learns to write. --save writes it as a folder of Hugging Face.`;
 
-/** Flags of each example, and of these the ones for Node.js alone. */
+/** Flags of each example, and its places. */
 const examples = {
-  digits: {flags: ['backend', 'digits', 'epochs', 'quantize'], forNode: ['quantize']},
-  text: {flags: ['backend', 'steps', 'save'], forNode: ['save']},
+  digits: {flags: ['backend', 'digits', 'epochs', 'quantize'], places: ['node', 'chromium', 'firefox', 'page']},
+  text: {flags: ['backend', 'steps', 'save'], places: ['node']},
 };
 
 const options = {
@@ -34,18 +32,19 @@ const options = {
 const {flags, words} = parseCommandLine(usage, options, true);
 const example = words[0] === 'text' ? 'text' : 'digits';
 const [place = 'node', ...others] = words[0] === 'text' ? words.slice(1) : words;
-if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 0) {
+if (!examples[example].places.includes(place) || others.length > 0) {
   fail(
-    `npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`,
+    `npm start runs digits in node, chromium or firefox, or serves its page, and text in node, ` +
+      `but was given '${words.join(' ')}'.\n\n${usage}`,
   );
 }
 for (const name of Object.keys(flags)) {
   if (!examples[example].flags.includes(name)) {
     fail(`--${name} is not for the example ${example}.\n\n${usage}`);
   }
-  if (examples[example].forNode.includes(name) && place !== 'node') {
-    fail(`--${name} is for Node.js, but was given with ${place}.\n\n${usage}`);
-  }
+}
+if (flags.quantize && place !== 'node') {
+  fail(`--quantize is for Node.js, but was given with ${place}.\n\n${usage}`);
 }
 ensureNpmPackages();
 
@@ -57,7 +56,7 @@ if (place === 'node') {
   await runBundled(example, `examples/${example}/main.ts`, args);
 } else {
   const {serveExample} = await import('./serve_example.mjs');
-  const served = await serveExample(example);
+  const served = await serveExample();
   const {url} = served;
   const address = Object.keys(flags).length === 0 ? url : `${url}?${new URLSearchParams(flags)}`;
   if (place === 'page') {
