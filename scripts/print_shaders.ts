@@ -83,8 +83,29 @@ const encodings = [
   encoding('bfloat16', 'float32'),
 ];
 
+/** A step of two sequences: 4 heads of queries, 2 of keys and values, and room for 9 positions. */
+const cachedHeads = (headDim: number) => ({
+  queries: floats(2, 1, 4 * headDim),
+  position: ints(1),
+  cachedKeys: floats(2, 2, 9, headDim),
+  cachedValues: floats(2, 2, 9, headDim),
+});
+
 /** By kernel, a call for each way that it takes: few and many assignments, rows of fours and others, and so on. */
 const calls: KernelCalls = {
+  MoeRmsNorm: [7, 8].map((size) => ({inputs: {x: floats(5, size), gamma: floats(size)}, attrs: {epsilon: 1e-6}})),
+  MoeRotateIntoCache: [
+    {
+      inputs: {...cachedHeads(8), keys: floats(2, 1, 16), values: floats(2, 1, 16), angles: floats(9, 8)},
+      attrs: {scale: 1},
+    },
+  ],
+  MoeCachedAttention: [6, 8].flatMap((headDim) =>
+    [{}, {sinks: floats(4)}, {keyMask: floats(2, 9)}].map((optional) => ({
+      inputs: {...cachedHeads(headDim), ...optional},
+      attrs: {slidingWindow: null},
+    })),
+  ),
   MoePermute: [7, 8, 4000, 4001].flatMap((size) => {
     const numTokens = size > 8 ? 8192 : 5;
     const inputs = {hiddenStates: floats(numTokens, size % 2 === 0 ? 8 : 7), topkIds: ints(numTokens, 2)};

@@ -370,6 +370,58 @@ export type MoeDequantizeWeightsOutputs = {
   weights: Tensor3D; //                    float32 [numExperts, D, C]
 };
 
+/** x / sqrt(mean(x^2) + epsilon) * gamma, with the mean over a row. It has no gradient. */
+export const MoeRmsNorm = 'MoeRmsNorm';
+export type MoeRmsNormInputs = {
+  x: TensorInfo; //                        float32 [R, H]
+  gamma: TensorInfo; //                    float32 [H]
+};
+export type MoeRmsNormAttrs = {epsilon: number};
+export type MoeRmsNormOutputs = {
+  out: Tensor2D; //                        float32 [R, H]
+};
+
+/**
+ * Turns the heads of queries and keys by the angles of their positions, and writes keys and values into a cache, in
+ * place: this kernel alone changes inputs. A row is a sequence's position p, which is position[0] for its first row.
+ * Here N and M are numbers of heads, D is the size of a head, and P is the capacity of the cache. It has no gradient.
+ */
+export const MoeRotateIntoCache = 'MoeRotateIntoCache';
+export type MoeRotateIntoCacheInputs = {
+  queries: TensorInfo; //                  float32 [B, T, N*D]
+  keys: TensorInfo; //                     float32 [B, T, M*D]
+  values: TensorInfo; //                   float32 [B, T, M*D]
+  angles: TensorInfo; //                   float32 [P, D]: cosines, then sines, of the D/2 pairs
+  position: TensorInfo; //                 int32 [1]
+  cachedKeys: TensorInfo; //               float32 [B, M, P, D], of which rows p are written
+  cachedValues: TensorInfo; //             float32 [B, M, P, D], of which rows p are written
+};
+export type MoeRotateIntoCacheAttrs = {
+  /** The factor of queries. */
+  scale: number;
+};
+export type MoeRotateIntoCacheOutputs = {
+  rotated: Tensor3D; //                    float32 [B, T, N*D]: the queries
+};
+
+/** The attention of queries to the keys and values of a cache, as MoeRotateIntoCache leaves them. No gradient. */
+export const MoeCachedAttention = 'MoeCachedAttention';
+export type MoeCachedAttentionInputs = {
+  queries: TensorInfo; //                  float32 [B, T, N*D], turned and scaled; D is at most 256
+  cachedKeys: TensorInfo; //               float32 [B, M, P, D]
+  cachedValues: TensorInfo; //             float32 [B, M, P, D]
+  position: TensorInfo; //                 int32 [1]: the place of the first query of each sequence
+  sinks?: TensorInfo; //                   float32 [N]: a logit of each head without a value
+  keyMask?: TensorInfo; //                 float32 [B, P]: 0 for keys that take no part
+};
+export type MoeCachedAttentionAttrs = {
+  /** A query sees its own place and w - 1 before it. Null: all before it. */
+  slidingWindow: number | null;
+};
+export type MoeCachedAttentionOutputs = {
+  out: Tensor3D; //                        float32 [B, T, N*D]; 0 for a query that sees no key
+};
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -430,8 +482,21 @@ export type MoeKernels = {
     attrs: MoeDequantizeWeightsAttrs;
     outputs: MoeDequantizeWeightsOutputs;
   };
+  [MoeRmsNorm]: {inputs: MoeRmsNormInputs; attrs: MoeRmsNormAttrs; outputs: MoeRmsNormOutputs};
+  [MoeRotateIntoCache]: {
+    inputs: MoeRotateIntoCacheInputs;
+    attrs: MoeRotateIntoCacheAttrs;
+    outputs: MoeRotateIntoCacheOutputs;
+  };
+  [MoeCachedAttention]: {
+    inputs: MoeCachedAttentionInputs;
+    attrs: MoeCachedAttentionAttrs;
+    outputs: MoeCachedAttentionOutputs;
+  };
 };
 export type MoeKernelName = keyof MoeKernels;
+/** Kernels of webgpu alone, without gradients. Elsewhere, and for a gradient, core ops do their work. */
+export type MoeDecodingKernelName = typeof MoeRmsNorm | typeof MoeRotateIntoCache | typeof MoeCachedAttention;
 
 /** The order of the outputs that a kernel gives to tfjs. */
 export const moeKernelOutputNames: {
@@ -464,4 +529,7 @@ export const moeKernelOutputNames: {
   MoeRouterProbabilities: ['probabilities', 'logSums'],
   MoeQuantizeWeights: ['codes', 'scales', 'offsets'],
   MoeDequantizeWeights: ['weights'],
+  MoeRmsNorm: ['out'],
+  MoeRotateIntoCache: ['rotated'],
+  MoeCachedAttention: ['out'],
 };

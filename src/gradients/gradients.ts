@@ -3,7 +3,7 @@
  * kernels run the experts. MoeExpertsDownBackprop needs none: a gradient of a gradient runs without it.
  */
 import type {GradConfig} from '@tensorflow/tfjs-core';
-import type {MoeKernelName} from '../contract/kernel_names';
+import type {MoeDecodingKernelName, MoeKernelName} from '../contract/kernel_names';
 import {moeActivateGradConfig} from './moe_activate_grad';
 import {moeAlignBlockSizeGradConfig} from './moe_align_block_size_grad';
 import {moeExpertsDownGradConfig, moeExpertsUpGradConfig} from './moe_experts_grad';
@@ -40,4 +40,7 @@ export const gradients = {
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
   MoeQuantizeWeights: moeQuantizeWeightsGradConfig,
   MoeDequantizeWeights: moeDequantizeWeightsGradConfig,
-} satisfies Record<Exclude<MoeKernelName, 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>, GradConfig>;
+} satisfies Record<
+  Exclude<MoeKernelName, MoeDecodingKernelName | 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>,
+  GradConfig
+>;

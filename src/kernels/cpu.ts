@@ -1,5 +1,5 @@
 /** The kernels that run on the host, registered on import for the backends that they serve, with the gradients. */
-import type {MoeKernelName} from '../contract/kernel_names';
+import type {MoeDecodingKernelName, MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
 import {moeDequantizeWeightsCpu} from './moe_dequantize_weights/cpu';
@@ -43,7 +43,7 @@ export const cpuKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,
   MoeQuantizeWeights: moeQuantizeWeightsCpu,
   MoeDequantizeWeights: moeDequantizeWeightsCpu,
-} satisfies Record<MoeKernelName, MoeKernel>;
+} satisfies Record<Exclude<MoeKernelName, MoeDecodingKernelName>, MoeKernel>;
 
 for (const backendName of ['cpu', 'wasm', 'tensorflow']) {
   registerKernels(cpuKernels, backendName);

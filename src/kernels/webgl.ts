@@ -1,5 +1,5 @@
 /** The kernels of the webgl backend, registered on import with the gradients. */
-import type {MoeKernelName} from '../contract/kernel_names';
+import type {MoeDecodingKernelName, MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
 import {moeDequantizeWeightsWebGL} from './moe_dequantize_weights/webgl';
@@ -45,7 +45,7 @@ export const webglKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
   MoeQuantizeWeights: moeQuantizeWeightsWebGL,
   MoeDequantizeWeights: moeDequantizeWeightsWebGL,
-} satisfies Record<Exclude<MoeKernelName, 'MoeExpertsDownBackprop'>, MoeKernel>;
+} satisfies Record<Exclude<MoeKernelName, MoeDecodingKernelName | 'MoeExpertsDownBackprop'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');
 registerGradients(gradients);

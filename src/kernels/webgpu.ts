@@ -2,6 +2,7 @@
 import type {MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
+import {moeCachedAttentionWebGPU, moeRotateIntoCacheWebGPU} from './moe_cached_attention/webgpu';
 import {moeDequantizeWeightsWebGPU} from './moe_dequantize_weights/webgpu';
 import {moeExpertsDown} from './moe_experts/composed';
 import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
@@ -16,6 +17,7 @@ import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgp
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeQuantizeWeightsWebGPU} from './moe_quantize_weights/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
+import {moeRmsNormWebGPU} from './moe_rms_norm/webgpu';
 import {moeRouterProbabilitiesWebGPU} from './moe_router_probabilities/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
 import {moeTopKWebGPU} from './moe_topk/webgpu';
@@ -47,6 +49,9 @@ export const webgpuKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,
   MoeQuantizeWeights: moeQuantizeWeightsWebGPU,
   MoeDequantizeWeights: moeDequantizeWeightsWebGPU,
+  MoeRmsNorm: moeRmsNormWebGPU,
+  MoeRotateIntoCache: moeRotateIntoCacheWebGPU,
+  MoeCachedAttention: moeCachedAttentionWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
 
 registerKernels(webgpuKernels, 'webgpu');

@@ -19,8 +19,11 @@ import {
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, assertRank, describeValue} from '../arguments/checks';
+import {MoeCachedAttention, MoeRotateIntoCache} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
 import {attention, linear, swapHeadsAndPositions, type Visibility} from './attention';
 import {type CausalSelfAttentionArgs, checkArgs, headDimOf, weightArgParts} from './causal_self_attention_options';
+import {runsWithoutGradient} from './decoding_kernels';
 import {KeyValueCache} from './key_value_cache';
 import {
   assertInputs,
@@ -38,24 +41,27 @@ import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers} 
 
 const opName = 'causalSelfAttention';
 
+/** A workgroup of MoeCachedAttention has so many threads, one or more for each element of a head. */
+const MAX_HEAD_DIM_OF_KERNEL = 256;
+
 /**
  * Causal self-attention for tf.layers: each position attends to itself and to positions before it. Heads of queries
  * may share heads of keys and values, and queries and keys have a rotary position embedding. The input is [B, S, H],
  * and the output has the same shape.
  *
  * ```js
- * const attention = tf.layers.causalSelfAttention({numHeads: 4, numKeyValueHeads: 2, inputShape: [null, 16]});
+ * const attention = tf.layers.causalSelfAttention({numHeads: 4, numKeyValueHeads: 2, inputShape: [null, 8]});
  * const model = tf.sequential({layers: [attention]});
- * const x = tf.randomNormal([2, 3, 16]);
- * const output = model.predict(x);
- * output.shape; // => [2, 3, 16]
- * attention.weights.map(({shape}) => shape); // => [[16, 16], [16, 8], [16, 8], [16, 16]]
+ * const x = tf.tensor3d([[[1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 4, 3, 2, 1]]]);
+ * const [output] = [model.predict(x)].flat();
+ * output.shape; // => [1, 2, 8]
+ * attention.weights.map(({shape}) => shape); // => [[8, 8], [8, 4], [8, 4], [8, 8]]
  *
  * // One position after the other, with the keys and values of those before it:
- * const cache = attention.makeCache(2, 10);
- * const steps = tf.split(x, 3, 1).map((position) => attention.attend(position, cache));
- * (await tf.max(tf.abs(tf.sub(tf.concat(steps, 1), output))).data())[0] < 1e-4; // => true
- * cache.length; // => 3
+ * const cache = attention.makeCache(1, 10);
+ * const steps = tf.split(x, 2, 1).map((position) => attention.attend(position, cache));
+ * (await tf.max(tf.abs(tf.sub(tf.concat(steps, 1), output))).data())[0] < 1e-3; // => true
+ * cache.length; // => 2
  * cache.dispose();
  * ```
  *
@@ -91,7 +97,7 @@ export interface CausalSelfAttention extends layers.Layer {
    * The output [B, T, H] for x [B, T, H], the T positions that come after those in the cache. Their keys and values are
    * added to the cache. `mask`, [B, T] of 0 or false for padding, holds for these positions from now on.
    */
-  attend(x: Tensor3D, cache: KeyValueCache, mask?: Tensor2D | null): Tensor3D;
+  attend(x: Tensor, cache: KeyValueCache, mask?: Tensor | null): Tensor3D;
 }
 
 /** The class CausalSelfAttention, made for one copy of tfjs. */
@@ -177,14 +183,19 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       return new KeyValueCache(batchSize, this.options.numKeyValueHeads, capacity, this.rotation());
     }
 
-    attend(x: Tensor3D, cache: KeyValueCache, mask?: Tensor2D | null): Tensor3D {
+    attend(x: Tensor, cache: KeyValueCache, mask?: Tensor | null): Tensor3D {
       this.assertBuilt('attend');
       this.assertFits(x, cache, mask);
       return tidy(() => {
+        const input = cast(x, 'float32') as Tensor3D;
+        const newMask = mask == null ? undefined : (cast(mask, 'float32') as Tensor2D);
+        if (runsWithoutGradient(MoeCachedAttention) && this.headDim <= MAX_HEAD_DIM_OF_KERNEL) {
+          return this.attendByKernels(input, cache, newMask);
+        }
         const firstQuery = cache.length;
-        const table = rowsOfTable(cache.rotaryTable, firstQuery, x.shape[1]);
-        const {queries, keys, values} = this.project(cast(x, 'float32'), table, mask ?? undefined);
-        cache.add(keys, values, mask == null ? undefined : cast(mask, 'float32'));
+        const table = rowsOfTable(cache.rotaryTable(), firstQuery, input.shape[1]);
+        const {queries, keys, values} = this.project(input, table, newMask);
+        cache.add(keys, values, newMask);
         return this.attendTo(queries, cache.keys, cache.values, {firstQuery, keyMask: cache.keyMask});
       });
     }
@@ -259,32 +270,61 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       };
     }
 
+    /** The cache stays where it is, and a step takes 6 launches where nothing is normalized. */
+    private attendByKernels(x: Tensor3D, cache: KeyValueCache, mask: Tensor2D | undefined): Tensor3D {
+      const {slidingWindow} = this.options;
+      const {angles, position} = cache.forKernels();
+      const {keys: cachedKeys, values: cachedValues} = cache;
+      const inputs = {...this.projected(x, mask), angles, position, cachedKeys, cachedValues};
+      const {rotated: queries} = runMoeKernel(MoeRotateIntoCache, inputs, {scale: this.scale()});
+      cache.addPositions(x.shape[1], mask);
+      const sinks = this.read('sinks');
+      const {out} = runMoeKernel(
+        MoeCachedAttention,
+        {queries, cachedKeys, cachedValues, position, sinks, keyMask: cache.keyMask},
+        {slidingWindow},
+      );
+      return this.outputOf(out);
+    }
+
+    private scale(): number {
+      return this.options.scale ?? this.headDim ** -0.5;
+    }
+
     /** Scaled queries [B, N, S, D], and keys and values [B, M, S, D], of x [B, S, H]. */
     private project(x: Tensor3D, table: RotaryTable, mask: Tensor2D | undefined) {
-      const {numHeads, numKeyValueHeads, scale} = this.options;
-      // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
-      const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
-      const queries = rotate(this.headsOf('query', seen, numHeads), table);
+      const {queries, keys, values} = this.projected(x, mask);
       return {
-        queries: swapHeadsAndPositions(mul(queries, scale ?? this.headDim ** -0.5)),
-        keys: swapHeadsAndPositions(rotate(this.headsOf('key', seen, numKeyValueHeads), table)),
-        values: swapHeadsAndPositions(this.headsOf('value', seen, numKeyValueHeads)),
+        queries: swapHeadsAndPositions(mul(rotate(this.headsOf(queries), table), this.scale())),
+        keys: swapHeadsAndPositions(rotate(this.headsOf(keys), table)),
+        values: swapHeadsAndPositions(this.headsOf(values)),
       };
     }
 
-    /** The heads [B, S, N, D] of x [B, S, H], normalized if the layer normalizes them. */
-    private headsOf(name: 'query' | 'key' | 'value', x: Tensor3D, numHeads: number): Tensor4D {
+    /** Queries [B, S, N*D], and keys and values [B, S, M*D], normalized if the layer normalizes them. */
+    private projected(x: Tensor3D, mask: Tensor2D | undefined) {
+      // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
+      const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
+      const of = (name: 'query' | 'key' | 'value') =>
+        this.normalized(name, linear(seen, this.read(`${name}_kernel`)!, this.read(`${name}_bias`)));
+      return {queries: of('query'), keys: of('key'), values: of('value')};
+    }
+
+    private normalized(name: 'query' | 'key' | 'value', x: Tensor3D): Tensor3D {
       const {queryKeyNormalization, normalizationEpsilon} = this.options;
-      const projected = linear(x, this.read(`${name}_kernel`)!, this.read(`${name}_bias`));
-      const [batchSize, numPositions] = x.shape;
-      const shape: [number, number, number, number] = [batchSize, numPositions, numHeads, this.headDim];
       const gamma = this.read(`${name}_norm`);
       if (gamma == null) {
-        return reshape<Rank.R4>(projected, shape);
+        return x;
       }
       return queryKeyNormalization === 'all'
-        ? reshape<Rank.R4>(rmsNorm(projected, gamma, normalizationEpsilon), shape)
-        : rmsNorm(reshape<Rank.R4>(projected, shape), gamma, normalizationEpsilon);
+        ? rmsNorm(x, gamma, normalizationEpsilon)
+        : reshape(rmsNorm(this.headsOf(x), gamma, normalizationEpsilon), x.shape);
+    }
+
+    /** [B, S, N*D] as [B, S, N, D]. */
+    private headsOf(x: Tensor3D): Tensor4D {
+      const [batchSize, numPositions, size] = x.shape;
+      return reshape<Rank.R4>(x, [batchSize, numPositions, size / this.headDim, this.headDim]);
     }
 
     private attendTo(
@@ -295,6 +335,10 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     ): Tensor3D {
       const {slidingWindow} = this.options;
       const sums = attention(queries, keys, values, {...visibility, slidingWindow}, this.read<Tensor1D>('sinks'));
+      return this.outputOf(sums);
+    }
+
+    private outputOf(sums: Tensor3D): Tensor3D {
       return linear(sums, this.read('output_kernel')!, this.read('output_bias'));
     }
 
@@ -306,7 +350,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       );
     }
 
-    private assertFits(x: Tensor3D, cache: KeyValueCache, mask: Tensor2D | null | undefined): void {
+    private assertFits(x: Tensor, cache: KeyValueCache, mask: Tensor | null | undefined): void {
       assert(x instanceof Tensor, opName, () => `x must be a tensor, but is ${describeValue(x)}.`);
       assertRank(x, 'x', opName, '[B, T, H]');
       const [batchSize, numNew, hiddenSize] = x.shape;

@@ -19,7 +19,7 @@ export {quantizeMixtureOfExperts} from './quantize_mixture_of_experts';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
 export type {ReversibleEmbeddingArgs, ReversibleEmbeddingClass} from './reversible_embedding';
 export type {RmsNormalizationArgs, RmsNormalizationClass} from './rms_normalization';
-export type {RotaryScaling} from './rotary_embedding';
+export type {LinearRotaryScaling, Llama3RotaryScaling, RotaryScaling, YarnRotaryScaling} from './rotary_embedding';
 export type {ScaledSumArgs, ScaledSumClass} from './scaled_sum';
 export type {TfjsLayers} from './weight_parts';
 

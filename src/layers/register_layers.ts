@@ -47,10 +47,15 @@ export type MoeLayerFunctions = {
 
 /** The classes of the layers, for `instanceof` and `new`. */
 type MoeLayerClasses = {
+  /** The class of mixtureOfExperts. */
   MixtureOfExperts: MixtureOfExpertsClass;
+  /** The class of causalSelfAttention. */
   CausalSelfAttention: CausalSelfAttentionClass;
+  /** The class of rmsNormalization. */
   RmsNormalization: RmsNormalizationClass;
+  /** The class of reversibleEmbedding. */
   ReversibleEmbedding: ReversibleEmbeddingClass;
+  /** The class of scaledSum. */
   ScaledSum: ScaledSumClass;
 };
 

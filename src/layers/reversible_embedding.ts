@@ -49,8 +49,9 @@ const opName = 'reversibleEmbedding';
  * embedding.build([null, null]);
  * embedding.setWeights([tf.tensor2d([[1, 0], [0, 1], [1, 1]])]);
  * const states = embedding.apply(tf.tensor2d([[2, 0]], [1, 2], 'int32'));
- * await states.array(); // => [[[1, 1], [1, 0]]]
- * await embedding.apply(states).array(); // => [[[1, 1, 2], [1, 0, 1]]]
+ * states instanceof tf.Tensor && (await states.array()); // => [[[1, 1], [1, 0]]]
+ * const logits = embedding.apply(states);
+ * logits instanceof tf.Tensor && (await logits.array()); // => [[[1, 1, 2], [1, 0, 1]]]
  * ```
  *
  * It is saved, loaded and registered as {@link MixtureOfExperts} is. Weight: embeddings [V, H].

@@ -35,7 +35,8 @@ const opName = 'rmsNormalization';
  *
  * ```js
  * const norm = tf.layers.rmsNormalization({epsilon: 1});
- * await norm.apply(tf.tensor2d([[1, 1, 1, 3], [2, 6, 4, 2]])).array(); // => [[0.5, 0.5, 0.5, 1.5], [0.5, 1.5, 1, 0.5]]
+ * const normalized = norm.apply(tf.tensor2d([[1, 1, 1, 3], [3, 1, 1, 1]]));
+ * normalized instanceof tf.Tensor && (await normalized.array()); // => [[0.5, 0.5, 0.5, 1.5], [1.5, 0.5, 0.5, 0.5]]
  * norm.weights.map(({shape}) => shape); // => [[4]]
  * ```
  *

@@ -6,31 +6,48 @@ import {add, mul, reshape, reverse, slice, type Tensor2D, tensor2d, type Tensor4
 import {assert, checkBoolean, checkOneOf, checkOptions, describeValue, isPlainObject} from '../arguments/checks';
 import {checkPositive} from './numbers';
 
-/** How the frequencies of longer contexts follow from those of training. */
-export type RotaryScaling =
-  | {type: 'linear'; factor: number}
-  | {
-      type: 'llama3';
-      factor: number;
-      lowFreqFactor: number;
-      highFreqFactor: number;
-      /** The number of positions before the context was extended. */
-      originalMaxPositions: number;
-    }
-  | {
-      type: 'yarn';
-      factor: number;
-      /** The number of positions before the context was extended. */
-      originalMaxPositions: number;
-      /** Default 32. */
-      betaFast?: number | null;
-      /** Default 1. */
-      betaSlow?: number | null;
-      /** The factor of queries and keys. Default 0.1 ln(factor) + 1, and 1 for a factor of at most 1. */
-      attentionFactor?: number | null;
-      /** Whether the bounds of the ramp are whole numbers. Default true. */
-      truncate?: boolean | null;
-    };
+/** Every wave longer by a factor. */
+export type LinearRotaryScaling = {
+  /** The name of the scaling. */
+  type: 'linear';
+  /** By how much waves become longer. */
+  factor: number;
+};
+
+/** Long waves longer by a factor, short waves as they are, and those between in between, as Llama 3.1 has them. */
+export type Llama3RotaryScaling = {
+  /** The name of the scaling. */
+  type: 'llama3';
+  /** By how much long waves become longer. */
+  factor: number;
+  /** Waves are long if fewer than this fit into the original context. */
+  lowFreqFactor: number;
+  /** Waves are short if more than this fit into the original context. */
+  highFreqFactor: number;
+  /** The number of positions before the context was extended. */
+  originalMaxPositions: number;
+};
+
+/** YaRN: as llama3, with a ramp over the pairs of a head and a factor of queries and keys. */
+export type YarnRotaryScaling = {
+  /** The name of the scaling. */
+  type: 'yarn';
+  /** By how much long waves become longer. */
+  factor: number;
+  /** The number of positions before the context was extended. */
+  originalMaxPositions: number;
+  /** The number of turns in the original context above which a wave is short. Default 32. */
+  betaFast?: number | null;
+  /** The number of turns in the original context below which a wave is long. Default 1. */
+  betaSlow?: number | null;
+  /** The factor of queries and keys. Default 0.1 ln(factor) + 1, and 1 for a factor of at most 1. */
+  attentionFactor?: number | null;
+  /** Whether the ends of the ramp are whole numbers of pairs. Default true. */
+  truncate?: boolean | null;
+};
+
+/** How the waves of a rotary embedding follow from those of training, in a longer context. */
+export type RotaryScaling = LinearRotaryScaling | Llama3RotaryScaling | YarnRotaryScaling;
 
 /** What determines the angles. */
 export type Rotation = {headDim: number; rotaryBase: number; rotaryScaling: RotaryScaling | null};
@@ -109,19 +126,14 @@ export function rotaryFrequencies({headDim, rotaryBase, rotaryScaling}: Rotation
 }
 
 /** Short waves stay, long waves become longer by the factor, and those between are between. */
-function llama3Frequency(frequency: number, scaling: RotaryScaling & {type: 'llama3'}): number {
+function llama3Frequency(frequency: number, scaling: Llama3RotaryScaling): number {
   const {factor, lowFreqFactor, highFreqFactor, originalMaxPositions} = scaling;
   const numWaves = (originalMaxPositions * frequency) / (2 * Math.PI);
   const kept = Math.min(Math.max((numWaves - lowFreqFactor) / (highFreqFactor - lowFreqFactor), 0), 1);
   return fround(((1 - kept) * frequency) / factor + kept * frequency);
 }
 
-function yarnFrequencies(
-  plain: number[],
-  headDim: number,
-  rotaryBase: number,
-  scaling: RotaryScaling & {type: 'yarn'},
-): number[] {
+function yarnFrequencies(plain: number[], headDim: number, rotaryBase: number, scaling: YarnRotaryScaling): number[] {
   const {factor, originalMaxPositions, betaFast, betaSlow, truncate} = scaling;
   // The pair, as a real number, that turns so many times in the original context.
   const pairOf = (numTurns: number) =>
@@ -138,22 +150,43 @@ function yarnFrequencies(
 
 /** The angles of the positions 0..numPositions-1. */
 export function rotaryTable(numPositions: number, rotation: Rotation): RotaryTable {
+  const {headDim} = rotation;
+  const cos = new Float32Array(numPositions * headDim);
+  const sin = new Float32Array(numPositions * headDim);
+  forEachAngle(numPositions, rotation, (first, second, cosine, sine) => {
+    cos[first] = cos[second] = cosine;
+    sin[first] = -sine;
+    sin[second] = sine;
+  });
+  return {cos: tensor2d(cos, [numPositions, headDim]), sin: tensor2d(sin, [numPositions, headDim])};
+}
+
+/** The same as kernels take it, [P, D]: the cosines of the D/2 pairs, then their sines. */
+export function anglesTable(numPositions: number, rotation: Rotation): Tensor2D {
+  const angles = new Float32Array(numPositions * rotation.headDim);
+  forEachAngle(numPositions, rotation, (first, second, cosine, sine) => {
+    angles[first] = cosine;
+    angles[second] = sine;
+  });
+  return tensor2d(angles, [numPositions, rotation.headDim]);
+}
+
+/** `first` and `second` are the places of a pair in a row of D for each position. */
+function forEachAngle(
+  numPositions: number,
+  rotation: Rotation,
+  take: (first: number, second: number, cosine: number, sine: number) => void,
+): void {
   const {headDim, rotaryScaling} = rotation;
   const frequencies = rotaryFrequencies(rotation);
   const size = rotaryScaling?.type === 'yarn' ? rotaryScaling.attentionFactor! : 1;
-  const half = headDim / 2;
-  const cos = new Float32Array(numPositions * headDim);
-  const sin = new Float32Array(numPositions * headDim);
   for (let position = 0; position < numPositions; position++) {
-    for (let i = 0; i < half; i++) {
-      const angle = fround(position * frequencies[i]);
-      const at = position * headDim + i;
-      cos[at] = cos[at + half] = Math.cos(angle) * size;
-      sin[at + half] = Math.sin(angle) * size;
-      sin[at] = -sin[at + half];
-    }
+    frequencies.forEach((frequency, i) => {
+      const angle = fround(position * frequency);
+      const first = position * headDim + i;
+      take(first, first + headDim / 2, Math.cos(angle) * size, Math.sin(angle) * size);
+    });
   }
-  return {cos: tensor2d(cos, [numPositions, headDim]), sin: tensor2d(sin, [numPositions, headDim])};
 }
 
 /** `numPositions` rows of the table from row `start` on. */

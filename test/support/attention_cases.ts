@@ -15,6 +15,7 @@ export type AttentionCase = {
   args: CausalSelfAttentionArgs;
   /** Of each sequence, 0 for padding. */
   mask?: number[][];
+  isForWebgl?: boolean;
 };
 
 /** The shapes that break things, and every option. */
@@ -26,7 +27,7 @@ export const attentionCases: AttentionCase[] = [
   {
     name: 'biases, norms of heads, padding on the left', batchSize: 2, numPositions: 5, hiddenSize: 8,
     args: {numHeads: 4, numKeyValueHeads: 2, useBias: true, useOutputBias: true, queryKeyNormalization: 'head', normalizationEpsilon: 0.1},
-    mask: [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]],
+    mask: [[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], isForWebgl: true,
   },
   {
     name: 'norms of all heads, padding on the right', batchSize: 3, numPositions: 4, hiddenSize: 6,
@@ -36,7 +37,7 @@ export const attentionCases: AttentionCase[] = [
   {
     name: 'sinks and a sliding window', batchSize: 2, numPositions: 6, hiddenSize: 8,
     args: {numHeads: 4, numKeyValueHeads: 2, slidingWindow: 2, useSinks: true, useBias: true},
-    mask: [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]],
+    mask: [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]], isForWebgl: true,
   },
   {name: 'a window of one', batchSize: 1, numPositions: 3, hiddenSize: 4, args: {numHeads: 2, slidingWindow: 1}},
   ...rotaryCases.slice(0, 3).map((rotaryCase) => ({

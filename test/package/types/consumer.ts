@@ -15,7 +15,19 @@ import type {
 } from 'tfjs-moe';
 import {moeGraphModel, type MoeGraphModelOptions, registerMoeGraphOps} from 'tfjs-moe/graph';
 import 'tfjs-moe/kernels/cpu';
-import {mixtureOfExperts, MixtureOfExperts, type MixtureOfExpertsArgs, registerMoeLayers} from 'tfjs-moe/layers';
+import {
+  CausalSelfAttention,
+  causalSelfAttention,
+  type CausalSelfAttentionArgs,
+  type KeyValueCache,
+  mixtureOfExperts,
+  MixtureOfExperts,
+  type MixtureOfExpertsArgs,
+  registerMoeLayers,
+  reversibleEmbedding,
+  rmsNormalization,
+  type RotaryScaling,
+} from 'tfjs-moe/layers';
 import {moeSum} from 'tfjs-moe/ops';
 import * as all from 'tfjs-moe/tf';
 
@@ -71,6 +83,14 @@ export const dense: all.layers.Layer = all.layers.dense({units: 1});
 export const model: tf.Sequential = tf.sequential({layers: [experts, registerMoeLayers(tf).mixtureOfExperts(layerArgs)]});
 export const load: tf.Tensor1D = experts.expertLoad();
 
+const rotaryScaling: RotaryScaling = {type: 'yarn', factor: 4, originalMaxPositions: 4096, truncate: false};
+const attentionArgs: CausalSelfAttentionArgs = {numHeads: 4, numKeyValueHeads: 2, rotaryScaling, queryKeyNormalization: 'head'};
+export const attention: CausalSelfAttention = causalSelfAttention(attentionArgs);
+export const cache: KeyValueCache = attention.makeCache(1, 8);
+export const attended: tf.Tensor3D = new CausalSelfAttention(attentionArgs).attend(sequences, cache, tf.ones<tf.Rank.R2>([2, 3]));
+export const norms: tf.layers.Layer[] = [rmsNormalization(), registerMoeLayers(tf).rmsNormalization({epsilon: 1e-5})];
+export const embedding: all.layers.Layer = all.layers.reversibleEmbedding({vocabSize: 8, units: 4, padTokenId: 0});
+
 // @ts-expect-error the input is missing
 moePermute(undefined, topkIds, 4);
 // @ts-expect-error numExperts is a number
@@ -105,3 +125,7 @@ registerMoeKernels('my-backend', 'toaster');
 mixtureOfExperts({numExperts: 4});
 // @ts-expect-error an argument that does not exist
 mixtureOfExperts({numExperts: 4, intermediateSize: 8, capacity: 2});
+// @ts-expect-error a scaling without its factor
+causalSelfAttention({numHeads: 2, rotaryScaling: {type: 'linear'}});
+// @ts-expect-error an embedding needs its sizes
+reversibleEmbedding({vocabSize: 8});

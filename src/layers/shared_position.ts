@@ -1,0 +1,38 @@
+import {getBackend, keep, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
+
+/**
+ * The place of the next position on the device, for the caches of all layers: in a step of a model they have the same.
+ * A kernel that took it as an attribute would be another one for each position.
+ */
+class SharedPosition {
+  private numUsers = 0;
+  private last: {position: number; backendName: string; tensor: Tensor1D} | undefined;
+
+  acquire(): void {
+    this.numUsers++;
+  }
+
+  release(): void {
+    this.numUsers--;
+    if (this.numUsers === 0) {
+      this.forget();
+    }
+  }
+
+  /** int32 [1], valid until another position is asked for. */
+  at(position: number): Tensor1D {
+    const backendName = getBackend();
+    if (this.last?.position !== position || this.last.backendName !== backendName || this.last.tensor.isDisposed) {
+      this.forget();
+      this.last = {position, backendName, tensor: keep(tensor1d([position], 'int32'))};
+    }
+    return this.last.tensor;
+  }
+
+  private forget(): void {
+    this.last?.tensor.dispose();
+    this.last = undefined;
+  }
+}
+
+export const sharedPosition = new SharedPosition();
