@@ -1,19 +1,41 @@
 /** The example in a page: `?backend=webgpu|webgl|cpu&digits=n&epochs=n`. Its lines go to the server of the page. */
+import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
-import {startPageBackend} from '../shared/page_backend';
-import {print, reportEnd} from '../shared/page_report';
 import {amountsOf} from './amounts';
 import {type Digits, mixDigits, NUM_CLASSES} from './digits';
 import {RunView, showEnd, showHeldOut, showStatus} from './page_views';
 import {heldOutDigits, runs, trainBoth} from './training';
 
 const parameters = new URLSearchParams(location.search);
+const post = (path: string, body: string) => fetch(path, {method: 'POST', body});
+
+/** Lines arrive in the order in which they were printed. */
+let lastLine: Promise<unknown> = Promise.resolve();
+function print(line: string): void {
+  lastLine = lastLine.then(() => post('line', line)).catch(() => {});
+}
 
 /** Shows the next step, in a frame that the browser paints before the step. */
 async function announce(text: string): Promise<void> {
   showStatus(text);
   await tf.nextFrame();
   await tf.nextFrame();
+}
+
+async function bestBackend(): Promise<string> {
+  const adapter = 'gpu' in navigator ? await navigator.gpu.requestAdapter() : null;
+  return adapter == null ? 'webgl' : 'webgpu';
+}
+
+async function startBackend(): Promise<void> {
+  const name = parameters.get('backend') ?? (await bestBackend());
+  if (name === 'webgpu') {
+    await registerWebGPUBackend();
+  }
+  if (!(await tf.setBackend(name))) {
+    throw new Error(`The backend '${name}' cannot start here.`);
+  }
+  document.querySelector('#backend')!.textContent = name;
 }
 
 async function loadDigits(): Promise<Digits> {
@@ -33,7 +55,7 @@ async function main(): Promise<string | null> {
   const amounts = amountsOf(parameters.get('digits'), parameters.get('epochs'));
   const views = new Map(runs.map((run) => [run, new RunView(run)]));
   await announce('Starting the backend …');
-  document.querySelector('#backend')!.textContent = await startPageBackend(parameters.get('backend'));
+  await startBackend();
   await announce('Loading the digits …');
   const digits = await loadDigits();
   await announce('Preparing the first step, whose kernels are compiled …');
@@ -63,6 +85,7 @@ main()
     if (error != null) {
       showEnd(error, 'failed');
     }
-    await reportEnd(error);
+    await lastLine;
+    await post('done', JSON.stringify({error}));
   })
   .catch((error: unknown) => showEnd(String(error), 'failed'));

@@ -11,7 +11,7 @@ export type Amounts = ModelSize & {
   sampleLength: number;
 };
 
-/** What plain JavaScript does in two minutes. */
+/** What plain JavaScript does in some two minutes. */
 const onCpu: Amounts = {
   numLayers: 2,
   hiddenSize: 64,
@@ -36,7 +36,7 @@ const onGpu: Amounts = {
   sampleLength: 300,
 };
 
-/** The amounts for a backend. `steps` is of a command line or an address. */
+/** The amounts for a backend. `steps` is of the command line. */
 export function amountsFor(backend: string, steps: string | null | undefined): Amounts {
   const amounts = backend === 'cpu' ? onCpu : onGpu;
   return {...amounts, numSteps: steps == null ? amounts.numSteps : countOf('steps', steps, 1_000_000)};

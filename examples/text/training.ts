@@ -1,4 +1,4 @@
-/** Trains the model, and lets it speak now and then. Node.js and the page run this same code. */
+/** Trains the model, and lets it speak now and then. */
 import * as tf from '../../src/tf';
 import {AdamWithSchedule} from '../shared/adam_with_schedule';
 import type {Amounts} from './amounts';
@@ -32,7 +32,6 @@ export type Trained = {model: tf.LayersModel; config: tf.MoeModelConfig; alphabe
 /** Calls during the training. Only `print` needs an effect. */
 export type Listener = {
   print(line: string): void;
-  onStep?(step: number, numSteps: number): void;
   onReport?(report: Report): void;
   /** Before the model is disposed. */
   onTrained?(trained: Trained): Promise<void>;
@@ -72,7 +71,6 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
     await model.trainOnBatch(windows.ids, windows.targets);
     tf.dispose(windows);
     stepSeconds += (performance.now() - stepStart) / 1000;
-    listener.onStep?.(step, numSteps);
     if (step % stepsPerReport === 0 || step === numSteps) {
       heldOutBits = await bitsPerCharacter(model, heldOutWindows);
       listener.onReport?.({
@@ -85,8 +83,6 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
         sample: await sampleOf(model, alphabet, sampleLength),
       });
     }
-    // Lets a page paint.
-    await tf.nextFrame();
   }
   await listener.onTrained?.({model, config, alphabet});
   model.dispose();
