@@ -1,4 +1,7 @@
-/** `npm start`: trains a small mixture of experts on handwritten digits, with and without the balancing loss. */
+/**
+ * `npm start`: trains a small mixture of experts on handwritten digits, with and without the balancing loss.
+ * `npm start -- text`: trains a small language model that has mixtures of experts.
+ */
 import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureNpmPackages} from './set_up.mjs';
 
@@ -6,20 +9,39 @@ const usage = `npm start [-- --backend cpu|webgpu] [--digits n] [--epochs n] [--
 npm start -- chromium|firefox [--backend webgpu|webgl|cpu] [--digits n] [--epochs n]    in that browser
 npm start -- page                                                    serves the page for a browser of yours
 
---quantize prints what the accuracy is with quantized experts.`;
+--quantize prints what the accuracy is with quantized experts.
+
+npm start -- text [--backend cpu|webgpu] [--steps n] [--save folder]                    in Node.js
+
+text is a language model that learns to write. --save writes it as a folder of Hugging Face.`;
+
+/** Flags of each example, and its places. */
+const examples = {
+  digits: {flags: ['backend', 'digits', 'epochs', 'quantize'], places: ['node', 'chromium', 'firefox', 'page']},
+  text: {flags: ['backend', 'steps', 'save'], places: ['node']},
+};
 
 const options = {
   backend: {type: 'string'},
   digits: {type: 'string'},
   epochs: {type: 'string'},
   quantize: {type: 'boolean'},
+  steps: {type: 'string'},
+  save: {type: 'string'},
 };
 const {flags, words} = parseCommandLine(usage, options, true);
-const [place = 'node', ...others] = words;
-if (!['node', 'chromium', 'firefox', 'page'].includes(place) || others.length > 0) {
+const example = words[0] === 'text' ? 'text' : 'digits';
+const [place = 'node', ...others] = words[0] === 'text' ? words.slice(1) : words;
+if (!examples[example].places.includes(place) || others.length > 0) {
   fail(
-    `npm start runs in node, chromium or firefox, or serves a page, but was given '${words.join(' ')}'.\n\n${usage}`,
+    `npm start runs digits in node, chromium or firefox, or serves its page, and text in node, ` +
+      `but was given '${words.join(' ')}'.\n\n${usage}`,
   );
+}
+for (const name of Object.keys(flags)) {
+  if (!examples[example].flags.includes(name)) {
+    fail(`--${name} is not for the example ${example}.\n\n${usage}`);
+  }
 }
 if (flags.quantize && place !== 'node') {
   fail(`--quantize is for Node.js, but was given with ${place}.\n\n${usage}`);
@@ -31,7 +53,7 @@ if (place === 'node') {
   const args = Object.entries(flags).flatMap(([name, value]) =>
     value === true ? [`--${name}`] : [`--${name}`, value],
   );
-  await runBundled('digits', 'examples/digits/main.ts', args);
+  await runBundled(example, `examples/${example}/main.ts`, args);
 } else {
   const {serveExample} = await import('./serve_example.mjs');
   const served = await serveExample();

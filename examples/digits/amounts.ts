@@ -1,3 +1,4 @@
+import {countOf} from '../shared/count_of';
 import {type Amounts, defaultAmounts} from './training';
 
 /** The amounts in a command line or an address. An amount that is not given has its default. */
@@ -8,12 +9,4 @@ export function amountsOf(digits: string | null | undefined, epochs: string | nu
     numHeldOut,
     numEpochs: epochs == null ? numEpochs : countOf('epochs', epochs, 1000),
   };
-}
-
-function countOf(name: string, text: string, largest: number): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > largest) {
-    throw new Error(`${name} must be an integer of 1 to ${largest}, but is '${text}'.`);
-  }
-  return value;
 }

@@ -1,9 +1,7 @@
 /** `npm start` in Node.js: [--backend cpu|webgpu] [--digits n] [--epochs n] [--quantize]. */
 import {readFileSync} from 'node:fs';
-import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
-import {registerWebGPUBackend} from '../../src/webgpu';
-import * as tf from '../../src/tf';
+import {startNodeBackend} from '../shared/node_backend';
 import {amountsOf} from './amounts';
 import {mixDigits, NUM_CLASSES} from './digits';
 import {printQuantized} from './quantized';
@@ -21,24 +19,10 @@ const {values: flags} = parseArgs({
   },
 });
 
-async function startBackend(name: string): Promise<void> {
-  if (name === 'webgpu') {
-    const {create, globals} = createRequire(__filename)('webgpu') as {
-      create: (options: string[]) => GPU;
-      globals: Record<string, unknown>;
-    };
-    Object.assign(globalThis, globals);
-    await registerWebGPUBackend({gpu: create([])});
-  }
-  if (!(await tf.setBackend(name))) {
-    throw new Error(`The backend '${name}' cannot start here.`);
-  }
-}
-
 async function main(): Promise<void> {
   const start = performance.now();
   const amounts = amountsOf(flags.digits, flags.epochs);
-  await startBackend(flags.backend);
+  await startNodeBackend(flags.backend);
   const files = Array.from({length: NUM_CLASSES}, (_, digit) => readFileSync(`${DIGITS_FOLDER}/${digit}.json`, 'utf8'));
   const digits = mixDigits(files.map((text) => (JSON.parse(text) as {data: number[]}).data));
   const missed = await trainBoth(digits, amounts, {

@@ -46,14 +46,3 @@ export function makeDigitModel({
   const outputs = dense(NUM_CLASSES, 'softmax').apply(features) as tf.SymbolicTensor;
   return {model: tf.model({inputs: patches, outputs}), experts};
 }
-
-/** Adam with a learning rate that a callback may change. tfjs's own Adam keeps its first rate. */
-export class AdamWithSchedule extends tf.AdamOptimizer {
-  constructor(learningRate: number) {
-    super(learningRate, 0.9, 0.999);
-  }
-
-  setLearningRate(learningRate: number): void {
-    this.learningRate = learningRate;
-  }
-}

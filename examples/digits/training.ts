@@ -1,8 +1,9 @@
 /** Trains the model with and without the balancing loss. Node.js and the page run this same code. */
 import * as tf from '../../src/tf';
-import {barChart} from './bar_chart';
+import {AdamWithSchedule} from '../shared/adam_with_schedule';
+import {barChart} from '../shared/bar_chart';
 import {cutPatches, type Digits, NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS, shiftDigits, sliceDigits} from './digits';
-import {AdamWithSchedule, type DigitModel, makeDigitModel, NUM_EXPERTS, TOPK} from './model';
+import {type DigitModel, makeDigitModel, NUM_EXPERTS, TOPK} from './model';
 
 const SEED = 1;
 const BATCH_SIZE = 50;

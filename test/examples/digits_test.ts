@@ -2,8 +2,9 @@
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import * as tf from '../../src/tf';
 import {cutPatches, IMAGE_SIZE, mixDigits, NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS, shiftDigits} from '../../examples/digits/digits';
-import {AdamWithSchedule, makeDigitModel, NUM_EXPERTS, TOPK} from '../../examples/digits/model';
+import {makeDigitModel, NUM_EXPERTS, TOPK} from '../../examples/digits/model';
 import {tensorsOf} from '../../examples/digits/training';
+import {AdamWithSchedule} from '../../examples/shared/adam_with_schedule';
 
 const NUM_OF_EACH = 4;
 const NUM_STEPS = 6;
