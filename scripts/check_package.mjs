@@ -147,6 +147,7 @@ async function checkPeersOfEntries() {
       './webgpu': '@tensorflow/tfjs-backend-webgpu',
       './graph': '@tensorflow/tfjs-converter',
       './layers': '@tensorflow/tfjs-layers',
+      './models': '@tensorflow/tfjs-layers',
     }[entry];
     const wanted = [core, ...(besides == null ? [] : [besides])].sort().join();
     assert(peers.join() === wanted, `${entry} imports ${peers}, not ${wanted}`);

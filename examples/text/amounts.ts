@@ -29,7 +29,7 @@ const onGpu: Amounts = {
   hiddenSize: 128,
   expertSize: 128,
   windowLength: 128,
-  numSteps: 3000,
+  numSteps: 600,
   batchSize: 64,
   learningRate: 0.003,
   stepsPerReport: 250,

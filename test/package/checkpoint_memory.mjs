@@ -8,6 +8,8 @@ import {createServer} from 'node:http';
 import {memoryUsage, resourceUsage} from 'node:process';
 
 const MIB = 2 ** 20;
+/** `--print` prints the figures. */
+const isPrinted = process.argv.includes('--print');
 const [numLayers, E, H, I] = [4, 32, 1024, 800];
 const config = {
   model_type: 'mixtral',
@@ -84,11 +86,11 @@ async function read(port, format) {
   }
   assert.deepEqual(routerKernel.shape, [H, E]);
   const beside = (peak - numBytes) / MIB;
-  console.log(`${format}: ${(numBytes / MIB).toFixed(0)} MiB of weights, at most ${beside.toFixed(0)} MiB beside them`);
+  isPrinted && console.log(`${format}: ${(numBytes / MIB).toFixed(0)} MiB of weights, at most ${beside.toFixed(0)} MiB beside them`);
   assert(beside < 128, `${beside} MiB beside the weights`);
 }
 
-const [, , task, port, format] = process.argv;
+const [, , task, port, format] = process.argv.filter((word) => word !== '--print');
 if (task === 'serve') {
   serve();
 } else if (task === 'read') {
@@ -99,7 +101,7 @@ if (task === 'serve') {
     const at = await new Promise((resolve) => server.once('message', resolve));
     // A process for each, because the peak of a process never falls.
     for (const each of ['bfloat16', 'int4']) {
-      const reader = fork(new URL(import.meta.url).pathname, ['read', at, each]);
+      const reader = fork(new URL(import.meta.url).pathname, ['read', at, each, ...(isPrinted ? ['--print'] : [])]);
       const code = await new Promise((resolve) => reader.once('exit', resolve));
       assert.equal(code, 0, each);
     }
