@@ -2,6 +2,7 @@
 import {readFileSync} from 'node:fs';
 import {parseArgs} from 'node:util';
 import {startNodeBackend} from '../shared/node_backend';
+import {runMain} from '../shared/run_main';
 import {amountsOf} from './amounts';
 import {mixDigits, NUM_CLASSES} from './digits';
 import {printQuantized} from './quantized';
@@ -39,11 +40,4 @@ async function main(): Promise<void> {
   }
 }
 
-main().then(
-  // Dawn keeps the process alive.
-  () => process.exit(0),
-  (error: unknown) => {
-    console.error(error instanceof Error ? error.message : error);
-    process.exit(1);
-  },
-);
+runMain(main);

@@ -2,6 +2,9 @@ import {createRequire} from 'node:module';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import * as tf from '../../src/tf';
 
+/** Kept, because Dawn's adapter goes down with it where it is collected. */
+let gpu: GPU | undefined;
+
 /** Starts a backend in Node.js, where Dawn is the GPU of webgpu. */
 export async function startNodeBackend(name: string): Promise<void> {
   if (name === 'webgpu') {
@@ -10,7 +13,8 @@ export async function startNodeBackend(name: string): Promise<void> {
       globals: Record<string, unknown>;
     };
     Object.assign(globalThis, globals);
-    await registerWebGPUBackend({gpu: create([])});
+    gpu = create([]);
+    await registerWebGPUBackend({gpu});
   }
   if (!(await tf.setBackend(name))) {
     throw new Error(`The backend '${name}' cannot start here.`);

@@ -5,6 +5,7 @@ import {join} from 'node:path';
 import {parseArgs} from 'node:util';
 import * as tf from '../../src/tf';
 import {startNodeBackend} from '../shared/node_backend';
+import {runMain} from '../shared/run_main';
 import {amountsFor} from './amounts';
 import {describeExperts} from './terminal';
 import {lineOf, type Trained, trainOnText} from './training';
@@ -50,11 +51,4 @@ async function main(): Promise<void> {
   }
 }
 
-main().then(
-  // Dawn keeps the process alive.
-  () => process.exit(0),
-  (error: unknown) => {
-    console.error(error instanceof Error ? error.message : error);
-    process.exit(1);
-  },
-);
+runMain(main);

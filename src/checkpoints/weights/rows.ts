@@ -76,7 +76,7 @@ function rowDecoder(encoding: QuantizedEncoding, numIn: number): (rows: Rows, nu
     memory = memory.length < numRows * numIn ? new Float32Array(numRows * numIn) : memory;
     const values = memory.subarray(0, numRows * numIn);
     if (encoding.groupSize === 0) {
-      // Floats of 16 bits, which most files have, are several times faster without scales.
+      // Floats of 16 bits, which most files have, need neither groups nor scales.
       const bytes = new Uint8Array(weights.buffer, weights.byteOffset, weights.byteLength);
       decodeFloats(encoding.format === 'float16' ? 'F16' : 'BF16', bytes, values);
       return values;
