@@ -1,6 +1,8 @@
 /** Quantized checkpoint files as they are published: nothing changes a value. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import {moeCheckpoint, type MoeCheckpointOptions, type MoeModelConfig} from '../../src/checkpoints/index';
+import {
+  loadMoeCheckpoint, moeCheckpoint, type MoeCheckpointOptions, moeLayerConfig, type MoeModelConfig,
+} from '../../src/checkpoints/index';
 import * as tf from '../../src/tf';
 import golden from '../golden/quantized_experts.json';
 import {numberOf, packed, scaleOf} from '../naive/quantized_weights';
@@ -293,6 +295,28 @@ describeWithFlags('quantized checkpoint files on the way in', cpu, () => {
     const wanted = range(E).map((e) => [...range(I).map((i) => rowOf(e, 2 * i)), ...range(I).map((i) => rowOf(e, 2 * i + 1))]);
     return {tensors, config, wanted};
   }
+
+  it('experts of a layer that has their format, as they are', async () => {
+    const ofLayers = cases.filter(({expected}) => expected.groupSize! % 16 === 0);
+    expect(ofLayers.length).toBeGreaterThan(5);
+    for (const given of ofLayers) {
+      const {sizes, tensors} = block(given);
+      const config = storedConfig(1, sizes, given.quantization);
+      const w1 = (await load(tensors, config)).w1 as tf.QuantizedWeights;
+      const layer = tf.layers.mixtureOfExperts({
+        ...moeLayerConfig(config), expertFormat: w1.format, expertGroupSize: w1.groupSize, expertScaleFormat: w1.scaleFormat,
+        expertZeroPoint: w1.zeroPoint, useExpertOffsets: w1.offsets != null,
+      });
+      layer.build([null, sizes.hiddenSize]);
+      await loadMoeCheckpoint(layer, blobOf(tensors), config, {layerIndex: 0});
+      const weights = layer.getWeights();
+      for (const part of ['codes', 'scales', 'offsets'] as const) {
+        const place = layer.weights.findIndex(({originalName}) => originalName.endsWith(`w1_${part}`));
+        const actual = place < 0 ? undefined : [...await weights[place].data()];
+        expect(actual).withContext(`${given.name}: ${part}`).toEqual(w1[part] && [...await w1[part].data()]);
+      }
+    }
+  });
 
   it('MXFP4 of gpt-oss, in one part and in two', async () => {
     const {tensors, config, wanted} = gptOss();
