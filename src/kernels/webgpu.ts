@@ -1,5 +1,6 @@
 /** The kernels of the webgpu backend, registered on import with the gradients. */
 import type {MoeKernelName} from '../contract/kernel_names';
+import {registerStepRecorder, type StepRecorder} from '../contract/step_recorders';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moeCachedAttentionWebGPU, moeRotateIntoCacheWebGPU} from './moe_cached_attention/webgpu';
@@ -27,6 +28,7 @@ import {moeUnpermuteBackpropRowsWebGPU} from './moe_unpermute/webgpu_backprop_ro
 import {moeUnpermuteBackpropWeightsWebGPU} from './moe_unpermute/webgpu_backprop_weights';
 import {registerGradients, registerKernels} from './register';
 import type {MoeKernel} from './shared/moe_kernel';
+import {recordWebGPUStep} from './shared/webgpu_step';
 
 export const webgpuKernels = {
   MoeAlignBlockSize: moeAlignBlockSizeWebGPU,
@@ -55,4 +57,5 @@ export const webgpuKernels = {
 } satisfies Record<MoeKernelName, MoeKernel>;
 
 registerKernels(webgpuKernels, 'webgpu');
+registerStepRecorder('webgpu', recordWebGPUStep as StepRecorder);
 registerGradients(gradients);
