@@ -76,7 +76,7 @@ export type DecodingOptions = {
 const TWO_SCALES = 0x18191819;
 
 /** Random codes, and scales and kernels of a size that keeps numbers in range. */
-function setRandomWeights(model: LayersModel): void {
+export function setRandomWeights(model: LayersModel): void {
   for (const layer of model.layers) {
     const values = layer.weights.map(({originalName, shape}) => {
       const size = tf.util.sizeFromShape(shape as number[]);

@@ -16,10 +16,12 @@ import {
 } from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
+import {moeProjectionsWebGPU} from './moe_projections/webgpu';
 import {moeQuantizeWeightsWebGPU} from './moe_quantize_weights/webgpu';
 import {moeRankRowsWebGPU} from './moe_rank_rows/webgpu';
 import {moeRmsNormWebGPU} from './moe_rms_norm/webgpu';
 import {moeRouterProbabilitiesWebGPU} from './moe_router_probabilities/webgpu';
+import {moeScaledSumWebGPU} from './moe_scaled_sum/webgpu';
 import {moeSumWebGPU} from './moe_sum/webgpu';
 import {moeTopKWebGPU} from './moe_topk/webgpu';
 import {moeTopKBackpropWebGPU} from './moe_topk/webgpu_backprop';
@@ -54,6 +56,8 @@ export const webgpuKernels = {
   MoeRmsNorm: moeRmsNormWebGPU,
   MoeRotateIntoCache: moeRotateIntoCacheWebGPU,
   MoeCachedAttention: moeCachedAttentionWebGPU,
+  MoeProjections: moeProjectionsWebGPU,
+  MoeScaledSum: moeScaledSumWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
 
 registerKernels(webgpuKernels, 'webgpu');
