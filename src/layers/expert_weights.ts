@@ -7,7 +7,8 @@ import type {MixtureOfExpertsOptions, weightArgParts} from './mixture_of_experts
 import {seedOf} from './seeds';
 import type {Constraint, Initializer, PartsOf} from './weight_parts';
 import type {LayerWeightName, WeightName} from '../contract/block_weights';
-import {quantizedSpecs} from './expert_format';
+import {expertFormatNames} from './expert_format';
+import {codesSpecs, weightFormatOf} from './weight_format';
 
 type WeightParts = PartsOf<typeof weightArgParts>;
 
@@ -44,7 +45,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   const experts = (name: 'w1' | 'w2', shape: number[], seed: number): WeightSpec[] =>
     options.expertFormat === 'float32'
       ? [trainableExperts(name, shape, seed)]
-      : quantizedSpecs(name, shape, options).map((weight) => ({
+      : codesSpecs(name, shape, weightFormatOf(options, expertFormatNames)).map((weight) => ({
           ...weight,
           initializer: zeroInitializer,
           trainable: false,

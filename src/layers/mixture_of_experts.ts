@@ -36,7 +36,8 @@ import {BatchLoad, droppedShareOf, entropyOf} from './expert_load';
 import {expertCounts} from '../ops/expert_counts';
 import {type Weights, weightSpecs} from './expert_weights';
 import type {LayerWeightName} from '../contract/block_weights';
-import {assertWholeWords, expertWeights} from './expert_format';
+import type {QuantizedWeights} from '../contract/quantized_weights';
+import {expertFormatNames} from './expert_format';
 import {
   assertInputs,
   fittingMask,
@@ -51,6 +52,7 @@ import {
 import {checkArgs, type MixtureOfExpertsArgs, weightArgParts} from './mixture_of_experts_options';
 import {ScoreCorrection} from './score_correction';
 import {seedOf} from './seeds';
+import {assertWholeWords, quantizedWeightsIn, weightFormatOf} from './weight_format';
 import {resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 const opName = 'mixtureOfExperts';
@@ -366,12 +368,20 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       }
     }
 
+    /** w1 and w2 as the ops take them. */
+    private expertWeights(): Array<Tensor | QuantizedWeights> {
+      const format = weightFormatOf(this.options, expertFormatNames);
+      return (['w1', 'w2'] as const).map((name) =>
+        format.format === 'float32'
+          ? this.read(name)!
+          : quantizedWeightsIn(name, format, (weightName) => this.read(weightName)),
+      );
+    }
+
     private outputOf(x: Tensor2D, topkWeights: Tensor2D, topkIds: Tensor2D): Tensor2D {
       const {activation, gated, swigluAlpha, swigluLimit, numZeroExperts, applyRouterWeightOnInput} = this.options;
       const [sharedW1, sharedW2] = [this.read('shared_w1'), this.read('shared_w2')];
-      const [w1, w2] = (['w1', 'w2'] as const).map((name) =>
-        expertWeights(name, this.options, (weightName) => this.read(weightName)),
-      );
+      const [w1, w2] = this.expertWeights();
       return fusedExperts(x, w1, w2, topkWeights, topkIds, {
         activation,
         gated,
