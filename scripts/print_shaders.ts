@@ -12,6 +12,7 @@ import '@tensorflow/tfjs-backend-webgpu/dist/flags_webgpu';
 import type {MoeKernelName, MoeKernels} from '../src/contract/kernel_names';
 import {
   encodingOf,
+  type QuantizedEncoding,
   type QuantizedFormat,
   quantizedFormats,
   quantizedShapes,
@@ -83,6 +84,16 @@ const encodings = [
   encoding('bfloat16', 'float32'),
 ];
 
+const codesOf = (encoding: QuantizedEncoding, shape: number[]) => {
+  const shapes = quantizedShapes(shape, encoding);
+  const scales = encoding.scaleFormat === 'float32' ? floats(...shapes.scales) : ints(...shapes.scales);
+  return {
+    codes: ints(...shapes.codes),
+    ...(encoding.groupSize > 0 && {scales}),
+    ...(encoding.hasOffsets && {offsets: scales}),
+  };
+};
+
 /** A step of two sequences: 4 heads of queries, 2 of keys and values, and room for 9 positions. */
 const cachedHeads = (headDim: number) => ({
   queries: floats(2, 1, 4 * headDim),
@@ -110,6 +121,16 @@ const calls: KernelCalls = {
     {inputs: {x: floats(1, 6), weights0: floats(6, 8)}, attrs: {}},
     {inputs: {x: floats(3, 6), weights0: floats(6, 7), weights1: floats(6, 8), weights2: floats(6, 8)}, attrs: {}},
   ],
+  MoeQuantizedProjections: encodings.flatMap((encoding) => [
+    {
+      inputs: {x: floats(1, 64), ...codesOf(encoding, [1, 8, 64])},
+      attrs: {encoding, numColumns0: 8, numColumns1: 0, numColumns2: 0},
+    },
+    {
+      inputs: {x: floats(1, 64), ...codesOf(encoding, [1, 16, 64]), bias: floats(1, 16)},
+      attrs: {encoding, numColumns0: 8, numColumns1: 4, numColumns2: 4},
+    },
+  ]),
   MoeScaledSum: [{inputs: {a: floats(6), b: floats(6)}, attrs: {factorA: 1, factorB: 0.5}}],
   MoePermute: [7, 8, 4000, 4001].flatMap((size) => {
     const numTokens = size > 8 ? 8192 : 5;
@@ -208,18 +229,14 @@ const calls: KernelCalls = {
   })),
   MoeRouterProbabilities: [{inputs: {routerLogits: floats(5, 8)}, attrs: {scoring: 'sigmoid'}}],
   MoeQuantizeWeights: encodings.map((encoding) => ({inputs: {weights: floats(2, 4, 64)}, attrs: {encoding}})),
-  MoeDequantizeWeights: encodings.map((encoding) => {
-    const shapes = quantizedShapes([2, 4, 64], encoding);
-    const scales = encoding.scaleFormat === 'float32' ? floats(...shapes.scales) : ints(...shapes.scales);
-    return {
-      inputs: {
-        codes: ints(...shapes.codes),
-        ...(encoding.groupSize > 0 && {scales}),
-        ...(encoding.hasOffsets && {offsets: scales}),
-      },
-      attrs: {encoding, firstExpert: 0, numExperts: 2},
-    };
-  }),
+  MoeDequantizeWeights: encodings.map((encoding) => ({
+    inputs: codesOf(encoding, [2, 4, 64]),
+    attrs: {encoding, firstExpert: 0, numExperts: 2},
+  })),
+  MoeDequantizeRows: encodings.map((encoding) => ({
+    inputs: {...codesOf(encoding, [1, 8, 64]), rows: ints(5)},
+    attrs: {encoding},
+  })),
 };
 
 const webgpuStandIn = (): StandIn => {

@@ -370,6 +370,16 @@ export type MoeDequantizeWeightsOutputs = {
   weights: Tensor3D; //                    float32 [numExperts, D, C]
 };
 
+/** Rows of the weights [L*D, C], in any order, such as the embeddings of tokens. */
+export const MoeDequantizeRows = 'MoeDequantizeRows';
+export type MoeDequantizeRowsInputs = QuantizedTensors & {
+  rows: TensorInfo; //                     int32 [R]; on GPUs, any weights stand for a row that does not exist
+};
+export type MoeDequantizeRowsAttrs = {encoding: QuantizedEncoding};
+export type MoeDequantizeRowsOutputs = {
+  out: Tensor2D; //                        float32 [R, C]
+};
+
 /** x / sqrt(mean(x^2) + epsilon) * gamma, with the mean over a row. It has no gradient. */
 export const MoeRmsNorm = 'MoeRmsNorm';
 export type MoeRmsNormInputs = {
@@ -434,6 +444,30 @@ export type MoeProjectionsOutputs = {
   out0: Tensor2D; //                       float32 [R, D0]
   out1?: Tensor2D; //                      float32 [R, D1], of weights1
   out2?: Tensor2D; //                      float32 [R, D2], of weights2
+};
+
+/**
+ * x . weights^T + bias, of the rows of up to three matrices in codes that stand below each other, such as those of
+ * queries, keys and values. No gradient.
+ */
+export const MoeQuantizedProjections = 'MoeQuantizedProjections';
+export type MoeQuantizedProjectionsInputs = QuantizedTensors & {
+  x: TensorInfo; //                        float32 [R, C], of at most 4 rows; codes, scales and offsets are of [1, D, C]
+  bias?: TensorInfo; //                    float32 [1, D], D = D0 + D1 + D2
+};
+export type MoeQuantizedProjectionsAttrs = {
+  encoding: QuantizedEncoding;
+  /** D0. */
+  numColumns0: number;
+  /** D1, or 0. */
+  numColumns1: number;
+  /** D2, or 0. */
+  numColumns2: number;
+};
+export type MoeQuantizedProjectionsOutputs = {
+  out0: Tensor2D; //                       float32 [R, D0]
+  out1?: Tensor2D; //                      float32 [R, D1]
+  out2?: Tensor2D; //                      float32 [R, D2]
 };
 
 /** factorA * a + factorB * b, as residual connections have it. No gradient. */
@@ -507,6 +541,11 @@ export type MoeKernels = {
     attrs: MoeDequantizeWeightsAttrs;
     outputs: MoeDequantizeWeightsOutputs;
   };
+  [MoeDequantizeRows]: {
+    inputs: MoeDequantizeRowsInputs;
+    attrs: MoeDequantizeRowsAttrs;
+    outputs: MoeDequantizeRowsOutputs;
+  };
   [MoeRmsNorm]: {inputs: MoeRmsNormInputs; attrs: MoeRmsNormAttrs; outputs: MoeRmsNormOutputs};
   [MoeRotateIntoCache]: {
     inputs: MoeRotateIntoCacheInputs;
@@ -519,6 +558,11 @@ export type MoeKernels = {
     outputs: MoeCachedAttentionOutputs;
   };
   [MoeProjections]: {inputs: MoeProjectionsInputs; attrs: NoAttrs; outputs: MoeProjectionsOutputs};
+  [MoeQuantizedProjections]: {
+    inputs: MoeQuantizedProjectionsInputs;
+    attrs: MoeQuantizedProjectionsAttrs;
+    outputs: MoeQuantizedProjectionsOutputs;
+  };
   [MoeScaledSum]: {inputs: MoeScaledSumInputs; attrs: MoeScaledSumAttrs; outputs: MoeScaledSumOutputs};
 };
 export type MoeKernelName = keyof MoeKernels;
@@ -528,6 +572,7 @@ export type MoeDecodingKernelName =
   | typeof MoeRotateIntoCache
   | typeof MoeCachedAttention
   | typeof MoeProjections
+  | typeof MoeQuantizedProjections
   | typeof MoeScaledSum;
 
 /** The order of the outputs that a kernel gives to tfjs. */
@@ -561,9 +606,11 @@ export const moeKernelOutputNames: {
   MoeRouterProbabilities: ['probabilities', 'logSums'],
   MoeQuantizeWeights: ['codes', 'scales', 'offsets'],
   MoeDequantizeWeights: ['weights'],
+  MoeDequantizeRows: ['out'],
   MoeRmsNorm: ['out'],
   MoeRotateIntoCache: ['rotated'],
   MoeCachedAttention: ['out'],
   MoeProjections: ['out0', 'out1', 'out2'],
+  MoeQuantizedProjections: ['out0', 'out1', 'out2'],
   MoeScaledSum: ['out'],
 };

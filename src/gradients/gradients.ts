@@ -10,7 +10,11 @@ import {moeExpertsDownGradConfig, moeExpertsUpGradConfig} from './moe_experts_gr
 import {moeGroupedMatMulBackpropActivationGradConfig} from './moe_grouped_mat_mul_backprop_activation_grad';
 import {moeGroupedMatMulBackpropWeightsGradConfig, moeGroupedMatMulGradConfig} from './moe_grouped_mat_mul_grad';
 import {moePermuteGradConfig} from './moe_permute_grad';
-import {moeDequantizeWeightsGradConfig, moeQuantizeWeightsGradConfig} from './quantized_weights_grad';
+import {
+  moeDequantizeRowsGradConfig,
+  moeDequantizeWeightsGradConfig,
+  moeQuantizeWeightsGradConfig,
+} from './quantized_weights_grad';
 import {moeRankRowsGradConfig} from './moe_rank_rows_grad';
 import {moeRouterProbabilitiesGradConfig} from './moe_router_probabilities_grad';
 import {moeSumGradConfig} from './moe_sum_grad';
@@ -40,6 +44,7 @@ export const gradients = {
   MoeRouterProbabilities: moeRouterProbabilitiesGradConfig,
   MoeQuantizeWeights: moeQuantizeWeightsGradConfig,
   MoeDequantizeWeights: moeDequantizeWeightsGradConfig,
+  MoeDequantizeRows: moeDequantizeRowsGradConfig,
 } satisfies Record<
   Exclude<MoeKernelName, MoeDecodingKernelName | 'MoeFusedExperts' | 'MoeExpertsDownBackprop'>,
   GradConfig

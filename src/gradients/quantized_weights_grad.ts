@@ -1,7 +1,8 @@
 /** Quantized weights are frozen: codes are steps, without a gradient of use. An error says so. */
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {MoeDequantizeWeights, MoeQuantizeWeights} from '../contract/kernel_names';
+import {MoeDequantizeRows, MoeDequantizeWeights, MoeQuantizeWeights} from '../contract/kernel_names';
 import {gradConfig} from './grad_config';
+import {zerosFor} from './zero_gradient';
 
 /** A gradient that nobody may ask for. */
 const noGradient = (opName: string, what: string) => (): Tensor => {
@@ -12,8 +13,17 @@ export const moeQuantizeWeightsGradConfig = gradConfig(MoeQuantizeWeights, {inpu
   weights: noGradient('moeQuantizeWeights', 'weights'),
 }));
 
-export const moeDequantizeWeightsGradConfig = gradConfig(MoeDequantizeWeights, {inputs: []}, () => ({
-  codes: noGradient('moeDequantizeWeights', 'codes'),
-  scales: noGradient('moeDequantizeWeights', 'scales'),
-  offsets: noGradient('moeDequantizeWeights', 'offsets'),
+const noGradientToCodes = (opName: string) => ({
+  codes: noGradient(opName, 'codes'),
+  scales: noGradient(opName, 'scales'),
+  offsets: noGradient(opName, 'offsets'),
+});
+
+export const moeDequantizeWeightsGradConfig = gradConfig(MoeDequantizeWeights, {inputs: []}, () =>
+  noGradientToCodes('moeDequantizeWeights'),
+);
+
+export const moeDequantizeRowsGradConfig = gradConfig(MoeDequantizeRows, {inputs: ['rows']}, (_dOutputs, {rows}) => ({
+  ...noGradientToCodes('reversibleEmbedding'),
+  rows: zerosFor(rows.shape),
 }));

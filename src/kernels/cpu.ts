@@ -2,7 +2,7 @@
 import type {MoeDecodingKernelName, MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeCpu} from './moe_align_block_size/cpu';
-import {moeDequantizeWeightsCpu} from './moe_dequantize_weights/cpu';
+import {moeDequantizeRowsCpu, moeDequantizeWeightsCpu} from './moe_dequantize_weights/cpu';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {moeExpertsDownBackpropCpu} from './moe_experts/cpu';
 import {moeFusedExpertsCpu} from './moe_fused_experts/cpu';
@@ -43,6 +43,7 @@ export const cpuKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesCpu,
   MoeQuantizeWeights: moeQuantizeWeightsCpu,
   MoeDequantizeWeights: moeDequantizeWeightsCpu,
+  MoeDequantizeRows: moeDequantizeRowsCpu,
 } satisfies Record<Exclude<MoeKernelName, MoeDecodingKernelName>, MoeKernel>;
 
 for (const backendName of ['cpu', 'wasm', 'tensorflow']) {

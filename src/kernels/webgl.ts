@@ -2,7 +2,7 @@
 import type {MoeDecodingKernelName, MoeKernelName} from '../contract/kernel_names';
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGL} from './moe_align_block_size/webgl';
-import {moeDequantizeWeightsWebGL} from './moe_dequantize_weights/webgl';
+import {moeDequantizeRowsWebGL, moeDequantizeWeightsWebGL} from './moe_dequantize_weights/webgl';
 import {moeFusedExpertsWebGL} from './moe_fused_experts/webgl';
 import {moeExpertsDown, moeExpertsUp} from './moe_experts/composed';
 import {
@@ -45,6 +45,7 @@ export const webglKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesWebGL,
   MoeQuantizeWeights: moeQuantizeWeightsWebGL,
   MoeDequantizeWeights: moeDequantizeWeightsWebGL,
+  MoeDequantizeRows: moeDequantizeRowsWebGL,
 } satisfies Record<Exclude<MoeKernelName, MoeDecodingKernelName | 'MoeExpertsDownBackprop'>, MoeKernel>;
 
 registerKernels(webglKernels, 'webgl');

@@ -4,7 +4,7 @@ import {registerStepRecorder, type StepRecorder} from '../contract/step_recorder
 import {gradients} from '../gradients/gradients';
 import {moeAlignBlockSizeWebGPU} from './moe_align_block_size/webgpu';
 import {moeCachedAttentionWebGPU, moeRotateIntoCacheWebGPU} from './moe_cached_attention/webgpu';
-import {moeDequantizeWeightsWebGPU} from './moe_dequantize_weights/webgpu';
+import {moeDequantizeRowsWebGPU, moeDequantizeWeightsWebGPU} from './moe_dequantize_weights/webgpu';
 import {moeExpertsDown} from './moe_experts/composed';
 import {moeExpertsDownBackpropWebGPU} from './moe_experts/webgpu';
 import {moeFusedExpertsWebGPU} from './moe_fused_experts/webgpu';
@@ -15,6 +15,7 @@ import {
   moeGroupedMatMulWebGPU,
 } from './moe_grouped_mat_mul/webgpu';
 import {moeGroupedMatMulBackpropWeightsWebGPU} from './moe_grouped_mat_mul/webgpu_outer_products';
+import {moeQuantizedProjectionsWebGPU} from './moe_grouped_mat_mul/webgpu_projections';
 import {moePermuteWebGPU} from './moe_permute/webgpu';
 import {moeProjectionsWebGPU} from './moe_projections/webgpu';
 import {moeQuantizeWeightsWebGPU} from './moe_quantize_weights/webgpu';
@@ -53,10 +54,12 @@ export const webgpuKernels = {
   MoeRouterProbabilities: moeRouterProbabilitiesWebGPU,
   MoeQuantizeWeights: moeQuantizeWeightsWebGPU,
   MoeDequantizeWeights: moeDequantizeWeightsWebGPU,
+  MoeDequantizeRows: moeDequantizeRowsWebGPU,
   MoeRmsNorm: moeRmsNormWebGPU,
   MoeRotateIntoCache: moeRotateIntoCacheWebGPU,
   MoeCachedAttention: moeCachedAttentionWebGPU,
   MoeProjections: moeProjectionsWebGPU,
+  MoeQuantizedProjections: moeQuantizedProjectionsWebGPU,
   MoeScaledSum: moeScaledSumWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
 

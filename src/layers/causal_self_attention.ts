@@ -22,7 +22,14 @@ import {assert, assertPositiveInteger, assertRank, describeValue} from '../argum
 import {MoeCachedAttention, MoeRotateIntoCache} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
 import {attention, swapHeadsAndPositions, type Visibility} from './attention';
-import {type CausalSelfAttentionArgs, checkArgs, headDimOf, weightArgParts} from './causal_self_attention_options';
+import {
+  assertWholeKernels,
+  type CausalSelfAttentionArgs,
+  checkArgs,
+  headDimOf,
+  projectionFormatNames,
+  weightArgParts,
+} from './causal_self_attention_options';
 import {runsWithoutGradient} from './decoding_kernels';
 import {KeyValueCache} from './key_value_cache';
 import {
@@ -35,10 +42,11 @@ import {
   onlyShape,
   type Shape,
 } from './layer_calls';
-import {projections} from './projections';
+import {projections, quantizedProjections} from './projections';
 import {rmsNorm} from './rms_norm';
 import {rotate, rotaryTable, type RotaryTable, type Rotation, rowsOfTable} from './rotary_embedding';
-import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers} from './weight_parts';
+import {type CodesOf, codesSpecs, quantizedWeightsIn, type WeightFormat, weightFormatOf} from './weight_format';
+import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers, zeroInitializer} from './weight_parts';
 
 const opName = 'causalSelfAttention';
 
@@ -82,7 +90,26 @@ const MAX_HEAD_DIM_OF_KERNEL = 256;
  * output_kernel [N*D, H], output_bias [H], and sinks [N]. The norms are [D] with `queryKeyNormalization: 'head'`, and
  * [N*D] and [M*D] with `'all'`. A weight is absent if no argument asks for it.
  *
- * Gradient: to the input and every weight, of the first order.
+ * **Kernels in codes.** With a `projectionFormat` other than `'float32'`, query_kernel, key_kernel and value_kernel
+ * become query_key_value_codes, query_key_value_scales and query_key_value_offsets: the tensors of QuantizedWeights for
+ * [1, (N+2M)*D, H], rows of queries first, then of keys, then of values. output_kernel becomes output_codes,
+ * output_scales and output_offsets, for [1, H, N*D]. Tensors that the format does not have are absent. They are not
+ * trainable, so they come after all other weights, and they are 0 until they are set. All else is as before: biases,
+ * norms and sinks are float32 and train, and the input has a gradient.
+ *
+ * ```js
+ * const attention = tf.layers.causalSelfAttention({numHeads: 2, projectionFormat: 'int8', inputShape: [null, 8]});
+ * const model = tf.sequential({layers: [attention]});
+ * // Rows of queries, keys and values, and of the output
+ * const weights = [tf.randomNormal([1, 24, 8]), tf.randomNormal([1, 8, 8])].flatMap((rows) => {
+ *   const {codes, scales} = tf.moeQuantizeWeights(rows, {format: 'int8'});
+ *   return scales == null ? [codes] : [codes, scales];
+ * });
+ * model.setWeights(weights);
+ * attention.weights.map(({shape}) => shape); // => [[1, 24, 2], [1, 24, 1], [1, 8, 2], [1, 8, 1]]
+ * ```
+ *
+ * Gradient: to the input and every trainable weight, of the first order.
  *
  * @param args  {@link CausalSelfAttentionArgs}, and the arguments of every layer of tf.layers.
  *
@@ -113,7 +140,7 @@ export type CausalSelfAttentionClass = {
 };
 
 type Projection = 'query' | 'key' | 'value' | 'output';
-type AttentionWeight = `${Projection}_${'kernel' | 'bias' | 'norm'}` | 'sinks';
+type AttentionWeight = `${Projection}_${'kernel' | 'bias' | 'norm'}` | CodesOf<'query_key_value' | 'output'> | 'sinks';
 
 /** The class of the layer, built on the Layer class of `tf`. */
 export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClass {
@@ -142,6 +169,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       this.headDim = headDimOf(this.options, this.hiddenSize, opName);
       const {numHeads, numKeyValueHeads, useBias, useOutputBias, useSinks} = this.options;
       const [querySize, keySize] = [numHeads * this.headDim, numKeyValueHeads * this.headDim];
+      assertWholeKernels(this.options, this.hiddenSize, querySize, opName);
       this.addProjection('query', this.hiddenSize, querySize, useBias);
       this.addProjection('key', this.hiddenSize, keySize, useBias);
       this.addProjection('value', this.hiddenSize, keySize, useBias);
@@ -149,7 +177,9 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       if (useSinks) {
         this.add('sinks', [numHeads], this.weightParts.parts.biasInitializer);
       }
-      this.disposeTableWith(this.variables.query_kernel!);
+      this.addCodes('query_key_value', [1, querySize + 2 * keySize, this.hiddenSize]);
+      this.addCodes('output', [1, this.hiddenSize, querySize]);
+      this.disposeTableWith(this.variables.query_kernel ?? this.variables.query_key_value_codes!);
       this.inputSpec = [{ndim: 3, axes: {[-1]: this.hiddenSize}}];
       super.build(inputShape);
     }
@@ -208,7 +238,9 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     private addProjection(name: Projection, numIn: number, numOut: number, hasBias: boolean): void {
       const {parts} = this.weightParts;
       const {kernelInitializer, kernelRegularizer, kernelConstraint} = parts;
-      this.add(`${name}_kernel`, [numIn, numOut], kernelInitializer, kernelRegularizer, kernelConstraint);
+      if (this.weightFormat().format === 'float32') {
+        this.add(`${name}_kernel`, [numIn, numOut], kernelInitializer, kernelRegularizer, kernelConstraint);
+      }
       if (hasBias) {
         this.add(`${name}_bias`, [numOut], parts.biasInitializer, parts.biasRegularizer, parts.biasConstraint);
       }
@@ -216,6 +248,27 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       if (queryKeyNormalization != null && (name === 'query' || name === 'key')) {
         const size = queryKeyNormalization === 'head' ? this.headDim : numOut;
         this.add(`${name}_norm`, [size], onesInitializer);
+      }
+    }
+
+    private weightFormat(): WeightFormat {
+      return weightFormatOf(this.options, projectionFormatNames);
+    }
+
+    /** The codes that stand for kernels [1, out, in]. */
+    private addCodes(name: 'query_key_value' | 'output', shape: number[]): void {
+      const format = this.weightFormat();
+      if (format.format !== 'float32') {
+        for (const {name: ofCodes, shape: shapeOfCodes, dtype} of codesSpecs(name, shape, format)) {
+          this.variables[ofCodes] = this.addWeight(
+            ofCodes,
+            shapeOfCodes,
+            dtype,
+            zeroInitializer as never,
+            undefined,
+            false,
+          );
+        }
       }
     }
 
@@ -306,16 +359,29 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     private projected(x: Tensor3D, mask: Tensor2D | undefined) {
       // The contents of padding must go nowhere, and a share of 0 does not keep NaN away.
       const seen = mask == null ? x : where(expandDims(cast(mask, 'bool'), 2), x, zerosLike(x));
-      const [queries, keys, values] = this.projections(seen, 'query', 'key', 'value');
+      const [queries, keys, values] = this.projections(seen, 'query_key_value', ['query', 'key', 'value']);
       return {queries: this.normalized('query', queries), keys: this.normalized('key', keys), values};
     }
 
-    private projections(x: Tensor3D, ...names: Projection[]): Tensor3D[] {
-      const weights = names.map((name) => ({
-        kernel: this.read<Tensor2D>(`${name}_kernel`)!,
-        bias: this.read<Tensor1D>(`${name}_bias`),
-      }));
-      return projections(x, weights);
+    /** `ofCodes` is the name of the kernels if they are in codes. */
+    private projections(x: Tensor3D, ofCodes: 'query_key_value' | 'output', names: Projection[]): Tensor3D[] {
+      const format = this.weightFormat();
+      const biasOf = (name: Projection) => this.read<Tensor1D>(`${name}_bias`);
+      if (format.format === 'float32') {
+        const kernelOf = (name: Projection) => this.read<Tensor2D>(`${name}_kernel`)!;
+        return projections(
+          x,
+          names.map((name) => ({kernel: kernelOf(name), bias: biasOf(name)})),
+        );
+      }
+      const weights = quantizedWeightsIn(ofCodes, format, (name) => this.read(name));
+      const given = names.map((name) => ({numOut: this.numOutOf(name), bias: biasOf(name)}));
+      return quantizedProjections(x, weights, given, opName);
+    }
+
+    private numOutOf(name: Projection): number {
+      const {numHeads, numKeyValueHeads} = this.options;
+      return name === 'output' ? this.hiddenSize : (name === 'query' ? numHeads : numKeyValueHeads) * this.headDim;
     }
 
     private normalized(name: 'query' | 'key', x: Tensor3D): Tensor3D {
@@ -347,7 +413,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     }
 
     private outputOf(sums: Tensor3D): Tensor3D {
-      return this.projections(sums, 'output')[0];
+      return this.projections(sums, 'output', ['output'])[0];
     }
 
     private assertBuilt(method: string): void {

@@ -1,53 +1,85 @@
 /** The arguments of the attention layer: their types, their checks and their defaults. */
 import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, checkBoolean, checkOneOf, checkOptions} from '../arguments/checks';
+import type {QuantizedFormat, ScaleFormat} from '../contract/quantized_weights';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
 import {checkPositive} from './numbers';
 import {checkRotaryScaling, type RotaryScaling} from './rotary_embedding';
+import {assertWholeWords, checkWeightFormat} from './weight_format';
 
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
 /** What queries and keys are normalized over: each head, or all heads together. */
 export type QueryKeyNormalization = 'head' | 'all';
 
-export type CausalSelfAttentionArgs = LayerArgs & {
-  /** N, the number of heads. */
-  numHeads: number;
-  /** M, the number of heads of keys and values. N is a multiple of M. Default N. */
-  numKeyValueHeads?: number | null;
-  /** D, the size of a head, an even number. Default H / N. */
-  headDim?: number | null;
-  /** The base of the rotary embedding's wavelengths. Default 10000. */
-  rotaryBase?: number | null;
-  /** How the rotary embedding is scaled to long contexts, as transformers' `rope_parameters`. Default: not at all. */
-  rotaryScaling?: RotaryScaling | null;
-  /** Whether queries, keys and values have biases. Default false. */
-  useBias?: boolean | null;
-  /** Whether the output has a bias. Default false. */
-  useOutputBias?: boolean | null;
-  /** RMS normalization of queries and keys before the rotary embedding. Default: none. */
-  queryKeyNormalization?: QueryKeyNormalization | null;
-  /** The epsilon of that normalization. Default 1e-6. */
-  normalizationEpsilon?: number | null;
-  /** A position sees itself and w - 1 positions before it. Default: all positions before it. */
-  slidingWindow?: number | null;
-  /** Whether each head has a sink: a logit that takes part in its softmax, without a value. Default false. */
-  useSinks?: boolean | null;
-  /** The factor of scores. Default D ** -0.5. */
-  scale?: number | null;
-  /** The initializer of the kernels. Default `'glorotNormal'`. */
-  kernelInitializer?: DenseArgs['kernelInitializer'] | null;
-  /** The initializer of biases and sinks. Default `'zeros'`. */
-  biasInitializer?: DenseArgs['biasInitializer'] | null;
-  /** The regularizer of the kernels. */
-  kernelRegularizer?: DenseArgs['kernelRegularizer'] | null;
-  /** The regularizer of the biases. */
-  biasRegularizer?: DenseArgs['biasRegularizer'] | null;
-  /** The constraint of the kernels. */
-  kernelConstraint?: DenseArgs['kernelConstraint'] | null;
-  /** The constraint of the biases. */
-  biasConstraint?: DenseArgs['biasConstraint'] | null;
+export type ProjectionFormatArgs = {
+  /**
+   * How the kernels are stored. Default `'float32'`. Kernels of any other format are not trainable, and 0 until a file
+   * or setWeights sets them.
+   */
+  projectionFormat?: 'float32' | QuantizedFormat | null;
+  /**
+   * How many inputs share a scale: a multiple of 16. A number above H and N*D gives one scale a row. Default 32. Only
+   * for formats with scales.
+   */
+  projectionGroupSize?: number | null;
+  /**
+   * How scales and offsets are stored. Default `'float32'`, and `'e8m0'` for `'fp4'`. Only for formats with scales.
+   */
+  projectionScaleFormat?: ScaleFormat | null;
+  /** The code that stands for 0. Default 8 for `'int4'`, 128 for `'int8'`. Only for integers without offsets. */
+  projectionZeroPoint?: number | null;
+  /** Whether groups have offsets, the values of code 0, in place of a zero point. Default false. Only for integers. */
+  useProjectionOffsets?: boolean | null;
 };
+
+export const projectionFormatNames = {
+  format: 'projectionFormat',
+  groupSize: 'projectionGroupSize',
+  scaleFormat: 'projectionScaleFormat',
+  zeroPoint: 'projectionZeroPoint',
+  hasOffsets: 'useProjectionOffsets',
+} as const;
+
+export type CausalSelfAttentionArgs = LayerArgs &
+  ProjectionFormatArgs & {
+    /** N, the number of heads. */
+    numHeads: number;
+    /** M, the number of heads of keys and values. N is a multiple of M. Default N. */
+    numKeyValueHeads?: number | null;
+    /** D, the size of a head, an even number. Default H / N. */
+    headDim?: number | null;
+    /** The base of the rotary embedding's wavelengths. Default 10000. */
+    rotaryBase?: number | null;
+    /** How the rotary embedding is scaled to long contexts, as transformers' `rope_parameters`. Default: not at all. */
+    rotaryScaling?: RotaryScaling | null;
+    /** Whether queries, keys and values have biases. Default false. */
+    useBias?: boolean | null;
+    /** Whether the output has a bias. Default false. */
+    useOutputBias?: boolean | null;
+    /** RMS normalization of queries and keys before the rotary embedding. Default: none. */
+    queryKeyNormalization?: QueryKeyNormalization | null;
+    /** The epsilon of that normalization. Default 1e-6. */
+    normalizationEpsilon?: number | null;
+    /** A position sees itself and w - 1 positions before it. Default: all positions before it. */
+    slidingWindow?: number | null;
+    /** Whether each head has a sink: a logit that takes part in its softmax, without a value. Default false. */
+    useSinks?: boolean | null;
+    /** The factor of scores. Default D ** -0.5. */
+    scale?: number | null;
+    /** The initializer of the kernels. Default `'glorotNormal'`. */
+    kernelInitializer?: DenseArgs['kernelInitializer'] | null;
+    /** The initializer of biases and sinks. Default `'zeros'`. */
+    biasInitializer?: DenseArgs['biasInitializer'] | null;
+    /** The regularizer of the kernels. */
+    kernelRegularizer?: DenseArgs['kernelRegularizer'] | null;
+    /** The regularizer of the biases. */
+    biasRegularizer?: DenseArgs['biasRegularizer'] | null;
+    /** The constraint of the kernels. */
+    kernelConstraint?: DenseArgs['kernelConstraint'] | null;
+    /** The constraint of the biases. */
+    biasConstraint?: DenseArgs['biasConstraint'] | null;
+  };
 
 /** Which argument of tf.layers.dense each one is like. */
 export const weightArgParts = {
@@ -72,6 +104,11 @@ const argNames = [
   'slidingWindow',
   'useSinks',
   'scale',
+  'projectionFormat',
+  'projectionGroupSize',
+  'projectionScaleFormat',
+  'projectionZeroPoint',
+  'useProjectionOffsets',
   ...(Object.keys(weightArgParts) as Array<keyof typeof weightArgParts>),
   ...layerArgNames,
 ] as const;
@@ -119,6 +156,7 @@ export function checkArgs(args: CausalSelfAttentionArgs, opName: string) {
     slidingWindow,
     useSinks: checkBoolean(given.useSinks, 'useSinks', opName),
     scale: scale == null ? null : checkPositive(scale, 'scale', opName),
+    ...checkWeightFormat(given, projectionFormatNames, opName),
   };
 }
 
@@ -135,6 +173,17 @@ export function headDimOf({numHeads, headDim}: CausalSelfAttentionOptions, hidde
   );
   assertHeadDim(hiddenSize / numHeads, 'headDim, by default H / numHeads,', opName);
   return hiddenSize / numHeads;
+}
+
+/** Asserts that rows of the kernels fill whole words: of H inputs, and of N*D. */
+export function assertWholeKernels(
+  {projectionFormat}: Pick<CausalSelfAttentionOptions, 'projectionFormat'>,
+  hiddenSize: number,
+  querySize: number,
+  opName: string,
+): void {
+  assertWholeWords(hiddenSize, projectionFormat, 'the last axis of the input (H)', opName);
+  assertWholeWords(querySize, projectionFormat, 'numHeads * headDim', opName);
 }
 
 function assertHeadDim(headDim: number, argName: string, opName: string): void {

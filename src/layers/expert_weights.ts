@@ -1,11 +1,11 @@
 /**
  * The weights of the layer: their names, shapes and order, and how the objects of tf.layers see one expert at a time.
  */
-import {type serialization, stack, type Tensor, tidy, transpose, unstack, zeros} from '@tensorflow/tfjs-core';
+import {type serialization, stack, type Tensor, tidy, transpose, unstack} from '@tensorflow/tfjs-core';
 import type {LayerVariable} from '@tensorflow/tfjs-layers';
 import type {MixtureOfExpertsOptions, weightArgParts} from './mixture_of_experts_options';
 import {seedOf} from './seeds';
-import type {Constraint, Initializer, PartsOf} from './weight_parts';
+import {type Constraint, type Initializer, type PartsOf, zeroInitializer} from './weight_parts';
 import type {LayerWeightName, WeightName} from '../contract/block_weights';
 import {expertFormatNames} from './expert_format';
 import {codesSpecs, weightFormatOf} from './weight_format';
@@ -91,9 +91,6 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   ];
   return specs.filter((spec) => spec !== false);
 }
-
-/** Zeros cost nothing: the host has them, until an op asks for them. */
-const zeroInitializer: WeightSpec['initializer'] = {apply: (shape, dtype) => zeros(shape, dtype)};
 
 /** `draw`, except for an initializer of one value, which costs nothing: such a layer is made to be filled later. */
 const unlessConstant = (initializer: Initializer, draw: (shape: number[]) => Tensor): WeightSpec['initializer'] =>

@@ -10,14 +10,18 @@ import type {RmsNormalization as RmsNormalizationLayer, RmsNormalizationClass} f
 import type {ScaledSum as ScaledSumLayer, ScaledSumClass} from './scaled_sum';
 
 export type {CausalSelfAttentionClass} from './causal_self_attention';
-export type {CausalSelfAttentionArgs, QueryKeyNormalization} from './causal_self_attention_options';
+export type {
+  CausalSelfAttentionArgs,
+  ProjectionFormatArgs,
+  QueryKeyNormalization,
+} from './causal_self_attention_options';
 export type {ExpertFormatArgs} from './expert_format';
 export type {KeyValueCache} from './key_value_cache';
 export type {MixtureOfExpertsClass} from './mixture_of_experts';
 export type {MixtureOfExpertsArgs, MixtureOfExpertsWeightArgs, MoeDropPolicy} from './mixture_of_experts_options';
 export {quantizeMixtureOfExperts} from './quantize_mixture_of_experts';
 export {type MoeLayers, registerMoeLayers} from './register_layers';
-export type {ReversibleEmbeddingArgs, ReversibleEmbeddingClass} from './reversible_embedding';
+export type {EmbeddingsFormatArgs, ReversibleEmbeddingArgs, ReversibleEmbeddingClass} from './reversible_embedding';
 export type {RmsNormalizationArgs, RmsNormalizationClass} from './rms_normalization';
 export type {LinearRotaryScaling, Llama3RotaryScaling, RotaryScaling, YarnRotaryScaling} from './rotary_embedding';
 export type {ScaledSumArgs, ScaledSumClass} from './scaled_sum';

@@ -14,28 +14,71 @@ import {
 } from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, checkCount, checkOptions} from '../arguments/checks';
+import {convertQuantizedWeights} from '../arguments/quantized_weights';
+import {MoeDequantizeRows} from '../contract/kernel_names';
+import type {QuantizedFormat, QuantizedWeights, ScaleFormat} from '../contract/quantized_weights';
+import {runMoeKernel} from '../contract/run_kernel';
 import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
-import {hasProjectionsOf} from './projections';
+import {hasProjectionsOf, quantizedProductsOf} from './projections';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
 import {assertInputs, type Inputs, type Kwargs, onlyInput, onlyShape, type Shape} from './layer_calls';
-import {resolveWeightParts, type TfjsLayers} from './weight_parts';
+import {
+  assertWholeWords,
+  checkWeightFormat,
+  type CodesOf,
+  codesSpecs,
+  quantizedWeightsIn,
+  type WeightFormat,
+  weightFormatOf,
+} from './weight_format';
+import {resolveWeightParts, type TfjsLayers, zeroInitializer} from './weight_parts';
 
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
-export type ReversibleEmbeddingArgs = LayerArgs & {
-  /** V, the number of token ids. */
-  vocabSize: number;
-  /** H, the size of an embedding. */
-  units: number;
-  /** The initializer of the embeddings. Default `'randomUniform'`, as of tf.layers.embedding. */
-  embeddingsInitializer?: DenseArgs['kernelInitializer'] | null;
-  /** The regularizer of the embeddings. */
-  embeddingsRegularizer?: DenseArgs['kernelRegularizer'] | null;
-  /** The constraint of the embeddings. */
-  embeddingsConstraint?: DenseArgs['kernelConstraint'] | null;
-  /** The id of padding: the layer gives later layers a mask that leaves it out. Default: no mask. */
-  padTokenId?: number | null;
+export type EmbeddingsFormatArgs = {
+  /**
+   * How the embeddings are stored. Default `'float32'`. Embeddings of any other format are not trainable, and 0 until a
+   * file or setWeights sets them.
+   */
+  embeddingsFormat?: 'float32' | QuantizedFormat | null;
+  /**
+   * How many elements of an embedding share a scale: a multiple of 16. A number above H gives one scale an embedding.
+   * Default 32. Only for formats with scales.
+   */
+  embeddingsGroupSize?: number | null;
+  /**
+   * How scales and offsets are stored. Default `'float32'`, and `'e8m0'` for `'fp4'`. Only for formats with scales.
+   */
+  embeddingsScaleFormat?: ScaleFormat | null;
+  /** The code that stands for 0. Default 8 for `'int4'`, 128 for `'int8'`. Only for integers without offsets. */
+  embeddingsZeroPoint?: number | null;
+  /** Whether groups have offsets, the values of code 0, in place of a zero point. Default false. Only for integers. */
+  useEmbeddingsOffsets?: boolean | null;
 };
+
+export const embeddingsFormatNames = {
+  format: 'embeddingsFormat',
+  groupSize: 'embeddingsGroupSize',
+  scaleFormat: 'embeddingsScaleFormat',
+  zeroPoint: 'embeddingsZeroPoint',
+  hasOffsets: 'useEmbeddingsOffsets',
+} as const;
+
+export type ReversibleEmbeddingArgs = LayerArgs &
+  EmbeddingsFormatArgs & {
+    /** V, the number of token ids. */
+    vocabSize: number;
+    /** H, the size of an embedding. */
+    units: number;
+    /** The initializer of the embeddings. Default `'randomUniform'`, as of tf.layers.embedding. */
+    embeddingsInitializer?: DenseArgs['kernelInitializer'] | null;
+    /** The regularizer of the embeddings. */
+    embeddingsRegularizer?: DenseArgs['kernelRegularizer'] | null;
+    /** The constraint of the embeddings. */
+    embeddingsConstraint?: DenseArgs['kernelConstraint'] | null;
+    /** The id of padding: the layer gives later layers a mask that leaves it out. Default: no mask. */
+    padTokenId?: number | null;
+  };
 
 const weightArgParts = {
   embeddingsInitializer: 'kernelInitializer',
@@ -49,6 +92,11 @@ const argNames = [
   'embeddingsRegularizer',
   'embeddingsConstraint',
   'padTokenId',
+  'embeddingsFormat',
+  'embeddingsGroupSize',
+  'embeddingsScaleFormat',
+  'embeddingsZeroPoint',
+  'useEmbeddingsOffsets',
   ...layerArgNames,
 ] as const;
 
@@ -73,10 +121,25 @@ const opName = 'reversibleEmbedding';
  *
  * **Masks.** With `padTokenId`, ids give later layers a mask that is false where the id is padTokenId.
  *
+ * **Embeddings in codes.** With an `embeddingsFormat` other than `'float32'`, embeddings become embeddings_codes,
+ * embeddings_scales and embeddings_offsets: the tensors of QuantizedWeights for [1, V, H], without those that the
+ * format does not have. They are not trainable, and 0 until they are set. Hidden states have a gradient as before.
+ *
+ * ```js
+ * const embedding = tf.layers.reversibleEmbedding({vocabSize: 3, units: 4, embeddingsFormat: 'float16'});
+ * embedding.build([null, null]);
+ * const {codes} = tf.moeQuantizeWeights([[[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 0, 0]]], {format: 'float16'});
+ * embedding.setWeights([codes]);
+ * const states = embedding.apply(tf.tensor2d([[2, 0]], [1, 2], 'int32'));
+ * states instanceof tf.Tensor && (await states.array()); // => [[[1, 1, 0, 0], [1, 0, 0, 0]]]
+ * const logits = embedding.apply(states);
+ * logits instanceof tf.Tensor && (await logits.array()); // => [[[1, 1, 2], [1, 0, 1]]]
+ * ```
+ *
  * Ids are not checked, as that would wait for the device: an id that is not in 0..V-1 throws on cpu, and gives any
  * numbers on GPUs.
  *
- * Gradient: to the hidden states and to the embeddings, of the first order.
+ * Gradient: to the hidden states and to float32 embeddings, of the first order.
  *
  * @param args  {@link ReversibleEmbeddingArgs}, and the arguments of every layer of tf.layers.
  *
@@ -102,7 +165,7 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
     static className = 'ReversibleEmbedding';
     private readonly options;
     private readonly weightParts;
-    private embeddings: LayerVariable | undefined;
+    private readonly variables: Partial<Record<'embeddings' | CodesOf<'embeddings'>, LayerVariable>> = {};
 
     constructor(args: ReversibleEmbeddingArgs) {
       const options = checkArgs(args);
@@ -120,16 +183,23 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
     override build(inputShape: Shape): void {
       const {vocabSize, units} = this.options;
       const {embeddingsInitializer, embeddingsRegularizer, embeddingsConstraint} = this.weightParts.parts;
+      const format = this.weightFormat();
       // tf.layers asks for objects of its own classes, but calls only their method `apply`.
-      this.embeddings = this.addWeight(
-        'embeddings',
-        [vocabSize, units],
-        'float32',
-        embeddingsInitializer as never,
-        embeddingsRegularizer as never,
-        true,
-        embeddingsConstraint as never,
-      );
+      if (format.format === 'float32') {
+        this.variables.embeddings = this.addWeight(
+          'embeddings',
+          [vocabSize, units],
+          'float32',
+          embeddingsInitializer as never,
+          embeddingsRegularizer as never,
+          true,
+          embeddingsConstraint as never,
+        );
+      } else {
+        for (const {name, shape, dtype} of codesSpecs('embeddings', [1, vocabSize, units], format)) {
+          this.variables[name] = this.addWeight(name, shape, dtype, zeroInitializer as never, undefined, false);
+        }
+      }
       super.build(inputShape);
     }
 
@@ -169,17 +239,46 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
         const input = onlyInput(inputs);
         this.assertShape(input.shape);
         const {vocabSize, units} = this.options;
-        const embeddings = this.embeddings!.read();
         if (areIds(input.shape)) {
-          return gather(embeddings, cast(input, 'int32'));
+          return this.embeddingsOf(cast(input, 'int32'));
         }
         const states = reshape<Rank.R2>(cast(input, 'float32'), [input.size / units, units]);
-        return reshape(logitsOf(states, embeddings as Tensor2D), [...input.shape.slice(0, -1), vocabSize]);
+        return reshape(this.logitsOf(states), [...input.shape.slice(0, -1), vocabSize]);
       });
     }
 
     override getConfig(): serialization.ConfigDict {
       return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
+    }
+
+    private weightFormat(): WeightFormat {
+      return weightFormatOf(this.options, embeddingsFormatNames);
+    }
+
+    /** Undefined for float32. */
+    private codes(): QuantizedWeights | undefined {
+      const format = this.weightFormat();
+      return format.format === 'float32'
+        ? undefined
+        : quantizedWeightsIn('embeddings', format, (name) => this.variables[name]?.read());
+    }
+
+    private embeddingsOf(ids: Tensor): Tensor {
+      const codes = this.codes();
+      if (codes == null) {
+        return gather(this.variables.embeddings!.read(), ids);
+      }
+      const {encoding, parts} = convertQuantizedWeights(codes, 'embeddings', 'outIn', opName);
+      const rows = reshape<Rank.R1>(ids, [ids.size]);
+      const {out} = runMoeKernel(MoeDequantizeRows, {...parts[0], rows}, {encoding});
+      return reshape(out, [...ids.shape, this.options.units]);
+    }
+
+    private logitsOf(states: Tensor2D): Tensor2D {
+      const codes = this.codes();
+      return codes == null
+        ? logitsOf(states, this.variables.embeddings!.read() as Tensor2D)
+        : quantizedProductsOf(states, codes, undefined, [this.options.vocabSize], opName)[0];
     }
 
     private assertShape(shape: Array<number | null>): void {
@@ -222,5 +321,7 @@ function checkArgs(args: ReversibleEmbeddingArgs) {
     () => `padTokenId must be less than vocabSize (${vocabSize}), but is ${padTokenId}.`,
   );
   checkArgsOfEveryLayer(given, opName);
-  return {vocabSize, units, padTokenId};
+  const format = checkWeightFormat(given, embeddingsFormatNames, opName);
+  assertWholeWords(units, format.embeddingsFormat, 'units', opName);
+  return {vocabSize, units, padTokenId, ...format};
 }

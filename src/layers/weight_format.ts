@@ -36,21 +36,23 @@ export type NamedFormat<Names extends FormatArgNames> = {
 
 /** Checks the arguments of a layer, and fills in their defaults. */
 export function checkWeightFormat<Names extends FormatArgNames>(
-  given: {readonly [argName: string]: unknown},
+  args: object,
   names: Names,
   opName: string,
 ): NamedFormat<Names> {
+  const given = args as {readonly [argName: string]: unknown};
   const formats = ['float32', ...formatNames] as const;
-  const format = checkOneOf((given[names.format] ?? 'float32') as WeightFormat['format'], formats, names.format, opName);
+  const format = checkOneOf(
+    (given[names.format] ?? 'float32') as WeightFormat['format'],
+    formats,
+    names.format,
+    opName,
+  );
   const hasOffsets = checkBoolean(given[names.hasOffsets] as boolean | null, names.hasOffsets, opName);
   const {hasScales, zeroPoint} =
     format === 'float32' ? {hasScales: false, zeroPoint: undefined} : quantizedFormats[format];
   const assertNone = (name: string, isGiven: boolean, what: string) =>
-    assert(
-      !isGiven,
-      opName,
-      () => `${name} must not be given for ${names.format} '${format}', which has no ${what}.`,
-    );
+    assert(!isGiven, opName, () => `${name} must not be given for ${names.format} '${format}', which has no ${what}.`);
   if (!hasScales) {
     assertNone(names.groupSize, given[names.groupSize] != null, 'scales');
     assertNone(names.scaleFormat, given[names.scaleFormat] != null, 'scales');

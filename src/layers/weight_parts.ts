@@ -1,5 +1,5 @@
 /** The initializers, regularizers and constraints of weights, as tf.layers makes them from arguments of a layer. */
-import type {DataType, serialization, Tensor} from '@tensorflow/tfjs-core';
+import {type DataType, type serialization, type Tensor, zeros} from '@tensorflow/tfjs-core';
 import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, describeValue} from '../arguments/checks';
 import {toCamelCase} from './layer_arguments';
@@ -20,6 +20,9 @@ export type Initializer = {
   getClassName(): string;
   getConfig(): serialization.ConfigDict;
 };
+/** Zeros cost nothing: the host has them, until an op asks for them. */
+export const zeroInitializer: Pick<Initializer, 'apply'> = {apply: (shape, dtype) => zeros(shape, dtype)};
+
 export type Constraint = {apply(weight: Tensor): Tensor};
 /** The objects that tf.layers.dense makes from its arguments. */
 type DenseParts = {

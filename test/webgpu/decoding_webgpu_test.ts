@@ -1,11 +1,12 @@
 /** The kernels of decoding: launches of a step, memory over many steps, and caches of many tiles. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
-import type {CausalSelfAttentionArgs} from '../../src/layers/index';
+import type {CausalSelfAttention, CausalSelfAttentionArgs} from '../../src/layers/index';
 import {projections} from '../../src/layers/projections';
 import * as tf from '../../src/tf';
 import {attentionLayer} from '../support/attention_cases';
 import {expectWithin} from '../support/expect';
 import {randomTensor} from '../support/layers';
+import {attentionPair} from '../support/quantized_projections';
 import {countLaunches, onLaunch} from '../support/webgpu_launches';
 
 /** The labels of what runs. */
@@ -18,8 +19,7 @@ function launchesOf(run: () => unknown): string[] {
 }
 
 /** The launches of the third step. */
-function launchesOfStep(args: CausalSelfAttentionArgs, hiddenSize: number): string[] {
-  const layer = attentionLayer({hiddenSize, args});
+function launchesOfStep(layer: CausalSelfAttention, hiddenSize: number): string[] {
   const cache = layer.makeCache(1, 10);
   const x = tf.ones<tf.Rank.R3>([1, 1, hiddenSize]);
   const step = () => layer.attend(x, cache).dispose();
@@ -33,11 +33,25 @@ function launchesOfStep(args: CausalSelfAttentionArgs, hiddenSize: number): stri
 describeWithFlags('decoding on webgpu', ALL_ENVS, () => {
   it('takes 4 launches for a step of attention, and more for norms and biases', () => {
     const heads = {numHeads: 4, numKeyValueHeads: 2};
-    const plain = launchesOfStep(heads, 16);
+    const launchesOf = (args: CausalSelfAttentionArgs) => launchesOfStep(attentionLayer({hiddenSize: 16, args}), 16);
+    const plain = launchesOf(heads);
     expect(plain.length).toBe(4);
     expect(plain.filter((label) => label.startsWith('Moe'))).toEqual(['MoeProjections3_quads_1', 'MoeRotateIntoCache', 'MoeCachedAttention', 'MoeProjections1_quads_1']);
-    expect(launchesOfStep({...heads, queryKeyNormalization: 'head'}, 16).length).toBe(6);
-    expect(launchesOfStep({...heads, useBias: true, useOutputBias: true, useSinks: true}, 16).length).toBe(8);
+    expect(launchesOf({...heads, queryKeyNormalization: 'head'}).length).toBe(6);
+    expect(launchesOf({...heads, useBias: true, useOutputBias: true, useSinks: true}).length).toBe(8);
+  });
+
+  it('takes as many launches for a step of attention with kernels in codes, and 1 for its three biases', () => {
+    const launchesOf = (args: CausalSelfAttentionArgs) => {
+      const {quantized} = attentionPair({args, hiddenSize: 16}, {format: 'int8', groupSize: 16, scaleFormat: 'float16'});
+      return launchesOfStep(quantized, 16);
+    };
+    const heads = {numHeads: 4, numKeyValueHeads: 2};
+    const encoding = 'int8_16_float16_128';
+    const ofAttention = ['MoeRotateIntoCache', 'MoeCachedAttention'];
+    expect(launchesOf(heads)).toEqual([`MoeQuantizedProjections3_${encoding}`, ...ofAttention, `MoeQuantizedProjections1_${encoding}`]);
+    expect(launchesOf({...heads, queryKeyNormalization: 'head'}).length).toBe(6);
+    expect(launchesOf({...heads, useBias: true, useOutputBias: true, useSinks: true}).length).toBeLessThanOrEqual(6);
   });
 
   it('multiplies few rows with one to three matrices of any size', async () => {

@@ -77,11 +77,7 @@ const WRITE_ZEROS = /* wgsl */ `
     if (o < uniforms.numOutputs && o % 4 == 0) { out[(row * uniforms.numOutputs + o) / 4] = vec4<f32>(); }
   }`;
 
-/**
- * WGSL: findTile, the tile of a workgroup. A workgroup without rows returns, and a workgroup whose rows belong to no
- * expert writes 0 and returns.
- */
-export const findTile = (outType: Quads): string => /* wgsl */ `
+const TILE = /* wgsl */ `
   struct Tile {
     firstRow : u32,
     // The row past the last one of the expert, which may be past the tile.
@@ -95,7 +91,14 @@ export const findTile = (outType: Quads): string => /* wgsl */ `
     globalExpert : u32,
     // The expert's number in the part.
     expert : u32,
-  }
+  }`;
+
+/**
+ * WGSL: findTile, the tile of a workgroup. A workgroup without rows returns, and a workgroup whose rows belong to no
+ * expert writes 0 and returns.
+ */
+export const findTile = (outType: Quads): string => /* wgsl */ `
+  ${TILE}
   fn findTile(group : u32) -> Tile {
     var tile = Tile();
     let slot = group / uniforms.numTiles;
@@ -118,6 +121,20 @@ export const findTile = (outType: Quads): string => /* wgsl */ `
       writeZero(tile.firstRow + i / tile.numOutputs, tile.number * tile.numOutputs + i % tile.numOutputs);
     }
   }`;
+
+/** WGSL: the same where all rows are of one expert, and not more than a tile has. */
+export const TILE_OF_ONE_EXPERT = /* wgsl */ `
+  ${TILE}
+  fn findTile(group : u32) -> Tile {
+    var tile = Tile();
+    tile.endRow = uniforms.numRows;
+    tile.numRows = uniforms.numRows;
+    tile.number = group;
+    tile.numOutputs = TILE_COLUMNS;
+    tile.hasExpert = true;
+    return tile;
+  }
+  fn writeZeros(tile : Tile, thread : u32) {}`;
 
 /** What a page has as `const` in its WGSL. */
 type TileConstants = {

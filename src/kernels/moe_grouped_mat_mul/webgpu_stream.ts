@@ -16,15 +16,15 @@ import type {MoeWeightFormat} from '../../contract/kernel_names';
 import {repeat} from '../shared/repeat';
 import {entryPoint, runWgsl, WORKGROUP_SIZE} from '../shared/webgpu';
 import {ACTIVATIONS_WGSL} from './activations';
-import {products, type WeightReader} from './weights/index';
+import {products, type Quads, type WeightReader} from './weights/index';
 import {FIND_ROWS} from './webgpu_find_rows';
 import {COLUMNS, findTile, groupedProgram, type Launch, xQuad, xRowOf} from './webgpu_program';
 
 /** The WGSL has these as `const` by the same names. */
-const CONSTANTS = {TILE_COLUMNS: 32, NUM_THREADS: WORKGROUP_SIZE, NUM_LANES: 32};
+export const CONSTANTS = {TILE_COLUMNS: 32, NUM_THREADS: WORKGROUP_SIZE, NUM_LANES: 32};
 
 /** TILE_ROWS where experts have at most FEW_ROWS rows on average, and where they have more. */
-const TILE_ROWS = {few: 4, many: 16};
+export const TILE_ROWS = {few: 4, many: 16};
 const FEW_ROWS = 4;
 
 /** WGSL: declares `lane` and `quad`, so that neighbouring threads read neighbouring weights. */
@@ -73,20 +73,29 @@ function addProductsOfTile(weights: WeightReader, weightFormat: MoeWeightFormat,
     } else { ${whole} }`;
 }
 
-const streamWgsl = (
-  {quads, weights, permutedIdx, attrs: {weightFormat}}: Launch,
+type StreamPage = {
+  quads: Quads;
+  weights: WeightReader;
+  weightFormat: MoeWeightFormat;
+  /** WGSL: findTile(group), and xRowOf(row), the row of x for a row of the result. */
+  rows: string;
+  /** WGSL: writeOutput(row, o, value), for column o of the result. */
+  write: string;
+};
+
+export const streamWgsl = (
+  {quads, weights, weightFormat, rows, write}: StreamPage,
   tileRows: number,
 ): string => /* wgsl */ `
   const COLUMN_QUADS = TILE_COLUMNS / 4;
   // Lanes, after the sums of four lanes each were added up.
   const NUM_PARTIAL_SUMS = NUM_LANES / 4;
-  ${FIND_ROWS}
   ${ACTIVATIONS_WGSL}
   ${xQuad(quads)}
-  ${xRowOf({permutedIdx})}
   ${weights.lane.functions}
   ${COLUMNS}
-  ${findTile('f32')}
+  ${rows}
+  ${write}
   var<workgroup> exchange : array<vec4<f32>, 4 * NUM_THREADS>;
   // The sum of row i of four and column j of the tile, from its partial sums.
   fn total(i : u32, j : u32) -> f32 {
@@ -136,15 +145,23 @@ const streamWgsl = (
             let upColumn = select(j + 1, j + TILE_COLUMNS / 2, isApart);
             y *= clampedUp(total(i, upColumn) + biasAt(tile.globalExpert, columnOf(tile.number, upColumn)));
           }
-          out[(tile.firstRow + first + i) * uniforms.numOutputs + tile.number * tile.numOutputs + o] = y;
+          writeOutput(tile.firstRow + first + i, tile.number * tile.numOutputs + o, y);
         }
       }
     }`,
     CONSTANTS.NUM_THREADS,
   )}`;
 
+const WRITE_OUTPUT = /* wgsl */ `
+  fn writeOutput(row : u32, o : u32, value : f32) { out[row * uniforms.numOutputs + o] = value; }`;
+
 export function runStream(launch: Launch, part: Part<TensorInfo>): void {
-  const {backend, weights, uniforms} = launch;
+  const {backend, quads, weights, uniforms, permutedIdx, attrs} = launch;
+  const rows = /* wgsl */ `
+  ${FIND_ROWS}
+  ${findTile('f32')}
+  ${xRowOf({permutedIdx})}`;
+  const page = {quads, weights, weightFormat: attrs.weightFormat, rows, write: WRITE_OUTPUT};
   const tileRows = uniforms.numRows > FEW_ROWS * uniforms.numExperts ? TILE_ROWS.many : TILE_ROWS.few;
   const program = groupedProgram(launch, part, {
     name: 'MoeGroupedMatMulStream',
@@ -152,7 +169,7 @@ export function runStream(launch: Launch, part: Part<TensorInfo>): void {
     stepK: weights.lane.numTerms * CONSTANTS.NUM_LANES,
     weightBuffers: weights.lane.buffers(part),
     constants: {TILE_ROWS: tileRows, ...CONSTANTS, LANE_TERMS: weights.lane.numTerms},
-    code: () => streamWgsl(launch, tileRows),
+    code: () => streamWgsl(page, tileRows),
   });
   runWgsl(backend, program);
 }

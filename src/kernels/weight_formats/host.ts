@@ -55,7 +55,7 @@ function numbersOfCodes(format: QuantizedEncoding['format']): Float32Array {
 type RowDecoder = (row: number, values: Float32Array, to: number) => void;
 
 /** A weight is the float32 that is nearest to its value. */
-function rowDecoder(
+export function rowDecoder(
   {codes, scales, offsets}: QuantizedTensors<HostArray>,
   {format, groupSize, scaleFormat, zeroPoint}: QuantizedEncoding,
   numIn: number,
