@@ -13,7 +13,7 @@ import {checkpointLayout, type CheckpointLayout, type CheckpointWeight, textConf
 import {findMatrices, hasMatrices, whyFormatIsUnknown} from './stored_formats/index';
 import type {StoredFiles, StoredMatrices} from './stored_formats/stored_format';
 import {matricesOf, type WeightMatrices} from './weights/matrices';
-import {everySecondRow, type RowConverter, rowConverter} from './weights/rows';
+import {everySecondRow, type RowConverter, rowConverter, type Rows} from './weights/rows';
 import {WeightWriter} from './weights/weight_writer';
 
 /** One file, a list of files, or the tensors of readSafetensors. */
@@ -34,6 +34,9 @@ export const loadMoeCheckpointOptionNames = ['layerIndex', 'prefix', 'onProgress
 
 /** A weight of the block, and where its tensors are. */
 export type StoredWeight = WeightMatrices & {shape: number[]; stored: StoredMatrices[]};
+
+/** What one weight is read from: more than one are the rows [1, D, C] that stand below each other in it. */
+type StoredRows = StoredWeight | readonly StoredWeight[];
 
 export type StoredBlock = {
   layout: CheckpointLayout;
@@ -135,16 +138,16 @@ export const float32Target: WeightTarget = {encoding: float32Encoding, expertsPe
 export type ReadWeights<Name> = Map<Name, Array<WeightTensors<Tensor>>>;
 
 /** The number of bytes that readWeights reads. */
-export function numStoredBytes(weights: ReadonlyMap<string, StoredWeight>): number {
-  const tensors = [...weights.values()].flatMap(({stored}) =>
-    stored.flatMap(({weights: codes, extras}) => [codes, ...extras]),
-  );
+export function numStoredBytes(weights: ReadonlyMap<string, StoredRows>): number {
+  const tensors = [...weights.values()]
+    .flat()
+    .flatMap(({stored}) => stored.flatMap(({weights: codes, extras}) => [codes, ...extras]));
   return tensors.reduce((sum, {bytes}) => sum + numBytesOf(bytes), 0);
 }
 
 /** Reads weights. The tensors belong to the caller; none is left if the promise is rejected. */
 export async function readWeights<Name extends string>(
-  weights: ReadonlyMap<Name, StoredWeight>,
+  weights: ReadonlyMap<Name, StoredRows>,
   targetOf: (name: Name) => WeightTarget,
   {onProgress, ...reading}: Reading & Pick<LoadMoeCheckpointOptions, 'onProgress'>,
 ): Promise<ReadWeights<Name>> {
@@ -153,11 +156,22 @@ export async function readWeights<Name extends string>(
   try {
     const extras: ByteRange[] = [];
     const rows: ByteRange[] = [];
-    for (const [name, weight] of weights) {
-      const {encoding} = targetOf(name);
-      const writer = new WeightWriter({...weight, ...targetOf(name)}, name, reading.opName);
+    for (const [name, given] of weights) {
+      const pieces = [given].flat() as StoredWeight[];
+      const target = targetOf(name);
+      const writer = new WeightWriter(
+        {shape: shapeBelow(pieces), numIn: pieces[0].numIn, ...target},
+        name,
+        reading.opName,
+      );
       writers.set(name, writer);
-      addRanges(weight, encoding, writer, extras, rows);
+      let firstRow = 0;
+      for (const piece of pieces) {
+        const first = firstRow;
+        const write = (row: number, written: Rows) => writer.write(first + row, written);
+        addRanges(piece, target.encoding, write, extras, rows);
+        firstRow += util.sizeFromShape(piece.shape) / piece.numIn;
+      }
     }
     const total = numStoredBytes(weights);
     let done = 0;
@@ -176,23 +190,31 @@ export async function readWeights<Name extends string>(
   }
 }
 
+/** The shape of weights that stand below each other. */
+function shapeBelow([first, ...others]: readonly StoredWeight[]): number[] {
+  if (others.length === 0) {
+    return first.shape;
+  }
+  return [1, others.reduce((sum, {shape}) => sum + shape[1], first.shape[1]), first.numIn];
+}
+
 /** Rows that are converted at once take about so many bytes in their file. */
 const MAX_CONVERTED_BYTES = MAX_SLICE_BYTES / 4;
 /** Rows are converted in multiples of so many: those of a word of AWQ, or pairs of a gate and an up. */
 const ROWS_TOGETHER = 8;
 
-/** Notes what has to be read of a weight, and how it goes into `writer`. */
+/** Notes what has to be read of a weight, and what is written then. */
 function addRanges(
   {shape, stored, numOut, numIn, numMatrices, isInterleaved, firstRowOf}: StoredWeight,
   encoding: WeightEncoding,
-  writer: WeightWriter,
+  write: (firstRow: number, rows: Rows) => void,
   extras: ByteRange[],
   rows: ByteRange[],
 ): void {
   const converters = new Map<WeightEncoding, RowConverter>();
   if (stored.length === 0) {
     // The family has no such tensor, and a new buffer may hold anything.
-    writer.write(0, {weights: new Float32Array(util.sizeFromShape(shape))});
+    write(0, {weights: new Float32Array(util.sizeFromShape(shape))});
   }
   stored.forEach((matrices, t) => {
     const {weights, hasRows, decode} = matrices;
@@ -220,10 +242,10 @@ function addRanges(
         const converted = convert(decode(read, {matrix, firstRow, numRows}, bytesOfExtras), numRows);
         if (isInterleaved) {
           const firstGate = firstOfMatrix + firstRow / 2;
-          writer.write(firstGate, everySecondRow(converted, 0, numRows));
-          writer.write(firstGate + numOut / 2, everySecondRow(converted, 1, numRows));
+          write(firstGate, everySecondRow(converted, 0, numRows));
+          write(firstGate + numOut / 2, everySecondRow(converted, 1, numRows));
         } else {
-          writer.write(firstOfMatrix + firstRow, converted);
+          write(firstOfMatrix + firstRow, converted);
         }
       };
       forRows(0, numOut, readAtOnce, (firstRead, numRead) => {

@@ -4,6 +4,7 @@ import {input, layers, model} from '@tensorflow/tfjs-layers';
 import '../layers/index';
 import {type LanguageModelFunctions, languageModelFunctions} from './language_model_functions';
 
+export type {DenseFormatArgs} from './dense_format';
 export {generate, type GenerateOptions} from './generate';
 export {languageModelFiles, type LanguageModelFilesOptions} from './language_model_files';
 export type {LoadMoeLanguageModel, LoadMoeLanguageModelOptions} from './load_moe_language_model';

@@ -7,12 +7,11 @@ import type {CheckpointTensors} from '../checkpoints/files/safetensors';
 import {floatDtypes} from '../checkpoints/files/write_safetensors';
 import {findBlocks, type MoeCheckpointFilesOptions} from '../checkpoints/moe_checkpoint_files';
 import {weightsOfBlock, type WrittenWeight, writtenTensors} from '../checkpoints/weights/written_tensors';
-import {float32Encoding} from '../contract/quantized_weights';
 import {assertModel, partsOf} from './decoder';
 import {readLanguageModelConfig} from './language_model_config';
 import {checkPrefix} from './load_moe_language_model';
 import {assertSameModel} from './same_model';
-import {storedLayers} from './stored_weights';
+import {storedLayers, weightNamesOf} from './stored_weights';
 
 export type LanguageModelFilesOptions = Pick<
   MoeCheckpointFilesOptions,
@@ -38,8 +37,8 @@ const opName = 'languageModelFiles';
  * Object.keys(files); // => ['config.json', 'model.safetensors']
  * ```
  *
- * @param model  A model of moeLanguageModel or loadMoeLanguageModel, also after it was saved and loaded. Quantized
- *     experts are decoded.
+ * @param model  A model of moeLanguageModel or loadMoeLanguageModel, also after it was saved and loaded. Weights in
+ *     codes are decoded.
  * @param config  The config.json of the family that the model was made with.
  * @param options  {@link LanguageModelFilesOptions}: dtype, maxShardBytes, prefix and signal, as in moeCheckpointFiles.
  * @returns A promise of Blobs by file name, as moeCheckpointFiles gives them. Files of a tokenizer are not written.
@@ -78,12 +77,16 @@ export async function languageModelFiles(
   };
   for (const {layer, weights} of storedLayers(parts, $prefix)) {
     const tensors = layer.getWeights();
+    const tensorOf = new Map(weightNamesOf(layer).map((name, w) => [name, tensors[w]]));
     await write(
-      [...weights].map(([name, weight], w) => ({
-        name: `${name} of layer '${layer.name}'`,
-        weight,
-        given: {encoding: float32Encoding, parts: [{weights: tensors[w]}]},
-      })),
+      weights.map(({name, tensorNames, encoding, matrices}) => {
+        const [codes, scales, offsets] = tensorNames.map((tensorName) => tensorOf.get(tensorName));
+        return {
+          name: `${name} of layer '${layer.name}'`,
+          weights: matrices,
+          given: {encoding, parts: [{weights: codes!, scales, offsets}]},
+        };
+      }),
     );
   }
   for (const {block, layout} of blocks) {

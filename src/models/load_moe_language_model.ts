@@ -26,18 +26,18 @@ import {whyFormatIsUnknown} from '../checkpoints/stored_formats/index';
 import type {StoredFiles} from '../checkpoints/stored_formats/stored_format';
 import {partsOf} from './decoder';
 import {readLanguageModelConfig} from './language_model_config';
-import {buildModel, checkModelOptions, type MoeLanguageModelOptions} from './moe_language_model';
+import {buildModel, checkModelOptions, type ModelOptions, modelOptionNames} from './moe_language_model';
 import type {TfjsModels} from './new_layers';
-import {storedLayers, type StoredLayer} from './stored_weights';
+import {storedLayers, type StoredLayer, weightNamesOf} from './stored_weights';
 
 export type LoadMoeLanguageModelOptions = ExpertFormatOptions &
-  Pick<MoeLanguageModelOptions, 'padTokenId' | 'name'> &
+  ModelOptions &
   Pick<LoadMoeCheckpointOptions, 'onProgress' | 'signal'> & {
     /** The beginning of the names of all tensors but those of the head. Default `'model.'`. */
     prefix?: string | null;
   };
 
-const optionNames = [...expertFormatOptionNames, 'padTokenId', 'name', 'onProgress', 'signal', 'prefix'] as const;
+const optionNames = [...expertFormatOptionNames, ...modelOptionNames, 'onProgress', 'signal', 'prefix'] as const;
 
 const opName = 'loadMoeLanguageModel';
 
@@ -52,17 +52,21 @@ const opName = 'loadMoeLanguageModel';
  *   num_attention_heads: 2, num_experts: 2, num_experts_per_tok: 1, hidden_act: 'silu',
  * };
  * const files = await languageModelFiles(moeLanguageModel(config), config);
- * const model = await loadMoeLanguageModel(files['model.safetensors'], config, {format: 'int8'});
- * model.getLayer('layers_0_experts').getConfig().expertFormat; // => 'int8'
+ * const file = files['model.safetensors'];
+ * const model = await loadMoeLanguageModel(file, config, {format: 'int4', denseFormat: 'int8'});
+ * model.getLayer('layers_0_experts').getConfig().expertFormat; // => 'int4'
+ * model.getLayer('layers_0_attention').getConfig().projectionFormat; // => 'int8'
  * ```
  *
- * Experts are read as loadMoeCheckpoint reads them, in slices. All other weights are float32, and must be F32, F16 or
- * BF16 in the files.
+ * Experts are read as loadMoeCheckpoint reads them, in slices. All other weights must be F32, F16 or BF16 in the files.
+ * Attention projections, embeddings and the head are stored as `denseFormat` says, quantized slice by slice like
+ * moeQuantizeWeights does, and the rest as float32.
  *
  * @param files  As in moeCheckpoint: safetensors files of the whole model.
  * @param config  As in moeLanguageModel.
  * @param options  {@link LoadMoeLanguageModelOptions}: format, groupSize, symmetric and scaleFormat of the experts, as
- *     in moeCheckpoint; padTokenId and name, as in moeLanguageModel; prefix, onProgress and signal.
+ *     in moeCheckpoint; denseFormat, denseGroupSize, denseScaleFormat, useDenseOffsets, padTokenId and name, as in
+ *     moeLanguageModel; prefix, onProgress and signal.
  * @returns A promise of the model.
  *
  * @throws as moeLanguageModel. Also if tensors are missing, or have another shape or dtype than config.json asks for:
@@ -77,10 +81,11 @@ export type LoadMoeLanguageModel = (
 /** loadMoeLanguageModel for one copy of tfjs. */
 export function makeLoadMoeLanguageModel(tf: TfjsModels): LoadMoeLanguageModel {
   return async (files, config, options = {}) => {
-    const {padTokenId, name, onProgress, signal, prefix, ...given} = checkOptions(options, optionNames, opName);
+    const given = checkOptions(options, optionNames, opName);
+    const {format, groupSize, symmetric, scaleFormat, onProgress, signal, prefix, ...forModel} = given;
     const read = readLanguageModelConfig(config, opName);
-    const ofModel = checkModelOptions({padTokenId, name}, read, opName);
-    const choice = checkExpertFormat(given, opName);
+    const ofModel = checkModelOptions(forModel, read, opName);
+    const choice = checkExpertFormat({format, groupSize, symmetric, scaleFormat}, opName);
     const $prefix = checkPrefix(prefix);
     const tensors = isTensorMap(files) ? files : await readHeaders(files, {opName, signal});
     assertSafetensors(tensors);
@@ -138,8 +143,10 @@ function fillingsOf(
   const parts = partsOf(model, opName);
   const problems: string[] = [];
   const fillings = storedLayers(parts, prefix).map(({layer, weights}): Filling => {
-    const found = new Map([...weights].map(([name, weight]) => [name, findWeight(weight, files, problems)]));
-    return {numBytes: numStoredBytes(found), fill: (reading) => fillFloats(layer, found, reading)};
+    const found = new Map(
+      weights.map(({name, matrices}) => [name, matrices.map((matrix) => findWeight(matrix, files, problems))]),
+    );
+    return {numBytes: numStoredBytes(found), fill: (reading) => fillStored({layer, weights}, found, reading)};
   });
   const reasons = whyFormatIsUnknown(files.config);
   assertNone(problems, 'the checkpoint must have the tensors of the model', opName, reasons);
@@ -153,17 +160,24 @@ function fillingsOf(
   return fillings;
 }
 
-async function fillFloats(
-  layer: StoredLayer['layer'],
-  weights: ReadonlyMap<string, StoredWeight>,
+async function fillStored(
+  {layer, weights}: StoredLayer,
+  found: ReadonlyMap<string, StoredWeight[]>,
   reading: Parameters<Filling['fill']>[0],
 ): Promise<void> {
-  const read = await readWeights(weights, () => float32Target, reading);
-  const values = [...weights.keys()].map((name): Tensor => read.get(name)![0].weights);
+  const encodings = new Map(weights.map(({name, encoding}) => [name, encoding]));
+  const targetOf = (name: string) => ({...float32Target, encoding: encodings.get(name)!});
+  const read = await readWeights(found, targetOf, reading);
+  const values = new Map<string, Tensor>();
+  for (const {name, tensorNames} of weights) {
+    const [{weights: codes, scales, offsets}] = read.get(name)!;
+    const tensors = [codes, scales, offsets].filter((tensor) => tensor != null);
+    tensorNames.forEach((tensorName, t) => values.set(tensorName, tensors[t]));
+  }
   try {
-    layer.setWeights(values);
+    layer.setWeights(weightNamesOf(layer).map((name) => values.get(name)!));
   } finally {
-    dispose(values);
+    dispose([...values.values()]);
   }
 }
 

@@ -4,23 +4,31 @@ import {assert, checkCount, checkOptions, describeValue} from '../arguments/chec
 import type {MoeModelConfig} from '../checkpoints/config_reader';
 import {type ExpertFormatArgs, expertFormatArgNames} from '../layers/expert_format';
 import {registerLayerClasses} from '../layers/register_layers';
+import {checkDenseFormat, type DenseFormatArgs, denseFormatArgNames} from './dense_format';
 import {type Apply, hiddenStates, logitsOf, partsOf} from './decoder';
 import {type LanguageModelConfig, readLanguageModelConfig} from './language_model_config';
 import {newLayers, type NewLayersOptions, type TfjsModels} from './new_layers';
 
-export type MoeLanguageModelOptions = ExpertFormatArgs & {
-  /** The id of padding, which no position sees. Default: none. */
-  padTokenId?: number | null;
-  /** The name of the model. */
-  name?: string | null;
-};
+export type MoeLanguageModelOptions = ExpertFormatArgs &
+  DenseFormatArgs & {
+    /** The id of padding, which no position sees. Default: none. */
+    padTokenId?: number | null;
+    /** The name of the model. */
+    name?: string | null;
+  };
+
+/** The options that both kinds of models have. */
+export type ModelOptions = Pick<MoeLanguageModelOptions, 'padTokenId' | 'name' | keyof DenseFormatArgs>;
+
+export const modelOptionNames = ['padTokenId', 'name', ...denseFormatArgNames] as const;
 
 /** Checks what both kinds of models have in common. */
 export function checkModelOptions(
-  {padTokenId, name}: Pick<MoeLanguageModelOptions, 'padTokenId' | 'name'>,
-  {vocabSize}: LanguageModelConfig,
+  {padTokenId, name, ...denseFormat}: ModelOptions,
+  config: LanguageModelConfig,
   opName: string,
-): {padTokenId: number | null; name: string | undefined} {
+): Pick<NewLayersOptions, 'padTokenId' | 'denseFormat'> & {name: string | undefined} {
+  const {vocabSize} = config;
   assert(
     name == null || typeof name === 'string',
     opName,
@@ -31,7 +39,11 @@ export function checkModelOptions(
     opName,
     () => `padTokenId must be less than config.vocab_size (${vocabSize}), but is ${padTokenId}.`,
   );
-  return {padTokenId: padTokenId ?? null, name: name ?? undefined};
+  return {
+    padTokenId: padTokenId ?? null,
+    name: name ?? undefined,
+    denseFormat: checkDenseFormat(denseFormat, config, opName),
+  };
 }
 
 /** A model of new layers. */
@@ -48,7 +60,7 @@ export function buildModel(
   return tf.model({inputs: ids, outputs: logitsOf(parts, hiddenStates(parts, ids, apply), apply), name});
 }
 
-const optionNames = ['padTokenId', 'name', ...expertFormatArgNames] as const;
+const optionNames = [...modelOptionNames, ...expertFormatArgNames] as const;
 
 /**
  * A language model of mixture-of-experts blocks with new weights, from the config.json of a family. It is a model of
@@ -76,7 +88,11 @@ const optionNames = ['padTokenId', 'name', ...expertFormatArgNames] as const;
  *
  * @param config  config.json, parsed, of model_type mixtral, olmoe, qwen2_moe, qwen3_moe, granitemoe, granitemoeshared
  *     or gpt_oss, in the spelling of transformers 4 or 5.
- * @param options  {@link MoeLanguageModelOptions}: padTokenId, name, and expertFormat and so on as in mixtureOfExperts.
+ * With a `denseFormat`, attention projections, embeddings and the head are stored in codes too; biases, norms, sinks,
+ * routers, shared experts and dense blocks stay float32. Codes are not trainable, and 0 until they are set.
+ *
+ * @param options  {@link MoeLanguageModelOptions}: padTokenId, name, expertFormat and so on as in mixtureOfExperts, and
+ *     denseFormat, denseGroupSize, denseScaleFormat and useDenseOffsets.
  * @returns The model. Dispose it when it is not needed any more.
  *
  * @throws if config.json lacks a value that the family needs, or asks for something that the layers cannot do, such as
@@ -88,9 +104,11 @@ export type MoeLanguageModel = (config: MoeModelConfig, options?: MoeLanguageMod
 export function makeMoeLanguageModel(tf: TfjsModels): MoeLanguageModel {
   return (config, options = {}) => {
     const opName = 'moeLanguageModel';
-    const {padTokenId, name, ...expertFormat} = checkOptions(options, optionNames, opName);
+    const given = checkOptions(options, optionNames, opName);
+    const {padTokenId, name, denseFormat, denseGroupSize, denseScaleFormat, useDenseOffsets, ...expertFormat} = given;
     const read = readLanguageModelConfig(config, opName);
-    const given = checkModelOptions({padTokenId, name}, read, opName);
-    return buildModel(tf, read, {...given, weights: 'random', expertFormat: () => expertFormat}, opName);
+    const dense = {denseFormat, denseGroupSize, denseScaleFormat, useDenseOffsets};
+    const ofModel = checkModelOptions({padTokenId, name, ...dense}, read, opName);
+    return buildModel(tf, read, {...ofModel, weights: 'random', expertFormat: () => expertFormat}, opName);
   };
 }

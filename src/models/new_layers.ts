@@ -3,6 +3,7 @@ import type {input, layers, model} from '@tensorflow/tfjs-layers';
 import type {ExpertFormatArgs} from '../layers/expert_format';
 import type {MoeLayerFunctions} from '../layers/register_layers';
 import type {TfjsLayers} from '../layers/weight_parts';
+import type {DenseFormat} from './dense_format';
 import {blockLayerNames, decoderLayerNames} from './decoder';
 import type {BlockConfig, LanguageModelConfig} from './language_model_config';
 
@@ -22,6 +23,7 @@ export type NewLayersOptions = {
   padTokenId: number | null;
   /** How block number `block` stores its experts. */
   expertFormat: (block: number) => ExpertFormatArgs;
+  denseFormat: DenseFormat;
 };
 
 /** All layers but the input, by the names of decoderLayerNames and blockLayerNames. */
@@ -34,7 +36,7 @@ export function newLayers(
   const {vocabSize, hiddenSize: units, epsilon, isTied, embeddingFactor, logitsFactor, blocks} = config;
   const {embedding, embeddingScale, norm, head, logitsScale} = decoderLayerNames;
   const initializer = initializerOf(config, options);
-  const ofVocabulary = {vocabSize, units, embeddingsInitializer: initializer};
+  const ofVocabulary = {vocabSize, units, embeddingsInitializer: initializer, ...options.denseFormat.embeddings};
   const scale = (name: string, factor: number) => (factor === 1 ? [] : [made.scaledSum({name, factors: [factor]})]);
   return [
     made.reversibleEmbedding({...ofVocabulary, name: embedding, padTokenId: options.padTokenId}),
@@ -60,7 +62,12 @@ function layersOfBlock(
   const factors = [1, residualFactor];
   return [
     made.rmsNormalization({name: names.attentionNorm, epsilon}),
-    made.causalSelfAttention({...attention, kernelInitializer, name: names.attention}),
+    made.causalSelfAttention({
+      ...attention,
+      ...options.denseFormat.projections,
+      kernelInitializer,
+      name: names.attention,
+    }),
     made.scaledSum({name: names.attentionSum, factors}),
     made.rmsNormalization({name: names.feedForwardNorm, epsilon}),
     ...(dense == null

@@ -5,6 +5,15 @@
 import type {layers} from '@tensorflow/tfjs-layers';
 import type {CheckpointWeight} from '../checkpoints/families/layout';
 import {named, weight} from '../checkpoints/families/parts';
+import {
+  float32Encoding,
+  quantizedFormats,
+  type QuantizedFormat,
+  type WeightEncoding,
+} from '../contract/quantized_weights';
+import {projectionFormatNames} from '../layers/causal_self_attention_options';
+import {embeddingsFormatNames} from '../layers/reversible_embedding';
+import {type NamedFormat, weightEncodingOf, type WeightFormat, weightFormatOf} from '../layers/weight_format';
 import type {DecoderParts} from './decoder';
 
 /** Tensors of a layer, by the names of its weights. */
@@ -24,21 +33,35 @@ const attentionTensors: TensorNames = {
   sinks: 'self_attn.sinks',
 };
 
-/** A layer, and its weights in files, in the order of the layer. */
-export type StoredLayer = {layer: layers.Layer; weights: Map<string, CheckpointWeight>};
+/** A weight of a layer: itself, or codes with their scales and offsets. */
+type LayerWeight = {
+  /** In messages. */
+  name: string;
+  /** What the layer calls its tensors: itself, or codes, scales and offsets. */
+  tensorNames: string[];
+  encoding: WeightEncoding;
+  /** Where it is in files. Rows of several matrices stand below each other. */
+  matrices: CheckpointWeight[];
+};
+
+export type StoredLayer = {layer: layers.Layer; weights: LayerWeight[]};
+
+/** The names of a layer's weights, in its order. tf.layers puts the layer's own name before them. */
+export const weightNamesOf = ({weights}: layers.Layer): string[] =>
+  weights.map(({originalName}) => originalName.slice(originalName.lastIndexOf('/') + 1));
 
 /** All layers with weights but experts. `prefix` is the beginning of the names of all tensors but those of the head. */
 export function storedLayers(parts: DecoderParts, prefix: string): StoredLayer[] {
   const {embedding, blocks, norm, head} = parts;
   const beforeHead = prefix.replace(/model\.$/, '');
   return [
-    storedLayer(embedding, prefix, {embeddings: 'embed_tokens.weight'}),
+    storedEmbedding(embedding, `${prefix}embed_tokens.weight`),
     ...blocks.flatMap(({attentionNorm, attention, feedForwardNorm, feedForward}, block) => {
       const at = `${prefix}layers.${block}.`;
       const dense = 'experts' in feedForward ? [] : [feedForward];
       return [
         storedLayer(attentionNorm, at, {gamma: 'input_layernorm.weight'}),
-        storedLayer(attention, at, attentionTensors),
+        storedAttention(attention, at),
         storedLayer(feedForwardNorm, at, {gamma: 'post_attention_layernorm.weight'}),
         ...dense.flatMap(({gate, up, down}) => [
           storedLayer(gate, at, {kernel: 'mlp.gate_proj.weight'}),
@@ -48,21 +71,79 @@ export function storedLayers(parts: DecoderParts, prefix: string): StoredLayer[]
       ];
     }),
     storedLayer(norm, prefix, {gamma: 'norm.weight'}),
-    ...(head === embedding ? [] : [storedLayer(head, beforeHead, {embeddings: 'lm_head.weight'})]),
+    ...(head === embedding ? [] : [storedEmbedding(head, `${beforeHead}lm_head.weight`)]),
   ];
 }
 
+/** A layer whose weights are all float32. Names of tensors that it does not have are ignored. */
 function storedLayer(layer: layers.Layer, at: string, tensors: TensorNames): StoredLayer {
-  const weights = layer.weights.map(({originalName, shape: given}): [string, CheckpointWeight] => {
-    const name = originalName.slice(originalName.lastIndexOf('/') + 1);
+  const names = weightNamesOf(layer);
+  const weights = layer.weights.flatMap(({shape: given}, w): LayerWeight[] => {
+    const name = names[w];
+    if (tensors[name] == null) {
+      return [];
+    }
     const shape = given as number[];
     const tensor = at + tensors[name];
     // [out, in], as in torch.nn.Linear.
     const isTransposed = name.endsWith('kernel');
     const [numIn, numOut] = shape;
-    return isTransposed
-      ? [name, weight(shape, named([numOut, numIn], tensor), {rows: numOut, columns: numIn})]
-      : [name, weight(shape, named(shape, tensor))];
+    const matrix = isTransposed
+      ? weight(shape, named([numOut, numIn], tensor), {rows: numOut, columns: numIn})
+      : weight(shape, named(shape, tensor));
+    return [{name, tensorNames: [name], encoding: float32Encoding, matrices: [matrix]}];
   });
-  return {layer, weights: new Map(weights)};
+  return {layer, weights};
+}
+
+function storedEmbedding(layer: layers.Layer, tensor: string): StoredLayer {
+  const config = layer.getConfig() as unknown as NamedFormat<typeof embeddingsFormatNames> & {vocabSize: number};
+  const format = weightFormatOf(config, embeddingsFormatNames);
+  const {weights} = storedLayer(layer, '', {embeddings: tensor});
+  return {layer, weights: [...weights, ...inCodes(layer, format, 'embeddings', [[tensor, config.vocabSize]])]};
+}
+
+type AttentionConfig = NamedFormat<typeof projectionFormatNames> &
+  Record<'numHeads' | 'numKeyValueHeads' | 'headDim', number>;
+
+function storedAttention(layer: layers.Layer, at: string): StoredLayer {
+  const config = layer.getConfig() as unknown as AttentionConfig;
+  const {numHeads, numKeyValueHeads, headDim} = config;
+  const format = weightFormatOf(config, projectionFormatNames);
+  const {weights} = storedLayer(layer, at, attentionTensors);
+  const {query_kernel: query, key_kernel: key, value_kernel: value, output_kernel: output} = attentionTensors;
+  const [querySize, keySize] = [numHeads * headDim, numKeyValueHeads * headDim];
+  const inputs = inCodes(layer, format, 'query_key_value', [
+    [at + query, querySize],
+    [at + key, keySize],
+    [at + value, keySize],
+  ]);
+  const [numOut] = layer.outputShape.slice(-1) as number[];
+  return {layer, weights: [...weights, ...inputs, ...inCodes(layer, format, 'output', [[at + output, numOut]])]};
+}
+
+/** The weight `name` in codes, if the layer has it, of tensors with so many rows, which stand below each other. */
+function inCodes(
+  layer: layers.Layer,
+  format: WeightFormat,
+  name: string,
+  tensors: ReadonlyArray<[tensor: string, numRows: number]>,
+): LayerWeight[] {
+  const names = weightNamesOf(layer);
+  const codes = names.indexOf(`${name}_codes`);
+  if (codes === -1) {
+    return [];
+  }
+  const [, , numWords] = layer.weights[codes].shape as number[];
+  const numIn = (numWords * 32) / quantizedFormats[format.format as QuantizedFormat].bits;
+  return [
+    {
+      name,
+      tensorNames: ['codes', 'scales', 'offsets']
+        .map((part) => `${name}_${part}`)
+        .filter((each) => names.includes(each)),
+      encoding: weightEncodingOf(format, numIn),
+      matrices: tensors.map(([tensor, numRows]) => weight([1, numRows, numIn], named([numRows, numIn], tensor))),
+    },
+  ];
 }

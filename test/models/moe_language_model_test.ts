@@ -4,6 +4,7 @@ import {modelGoldens} from 'model-goldens';
 import {generate, languageModelFiles, loadMoeLanguageModel, moeLanguageModel} from '../../src/models/index';
 import * as tf from '../../src/tf';
 import {expectWithin} from '../support/expect';
+import {loadedModel, savedModel} from '../support/layers';
 
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
 
@@ -166,6 +167,69 @@ describeWithFlags('loadMoeLanguageModel', cpu, () => {
       .toBeRejectedWithError(/aborted/);
     await expectAsync(loadMoeLanguageModel(new Map([['blk.0.x', tensors.get('lm_head.weight')!]]), config))
       .toBeRejectedWithError(/must be safetensors files/);
+    expect(tf.memory().numTensors).toBe(numTensors);
+  });
+});
+
+describeWithFlags('models in codes', cpu, () => {
+  const formats = {int4: {denseGroupSize: 16, useDenseOffsets: true}, int8: {denseScaleFormat: 'float16'}, float8: {}, bfloat16: {}} as const;
+  const configOf = (model: tf.LayersModel, name: string) => model.getLayer(name).getConfig();
+
+  it('compute, generate and write files as models of the floats that their codes stand for', async () => {
+    const cases = [['mixtral', 'int8'], ['gpt_oss', 'int4'], ['qwen2_moe', 'float8'], ['granitemoeshared', 'bfloat16']] as const;
+    for (const [name, denseFormat] of cases) {
+      const {config, file} = modelGoldens[name];
+      const model = await loadMoeLanguageModel(file, config, {format: 'int8', denseFormat, ...formats[denseFormat]});
+      expect(configOf(model, 'layers_0_attention').projectionFormat).toBe(denseFormat);
+      expect(['embedding', 'head'].map((layer) => configOf(model, layer).embeddingsFormat)).toEqual([denseFormat, denseFormat]);
+      const files = await languageModelFiles(model, config);
+      const floats = await loadMoeLanguageModel(await bytesOf(files['model.safetensors']), config);
+      const ids = [[5, 9, 30, 2], [1, 2, 3, 4]];
+      const wanted = (await predict(floats, ids).data()) as Float32Array;
+      const largest = wanted.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+      await expectWithin(predict(model, ids), wanted, () => 1e-5 * largest, name);
+      expect(await generate(model, ids, {maxNewTokens: 6})).toEqual(await generate(floats, ids, {maxNewTokens: 6}));
+      const loaded = await loadedModel(await savedModel(model));
+      await expectSame(loaded, model, ids, 0);
+      expect(await languageModelFiles(loaded, config).then(({'model.safetensors': blob}) => bytesOf(blob))).toEqual(await bytesOf(files['model.safetensors']));
+    }
+  });
+
+  it('have the codes of moeQuantizeWeights, and one weight for a tied head', async () => {
+    const {'model.safetensors': blob} = await languageModelFiles(moeLanguageModel(small), small);
+    const file = await bytesOf(blob);
+    const {numTensors} = tf.memory();
+    (await loadMoeLanguageModel(file, small, {denseFormat: 'int4', useDenseOffsets: true})).dispose();
+    expect(tf.memory().numTensors).toBe(numTensors);
+    const floats = await loadMoeLanguageModel(file, small);
+    const model = await loadMoeLanguageModel(file, small, {denseFormat: 'int8'});
+    const [embeddings] = floats.getLayer('embedding').getWeights();
+    const {codes, scales} = tf.moeQuantizeWeights(tf.expandDims(embeddings), {format: 'int8'});
+    const given = model.getLayer('embedding').getWeights();
+    expect(given.map(({shape}) => shape)).toEqual([[1, 12, 2], [1, 12, 1]]);
+    expect(await given[0].data()).toEqual(await codes.data());
+    expect(await given[1].data()).toEqual(await scales!.data());
+    expect(model.layers.some(({name}) => name === 'head')).toBeFalse();
+    const kernels = floats.getLayer('layers_1_attention').getWeights().slice(0, 3);
+    const stacked = tf.moeQuantizeWeights(tf.expandDims(tf.transpose(tf.concat(kernels, 1))), {format: 'int8'});
+    expect(await model.getLayer('layers_1_attention').getWeights()[0].data()).toEqual(await stacked.codes.data());
+  });
+
+  it('refuse formats that do not fit, before any tensor is made', async () => {
+    const {config, file} = modelGoldens.mixtral;
+    const {numTensors} = tf.memory();
+    const odd = {...small, hidden_size: 12, num_attention_heads: 2, num_key_value_heads: 1};
+    const cases: Array<[Parameters<typeof moeLanguageModel>[1], string, typeof odd?]> = [
+      [{denseFormat: 'int3' as 'int4'}, "denseFormat must be one of float32, int4, int8, fp4, float8, float16, bfloat16, but is 'int3'."],
+      [{denseGroupSize: 32}, "denseGroupSize must not be given for denseFormat 'float32', which has no scales."],
+      [{denseFormat: 'int8', denseScaleFormat: 'e8m0'}, "denseScaleFormat must not be 'e8m0' for int8, whose scales and offsets have a sign."],
+      [{denseFormat: 'int4'}, 'config.hidden_size must be a multiple of 8 for int4, whole words, but is 12.', odd],
+    ];
+    for (const [options, message, other] of cases) {
+      expect(() => moeLanguageModel(other ?? config, options)).toThrowError(`Error in moeLanguageModel: ${message}`);
+      await expectAsync(loadMoeLanguageModel(file, other ?? config, options as object))
+        .toBeRejectedWithError(`Error in loadMoeLanguageModel: ${message}`);
+    }
     expect(tf.memory().numTensors).toBe(numTensors);
   });
 });

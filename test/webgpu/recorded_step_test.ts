@@ -44,6 +44,16 @@ describeWithFlags('a step that has been recorded', ALL_ENVS, () => {
     expect(counts.slice(3)).toEqual(counts.slice(3).map(() => counts[3]));
   });
 
+  it('gives the tokens of a model in codes', async () => {
+    const {file, config} = modelGoldens.mixtral;
+    const model = await loadMoeLanguageModel(file, config, {format: 'int8', denseFormat: 'int8', denseScaleFormat: 'float16'});
+    const wanted = await oneAtATime(model, 8);
+    const applied = countApplications(model);
+    const counts: number[] = [];
+    expect(await generate(model, PROMPT, {maxNewTokens: 8, onToken: () => counts.push(applied())})).toEqual(wanted);
+    expect(counts[7]).toBe(counts[3]);
+  });
+
   it('leaves no tensor and no buffer', async () => {
     const model = await load('granitemoe');
     const {bufferManager} = tf.backend() as WebGPUBackend;

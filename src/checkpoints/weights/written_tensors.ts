@@ -12,17 +12,18 @@ import type {GivenBlock, GivenWeight} from './given_block';
 import {matricesOf} from './matrices';
 
 /**
- * A weight that is written: its name in messages, where its tensors are, and its values. A layer may have a correction
- * of scores for which the family has no tensors.
+ * A weight that is written: its name in messages, where its tensors are, and its values. It may be several weights of
+ * the checkpoint, whose rows stand below each other in it. A layer may have a correction of scores for which the family
+ * has no tensors.
  */
-export type WrittenWeight = {name: string; weight: CheckpointWeight | undefined; given: GivenWeight};
+export type WrittenWeight = {name: string; weights: readonly CheckpointWeight[]; given: GivenWeight};
 
 /** The weights of a block. */
 export const weightsOfBlock = (block: GivenBlock, {weights}: CheckpointLayout): WrittenWeight[] =>
   weightNames.flatMap((name) => {
     const weight = weights[name];
     const given = block.weight(name, weight == null ? 1 : matricesOf(weight).numIn);
-    return given == null ? [] : [{name, weight, given}];
+    return given == null ? [] : [{name, weights: weight == null ? [] : [weight], given}];
   });
 
 export async function writtenTensors(
@@ -31,12 +32,17 @@ export async function writtenTensors(
   opName: string,
 ): Promise<CheckpointTensors> {
   const written: CheckpointTensors = new Map();
-  for (const {name, weight, given} of weights) {
-    const values = await hostFloats(given, weight == null ? 1 : matricesOf(weight).numIn);
-    if (weight == null || weight.tensors.count === 0) {
+  for (const {name, weights: pieces, given} of weights) {
+    const values = await hostFloats(given, pieces.length === 0 ? 1 : matricesOf(pieces[0]).numIn);
+    if (pieces.every(({tensors}) => tensors.count === 0)) {
       assertZeros(values, name, opName);
-    } else {
-      addTensors(weight, values, name, dtypeOf, written, opName);
+      continue;
+    }
+    let end = 0;
+    for (const weight of pieces) {
+      const first = end;
+      end += util.sizeFromShape(weight.shape);
+      addTensors(weight, values.subarray(first, end), name, dtypeOf, written, opName);
     }
   }
   return written;
