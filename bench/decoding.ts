@@ -54,6 +54,8 @@ const CAPACITY = 512;
 export type DecodingRow = {
   model: string;
   experts: string;
+  /** Of attention projections, embeddings and head. */
+  dense: DenseFormat;
   numTokens: number;
   /** Of whole calls of generate, the prompt taken off. */
   tokensPerSecond: number;
@@ -68,27 +70,39 @@ export type DecodingRow = {
   coreOps: {tokensPerSecond: number; launchesPerToken: number | undefined; megabytes: number} | undefined;
 };
 
+export const denseFormats = ['float32', 'float16', 'int8', 'int4'] as const;
+export type DenseFormat = (typeof denseFormats)[number];
+
 export type DecodingOptions = {
   models: string[];
+  dense: DenseFormat;
   numTokens: number;
   numRuns: number;
   hasBaselines: boolean;
   resetBackend: () => Promise<void>;
 };
 
-/** Two float16s of 0.002 in a word. */
-const TWO_SCALES = 0x18191819;
+/** Two float16s of 0.002, or of 0.00024 for the larger numbers of int8, in a word. */
+const twoScales = (isInt8: boolean): number => (isInt8 ? 0x0c000c00 : 0x18191819);
+
+/** Any codes, or two float16s of any sign and 0.016 to 0.031. */
+function randomWords(size: number, isFloat16: boolean): Int32Array {
+  const word = (i: number) => Math.imul(i + 1, 0x9e3779b1);
+  return Int32Array.from({length: size}, (_, i) => (isFloat16 ? (word(i) & 0x83ff83ff) | 0x24002400 : word(i)));
+}
 
 /** Random codes, and scales and kernels of a size that keeps numbers in range. */
 function setRandomWeights(model: LayersModel): void {
   for (const layer of model.layers) {
+    const {expertFormat, projectionFormat, embeddingsFormat} = layer.getConfig();
+    const format = expertFormat ?? projectionFormat ?? embeddingsFormat;
     const values = layer.weights.map(({originalName, shape}) => {
-      const size = tf.util.sizeFromShape(shape as number[]);
       if (originalName.endsWith('_codes')) {
-        const words = Int32Array.from({length: size}, (_, i) => Math.imul(i + 1, 0x9e3779b1));
+        const words = randomWords(tf.util.sizeFromShape(shape as number[]), format === 'float16');
         return tf.tensor(words, shape as number[], 'int32');
       }
-      return originalName.endsWith('_scales') ? tf.fill(shape as number[], TWO_SCALES, 'int32') : undefined;
+      const isScales = originalName.endsWith('_scales');
+      return isScales ? tf.fill(shape as number[], twoScales(format === 'int8'), 'int32') : undefined;
     });
     if (values.some((value) => value != null)) {
       const given = layer.getWeights();
@@ -113,10 +127,17 @@ function countLaunches(): () => number {
   };
 }
 
-async function timeModel(name: string, numTokens: number, numRuns: number): Promise<Omit<DecodingRow, 'coreOps'>> {
+async function timeModel(
+  name: string,
+  dense: DenseFormat,
+  numTokens: number,
+  numRuns: number,
+): Promise<Omit<DecodingRow, 'coreOps'>> {
   const model = tf.moeLanguageModel(decodingModels[name], {
     expertFormat: 'int4',
     expertScaleFormat: 'float16',
+    denseFormat: dense,
+    ...((dense === 'int8' || dense === 'int4') && {denseScaleFormat: 'float16'}),
   });
   try {
     setRandomWeights(model);
@@ -151,6 +172,7 @@ async function timeModel(name: string, numTokens: number, numRuns: number): Prom
     return {
       model: name,
       experts: 'int4, float16 scales',
+      dense,
       numTokens,
       tokensPerSecond: 1000 / median,
       millisecondsPerToken: {minimum: sorted[0], median, maximum: sorted[sorted.length - 1]},
@@ -218,19 +240,20 @@ async function hostMilliseconds(model: LayersModel, prompt: number[]): Promise<n
 }
 
 export async function timeDecoding(
-  {models, numTokens, numRuns, hasBaselines, resetBackend}: DecodingOptions,
+  {models, dense, numTokens, numRuns, hasBaselines, resetBackend}: DecodingOptions,
   print: (line: string) => void,
 ): Promise<DecodingRow[]> {
   const rows: DecodingRow[] = [];
   for (const name of models) {
     await resetBackend();
-    const row = await endedByDeviceErrors(() => timeModel(name, numTokens, numRuns));
+    const row = await endedByDeviceErrors(() => timeModel(name, dense, numTokens, numRuns));
     await resetBackend();
     const coreOps = hasBaselines ? await endedByDeviceErrors(() => timeCoreOps(name, numTokens, numRuns)) : undefined;
     rows.push({...row, coreOps});
   }
   const header = [
     'model',
+    'rest',
     'tokens/s',
     'ms a token',
     'host ms',
@@ -243,6 +266,7 @@ export async function timeDecoding(
   ];
   const lines = rows.map((row) => [
     row.model,
+    row.dense,
     threeDigits(row.tokensPerSecond),
     threeDigits(row.millisecondsPerToken.median),
     threeDigits(row.hostMilliseconds),

@@ -5,7 +5,7 @@ import {parseArgs} from 'node:util';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
-import {decodingModels, timeDecoding} from './decoding';
+import {decodingModels, denseFormats, timeDecoding} from './decoding';
 import {nameOf} from './device';
 import {timeHosts} from './host';
 import {checkOps, opNames, runBenchmarks} from './run';
@@ -17,7 +17,8 @@ const defaultSizes = {cpu: {T: 256, H: 256, K: 8, E: 32}, webgpu: {T: 2048, H: 1
 const usage = `npm run bench -- [--backend cpu|webgpu] [--op ${opNames.join(',')}]
     [--layer ${Object.keys(layers).join(',')}] [--T 1,16,…] [--H n --K n --E n --I n]
     [--runs 20] [--no-baselines] [--json FILE] [--check] [--host]
-npm run bench -- --decoding ${Object.keys(decodingModels).join(',')} [--backend cpu|webgpu] [--tokens 64] [--runs 5] [--json FILE]
+npm run bench -- --decoding ${Object.keys(decodingModels).join(',')} [--backend cpu|webgpu]
+    [--dense ${denseFormats.join('|')}] [--tokens 64] [--runs 5] [--json FILE]
 
 Times ops beside compositions of core ops that give the same; without --op all of them. Without --layer at T 256, H 256 on
 cpu and T 2048, H 1024 on webgpu, with K 8, E 32, I half of H. A contender whose call takes long gets fewer runs.
@@ -25,7 +26,7 @@ cpu and T 2048, H 1024 on webgpu, with K 8, E 32, I half of H. A contender whose
 --host times what JavaScript takes to ask for each op, as a multiple of tf.add, on a device of Dawn that does no work: it
 needs no GPU. Its shape is granite at T 1, unless --layer and --T say otherwise.
 --decoding times language models of these sizes, with random weights, int4 experts and a prompt of 128 tokens; with --host
-on a device that does no work.
+on a device that does no work. --dense says how attention, embeddings and head are stored, int8 by default.
 webgpu in Node.js runs on Dawn, by the npm package webgpu or the addon that DAWN_NODE names.`;
 
 const {values: flags} = parseCommandLine();
@@ -46,6 +47,7 @@ function parseCommandLine() {
     check: {type: 'boolean', default: false},
     host: {type: 'boolean', default: false},
     decoding: {type: 'string', default: ''},
+    dense: {type: 'string', default: 'int8'},
     tokens: {type: 'string', default: '64'},
     help: {type: 'boolean', short: 'h', default: false},
   } as const;
@@ -137,10 +139,14 @@ async function main(): Promise<void> {
     if (other != null) {
       throw new Error(`--decoding must be of ${Object.keys(decodingModels).join(', ')}, but is '${other}'.`);
     }
+    const dense = denseFormats.find((format) => format === flags.dense);
+    if (dense == null) {
+      throw new Error(`--dense must be one of ${denseFormats.join(', ')}, but is '${flags.dense}'.`);
+    }
     const numTokens = positive('tokens', flags.tokens);
     const numRuns = Math.min(5, positive('runs', flags.runs));
     const rows = await timeDecoding(
-      {models, numTokens, numRuns, hasBaselines: !flags['no-baselines'], resetBackend: reset},
+      {models, dense, numTokens, numRuns, hasBaselines: !flags['no-baselines'], resetBackend: reset},
       console.log,
     );
     writeRows(device, rows);

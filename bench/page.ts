@@ -4,7 +4,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../src/webgpu';
 import * as tf from '../src/tf';
-import {timeDecoding} from './decoding';
+import {denseFormats, timeDecoding} from './decoding';
 import {nameOf} from './device';
 import {timeHosts} from './host';
 import {formatPeerRows, timeBesidePeer} from './peer';
@@ -87,6 +87,7 @@ async function rowsOf(device: string): Promise<unknown[]> {
     return timeDecoding(
       {
         models: list('decoding', []),
+        dense: denseFormats.find((format) => format === parameters.get('dense')) ?? 'int8',
         numTokens,
         numRuns,
         hasBaselines: parameters.get('baselines') === '1',
