@@ -1,4 +1,4 @@
-/** The same models in core ops of tfjs alone, as one writes them without this package: float32, a cache by tf.concat. */
+/** The models of decoding.ts in core ops of tfjs alone, as one writes them without this package. */
 import type {MoeModelConfig} from '../src/checkpoints/config_reader';
 import * as tf from '../src/tf';
 

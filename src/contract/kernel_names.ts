@@ -566,7 +566,7 @@ export type MoeKernels = {
   [MoeScaledSum]: {inputs: MoeScaledSumInputs; attrs: MoeScaledSumAttrs; outputs: MoeScaledSumOutputs};
 };
 export type MoeKernelName = keyof MoeKernels;
-/** Kernels of webgpu alone, without gradients. Elsewhere, and for a gradient, core ops do their work. */
+/** Kernels of webgpu alone, without gradients of their own. Elsewhere core ops do their work, and for gradients. */
 export type MoeDecodingKernelName =
   | typeof MoeRmsNorm
   | typeof MoeRotateIntoCache

@@ -63,6 +63,11 @@ export const webgpuKernels = {
   MoeScaledSum: moeScaledSumWebGPU,
 } satisfies Record<MoeKernelName, MoeKernel>;
 
-registerKernels(webgpuKernels, 'webgpu');
-registerStepRecorder('webgpu', recordWebGPUStep as StepRecorder);
+/** Gives backends of this name the kernels, and the recorder of steps. */
+export function registerWebGPUKernels(backendName: string): void {
+  registerKernels(webgpuKernels, backendName);
+  registerStepRecorder(backendName, recordWebGPUStep as StepRecorder);
+}
+
+registerWebGPUKernels('webgpu');
 registerGradients(gradients);
