@@ -54,6 +54,16 @@ describeWithFlags('decoding on webgpu', ALL_ENVS, () => {
     expect(launchesOf({...heads, useBias: true, useOutputBias: true, useSinks: true}).length).toBeLessThanOrEqual(6);
   });
 
+  it('takes 1 launch for embeddings in codes, and 1 for logits', () => {
+    const layer = tf.layers.reversibleEmbedding({vocabSize: 8, units: 16, embeddingsFormat: 'bfloat16'});
+    layer.build([null, null]);
+    const encoding = 'bfloat16_0_float32_0';
+    for (const [input, name] of [[tf.ones([1, 1], 'int32'), 'MoeDequantizeRows'], [tf.ones([1, 1, 16]), 'MoeQuantizedProjections1']] as const) {
+      layer.apply(input);
+      expect(launchesOf(() => layer.apply(input))).toEqual([`${name}_${encoding}`]);
+    }
+  });
+
   it('multiplies few rows with one to three matrices of any size', async () => {
     const sizes = [[8, 4, 4], [5, 1, 7], [64, 3, 8], [130, 6], [1, 5], [300, 20, 12, 9], [520, 36, 8, 4]];
     for (const [numIn, ...numsOut] of sizes) {
