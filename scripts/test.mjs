@@ -4,7 +4,7 @@ import {availableParallelism} from 'node:os';
 import {listOf, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
 
-const {pages} = createRequire(import.meta.url)('../test/runner/matrix.js');
+const {deviceCheckBackends, pages} = createRequire(import.meta.url)('../test/runner/matrix.js');
 
 const karmaNames = {chromium: 'Chromium', firefox: 'FirefoxWithDisplay'};
 const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
@@ -50,8 +50,20 @@ function specsOnPage(page, p, name) {
   return [() => runner(`specs on ${onPage} in ${name}`, command, args, {env})];
 }
 
+/** The page of device_check has some specs of Chromium. */
+function specsOnDeviceCheck() {
+  const onPage = deviceCheckBackends.filter((backend) => backends.includes(backend));
+  if (onPage.length === 0 || !browserNames.includes('chromium')) {
+    return [];
+  }
+  const args = ['scripts/check_device_page.mjs', '--backends', onPage.join()];
+  return [() => runner(`page of the device check on ${onPage} in chromium`, process.execPath, args)];
+}
+
 await checkSources();
 const runs = pages.flatMap((page, p) => browserNames.flatMap((name) => specsOnPage(page, p, name)));
+// After the longest pages and before the shorter ones, so that no long run is the last.
+runs.splice(browserNames.length, 0, ...specsOnDeviceCheck());
 if (isWhole) {
   await check(
     'webgpu in Node.js',
@@ -65,7 +77,6 @@ if (isWhole) {
   const gateRuns = gates.map(([name, script]) => {
     return () => runner(name, process.execPath, [script]);
   });
-  // After the longest pages and before the shorter ones, so that no long run is the last.
   runs.splice(browserNames.length, 0, ...gateRuns);
 } else {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);

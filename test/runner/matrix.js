@@ -12,10 +12,15 @@
  * errors that ops throw before any work, of which one an op runs everywhere, and what is of tfjs-layers or of numbers.
  * Their describeWithFlags says so.
  *
+ * The spec files of device_check/checks.json run in the page of device_check on the GPU backends of Chromium, by
+ * scripts/check_device_page.mjs, and not in Karma's.
+ *
  * The blocks of checkpoints that transformers recorded are no composites: four of them run on every GPU page.
  *
  * No backend is left out because it cannot start: that each of them does is the first spec of every page.
  */
+const deviceCheck = require('../../device_check/checks.json');
+
 const matrix = {
   Chromium: {cpu: 'every', wasm: 'smoke', webgl: 'kernels', webgpu: 'every'},
   Firefox: {cpu: 'smoke', wasm: 'smoke', webgl: 'every', webgpu: 'kernels'},
@@ -37,6 +42,12 @@ const smokeFiles = [
 const composites =
   /^(browser|examples|graph|layers|models)\/|^checkpoints\/(?!families_)|^golden\/model_shapes_|^gradients\/second_order_/;
 
+/** The page's backends in Chromium. The host's are Karma's. */
+const deviceCheckBackends = ['webgpu', 'webgl'];
+const deviceCheckFiles = deviceCheck.flatMap(({files}) => files);
+const isOnCheckedPage = (place, name, file) =>
+  place === 'Chromium' && deviceCheckBackends.includes(name) && deviceCheckFiles.includes(file);
+
 const isIn = {
   every: () => true,
   kernels: (file) => !composites.test(file),
@@ -50,7 +61,7 @@ const backendsOfFile = (file) => {
   return Object.fromEntries(
     Object.entries(matrix).map(([place, cells]) => [
       place,
-      Object.keys(cells).filter((name) => isOf(name) && isIn[cells[name]](file)),
+      Object.keys(cells).filter((name) => isOf(name) && isIn[cells[name]](file) && !isOnCheckedPage(place, name, file)),
     ]),
   );
 };
@@ -69,4 +80,4 @@ const hasShapesAsUniforms = (file) => !/^webgl\/|^ops\/(long_sums|moe_permute_bl
  */
 const pages = [['webgl'], ['webgpu'], ['cpu', 'wasm']];
 
-module.exports = {backendsOfFile, hasShapesAsUniforms, pages};
+module.exports = {backendsOfFile, deviceCheckBackends, hasShapesAsUniforms, pages};
