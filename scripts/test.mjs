@@ -1,23 +1,25 @@
 /** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
 import {createRequire} from 'node:module';
 import {availableParallelism} from 'node:os';
-import {listOf, parseCommandLine} from './command_line.mjs';
+import {fail, listOf, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
 
-const {deviceCheckBackends, pages} = createRequire(import.meta.url)('../test/runner/matrix.js');
+const {deviceCheckBackends, pagesOfBrowser} = createRequire(import.meta.url)('../test/runner/matrix.js');
 
-const karmaNames = {chromium: 'Chromium', firefox: 'FirefoxWithDisplay'};
+/** The names of browsers in the matrix. */
+const matrixNames = {chromium: 'Chromium', firefox: 'Firefox', webkit: 'WebKit'};
+const launchers = {...matrixNames, firefox: 'FirefoxWithDisplay'};
 const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
 
 const usage = `npm test [-- --browsers chromium,firefox] [--backends ${backendNames}]
 
 Without flags everything: types, lint, import rules, package gates, the page of the example, the ops on webgpu in Node.js,
-and the specs in both browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
+and the specs in all browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
 lint, import rules, and of the matrix what it names.
 npm run check runs the specs without a browser.`;
 
 const {flags} = parseCommandLine(usage, {browsers: {type: 'string'}, backends: {type: 'string'}});
-const browserNames = listOf('browsers', flags.browsers ?? 'chromium,firefox', Object.keys(karmaNames));
+const browserNames = listOf('browsers', flags.browsers ?? Object.keys(matrixNames).join(), Object.keys(matrixNames));
 const backends = listOf('backends', flags.backends ?? backendNames.join(), backendNames);
 const isWhole = flags.browsers == null && flags.backends == null;
 
@@ -33,21 +35,21 @@ const checkedOps = [
   ...['moeGroupedMatMulW2', 'fusedMoe', 'fusedMoeInt4', 'fusedMoeChain', 'mixtureOfExpertsStep'],
 ];
 const gates = [
-  ['package', 'scripts/check_package.mjs'],
-  ['page of the example', 'scripts/check_example.mjs'],
+  {name: 'package', script: 'scripts/check_package.mjs'},
+  {name: 'page of the example', script: 'scripts/check_example.mjs'},
 ];
 
-/** A page of Karma, with a display of its own. */
-function specsOnPage(page, p, name) {
-  const onPage = page.filter((backend) => backends.includes(backend));
-  if (onPage.length === 0) {
-    return [];
-  }
-  const karma = [bin('karma'), 'start', 'karma.conf.js', '--browsers', karmaNames[name], '--backends', onPage.join()];
-  const [command, ...args] = name === 'firefox' ? withDisplay(browsers, karma, 100 * (p + 1)) : karma;
-  const gpu = name === 'firefox' ? firefoxEnvironment : {};
-  const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox, ...gpu};
-  return [() => runner(`specs on ${onPage} in ${name}`, command, args, {env})];
+/** The pages of Karma in a browser, each with a display of its own where the browser needs one. */
+function specsInBrowser(name) {
+  return pagesOfBrowser(matrixNames[name]).map((page, p) => {
+    const onPage = page.filter((backend) => backends.includes(backend));
+    const karma = [bin('karma'), 'start', 'karma.conf.js', '--browsers', launchers[name], '--backends', onPage.join()];
+    const display = {firefox: 100, webkit: 150}[name];
+    const [command, ...args] = display == null ? karma : withDisplay(browsers, karma, display + 100 * p);
+    const gpu = name === 'firefox' ? firefoxEnvironment : {};
+    const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox, WEBKIT_BIN: browsers.webkit, ...gpu};
+    return {onPage, run: () => runner(`specs on ${onPage} in ${name}`, command, args, {env})};
+  });
 }
 
 /** The page of device_check has some specs of Chromium. */
@@ -60,10 +62,15 @@ function specsOnDeviceCheck() {
   return [() => runner(`page of the device check on ${onPage} in chromium`, process.execPath, args)];
 }
 
+const pages = browserNames.flatMap(specsInBrowser).filter(({onPage}) => onPage.length > 0);
+// The long runs first, so that none of them is the last.
+const isLong = ({onPage}) => !onPage.includes('cpu');
+const runsOf = (somePages) => somePages.map(({run}) => run);
+const runs = [...runsOf(pages.filter(isLong)), ...specsOnDeviceCheck()];
+if (pages.length === 0) {
+  fail(`The matrix has no specs on ${backends} in ${browserNames}.`);
+}
 await checkSources();
-const runs = pages.flatMap((page, p) => browserNames.flatMap((name) => specsOnPage(page, p, name)));
-// After the longest pages and before the shorter ones, so that no long run is the last.
-runs.splice(browserNames.length, 0, ...specsOnDeviceCheck());
 if (isWhole) {
   await check(
     'webgpu in Node.js',
@@ -74,13 +81,11 @@ if (isWhole) {
     checkedOps.join(),
     ...smallSizes,
   );
-  const gateRuns = gates.map(([name, script]) => {
-    return () => runner(name, process.execPath, [script]);
-  });
-  runs.splice(browserNames.length, 0, ...gateRuns);
+  runs.push(...gates.map((gate) => () => runner(gate.name, process.execPath, [gate.script])));
 } else {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
+runs.push(...runsOf(pages.filter((page) => !isLong(page))));
 console.log('\nThe specs take a page for each browser and GPU backend, some minutes each.');
 // A page keeps one core busy, most of the time with compiling shaders.
 await inTurn(availableParallelism(), runs);

@@ -21,7 +21,10 @@ function requiredBackends(): typeof testedBackends {
 
 setWasmPaths('/base/node_modules/@tensorflow/tfjs-backend-wasm/dist/');
 const required = requiredBackends();
-const place = typeof window === 'undefined' ? 'Node.js' : navigator.userAgent.includes('Firefox') ? 'Firefox' : 'Chromium';
+/** The user agent of Chromium names WebKit too. */
+const {userAgent} = navigator;
+const browser = userAgent.includes('Firefox') ? 'Firefox' : userAgent.includes('Chrome') ? 'Chromium' : 'WebKit';
+const place = typeof window === 'undefined' ? 'Node.js' : browser;
 
 /**
  * Has the specs that are described next run on these backends, of those required; whether there are any. With

@@ -1,6 +1,6 @@
 /**
- * The matrix: which specs run where. `every` is all spec files, `kernels` all but the `composites`, and `smoke` the
- * `smokeFiles` alone.
+ * The matrix: which specs run where. `every` is all spec files, `kernels` all but the `composites`, `smoke` the
+ * `smokeFiles` alone, and `engine` the `engineFiles`.
  *
  * Shaders are compiled by each browser's own compiler, so that what shows a kernel right runs on each GPU backend of
  * each browser. Composites are made of our ops and of tfjs's: they run once on each GPU backend, on webgpu in Chromium
@@ -24,6 +24,8 @@ const deviceCheck = require('../../device_check/checks.json');
 const matrix = {
   Chromium: {cpu: 'every', wasm: 'smoke', webgl: 'kernels', webgpu: 'every'},
   Firefox: {cpu: 'smoke', wasm: 'smoke', webgl: 'every', webgpu: 'kernels'},
+  // WebKitGTK, which has no WebGPU.
+  WebKit: {cpu: 'engine', wasm: 'engine', webgl: 'engine'},
   'Node.js': {cpu: 'every', webgpu: 'every'},
 };
 
@@ -36,6 +38,17 @@ const smokeFiles = [
   'ops/casts_test.ts',
   'ops/errors_test.ts',
   'ops/memory_test.ts',
+  'registration/registration_test.ts',
+];
+
+/** What an engine may do in its own way: compile shaders, read files in slices, store models, keep bits of floats. */
+const engineFiles = [
+  'browser/stored_graph_model_test.ts',
+  'checkpoints/streaming_test.ts',
+  'golden/vllm_cuda_test.ts',
+  'golden/worked_examples_test.ts',
+  'layers/save_and_load_test.ts',
+  'ops/moe_permute_test.ts',
   'registration/registration_test.ts',
 ];
 
@@ -52,6 +65,7 @@ const isIn = {
   every: () => true,
   kernels: (file) => !composites.test(file),
   smoke: (file) => smokeFiles.includes(file),
+  engine: (file) => engineFiles.includes(file),
 };
 
 /** The backends on which this spec file runs, by browser. Files in webgl/ and webgpu/ are of that backend alone. */
@@ -76,8 +90,8 @@ const hasShapesAsUniforms = (file) => !/^webgl\/|^ops\/(long_sums|moe_permute_bl
 /**
  * The backends of each page of a browser, the longest page first: no two pages compile the same shaders.
  * tfjs-layers keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the specs
- * of the host.
+ * of the host. The page of WebKit is short, and there the host comes first.
  */
-const pages = [['webgl'], ['webgpu'], ['cpu', 'wasm']];
+const pagesOfBrowser = (place) => (place === 'WebKit' ? [['cpu', 'wasm', 'webgl']] : [['webgl'], ['webgpu'], ['cpu', 'wasm']]);
 
-module.exports = {backendsOfFile, deviceCheckBackends, hasShapesAsUniforms, pages};
+module.exports = {backendsOfFile, deviceCheckBackends, hasShapesAsUniforms, pagesOfBrowser};
