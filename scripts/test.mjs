@@ -1,10 +1,12 @@
 /** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
+import {writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {availableParallelism} from 'node:os';
 import {fail, listOf, parseCommandLine} from './command_line.mjs';
 import {ensureBrowsers, ensureNpmPackages} from './set_up.mjs';
 
-const {deviceCheckBackends, pagesOfBrowser} = createRequire(import.meta.url)('../test/runner/matrix.js');
+const require = createRequire(import.meta.url);
+const {deviceCheckBackends, pagesOfBrowser} = require('../test/runner/matrix.js');
 
 /** The names of browsers in the matrix. */
 const matrixNames = {chromium: 'Chromium', firefox: 'Firefox', webkit: 'WebKit'};
@@ -26,6 +28,8 @@ const isWhole = flags.browsers == null && flags.backends == null;
 ensureNpmPackages();
 const browsers = ensureBrowsers(browserNames);
 const {firefoxEnvironment, withDisplay} = await import('./browser.mjs');
+const {temporaryBundle} = await import('./bundle.mjs');
+const {bundleSpecFiles} = require('../test/runner/bundle_specs.js');
 const {bin, check, checkSources, inTurn, printCounts, runner} = await import('./checks.mjs');
 
 const smallSizes = ['--backend', 'webgpu', '--T', '5,100', '--H', '16', '--I', '8'];
@@ -39,6 +43,9 @@ const gates = [
   {name: 'page of the example', script: 'scripts/check_example.mjs'},
 ];
 
+/** One bundle for all pages of Karma. */
+const specBundle = temporaryBundle('specs_of_pages');
+
 /** The pages of Karma in a browser, each with a display of its own where the browser needs one. */
 function specsInBrowser(name) {
   return pagesOfBrowser(matrixNames[name]).map((page, p) => {
@@ -47,8 +54,9 @@ function specsInBrowser(name) {
     const display = {firefox: 100, webkit: 150}[name];
     const [command, ...args] = display == null ? karma : withDisplay(browsers, karma, display + 100 * p);
     const gpu = name === 'firefox' ? firefoxEnvironment : {};
-    const env = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox, WEBKIT_BIN: browsers.webkit, ...gpu};
-    return {onPage, run: () => runner(`specs on ${onPage} in ${name}`, command, args, {env})};
+    const programs = {CHROME_BIN: browsers.chromium, FIREFOX_BIN: browsers.firefox, WEBKIT_BIN: browsers.webkit};
+    const env = {...programs, ...gpu, SPEC_BUNDLE: specBundle};
+    return {name, onPage, run: () => runner(`specs on ${onPage} in ${name}`, command, args, {env})};
   });
 }
 
@@ -64,7 +72,7 @@ function specsOnDeviceCheck() {
 
 const pages = browserNames.flatMap(specsInBrowser).filter(({onPage}) => onPage.length > 0);
 // The long runs first, so that none of them is the last.
-const isLong = ({onPage}) => !onPage.includes('cpu');
+const isLong = ({name, onPage}) => name !== 'webkit' && onPage.some((backend) => backend.startsWith('web'));
 const runsOf = (somePages) => somePages.map(({run}) => run);
 const runs = [...runsOf(pages.filter(isLong)), ...specsOnDeviceCheck()];
 if (pages.length === 0) {
@@ -86,6 +94,7 @@ if (isWhole) {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
 runs.push(...runsOf(pages.filter((page) => !isLong(page))));
+writeFileSync(specBundle, await bundleSpecFiles());
 console.log('\nThe specs take a page for each browser and GPU backend, some minutes each.');
 // A page keeps one core busy, most of the time with compiling shaders.
 await inTurn(availableParallelism(), runs);

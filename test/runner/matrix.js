@@ -88,10 +88,17 @@ const backendsOfFile = (file) => {
 const hasShapesAsUniforms = (file) => !/^webgl\/|^ops\/(long_sums|moe_permute_block_aligned)_/.test(file);
 
 /**
- * The backends of each page of a browser, the longest page first: no two pages compile the same shaders.
- * tfjs-layers keeps the epsilon of the first backend that asks for it, and that of WebGL can be too large for the specs
- * of the host. The page of WebKit is short, and there the host comes first.
+ * The backends of each page of a browser: no two pages compile the same shaders. What a browser has of the host is with
+ * webgl where it is short, since a page takes half a minute to begin and end.
+ *
+ * The host comes first: tfjs-layers keeps the epsilon of the first backend of the page, and that of WebGL can be too
+ * large for the specs of the host.
  */
-const pagesOfBrowser = (place) => (place === 'WebKit' ? [['cpu', 'wasm', 'webgl']] : [['webgl'], ['webgpu'], ['cpu', 'wasm']]);
+const pagesOfBrowser = (place) =>
+  ({
+    Chromium: [['webgl'], ['webgpu'], ['cpu', 'wasm']],
+    Firefox: [['cpu', 'wasm', 'webgl'], ['webgpu']],
+    WebKit: [['cpu', 'wasm', 'webgl']],
+  })[place];
 
 module.exports = {backendsOfFile, deviceCheckBackends, hasShapesAsUniforms, pagesOfBrowser};
