@@ -78,7 +78,7 @@ export async function checkSources() {
   await Promise.all([
     check('types', bin('tsc'), '-p', '.'),
     check('lint', bin('eslint'), '.', '--max-warnings', '0'),
-    check('format', bin('prettier'), '--check', 'src', 'scripts', 'bench', 'examples', '*.{js,cjs,mjs}'),
+    check('format', bin('prettier'), '--check', 'src', 'scripts', 'bench', 'examples', 'demo', '*.{js,cjs,mjs}'),
     check('docs', process.execPath, 'scripts/check_docs.mjs'),
     check('import rules', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs'),
     check('support table', process.execPath, 'scripts/support_table.mjs', '--check'),

@@ -1,0 +1,312 @@
+/** What the page asks of its worker, in which all tensors live. */
+import * as tf from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-core/dist/register_all_gradients';
+import {
+  cutPatches,
+  type Digits,
+  IMAGE_SIZE,
+  NUM_CLASSES,
+  NUM_PATCHES,
+  PATCH_PIXELS,
+  sliceDigits,
+} from '../../examples/digits/digits';
+import {moePermute} from '../../src/ops/index';
+import type {BackendName} from './backend_names';
+import {bestOf, type Offer, offers, startBackend} from './backends';
+import {loadDigits, loadWeights} from './files';
+import {droppedShare, evenness, loadOf} from './load';
+import {
+  classify,
+  type Losses,
+  lossesOf,
+  makeWeights,
+  type NetWeights,
+  newWeightValues,
+  route,
+  weightNames,
+  type WeightValues,
+} from './net';
+import {defaultSettings, eachExpert, type Settings} from './settings';
+
+/** How a digit went through the net, as the device computed it. */
+export type Routed = {
+  /** [T, K] each. An expert of -1 is silenced; a kept expert of -1 had no room. */
+  topkIds: number[];
+  topkWeights: number[];
+  keptIds: number[];
+  /** moePermute's: the assignment in each row, and where the rows of each expert begin. */
+  permutedIdx: number[];
+  expertFirstTokenOffset: number[];
+  probabilities: number[];
+  milliseconds: number;
+};
+
+export type Evaluation = {accuracy: number; load: number[]; evenness: number; dropped: number; milliseconds: number};
+
+export type Progress = {
+  step: number;
+  loss: number;
+  load: number[];
+  evenness: number;
+  dropped: number;
+  milliseconds: number;
+  /** Of held-out digits, now and then. */
+  accuracy?: number;
+};
+
+/** The patches that an expert has the most weight for, and the mean of all of its patches. */
+export type ExpertPatches = {patches: Float32Array[]; mean: Float32Array; numPatches: number};
+
+const BATCH_SIZE = 50;
+const LEARNING_RATE = 0.008;
+const STEPS_PER_REPORT = 2;
+const STEPS_PER_EVALUATION = 20;
+const NUM_TOP_PATCHES = 12;
+
+const floats = async (tensor: tf.Tensor) => Array.from(await tensor.data());
+
+export class Engine {
+  private settings = defaultSettings();
+  private weights!: NetWeights;
+  private optimizer!: tf.AdamOptimizer;
+  private trained!: WeightValues;
+  private heldOut!: Digits;
+  private heldOutPatches!: tf.Tensor2D;
+  private training: {patches: Float32Array; labels: number[]} | undefined;
+  private step = 0;
+  private isTraining = false;
+  private lastCall: Promise<unknown> = Promise.resolve();
+
+  /** Starts on the CPU, whose code is the smallest and which needs no shader. */
+  async start(): Promise<void> {
+    const files = Promise.all([loadWeights('digits.safetensors'), loadDigits('held_out.digits')]);
+    await startBackend('cpu');
+    [this.trained, this.heldOut] = await files;
+    this.makeTensors(this.trained);
+  }
+
+  async offers(): Promise<{offers: Offer[]; best: BackendName}> {
+    const found = await offers();
+    return {offers: found, best: bestOf(found)};
+  }
+
+  /** Takes the net as it is to another backend, and runs it there once, so that its shaders are compiled. */
+  useBackend(name: BackendName): Promise<void> {
+    return this.inTurn(async () => {
+      if (tf.getBackend() === name) {
+        return;
+      }
+      const previous = tf.getBackend() as BackendName;
+      const values = await this.weightValues();
+      this.disposeTensors();
+      try {
+        await startBackend(name);
+      } catch (error) {
+        await startBackend(previous);
+        throw error;
+      } finally {
+        this.makeTensors(values);
+      }
+      await this.routeNow(this.heldOut.pixels.slice(0, IMAGE_SIZE ** 2));
+    });
+  }
+
+  configure(settings: Settings): Promise<void> {
+    return this.inTurn(async () => {
+      this.settings = settings;
+    });
+  }
+
+  /** A held-out digit. */
+  async sample(index: number): Promise<{pixels: Float32Array; label: number}> {
+    const {pixels, labels} = sliceDigits(this.heldOut, index, index + 1);
+    return {pixels: pixels.slice(), label: labels[0]};
+  }
+
+  /** Of the held-out digits. */
+  async labels(): Promise<number[]> {
+    return this.heldOut.labels;
+  }
+
+  /** Sends the patches of an image of IMAGE_SIZE x IMAGE_SIZE pixels through the net. */
+  route(pixels: Float32Array): Promise<Routed> {
+    return this.inTurn(() => this.routeNow(pixels));
+  }
+
+  evaluate(): Promise<Evaluation> {
+    return this.inTurn(() => this.evaluateNow());
+  }
+
+  expertPatches(): Promise<ExpertPatches[]> {
+    return this.inTurn(async () => {
+      const {keptIds, topkWeights} = tf.tidy(() => {
+        const routing = route(this.weights, this.heldOutPatches, this.settings);
+        return {keptIds: routing.keptIds, topkWeights: routing.topkWeights};
+      });
+      const [ids, weights] = await Promise.all([keptIds.data(), topkWeights.data()]);
+      tf.dispose([keptIds, topkWeights]);
+      const all = cutPatches(this.heldOut);
+      const patchAt = (token: number) => all.slice(token * PATCH_PIXELS, (token + 1) * PATCH_PIXELS);
+      return eachExpert((expert) => {
+        const slots = Array.from(ids.keys()).filter((slot) => ids[slot] === expert);
+        const tokens = slots.map((slot) => Math.floor(slot / this.settings.topk));
+        const mean = new Float32Array(PATCH_PIXELS);
+        tokens.forEach((token) => patchAt(token).forEach((value, i) => (mean[i] += value / tokens.length)));
+        const top = slots.sort((a, b) => weights[b] - weights[a]).slice(0, NUM_TOP_PATCHES);
+        const patches = top.map((slot) => patchAt(Math.floor(slot / this.settings.topk)));
+        return {patches, mean, numPatches: tokens.length};
+      });
+    });
+  }
+
+  /** Trains until pause, or for a number of steps. */
+  async train(onProgress: (progress: Progress) => void, numSteps = Infinity): Promise<void> {
+    if (this.isTraining) {
+      return;
+    }
+    this.isTraining = true;
+    try {
+      this.training ??= await loadDigits('training.digits').then((digits) => ({
+        patches: cutPatches(digits),
+        labels: digits.labels,
+      }));
+      for (let i = 1; i <= numSteps && this.isTraining; i++) {
+        const isReported = this.step % STEPS_PER_REPORT === 0 || i === numSteps;
+        const progress = await this.inTurn(() => this.trainStep(isReported));
+        if (progress != null) {
+          onProgress(progress);
+        }
+        // Calls of the page come in between.
+        await new Promise((resolve) => setTimeout(resolve));
+      }
+    } finally {
+      this.isTraining = false;
+    }
+  }
+
+  async pause(): Promise<void> {
+    this.isTraining = false;
+  }
+
+  /** The trained weights, or new ones. */
+  restart(from: 'trained' | 'new'): Promise<void> {
+    return this.inTurn(async () => {
+      this.disposeTensors();
+      this.makeTensors(from === 'trained' ? this.trained : newWeightValues(Math.random));
+      this.step = 0;
+    });
+  }
+
+  /** One call after the other, each to its end. */
+  private inTurn<T>(call: () => Promise<T>): Promise<T> {
+    const result = this.lastCall.then(call);
+    this.lastCall = result.catch(() => {});
+    return result;
+  }
+
+  private makeTensors(values: WeightValues): void {
+    this.weights = makeWeights(values);
+    this.optimizer = new tf.AdamOptimizer(LEARNING_RATE, 0.9, 0.999);
+    this.heldOutPatches = tf.tensor2d(cutPatches(this.heldOut), [
+      this.heldOut.labels.length * NUM_PATCHES,
+      PATCH_PIXELS,
+    ]);
+  }
+
+  private disposeTensors(): void {
+    tf.dispose([...Object.values(this.weights), this.heldOutPatches]);
+    this.optimizer.dispose();
+  }
+
+  private async weightValues(): Promise<WeightValues> {
+    const values = await Promise.all(weightNames.map((name) => this.weights[name].data()));
+    return Object.fromEntries(weightNames.map((name, w) => [name, values[w]])) as WeightValues;
+  }
+
+  private async routeNow(pixels: Float32Array): Promise<Routed> {
+    const start = performance.now();
+    const patches = cutPatches({pixels, labels: [0]});
+    const routed = tf.tidy(() => {
+      const routing = route(this.weights, tf.tensor2d(patches, [NUM_PATCHES, PATCH_PIXELS]), this.settings);
+      const {tokens, topkIds, topkWeights, keptIds} = routing;
+      const {permutedIdx, expertFirstTokenOffset} = moePermute(tokens, keptIds, this.settings.silenced.length);
+      const probabilities = tf.softmax(classify(this.weights, routing, this.settings));
+      return {topkIds, topkWeights, keptIds, permutedIdx, expertFirstTokenOffset, probabilities};
+    });
+    const entries = await Promise.all(
+      Object.entries(routed).map(async ([name, tensor]) => [name, await floats(tensor)] as const),
+    );
+    tf.dispose(routed);
+    type Values = Record<keyof typeof routed, number[]>;
+    return {...(Object.fromEntries(entries) as Values), milliseconds: performance.now() - start};
+  }
+
+  private async evaluateNow(): Promise<Evaluation> {
+    const start = performance.now();
+    const {labels} = this.heldOut;
+    const results = tf.tidy(() => {
+      const routing = route(this.weights, this.heldOutPatches, this.settings);
+      const predicted = tf.argMax(classify(this.weights, routing, this.settings), 1);
+      return {predicted, topkIds: routing.topkIds, keptIds: routing.keptIds};
+    });
+    const [predicted, topkIds, keptIds] = await Promise.all([
+      results.predicted.data(),
+      results.topkIds.data(),
+      results.keptIds.data(),
+    ]);
+    tf.dispose(results);
+    const load = loadOf(keptIds);
+    return {
+      accuracy: labels.filter((label, i) => label === predicted[i]).length / labels.length,
+      load,
+      evenness: evenness(load),
+      dropped: droppedShare(topkIds, keptIds),
+      milliseconds: performance.now() - start,
+    };
+  }
+
+  private async trainStep(isReported: boolean): Promise<Progress | undefined> {
+    const start = performance.now();
+    const {patches, labels} = this.training!;
+    const first = (this.step * BATCH_SIZE) % labels.length;
+    const tokenValues = NUM_PATCHES * PATCH_PIXELS;
+    this.step++;
+    const reported: Losses[] = [];
+    tf.tidy(() => {
+      const x = tf.tensor2d(patches.subarray(first * tokenValues, (first + BATCH_SIZE) * tokenValues), [
+        BATCH_SIZE * NUM_PATCHES,
+        PATCH_PIXELS,
+      ]);
+      const digits = tf.tensor1d(labels.slice(first, first + BATCH_SIZE), 'int32');
+      const targets = tf.cast(tf.oneHot(digits, NUM_CLASSES), 'float32') as tf.Tensor2D;
+      const {balance} = this.settings;
+      const {grads} = tf.variableGrads(() => {
+        const losses = lossesOf(this.weights, x, targets, this.settings);
+        if (isReported) {
+          // The gradient disposes of all that its function does not return.
+          Object.values(losses).forEach((tensor: tf.Tensor) => tf.keep(tensor));
+          reported.push(losses);
+        }
+        return balance > 0 ? tf.add(losses.loss, tf.mul(losses.balancingLoss, balance)) : losses.loss;
+      }, Object.values(this.weights));
+      // tfjs asks for variables, but reads names and tensors.
+      this.optimizer.applyGradients(grads as Record<string, tf.Variable>);
+    });
+    const [result] = reported;
+    if (result == null) {
+      return undefined;
+    }
+    const [[loss], topkIds, keptIds] = await Promise.all([
+      result.loss.data(),
+      result.topkIds.data(),
+      result.keptIds.data(),
+    ]);
+    tf.dispose(result);
+    const milliseconds = performance.now() - start;
+    const load = loadOf(keptIds);
+    const accuracy =
+      this.step % STEPS_PER_EVALUATION < STEPS_PER_REPORT ? (await this.evaluateNow()).accuracy : undefined;
+    const dropped = droppedShare(topkIds, keptIds);
+    return {step: this.step, loss, load, evenness: evenness(load), dropped, milliseconds, accuracy};
+  }
+}

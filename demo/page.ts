@@ -1,0 +1,200 @@
+/** The live page: what is shown, what a visitor does, and the worker that computes. */
+import {wrap} from 'comlink';
+import {html, render} from 'lit-html';
+import type {BackendName} from './engine/backend_names';
+import type {Engine} from './engine/engine';
+import type {Settings} from './engine/settings';
+import {latest} from './latest';
+import {imageOf} from './pen';
+import {choiceOf, hashOf, type PageState, type Stroke} from './state';
+import {digitsView} from './views/digits_view';
+import {fly} from './views/flow';
+import {header} from './views/header';
+
+const engine = wrap<Engine>(new Worker(new URL('worker.js', import.meta.url), {type: 'module'}));
+
+const state: PageState = {
+  ...choiceOf(location.hash),
+  status: 'Loading …',
+  hasFailed: false,
+  offers: [],
+  training: {isRunning: false, history: [], weights: 'trained'},
+};
+let labels: number[] = [];
+
+const root = document.querySelector<HTMLElement>('#page')!;
+let isDrawing = false;
+
+/** Shows the state in the next frame. */
+function show(): void {
+  if (!isDrawing) {
+    isDrawing = true;
+    requestAnimationFrame(() => {
+      isDrawing = false;
+      showNow();
+    });
+  }
+}
+
+function showNow(): void {
+  render(
+    html`${header(state, {useBackend})}
+      <main>${digitsView(state, {draw, clear, sample, selectExpert, change})}</main>`,
+    root,
+  );
+}
+
+/** Only at times: browsers limit how often an address may change. */
+let addressTimer: ReturnType<typeof setTimeout> | undefined;
+function noteAddress(): void {
+  clearTimeout(addressTimer);
+  addressTimer = setTimeout(() => history.replaceState(null, '', `#${hashOf(state)}`), 300);
+}
+
+function fail(error: unknown): void {
+  state.status = error instanceof Error ? error.message : String(error);
+  state.hasFailed = true;
+  show();
+}
+
+let isFlightWanted = true;
+
+const routeAgain = latest(async () => {
+  if (state.running == null || state.pixels == null) {
+    return;
+  }
+  const wantsFlight = isFlightWanted;
+  isFlightWanted = false;
+  try {
+    state.routed = await engine.route(state.pixels);
+    showNow();
+    if (wantsFlight) {
+      fly(root);
+    }
+  } catch (error) {
+    fail(error);
+  }
+});
+
+const evaluateAgain = latest(async () => {
+  try {
+    state.evaluation = await engine.evaluate();
+    show();
+  } catch (error) {
+    fail(error);
+  }
+});
+
+/** Shows what the settings or the weights have changed. */
+function answerAgain(): void {
+  isFlightWanted = true;
+  routeAgain();
+  evaluateAgain();
+}
+
+function change(settings: Partial<Settings>): void {
+  state.settings = {...state.settings, ...settings};
+  noteAddress();
+  show();
+  void engine.configure(state.settings).then(answerAgain, fail);
+}
+
+function selectExpert(expert: number): void {
+  state.expert = state.expert === expert ? undefined : expert;
+  noteAddress();
+  show();
+}
+
+function draw(strokes: Stroke[], isDone: boolean): void {
+  state.picture = {strokes};
+  state.label = undefined;
+  state.pixels = imageOf(strokes);
+  isFlightWanted ||= isDone;
+  show();
+  routeAgain();
+  if (isDone) {
+    noteAddress();
+  }
+}
+
+function clear(): void {
+  state.picture = {strokes: []};
+  state.label = undefined;
+  state.pixels = undefined;
+  state.routed = undefined;
+  noteAddress();
+  show();
+}
+
+/** The next held-out digit; of a class, if one is named. */
+function sample(digit?: number): void {
+  const last = 'sample' in state.picture ? state.picture.sample : -1;
+  const order = labels.map((_, i) => (last + 1 + i) % labels.length);
+  const next = order.find((index) => digit == null || labels[index] === digit);
+  if (next != null) {
+    state.picture = {sample: next};
+    noteAddress();
+    void showPicture().catch(fail);
+  }
+}
+
+async function showPicture(): Promise<void> {
+  const {picture} = state;
+  if ('sample' in picture) {
+    const {pixels, label} = await engine.sample(picture.sample);
+    Object.assign(state, {pixels, label});
+  } else {
+    state.pixels = imageOf(picture.strokes);
+  }
+  isFlightWanted = true;
+  show();
+  routeAgain();
+}
+
+async function useBackend(name: BackendName): Promise<void> {
+  state.backend = name;
+  noteAddress();
+  await startBackend(name);
+}
+
+async function startBackend(name: BackendName): Promise<void> {
+  if (name === state.running) {
+    return;
+  }
+  state.status = `Starting ${name} …`;
+  state.hasFailed = false;
+  show();
+  try {
+    await engine.useBackend(name);
+    state.running = name;
+    state.status = '';
+    answerAgain();
+  } catch (error) {
+    fail(error);
+  }
+  show();
+}
+
+async function start(): Promise<void> {
+  showNow();
+  await engine.start();
+  labels = await engine.labels();
+  state.running = 'cpu';
+  state.status = '';
+  state.trainedAccuracy = (await engine.evaluate()).accuracy;
+  await engine.configure(state.settings);
+  await showPicture();
+  answerAgain();
+  const {offers, best} = await engine.offers();
+  state.offers = offers;
+  await startBackend(state.backend ?? best);
+  show();
+}
+
+addEventListener('hashchange', () => {
+  Object.assign(state, {expert: undefined, backend: undefined, ...choiceOf(location.hash)});
+  change({});
+  void showPicture().catch(fail);
+});
+
+start().catch(fail);
