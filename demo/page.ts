@@ -1,15 +1,18 @@
 /** The live page: what is shown, what a visitor does, and the worker that computes. */
-import {wrap} from 'comlink';
+import {proxy, wrap} from 'comlink';
 import {html, render} from 'lit-html';
 import type {BackendName} from './engine/backend_names';
-import type {Engine} from './engine/engine';
-import type {Settings} from './engine/settings';
+import type {Engine, Progress} from './engine/engine';
+import {defaultSettings, eachExpert, type Settings} from './engine/settings';
 import {latest} from './latest';
 import {imageOf} from './pen';
 import {choiceOf, hashOf, type PageState, type Stroke} from './state';
 import {digitsView} from './views/digits_view';
 import {fly} from './views/flow';
+import {expertsView} from './views/experts_view';
 import {header} from './views/header';
+import {machineView} from './views/machine_view';
+import {trainingView} from './views/training_view';
 
 const engine = wrap<Engine>(new Worker(new URL('worker.js', import.meta.url), {type: 'module'}));
 
@@ -18,7 +21,9 @@ const state: PageState = {
   status: 'Loading …',
   hasFailed: false,
   offers: [],
-  training: {isRunning: false, history: [], weights: 'trained'},
+  training: {isRunning: false, history: []},
+  isPermuted: false,
+  isMeasuring: false,
 };
 let labels: number[] = [];
 
@@ -39,7 +44,11 @@ function show(): void {
 function showNow(): void {
   render(
     html`${header(state, {useBackend})}
-      <main>${digitsView(state, {draw, clear, sample, selectExpert, change})}</main>`,
+      <main>
+        ${digitsView(state, {draw, clear, sample, selectExpert, change})} ${expertsView(state)}
+        ${trainingView(state, {train, pause, stepOnce, restart, tellStory, change})}
+        ${machineView(state, {permute, measure})}
+      </main>`,
     root,
   );
 }
@@ -85,11 +94,21 @@ const evaluateAgain = latest(async () => {
   }
 });
 
+const showExpertsAgain = latest(async () => {
+  try {
+    state.experts = await engine.expertPatches();
+    show();
+  } catch (error) {
+    fail(error);
+  }
+});
+
 /** Shows what the settings or the weights have changed. */
 function answerAgain(): void {
   isFlightWanted = true;
   routeAgain();
   evaluateAgain();
+  showExpertsAgain();
 }
 
 function change(settings: Partial<Settings>): void {
@@ -175,16 +194,100 @@ async function startBackend(name: BackendName): Promise<void> {
   show();
 }
 
+/** A training that another one follows is over. */
+let numTrainings = 0;
+
+/** Trains for a number of steps, or until pause. */
+async function trainFor(numSteps?: number): Promise<void> {
+  const {training} = state;
+  const thisOne = ++numTrainings;
+  training.isRunning = true;
+  show();
+  try {
+    await engine.train(proxy(noteProgress), numSteps);
+  } catch (error) {
+    fail(error);
+  }
+  if (thisOne === numTrainings) {
+    training.isRunning = false;
+    answerAgain();
+    show();
+  }
+}
+
+function noteProgress(progress: Progress): void {
+  state.training.history.push(progress);
+  show();
+  routeAgain();
+}
+
+const train = (): void => void trainFor();
+const stepOnce = (): void => void trainFor(1);
+
+function pause(): void {
+  state.training.story = undefined;
+  void engine.pause();
+}
+
+function restart(from: 'trained' | 'new'): void {
+  state.training.history = [];
+  void engine.restart(from).then(answerAgain, fail);
+}
+
+const STORY_STEPS = 150;
+
+/** Trains new weights without the balancing loss, and then with it. Pause ends the story where it is. */
+async function tell(): Promise<void> {
+  const {training} = state;
+  const isTold = (): boolean => training.story != null;
+  training.story = 'Starting from new weights.';
+  await engine.pause();
+  restart('new');
+  const acts = [
+    {balance: 0, text: 'One expert a patch, and no balancing loss: few experts get everything.'},
+    {balance: 0.1, text: 'Now with the balancing loss: the others come back.'},
+  ];
+  for (const {balance, text} of acts) {
+    if (isTold()) {
+      training.story = text;
+      change({topk: 1, capacityFactor: null, jitter: 0, balance, silenced: eachExpert(() => false)});
+      await trainFor(STORY_STEPS);
+    }
+  }
+  training.story = undefined;
+  show();
+}
+
+const tellStory = (): void => void tell();
+const measure = (): void => void measureNow();
+
+function permute(): void {
+  state.isPermuted = !state.isPermuted;
+  show();
+}
+
+async function measureNow(): Promise<void> {
+  state.isMeasuring = true;
+  show();
+  try {
+    state.measurement = await engine.measure();
+  } catch (error) {
+    fail(error);
+  }
+  state.isMeasuring = false;
+  show();
+}
+
 async function start(): Promise<void> {
   showNow();
   await engine.start();
   labels = await engine.labels();
   state.running = 'cpu';
   state.status = '';
-  state.trainedAccuracy = (await engine.evaluate()).accuracy;
   await engine.configure(state.settings);
   await showPicture();
   answerAgain();
+  state.trainedAccuracy = (await engine.evaluate(defaultSettings())).accuracy;
   const {offers, best} = await engine.offers();
   state.offers = offers;
   await startBackend(state.backend ?? best);

@@ -1,7 +1,7 @@
 /** What the page shows. The part that a visitor chose is in the address, so that a link brings it back. */
 import {type BackendName, backendNames} from './engine/backend_names';
 import type {Offer} from './engine/backends';
-import type {Evaluation, ExpertPatches, Progress, Routed} from './engine/engine';
+import type {Evaluation, ExpertPatches, Measurement, Progress, Routed} from './engine/engine';
 import {defaultSettings, eachExpert, NUM_EXPERTS, type Settings} from './engine/settings';
 
 /** A stroke of a pen: points of 0..SIDE in a square. */
@@ -14,7 +14,12 @@ export type Picture = {sample: number} | {strokes: Stroke[]};
 /** Part of the address. */
 export type Choice = {settings: Settings; picture: Picture; expert?: number; backend?: BackendName};
 
-export type TrainingState = {isRunning: boolean; story?: string; history: Progress[]; weights: 'trained' | 'new'};
+export type TrainingState = {
+  isRunning: boolean;
+  /** What the story tells now, if it is being told. */
+  story?: string;
+  history: Progress[];
+};
 
 export type PageState = Choice & {
   /** What the page is doing, or why it cannot. */
@@ -30,6 +35,10 @@ export type PageState = Choice & {
   trainedAccuracy?: number;
   experts?: ExpertPatches[];
   training: TrainingState;
+  /** Whether the rows of the machine are in the order of experts. */
+  isPermuted: boolean;
+  isMeasuring: boolean;
+  measurement?: Measurement;
 };
 
 const MAX_K = 4;

@@ -26,6 +26,7 @@ import {
   weightNames,
   type WeightValues,
 } from './net';
+import type {Comparison, KernelTime} from './measure';
 import {defaultSettings, eachExpert, type Settings} from './settings';
 
 /** How a digit went through the net, as the device computed it. */
@@ -43,8 +44,17 @@ export type Routed = {
 
 export type Evaluation = {accuracy: number; load: number[]; evenness: number; dropped: number; milliseconds: number};
 
+export type Measurement = {
+  backend: BackendName;
+  kernels: KernelTime[];
+  hasDeviceTimes: boolean;
+  comparison: Comparison;
+};
+
 export type Progress = {
   step: number;
+  /** The factor of the balancing loss in this step. */
+  balance: number;
   loss: number;
   load: number[];
   evenness: number;
@@ -74,7 +84,8 @@ export class Engine {
   private heldOutPatches!: tf.Tensor2D;
   private training: {patches: Float32Array; labels: number[]} | undefined;
   private step = 0;
-  private isTraining = false;
+  /** The number of trainings so far. The last of them goes on until this changes. */
+  private numTrainings = 0;
   private lastCall: Promise<unknown> = Promise.resolve();
 
   /** Starts on the CPU, whose code is the smallest and which needs no shader. */
@@ -133,8 +144,8 @@ export class Engine {
     return this.inTurn(() => this.routeNow(pixels));
   }
 
-  evaluate(): Promise<Evaluation> {
-    return this.inTurn(() => this.evaluateNow());
+  evaluate(settings?: Settings): Promise<Evaluation> {
+    return this.inTurn(() => this.evaluateNow(settings));
   }
 
   expertPatches(): Promise<ExpertPatches[]> {
@@ -159,33 +170,39 @@ export class Engine {
     });
   }
 
+  /** Times of the held-out digits' way through the net, and of a larger layer. */
+  measure(): Promise<Measurement> {
+    return this.inTurn(async () => {
+      const {compare, kernelTimes} = await import('./measure');
+      const backend = tf.getBackend() as BackendName;
+      const times = await kernelTimes(() => {
+        const routing = route(this.weights, this.heldOutPatches, this.settings);
+        return classify(this.weights, routing, this.settings);
+      });
+      return {backend, ...times, comparison: await compare(backend !== 'cpu')};
+    });
+  }
+
   /** Trains until pause, or for a number of steps. */
   async train(onProgress: (progress: Progress) => void, numSteps = Infinity): Promise<void> {
-    if (this.isTraining) {
-      return;
-    }
-    this.isTraining = true;
-    try {
-      this.training ??= await loadDigits('training.digits').then((digits) => ({
-        patches: cutPatches(digits),
-        labels: digits.labels,
-      }));
-      for (let i = 1; i <= numSteps && this.isTraining; i++) {
-        const isReported = this.step % STEPS_PER_REPORT === 0 || i === numSteps;
-        const progress = await this.inTurn(() => this.trainStep(isReported));
-        if (progress != null) {
-          onProgress(progress);
-        }
-        // Calls of the page come in between.
-        await new Promise((resolve) => setTimeout(resolve));
+    const training = ++this.numTrainings;
+    this.training ??= await loadDigits('training.digits').then((digits) => ({
+      patches: cutPatches(digits),
+      labels: digits.labels,
+    }));
+    for (let i = 1; i <= numSteps && this.numTrainings === training; i++) {
+      const isReported = this.step % STEPS_PER_REPORT === 0 || i === numSteps;
+      const progress = await this.inTurn(() => this.trainStep(isReported));
+      if (progress != null) {
+        onProgress(progress);
       }
-    } finally {
-      this.isTraining = false;
+      // Calls of the page come in between.
+      await new Promise((resolve) => setTimeout(resolve));
     }
   }
 
   async pause(): Promise<void> {
-    this.isTraining = false;
+    this.numTrainings++;
   }
 
   /** The trained weights, or new ones. */
@@ -241,12 +258,12 @@ export class Engine {
     return {...(Object.fromEntries(entries) as Values), milliseconds: performance.now() - start};
   }
 
-  private async evaluateNow(): Promise<Evaluation> {
+  private async evaluateNow(settings = this.settings): Promise<Evaluation> {
     const start = performance.now();
     const {labels} = this.heldOut;
     const results = tf.tidy(() => {
-      const routing = route(this.weights, this.heldOutPatches, this.settings);
-      const predicted = tf.argMax(classify(this.weights, routing, this.settings), 1);
+      const routing = route(this.weights, this.heldOutPatches, settings);
+      const predicted = tf.argMax(classify(this.weights, routing, settings), 1);
       return {predicted, topkIds: routing.topkIds, keptIds: routing.keptIds};
     });
     const [predicted, topkIds, keptIds] = await Promise.all([
@@ -307,6 +324,15 @@ export class Engine {
     const accuracy =
       this.step % STEPS_PER_EVALUATION < STEPS_PER_REPORT ? (await this.evaluateNow()).accuracy : undefined;
     const dropped = droppedShare(topkIds, keptIds);
-    return {step: this.step, loss, load, evenness: evenness(load), dropped, milliseconds, accuracy};
+    return {
+      step: this.step,
+      balance: this.settings.balance,
+      loss,
+      load,
+      evenness: evenness(load),
+      dropped,
+      milliseconds,
+      accuracy,
+    };
   }
 }
