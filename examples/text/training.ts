@@ -97,9 +97,22 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
   ];
 }
 
-/** The loss in nats a character: -log of the probability of the next one. `targets` are one-hot [B, S, V]. */
+/**
+ * The loss in nats a character: -log of the probability of the next one. `targets` are one-hot [B, S, V]. The gradient
+ * of core ops would upload as many ones as there are logits.
+ */
 const crossEntropy = (targets: tf.Tensor, logits: tf.Tensor): tf.Tensor =>
-  tf.mean(tf.sub(tf.logSumExp(logits, -1), tf.sum(tf.mul(targets, logits), -1)));
+  tf.customGrad((...args) => {
+    const [given, save] = args as unknown as [tf.Tensor, (tensors: tf.Tensor[]) => void];
+    save([given]);
+    return {
+      value: tf.mean(tf.sub(tf.logSumExp(given, -1), tf.sum(tf.mul(targets, given), -1))),
+      gradFunc: (dy: tf.Tensor, [saved]: tf.Tensor[]) => {
+        const ofCharacter = tf.div(dy, saved.size / saved.shape[saved.rank - 1]);
+        return tf.mul(tf.sub(tf.softmax(saved), targets), ofCharacter);
+      },
+    };
+  })(logits);
 
 type Windows = {ids: tf.Tensor2D; targets: tf.Tensor3D};
 

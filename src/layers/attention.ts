@@ -56,7 +56,8 @@ function hiddenScores(numQueries: number, numKeys: number, {firstQuery, slidingW
   const queries = reshape(range(firstQuery, firstQuery + numQueries, 1, 'int32'), [numQueries, 1]);
   const keys = reshape(range(0, numKeys, 1, 'int32'), [1, numKeys]);
   const isLater = greater(keys, queries);
-  const isHidden = slidingWindow == null ? isLater : logicalOr(isLater, lessEqual(keys, sub(queries, slidingWindow)));
+  const seesAll = slidingWindow == null || slidingWindow >= firstQuery + numQueries;
+  const isHidden = seesAll ? isLater : logicalOr(isLater, lessEqual(keys, sub(queries, slidingWindow)));
   const hidden = mul(cast(isHidden, 'float32'), HIDDEN);
   return keyMask == null
     ? hidden
