@@ -1,6 +1,6 @@
 /**
  * `npm start`: trains a small mixture of experts on handwritten digits, with and without the balancing loss.
- * `npm start -- text`: trains a small language model that has mixtures of experts.
+ * `npm start -- text`: trains a small language model that has mixtures of experts; `--speak` lets a trained one write.
  */
 import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureNpmPackages} from './set_up.mjs';
@@ -11,14 +11,16 @@ npm start -- page                                                    serves the 
 
 --quantize prints what the accuracy is with quantized experts.
 
-npm start -- text [--backend cpu|webgpu] [--steps n] [--save folder]                    in Node.js
+npm start -- text [--backend cpu|webgpu] [--steps n] [--save folder [--format int4|int8]]    in Node.js
+npm start -- text --speak [--prompt words] [--backend cpu|webgpu]                            in Node.js
 
-text is a language model that learns to write. --save writes it as a folder of Hugging Face.`;
+text is a language model that learns to write. --save writes it as a folder of Hugging Face, with experts in float32 or
+in --format. --speak trains nothing: the model of examples/text/weights writes on after the prompt.`;
 
 /** Flags of each example, and its places. */
 const examples = {
   digits: {flags: ['backend', 'digits', 'epochs', 'quantize'], places: ['node', 'chromium', 'firefox', 'page']},
-  text: {flags: ['backend', 'steps', 'save'], places: ['node']},
+  text: {flags: ['backend', 'steps', 'save', 'format', 'speak', 'prompt'], places: ['node']},
 };
 
 const options = {
@@ -28,6 +30,9 @@ const options = {
   quantize: {type: 'boolean'},
   steps: {type: 'string'},
   save: {type: 'string'},
+  format: {type: 'string'},
+  speak: {type: 'boolean'},
+  prompt: {type: 'string'},
 };
 const {flags, words} = parseCommandLine(usage, options, true);
 const example = words[0] === 'text' ? 'text' : 'digits';

@@ -12,7 +12,12 @@ export type Alphabet = {
 /** The alphabet of all characters that `text` has. */
 export function alphabetOf(text: string): Alphabet {
   const characters = [...new Set(text)].sort();
-  const vocabulary = Object.fromEntries(characters.map((character, id) => [character, id]));
+  return alphabetOfVocabulary(Object.fromEntries(characters.map((character, id) => [character, id])));
+}
+
+/** The alphabet of the characters and ids of a vocab.json. */
+export function alphabetOfVocabulary(vocabulary: Alphabet['vocabulary']): Alphabet {
+  const characters = Object.keys(vocabulary).sort((a, b) => vocabulary[a] - vocabulary[b]);
   return {
     size: characters.length,
     encode: (given) =>

@@ -49,20 +49,3 @@ export async function expertLoads(model: tf.LayersModel): Promise<number[][]> {
   tf.dispose(loads);
   return counts.map((ofLayer) => Array.from(ofLayer));
 }
-
-/** For each layer and each character of a text: the expert that has the most weight in what the layer adds. */
-export async function firstExperts(model: tf.LayersModel, ids: readonly number[]): Promise<number[][]> {
-  const layers = expertLayers(model);
-  const routerInputs = tf.model({inputs: model.inputs, outputs: layers.map(({input}) => input as tf.SymbolicTensor)});
-  const chosen = tf.tidy(() => {
-    const states = [routerInputs.predict(tf.tensor2d([[...ids]], [1, ids.length], 'int32'))].flat();
-    return states.map((state, layer) => {
-      const [routerKernel] = layers[layer].getWeights() as tf.Tensor2D[];
-      const logits = tf.matMul(tf.reshape<tf.Rank.R2>(state, [ids.length, -1]), routerKernel);
-      return tf.slice(tf.moeTopk(logits, TOPK).topkIds, [0, 0], [-1, 1]);
-    });
-  });
-  const experts = await Promise.all(chosen.map((ofLayer) => ofLayer.data()));
-  tf.dispose(chosen);
-  return experts.map((ofLayer) => Array.from(ofLayer));
-}

@@ -2,17 +2,16 @@
 import * as tf from '../../src/tf';
 import {AdamWithSchedule} from '../shared/adam_with_schedule';
 import type {Amounts} from './amounts';
-import {type Alphabet, alphabetOf, splitText} from './characters';
-import {configOf, expertLoads, firstExperts, NUM_EXPERTS, TOPK} from './model';
+import {alphabetOf, splitText} from './characters';
+import {configOf, expertLoads, NUM_EXPERTS, TOPK} from './model';
+import {type RoutedText, speak} from './speaking';
+import type {TextModel} from './text_model';
 
 const WARM_UP_STEPS = 10;
 const NUM_HELD_OUT_WINDOWS = 100;
-const PROMPT = 'And ';
-const TEMPERATURE = 0.7;
+/** How samples begin. */
+export const PROMPT = 'And ';
 const SEED = 1;
-
-/** A text, and for each layer the first expert of each of its characters. */
-export type RoutedText = {text: string; experts: number[][]};
 
 export type Report = {
   step: number;
@@ -26,8 +25,11 @@ export type Report = {
   sample: RoutedText;
 };
 
-/** The trained model, its config.json, and the ids of its characters. */
-export type Trained = {model: tf.LayersModel; config: tf.MoeModelConfig; alphabet: Alphabet};
+/** The trained model, its config.json, and the loss of a model on held-out text, in bits a character. */
+export type Trained = TextModel & {
+  config: tf.MoeModelConfig;
+  heldOutBitsOf: (model: tf.LayersModel) => Promise<number>;
+};
 
 /** Calls during the training. Only `print` needs an effect. */
 export type Listener = {
@@ -80,11 +82,16 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
         charactersPerSecond: (step * batchSize * windowLength) / stepSeconds,
         heldOutBits,
         loads: await expertLoads(model),
-        sample: await sampleOf(model, alphabet, sampleLength),
+        sample: await speak({model, alphabet}, PROMPT, {length: sampleLength, seed: SEED}),
       });
     }
   }
-  await listener.onTrained?.({model, config, alphabet});
+  await listener.onTrained?.({
+    model,
+    config,
+    alphabet,
+    heldOutBitsOf: (other) => bitsPerCharacter(other, heldOutWindows),
+  });
   model.dispose();
   optimizer.dispose();
   tf.dispose(heldOutWindows);
@@ -137,18 +144,10 @@ const randomStarts = (end: number, batchSize: number): number[] =>
 
 /** The loss, without what the layers add to it in the training. All windows are one batch, for the experts' load. */
 async function bitsPerCharacter(model: tf.LayersModel, {ids, targets}: Windows): Promise<number> {
-  const loss = model.evaluate(ids, targets, {batchSize: ids.shape[0]}) as tf.Scalar;
+  const loss = tf.tidy(() => crossEntropy(targets, model.predict(ids, {batchSize: ids.shape[0]}) as tf.Tensor));
   const [nats] = await loss.data();
   loss.dispose();
   return nats / Math.LN2;
-}
-
-/** What the model says after the prompt, in so many characters. */
-async function sampleOf(model: tf.LayersModel, alphabet: Alphabet, length: number): Promise<RoutedText> {
-  const prompt = alphabet.encode(PROMPT);
-  const options = {maxNewTokens: length, temperature: TEMPERATURE, seed: SEED};
-  const ids = [...prompt, ...(await tf.generate(model, prompt, options))];
-  return {text: alphabet.decode(ids), experts: await firstExperts(model, ids)};
 }
 
 /** The figures of a report, in a line. */

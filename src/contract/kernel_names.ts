@@ -495,7 +495,7 @@ export type MoeKernels = {
   };
 };
 export type MoeKernelName = keyof MoeKernels;
-/** Kernels of webgpu alone, without gradients. Elsewhere, and for a gradient, core ops do their work. */
+/** Kernels of webgpu alone, without gradients of their own. Elsewhere core ops do their work, and for gradients. */
 export type MoeDecodingKernelName = typeof MoeRmsNorm | typeof MoeRotateIntoCache | typeof MoeCachedAttention;
 
 /** The order of the outputs that a kernel gives to tfjs. */

@@ -1,10 +1,17 @@
 /** The language model of `npm start -- text`, on a few lines. */
 import {describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import * as tf from '../../src/tf';
 import {amountsFor} from '../../examples/text/amounts';
 import {alphabetOf, splitText} from '../../examples/text/characters';
-import {configOf, NUM_EXPERTS, TOPK} from '../../examples/text/model';
-import {describeExperts} from '../../examples/text/terminal';
+import {configOf, expertLayers, NUM_EXPERTS, TOPK} from '../../examples/text/model';
+import {type ExpertFormat, quantizedFiles} from '../../examples/text/quantized_files';
+import {speak} from '../../examples/text/speaking';
+import {describeExperts, describeText} from '../../examples/text/terminal';
+import {filesAt, loadTextModel, type TextModel} from '../../examples/text/text_model';
 import {type Report, type Trained, trainOnText} from '../../examples/text/training';
+import keptConfig from '../../examples/text/weights/config.json';
+import keptWeights from '../../examples/text/weights/model.safetensors';
+import keptVocabulary from '../../examples/text/weights/vocab.json';
 
 const SAMPLE_LENGTH = 12;
 const lines = 'And God said, Let there be light: and there was light.\n'.repeat(800);
@@ -13,12 +20,95 @@ const amounts = {numLayers: 2, hiddenSize: 64, expertSize: 16, windowLength: 16,
 /** The layers and kernels of such models have their own specs on every backend. */
 const cpu = {predicate: ({backendName}: {backendName: string}) => backendName === 'cpu'};
 
+const bytesOf = (value: object): ArrayBuffer => new TextEncoder().encode(JSON.stringify(value)).buffer as ArrayBuffer;
+
+const keptFiles: {[name: string]: ArrayBuffer} = {
+  'config.json': bytesOf(keptConfig),
+  'vocab.json': bytesOf(keptVocabulary),
+  'model.safetensors': keptWeights.slice().buffer as ArrayBuffer,
+};
+const readKept = async (name: string) => keptFiles[name];
+
+/** The first expert of each character in each layer, by one call of the model on the whole text. */
+async function firstExperts({model, alphabet}: TextModel, text: string): Promise<number[][]> {
+  const layers = expertLayers(model);
+  const routerInputs = tf.model({inputs: model.inputs, outputs: layers.map(({input}) => input as tf.SymbolicTensor)});
+  const ids = tf.tensor2d([alphabet.encode(text)], undefined, 'int32');
+  const states = [routerInputs.predict(ids)].flat() as tf.Tensor[];
+  const experts = states.map((state, layer) => {
+    const [routerKernel] = layers[layer].getWeights() as tf.Tensor2D[];
+    const {topkIds} = tf.moeTopk(tf.matMul(tf.reshape(state, [text.length, -1]), routerKernel), TOPK);
+    return tf.slice(topkIds, [0, 0], [-1, 1]);
+  });
+  return Promise.all(experts.map(async (ofLayer) => Array.from(await ofLayer.data())));
+}
+
+describeWithFlags('the kept model of the text example', cpu, () => {
+  it('is small, expects the text that it learned, and speaks', async () => {
+    expect(keptWeights.length).toBeLessThan(1.5e6);
+    const {numTensors} = tf.memory();
+    const kept = await loadTextModel(readKept);
+    const verse = 'And God said, Let there be light: and there was light.';
+    const bits = tf.tidy(() => {
+      const ids = kept.alphabet.encode(verse);
+      const logits = kept.model.predict(tf.tensor2d([ids.slice(0, -1)], undefined, 'int32')) as tf.Tensor;
+      const next = tf.oneHot(tf.tensor2d([ids.slice(1)], undefined, 'int32'), kept.alphabet.size, 1, 0, 'float32');
+      return tf.mul(tf.mean(tf.sum(tf.mul(next, tf.logSoftmax(logits)), -1)), -1 / Math.LN2);
+    });
+    expect((await bits.data())[0]).toBeLessThan(1.8);
+    bits.dispose();
+
+    const told: Array<[string, number[]]> = [];
+    const options = {length: SAMPLE_LENGTH, seed: 3};
+    const spoken = await speak(kept, 'And the', {...options, onCharacter: (...each) => told.push(each)});
+    expect(spoken.text.length).toBe('And the'.length + SAMPLE_LENGTH);
+    expect(told.map(([character]) => character).join('')).toBe(spoken.text);
+    expect(told.map(([, [first]]) => first)).toEqual(spoken.experts[0]);
+    expect((await speak(kept, 'And the', options)).text).toBe(spoken.text);
+    kept.model.dispose();
+    expect(tf.memory().numTensors).toBe(numTensors);
+  });
+
+  it('tells the experts that one call on the whole text chooses', async () => {
+    const kept = await loadTextModel(readKept);
+    const {text, experts} = await speak(kept, 'In the ', {length: SAMPLE_LENGTH, seed: 4});
+    expect(experts).toEqual(await firstExperts(kept, text));
+    kept.model.dispose();
+  });
+
+  it('stops where it is called off, and leaves no tensor behind', async () => {
+    const {numTensors} = tf.memory();
+    const kept = await loadTextModel(readKept);
+    const controller = new AbortController();
+    const onCharacter = () => controller.abort(new Error('enough'));
+    await expectAsync(speak(kept, 'A', {length: 50, signal: controller.signal, onCharacter})).toBeRejectedWithError('enough');
+    kept.model.dispose();
+    expect(tf.memory().numTensors).toBe(numTensors);
+  });
+
+  it('is read from a folder of a server', async () => {
+    const asked: string[] = [];
+    spyOn(globalThis, 'fetch').and.callFake(async (url) => {
+      asked.push(String(url));
+      return new Response(keptFiles[String(url).replace('https://example.com/weights/', '')]?.slice(0, 3), {status: String(url).endsWith('vocab.json') ? 404 : 200});
+    });
+    const read = filesAt('https://example.com/weights/');
+    expect((await read('config.json')).byteLength).toBe(3);
+    expect(asked).toEqual(['https://example.com/weights/config.json']);
+    await expectAsync(read('vocab.json')).toBeRejectedWithError(/must be a file of the model, but gives status 404/);
+  });
+});
+
 describeWithFlags('the text example', cpu, () => {
   it('learns a few lines, speaks, shows its experts, and leaves no tensor behind', async () => {
     const printed: string[] = [];
     const reports: Report[] = [];
     let trained: Trained | undefined;
-    const missed = await trainOnText(lines, amounts, {print: (line) => printed.push(line), onReport: (report) => reports.push(report), onTrained: async (given) => void (trained = given)});
+    const missed = await trainOnText(lines, amounts, {print: (line) => printed.push(line), onReport: (report) => reports.push(report), onTrained: async (given) => {
+      trained = given;
+      await expectFilesToBeRead(given, 'int4', 0.1);
+      await expectFilesToBeRead(given, 'int8', 0.01);
+    }});
     expect(missed).toEqual([]);
     expect(printed[1]).toMatch(/untrained: \d\.\d{3} bits a character/);
     expect(reports.map(({step}) => step)).toEqual([3, 6]);
@@ -39,6 +129,16 @@ describeWithFlags('the text example', cpu, () => {
   });
 });
 
+/** Writes the model with experts in a format, and reads it. */
+async function expectFilesToBeRead({model, config, alphabet, heldOutBitsOf}: Trained, format: ExpertFormat, within: number): Promise<void> {
+  const files = await quantizedFiles(model, config, format);
+  const read = await loadTextModel(async (name) => (name === 'vocab.json' ? bytesOf(alphabet.vocabulary) : files[name].arrayBuffer()));
+  expect(read.alphabet.vocabulary).toEqual(alphabet.vocabulary);
+  expect(expertLayers(read.model).map((layer) => layer.getConfig().expertFormat)).toEqual([format, format]);
+  expect(Math.abs((await heldOutBitsOf(read.model)) - (await heldOutBitsOf(model)))).toBeLessThan(within);
+  read.model.dispose();
+}
+
 describe('the characters of the text example', () => {
   it('have ids in the order of their codes', () => {
     const alphabet = alphabetOf('banana\n');
@@ -56,6 +156,7 @@ describe('the characters of the text example', () => {
   });
 
   it('are shown with their experts, with colours and without', () => {
+    expect(describeText({text: 'ab', experts: [[0, 1], [7, 2]]}, false)).toBe('  experts of layer 0:\n    ab\n    01\n  experts of layer 1:\n    ab\n    72');
     const report = {loads: [[1, 3]], sample: {text: 'a\nb', experts: [[0, 1, 1]]}} as Report;
     expect(describeExperts(report, false)).toBe('  load of the experts of layer 0:  0: 25 %  1: 75 % \n    a¶b\n    011');
     expect(describeExperts(report, true)).toContain('\x1b[30;48;5;210ma\x1b[0m\x1b[30;48;5;215m¶\x1b[0m');

@@ -53,6 +53,21 @@ describeWithFlags('rmsNormalization', ALL_ENVS, () => {
   });
 });
 
+describeWithFlags('rmsNormalization, of second order', ALL_ENVS, () => {
+  it('has the gradients of the same in core ops', async () => {
+    const norm = tf.layers.rmsNormalization({epsilon: 0.5});
+    norm.build([2, 3]);
+    randomizeWeights(norm);
+    const [gamma] = norm.getWeights();
+    const x = randomTensor([2, 3], 5);
+    const dy = randomTensor([2, 3], 6);
+    const core = (input: tf.Tensor) => tf.mul(tf.div(input, tf.sqrt(tf.add(tf.mean(tf.square(input), -1, true), 0.5))), gamma);
+    const second = (f: (input: tf.Tensor) => tf.Tensor) =>
+      tf.grad((input) => tf.sum(tf.square(tf.grad((inner) => tf.sum(tf.mul(f(inner), dy)))(input))))(x);
+    await expectWithin(second((input) => norm.apply(input) as tf.Tensor), await second(core).array(), () => 1e-4, 'x');
+  });
+});
+
 describeWithFlags('reversibleEmbedding', ALL_ENVS, () => {
   it('looks up ids of both dtypes, and is the head of hidden states', async () => {
     const layer = embeddingLayer();

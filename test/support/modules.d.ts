@@ -35,3 +35,8 @@ declare module 'model-goldens' {
     };
   };
 }
+
+declare module '*.safetensors' {
+  const bytes: Uint8Array;
+  export = bytes;
+}
