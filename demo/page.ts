@@ -12,6 +12,7 @@ import {fly} from './views/flow';
 import {expertsView} from './views/experts_view';
 import {header} from './views/header';
 import {machineView} from './views/machine_view';
+import {textView} from './views/text_view';
 import {trainingView} from './views/training_view';
 
 const engine = wrap<Engine>(new Worker(new URL('worker.js', import.meta.url), {type: 'module'}));
@@ -22,6 +23,7 @@ const state: PageState = {
   hasFailed: false,
   offers: [],
   training: {isRunning: false, history: []},
+  speech: {isSpeaking: false, status: '', spoken: []},
   isPermuted: false,
   isMeasuring: false,
 };
@@ -47,7 +49,7 @@ function showNow(): void {
       <main>
         ${digitsView(state, {draw, clear, sample, selectExpert, change})} ${expertsView(state)}
         ${trainingView(state, {train, pause, stepOnce, restart, tellStory, change})}
-        ${machineView(state, {permute, measure})}
+        ${textView(state, {speak, hush, changeText})} ${machineView(state, {permute, measure})}
       </main>`,
     root,
   );
@@ -67,6 +69,7 @@ function fail(error: unknown): void {
 }
 
 let isFlightWanted = true;
+let areExpertsSeen = false;
 
 const routeAgain = latest(async () => {
   if (state.running == null || state.pixels == null) {
@@ -108,7 +111,9 @@ function answerAgain(): void {
   isFlightWanted = true;
   routeAgain();
   evaluateAgain();
-  showExpertsAgain();
+  if (areExpertsSeen) {
+    showExpertsAgain();
+  }
 }
 
 function change(settings: Partial<Settings>): void {
@@ -217,6 +222,9 @@ async function trainFor(numSteps?: number): Promise<void> {
 
 function noteProgress(progress: Progress): void {
   state.training.history.push(progress);
+  if (progress.accuracy != null && state.evaluation != null) {
+    state.evaluation = {...state.evaluation, accuracy: progress.accuracy};
+  }
   show();
   routeAgain();
 }
@@ -234,8 +242,6 @@ function restart(from: 'trained' | 'new'): void {
   void engine.restart(from).then(answerAgain, fail);
 }
 
-const STORY_STEPS = 150;
-
 /** Trains new weights without the balancing loss, and then with it. Pause ends the story where it is. */
 async function tell(): Promise<void> {
   const {training} = state;
@@ -244,14 +250,14 @@ async function tell(): Promise<void> {
   await engine.pause();
   restart('new');
   const acts = [
-    {balance: 0, text: 'One expert a patch, and no balancing loss: few experts get everything.'},
-    {balance: 0.1, text: 'Now with the balancing loss: the others come back.'},
+    {balance: 0, numSteps: 80, text: 'One expert a patch, and no balancing loss: few experts get everything.'},
+    {balance: 0.1, numSteps: 120, text: 'Now with the balancing loss: the others come back.'},
   ];
-  for (const {balance, text} of acts) {
+  for (const {balance, numSteps, text} of acts) {
     if (isTold()) {
       training.story = text;
       change({topk: 1, capacityFactor: null, jitter: 0, balance, silenced: eachExpert(() => false)});
-      await trainFor(STORY_STEPS);
+      await trainFor(numSteps);
     }
   }
   training.story = undefined;
@@ -260,6 +266,42 @@ async function tell(): Promise<void> {
 
 const tellStory = (): void => void tell();
 const measure = (): void => void measureNow();
+
+const SPEECH_LENGTH = 400;
+let numSpeeches = 0;
+
+async function speakNow(): Promise<void> {
+  const {speech, prompt, temperature} = state;
+  const thisOne = ++numSpeeches;
+  Object.assign(speech, {isSpeaking: true, status: 'Loading the model, 1 MB …', spoken: []});
+  show();
+  const hear = (character: string, experts: number[]): void => {
+    if (thisOne === numSpeeches) {
+      speech.status = '';
+      speech.spoken.push({character, experts});
+      show();
+    }
+  };
+  let status = '';
+  try {
+    await engine.speak(prompt, temperature, SPEECH_LENGTH, proxy(hear));
+  } catch (error) {
+    status = error instanceof Error ? error.message : String(error);
+  }
+  if (thisOne === numSpeeches) {
+    Object.assign(speech, {isSpeaking: false, status});
+    show();
+  }
+}
+
+const speak = (): void => void speakNow();
+const hush = (): void => void engine.hush();
+
+function changeText(text: Partial<Pick<PageState, 'prompt' | 'temperature' | 'layer'>>): void {
+  Object.assign(state, text);
+  noteAddress();
+  show();
+}
 
 function permute(): void {
   state.isPermuted = !state.isPermuted;
@@ -280,18 +322,34 @@ async function measureNow(): Promise<void> {
 
 async function start(): Promise<void> {
   showNow();
-  await engine.start();
-  labels = await engine.labels();
-  state.running = 'cpu';
-  state.status = '';
-  await engine.configure(state.settings);
-  await showPicture();
-  answerAgain();
+  const {picture, settings} = state;
+  const first = await engine.start(settings, 'sample' in picture ? picture.sample : imageOf(picture.strokes));
+  ({labels} = first);
+  Object.assign(state, {pixels: first.pixels, label: first.label, routed: first.routed, running: 'cpu', status: ''});
+  showNow();
+  fly(root);
+  evaluateAgain();
   state.trainedAccuracy = (await engine.evaluate(defaultSettings())).accuracy;
+  showExpertsIfSeen();
   const {offers, best} = await engine.offers();
   state.offers = offers;
   await startBackend(state.backend ?? best);
   show();
+}
+
+/** The patches of all experts are found when their section first comes near. */
+function showExpertsIfSeen(): void {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (entries.some(({isIntersecting}) => isIntersecting)) {
+        observer.disconnect();
+        areExpertsSeen = true;
+        showExpertsAgain();
+      }
+    },
+    {rootMargin: '200px'},
+  );
+  observer.observe(root.querySelector('#experts')!);
 }
 
 addEventListener('hashchange', () => {

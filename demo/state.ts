@@ -12,7 +12,22 @@ export const SIDE = 200;
 export type Picture = {sample: number} | {strokes: Stroke[]};
 
 /** Part of the address. */
-export type Choice = {settings: Settings; picture: Picture; expert?: number; backend?: BackendName};
+export type Choice = {
+  settings: Settings;
+  picture: Picture;
+  expert?: number;
+  backend?: BackendName;
+  prompt: string;
+  temperature: number;
+  /** The layer of the language model whose experts give the colours. */
+  layer: number;
+};
+
+const usualText = {prompt: 'And the LORD said', temperature: 0.7, layer: 0};
+
+/** A character of the language model, and its first expert in each layer. */
+export type Spoken = {character: string; experts: number[]};
+export type Speech = {isSpeaking: boolean; status: string; spoken: Spoken[]};
 
 export type TrainingState = {
   isRunning: boolean;
@@ -35,6 +50,7 @@ export type PageState = Choice & {
   trainedAccuracy?: number;
   experts?: ExpertPatches[];
   training: TrainingState;
+  speech: Speech;
   /** Whether the rows of the machine are in the order of experts. */
   isPermuted: boolean;
   isMeasuring: boolean;
@@ -50,7 +66,7 @@ const integerIn = (text: string | null, high: number): number | undefined =>
   text != null && /^\d+$/.test(text) && Number(text) <= high ? Number(text) : undefined;
 
 /** A choice as the part of an address after #. What is as usual is left out. */
-export function hashOf({settings, picture, expert, backend}: Choice): string {
+export function hashOf({settings, picture, expert, backend, ...text}: Choice): string {
   const usual = defaultSettings();
   const words = new URLSearchParams();
   const note = (name: string, value: string | number, isUsual: boolean) => {
@@ -76,6 +92,9 @@ export function hashOf({settings, picture, expert, backend}: Choice): string {
   }
   note('expert', expert ?? '', expert == null);
   note('backend', backend ?? '', backend == null);
+  for (const name of ['prompt', 'temperature', 'layer'] as const) {
+    note(name, text[name], text[name] === usualText[name]);
+  }
   return words.toString();
 }
 
@@ -108,7 +127,15 @@ export function choiceOf(hash: string): Choice {
   const strokes = strokesOf(words.get('strokes') ?? '');
   const picture = strokes.length > 0 ? {strokes} : {sample: integerIn(words.get('digit'), 499) ?? 0};
   const backend = backendNames.find((name) => name === words.get('backend'));
-  return {settings, picture, expert: integerIn(words.get('expert'), NUM_EXPERTS - 1), backend};
+  return {
+    settings,
+    picture,
+    expert: integerIn(words.get('expert'), NUM_EXPERTS - 1),
+    backend,
+    prompt: words.get('prompt') ?? usualText.prompt,
+    temperature: numberIn(words.get('temperature'), 0.1, 1.5, usualText.temperature),
+    layer: integerIn(words.get('layer'), 15) ?? usualText.layer,
+  };
 }
 
 /** A byte for each coordinate; SIDE + 1 ends a stroke. */

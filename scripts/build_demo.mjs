@@ -1,6 +1,6 @@
 /** Builds the live page into a folder that any static host can serve, from any path. */
 import {execFileSync} from 'node:child_process';
-import {copyFileSync, existsSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
+import {copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {build} from 'esbuild';
 import {bundleForNode} from './bundle.mjs';
@@ -27,6 +27,7 @@ export async function buildDemo() {
   await writeDigits();
   copyFileSync(join(demo, 'index.html'), join(demoFolder, 'index.html'));
   copyFileSync(join(demo, 'digits.safetensors'), join(demoFolder, 'digits.safetensors'));
+  cpSync(join(root, 'examples', 'text', 'weights'), join(demoFolder, 'text'), {recursive: true});
   const {metafile} = await build({
     entryPoints: [join(demo, 'page.ts'), join(demo, 'page.css'), join(demo, 'engine', 'worker.ts')],
     entryNames: '[name]',

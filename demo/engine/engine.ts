@@ -28,6 +28,7 @@ import {
 } from './net';
 import type {Comparison, KernelTime} from './measure';
 import {defaultSettings, eachExpert, type Settings} from './settings';
+import type {OnCharacter, Speaker} from './text';
 
 /** How a digit went through the net, as the device computed it. */
 export type Routed = {
@@ -41,6 +42,9 @@ export type Routed = {
   probabilities: number[];
   milliseconds: number;
 };
+
+/** `labels` are of all held-out digits. */
+export type FirstAnswer = {labels: number[]; pixels: Float32Array; label?: number; routed: Routed};
 
 export type Evaluation = {accuracy: number; load: number[]; evenness: number; dropped: number; milliseconds: number};
 
@@ -86,14 +90,22 @@ export class Engine {
   private step = 0;
   /** The number of trainings so far. The last of them goes on until this changes. */
   private numTrainings = 0;
+  private speaker: Promise<Speaker> | undefined;
   private lastCall: Promise<unknown> = Promise.resolve();
 
-  /** Starts on the CPU, whose code is the smallest and which needs no shader. */
-  async start(): Promise<void> {
+  /**
+   * Starts on the CPU, whose code is the smallest and which needs no shader, and sends a first picture through the net:
+   * a held-out digit, or an image.
+   */
+  async start(settings: Settings, picture: number | Float32Array): Promise<FirstAnswer> {
     const files = Promise.all([loadWeights('digits.safetensors'), loadDigits('held_out.digits')]);
     await startBackend('cpu');
     [this.trained, this.heldOut] = await files;
     this.makeTensors(this.trained);
+    this.settings = settings;
+    const {labels} = this.heldOut;
+    const {pixels, label} = typeof picture === 'number' ? await this.sample(picture) : {pixels: picture};
+    return {labels, pixels, label, routed: await this.route(pixels)};
   }
 
   async offers(): Promise<{offers: Offer[]; best: BackendName}> {
@@ -108,6 +120,7 @@ export class Engine {
         return;
       }
       const previous = tf.getBackend() as BackendName;
+      await this.forgetSpeaker();
       const values = await this.weightValues();
       this.disposeTensors();
       try {
@@ -129,14 +142,9 @@ export class Engine {
   }
 
   /** A held-out digit. */
-  async sample(index: number): Promise<{pixels: Float32Array; label: number}> {
+  async sample(index: number): Promise<{pixels: Float32Array; label?: number}> {
     const {pixels, labels} = sliceDigits(this.heldOut, index, index + 1);
     return {pixels: pixels.slice(), label: labels[0]};
-  }
-
-  /** Of the held-out digits. */
-  async labels(): Promise<number[]> {
-    return this.heldOut.labels;
   }
 
   /** Sends the patches of an image of IMAGE_SIZE x IMAGE_SIZE pixels through the net. */
@@ -183,6 +191,21 @@ export class Engine {
     });
   }
 
+  /** Lets the language model speak, until its length is reached or until hush. */
+  async speak(prompt: string, temperature: number, length: number, onCharacter: OnCharacter): Promise<void> {
+    this.speaker ??= import('./text').then(({Speaker}) => Speaker.load());
+    try {
+      await (await this.speaker).speak(prompt, temperature, length, onCharacter);
+    } catch (error) {
+      await this.forgetSpeaker();
+      throw error;
+    }
+  }
+
+  async hush(): Promise<void> {
+    await (await this.speaker)?.stop();
+  }
+
   /** Trains until pause, or for a number of steps. */
   async train(onProgress: (progress: Progress) => void, numSteps = Infinity): Promise<void> {
     const training = ++this.numTrainings;
@@ -212,6 +235,16 @@ export class Engine {
       this.makeTensors(from === 'trained' ? this.trained : newWeightValues(Math.random));
       this.step = 0;
     });
+  }
+
+  /** The next speech loads the model again. */
+  private async forgetSpeaker(): Promise<void> {
+    const {speaker} = this;
+    this.speaker = undefined;
+    await speaker?.then(
+      (loaded) => loaded.dispose(),
+      () => {},
+    );
   }
 
   /** One call after the other, each to its end. */

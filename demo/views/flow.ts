@@ -50,7 +50,7 @@ export function flow(state: PageState, selectExpert: (expert: number) => void): 
             ? []
             : routed.topkIds.flatMap((id, slot) => (id === expert && routed.keptIds[slot] !== id ? [slot] : []));
         const edit = editOf(state, expert);
-        return html`<li class="expert" style="--color: var(--expert-${expert})">
+        return html`<li class="expert ${settings.silenced[expert] ? 'silenced' : ''}" style="--color: var(--expert-${expert})">
           <button
             type="button"
             class="name"

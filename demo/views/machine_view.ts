@@ -1,6 +1,7 @@
 /** The section that shows how the device does it. */
 import {html, type TemplateResult} from 'lit-html';
 import {cutPatches, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
+import type {Measurement} from '../engine/engine';
 import type {PageState} from '../state';
 import {patch, percent} from './parts';
 
@@ -32,8 +33,8 @@ function permutation({routed, pixels, isPermuted}: PageState, {permute}: Machine
   return html`<div class="panel">
     <div class="tools">
       <h3>moePermute</h3>
-      <button type="button" aria-pressed=${isPermuted} @click=${() => permute()}>
-        ${isPermuted ? 'In the order of tokens' : 'In the order of experts'}
+      <button type="button" @click=${() => permute()}>
+        ${isPermuted ? 'Unpermute' : 'Permute'}
       </button>
     </div>
     <ol
@@ -64,6 +65,13 @@ function permutation({routed, pixels, isPermuted}: PageState, {permute}: Machine
   </div>`;
 }
 
+const timesOf = ({backend, hasDeviceTimes}: Measurement): string => {
+  if (backend === 'cpu') {
+    return 'JavaScript has no launches.';
+  }
+  return hasDeviceTimes ? 'Times are of the device.' : 'This browser gives pages no times of the device.';
+};
+
 const milliseconds = (value: number): string => `${value < 10 ? value.toFixed(2) : value.toFixed(0)} ms`;
 
 function measured({measurement, isMeasuring, running}: PageState, {measure}: MachineActions): TemplateResult {
@@ -80,9 +88,7 @@ function measured({measurement, isMeasuring, running}: PageState, {measure}: Mac
         : html`<table>
             <caption>
               4,500 patches on ${measurement.backend}.
-              ${
-                measurement.hasDeviceTimes ? 'Times are of the device.' : 'This device gives pages no times of kernels.'
-              }
+              ${timesOf(measurement)}
             </caption>
             <thead>
               <tr><th scope="col">kernel</th><th scope="col">launches</th><th scope="col">time</th></tr>
