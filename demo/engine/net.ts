@@ -6,6 +6,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import {NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
 import {dropOverCapacity, expertCapacity} from '../../src/layers/expert_capacity';
 import {fusedExperts, moeLoadBalancingLoss, moeTopk} from '../../src/ops/index';
+import {fixed} from '../../src/smooth_ops';
 import {NUM_EXPERTS, type Settings} from './settings';
 
 const HIDDEN_SIZE = 32;
@@ -71,7 +72,8 @@ export function route(weights: NetWeights, patches: tf.Tensor2D, settings: Setti
   const routerLogits: tf.Tensor2D = tf.add(tf.matMul(seen as tf.Tensor2D, weights.router as tf.Tensor2D), bias);
   const {topkIds, topkWeights} = moeTopk(routerLogits, topk, {renormalize: topk > 1});
   // More slots than experts that speak leave some for silenced experts.
-  const heardIds = silenced.some(Boolean) ? withoutSilenced(topkIds, silenced) : topkIds;
+  const heardIds =
+    silenced.filter((isSilenced) => !isSilenced).length < topk ? withoutSilenced(topkIds, silenced) : topkIds;
   const keptIds =
     capacityFactor == null
       ? heardIds
@@ -83,12 +85,13 @@ export function route(weights: NetWeights, patches: tf.Tensor2D, settings: Setti
   return {tokens, routerLogits, topkIds: heardIds, topkWeights, keptIds};
 }
 
+/** The choice is held fixed in a gradient, as moeTopk's. */
 function withoutSilenced(topkIds: tf.Tensor2D, silenced: boolean[]): tf.Tensor2D {
-  const namesOfSilenced = silenced.flatMap((isSilenced, expert) => (isSilenced ? [expert] : []));
-  return namesOfSilenced.reduce(
-    (ids, expert) => tf.where(tf.equal(ids, tf.scalar(expert, 'int32')), tf.fill(ids.shape, -1, 'int32'), ids),
-    topkIds,
-  );
+  const experts = silenced.flatMap((isSilenced, expert) => (isSilenced ? [expert] : []));
+  const noExperts = () => tf.fill<tf.Rank.R2>(topkIds.shape, -1, 'int32');
+  return fixed(() =>
+    experts.reduce((ids, expert) => tf.where(tf.equal(ids, tf.scalar(expert, 'int32')), noExperts(), ids), topkIds),
+  ) as tf.Tensor2D;
 }
 
 /** The logits of digits [B, NUM_CLASSES] from their routed patches. */
