@@ -11,7 +11,7 @@ const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
 
 const usage = `npm test [-- --browsers chromium,firefox] [--backends ${backendNames}]
 
-Without flags everything: types, lint, import rules, package gates, the page of the example, the ops on webgpu in Node.js,
+Without flags everything: types, lint, import rules, package gates, the page of the example, the live page, the ops on webgpu in Node.js,
 and the specs in both browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
 lint, import rules, and of the matrix what it names.
 npm run check runs the specs without a browser.`;
@@ -35,6 +35,7 @@ const checkedOps = [
 const gates = [
   ['package', 'scripts/check_package.mjs'],
   ['page of the example', 'scripts/check_example.mjs'],
+  ...browserNames.map((name) => [`live page in ${name}`, 'scripts/check_demo.mjs', name]),
 ];
 
 /** A page of Karma, with a display of its own. */
@@ -62,8 +63,8 @@ if (isWhole) {
     checkedOps.join(),
     ...smallSizes,
   );
-  const gateRuns = gates.map(([name, script]) => {
-    return () => runner(name, process.execPath, [script]);
+  const gateRuns = gates.map(([name, ...command]) => {
+    return () => runner(name, process.execPath, command);
   });
   // After the longest pages and before the shorter ones, so that no long run is the last.
   runs.splice(browserNames.length, 0, ...gateRuns);

@@ -27,6 +27,7 @@ import {
   type WeightValues,
 } from './net';
 import type {Comparison, KernelTime} from './measure';
+import {randomOf} from './random';
 import {defaultSettings, eachExpert, type Settings} from './settings';
 import type {OnCharacter, Speaker} from './text';
 
@@ -178,8 +179,8 @@ export class Engine {
     });
   }
 
-  /** Times of the held-out digits' way through the net, and of a larger layer. */
-  measure(): Promise<Measurement> {
+  /** Times of the held-out digits' way through the net, and of a larger layer; larger still on a hardware GPU. */
+  measure(isOnGpu: boolean): Promise<Measurement> {
     return this.inTurn(async () => {
       const {compare, kernelTimes} = await import('./measure');
       const backend = tf.getBackend() as BackendName;
@@ -187,7 +188,7 @@ export class Engine {
         const routing = route(this.weights, this.heldOutPatches, this.settings);
         return classify(this.weights, routing, this.settings);
       });
-      return {backend, ...times, comparison: await compare(backend !== 'cpu')};
+      return {backend, ...times, comparison: await compare(isOnGpu)};
     });
   }
 
@@ -228,11 +229,11 @@ export class Engine {
     this.numTrainings++;
   }
 
-  /** The trained weights, or new ones. */
-  restart(from: 'trained' | 'new'): Promise<void> {
+  /** The trained weights, or new ones of a seed. */
+  restart(from: 'trained' | number): Promise<void> {
     return this.inTurn(async () => {
       this.disposeTensors();
-      this.makeTensors(from === 'trained' ? this.trained : newWeightValues(Math.random));
+      this.makeTensors(from === 'trained' ? this.trained : newWeightValues(randomOf(from)));
       this.step = 0;
     });
   }

@@ -9,7 +9,7 @@ export type TrainingActions = {
   train(): void;
   pause(): void;
   stepOnce(): void;
-  restart(from: 'trained' | 'new'): void;
+  restart(from: 'trained' | number): void;
   tellStory(): void;
   change(settings: Partial<Settings>): void;
 };
@@ -37,7 +37,7 @@ export function trainingView(state: PageState, actions: TrainingActions): Templa
               : html`<button type="button" class="primary" @click=${() => actions.train()}>Train</button>`
           }
           <button type="button" ?disabled=${isRunning} @click=${() => actions.stepOnce()}>Step</button>
-          <button type="button" ?disabled=${story != null} @click=${() => actions.restart('new')}>New weights</button>
+          <button type="button" ?disabled=${story != null} @click=${() => actions.restart(Math.floor(2 ** 32 * Math.random()))}>New weights</button>
           <button type="button" ?disabled=${story != null} @click=${() => actions.restart('trained')}>
             Trained weights
           </button>
