@@ -120,7 +120,8 @@ function change(settings: Partial<Settings>): void {
   state.settings = {...state.settings, ...settings};
   noteAddress();
   show();
-  void engine.configure(state.settings).then(answerAgain, fail);
+  const areOfTraining = Object.keys(settings).every((name) => name === 'balance' || name === 'jitter');
+  void engine.configure(state.settings).then(() => areOfTraining || answerAgain(), fail);
 }
 
 function selectExpert(expert: number): void {
@@ -358,7 +359,7 @@ function showExpertsIfSeen(): void {
 
 addEventListener('hashchange', () => {
   Object.assign(state, {expert: undefined, backend: undefined, ...choiceOf(location.hash)});
-  change({});
+  change(state.settings);
   void showPicture().catch(fail);
 });
 

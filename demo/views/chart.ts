@@ -22,8 +22,11 @@ const charts = new Map<string, Drawn>();
 export function chart(key: string, options: ChartOptions): TemplateResult {
   const drawn = charts.get(key);
   if (drawn != null) {
+    const isNew = drawn.options.steps.length !== options.steps.length;
     drawn.options = options;
-    drawn.plot?.setData(dataOf(options));
+    if (isNew) {
+      drawn.plot?.setData(dataOf(options));
+    }
   }
   return html`<figure class="chart">
     <figcaption>

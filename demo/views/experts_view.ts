@@ -1,5 +1,6 @@
 /** The section that shows what each expert has come to know. */
 import {html, type TemplateResult} from 'lit-html';
+import {guard} from 'lit-html/directives/guard.js';
 import type {PageState} from '../state';
 import {patch, percent} from './parts';
 
@@ -14,9 +15,10 @@ export function expertsView({experts}: PageState): TemplateResult {
       </p>
     </div>
     <ol class="gallery">
-      ${(experts ?? []).map(
-        ({patches, mean, numPatches}, expert) =>
-          html`<li style="--color: var(--expert-${expert})">
+      ${guard([experts], () =>
+        (experts ?? []).map(
+          ({patches, mean, numPatches}, expert) =>
+            html`<li style="--color: var(--expert-${expert})">
             <b class="chip">${expert}</b>
             <span class="mean" title="the mean of its patches">${patch(mean)}</span>
             <span class="top" role="img" aria-label=${`The top patches of expert ${expert}`}
@@ -24,6 +26,7 @@ export function expertsView({experts}: PageState): TemplateResult {
             >
             <span class="number">${percent(numPatches / Math.max(1, total), 0)}</span>
           </li>`,
+        ),
       )}
     </ol>
   </section>`;

@@ -1,14 +1,15 @@
 /** The patches of a digit on their way to the experts, as the device sent them. */
 import {html, svg, type TemplateResult} from 'lit-html';
-import {cutPatches, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
+import {NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
 import type {Routed} from '../engine/engine';
 import {eachExpert, isEdited, NUM_EXPERTS} from '../engine/settings';
 import type {PageState} from '../state';
-import {patch, percent, prefersLessMotion} from './parts';
+import {patch, patchesOf, percent, prefersLessMotion} from './parts';
 
 const FLIGHT_MS = 520;
 /** Rows leave one after the other, in the order of the permuted rows. */
 const BETWEEN_ROWS_MS = 45;
+const BLANK = new Float32Array(PATCH_PIXELS);
 /** In pixels, of an assignment whose weight is 1. */
 const WIDEST_LINE = 7;
 
@@ -31,9 +32,8 @@ function editOf({settings}: PageState, expert: number): string {
 
 export function flow(state: PageState, selectExpert: (expert: number) => void): TemplateResult {
   const {pixels, routed, settings} = state;
-  const patches = pixels == null ? undefined : cutPatches({pixels, labels: [0]});
-  const patchOf = (token: number) =>
-    patches?.subarray(token * PATCH_PIXELS, (token + 1) * PATCH_PIXELS) ?? new Float32Array(PATCH_PIXELS);
+  const patches = pixels == null ? undefined : patchesOf(pixels);
+  const patchOf = (token: number) => patches?.[token] ?? BLANK;
   const topk = routed == null ? settings.topk : routed.topkIds.length / NUM_PATCHES;
   return html`<div class="flow">
     <ol class="tokens" aria-label="The nine patches of the digit">

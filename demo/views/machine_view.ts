@@ -1,9 +1,9 @@
 /** The section that shows how the device does it. */
 import {html, type TemplateResult} from 'lit-html';
-import {cutPatches, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
+import {NUM_PATCHES} from '../../examples/digits/digits';
 import type {Measurement} from '../engine/engine';
 import type {PageState} from '../state';
-import {patch, percent} from './parts';
+import {patch, patchesOf, percent} from './parts';
 
 export type MachineActions = {permute(): void; measure(): void};
 
@@ -29,7 +29,7 @@ function permutation({routed, pixels, isPermuted}: PageState, {permute}: Machine
   const {topkIds, topkWeights, permutedIdx, expertFirstTokenOffset} = routed;
   const numSlots = topkIds.length;
   const topk = numSlots / NUM_PATCHES;
-  const patches = cutPatches({pixels, labels: [0]});
+  const patches = patchesOf(pixels);
   return html`<div class="panel">
     <div class="tools">
       <h3>moePermute</h3>
@@ -52,7 +52,7 @@ function permutation({routed, pixels, isPermuted}: PageState, {permute}: Machine
             (place < 0 ? slot : place) * ROW_HEIGHT
           }px); opacity: ${hasRow ? 1 : 0.3}"
         >
-          ${patch(patches.subarray(token * PATCH_PIXELS, (token + 1) * PATCH_PIXELS))}
+          ${patch(patches[token])}
           <span>patch ${token}</span>
           <b class="chip">${expert < 0 ? '–' : expert}</b>
           <span class="number">${percent(topkWeights[slot], 0)}</span>

@@ -1,6 +1,7 @@
 /** Small parts of which the views are made. */
 import {html, type TemplateResult} from 'lit-html';
 import {ref} from 'lit-html/directives/ref.js';
+import {cutPatches, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
 
 export const percent = (share: number, digits = 1): string => `${(100 * share).toFixed(digits)} %`;
 
@@ -14,6 +15,29 @@ export function pixelsOn(canvas: HTMLCanvasElement, pixels: ArrayLike<number>): 
   context.putImageData(image, 0, 0);
 }
 
+const cut = new WeakMap<Float32Array, Float32Array[]>();
+
+/** The patches of an image, which are the same arrays as long as the image is the same. */
+export function patchesOf(pixels: Float32Array): Float32Array[] {
+  const known = cut.get(pixels);
+  if (known != null) {
+    return known;
+  }
+  const all = cutPatches({pixels, labels: [0]});
+  const patches = Array.from({length: NUM_PATCHES}, (_, i) => all.slice(i * PATCH_PIXELS, (i + 1) * PATCH_PIXELS));
+  cut.set(pixels, patches);
+  return patches;
+}
+
+const shown = new WeakMap<HTMLCanvasElement, ArrayLike<number>>();
+
+function showPixels(canvas: HTMLCanvasElement, pixels: ArrayLike<number>): void {
+  if (shown.get(canvas) !== pixels) {
+    shown.set(canvas, pixels);
+    pixelsOn(canvas, pixels);
+  }
+}
+
 /** A patch of 6 x 6 pixels. */
 export const patch = (pixels: ArrayLike<number>, className = ''): TemplateResult => {
   const side = Math.sqrt(pixels.length);
@@ -22,7 +46,7 @@ export const patch = (pixels: ArrayLike<number>, className = ''): TemplateResult
     width=${side}
     height=${side}
     aria-hidden="true"
-    ${ref((canvas) => canvas != null && pixelsOn(canvas as HTMLCanvasElement, pixels))}
+    ${ref((canvas) => canvas != null && showPixels(canvas as HTMLCanvasElement, pixels))}
   ></canvas>`;
 };
 

@@ -1,5 +1,6 @@
 /** The section in which the language model speaks, each character in the colour of its expert. */
 import {html, svg, type TemplateResult} from 'lit-html';
+import {guard} from 'lit-html/directives/guard.js';
 import {eachExpert, NUM_EXPERTS} from '../engine/settings';
 import type {PageState, Spoken} from '../state';
 import {choices, slider} from './parts';
@@ -70,8 +71,10 @@ export function textView(state: PageState, actions: TextActions): TemplateResult
         }
       </form>
       <div class="panel">
-        <p class="spoken" lang="en">${spoken.map((one) => letter(one, layer))}</p>
-        ${spoken.length === 0 ? '' : html`${heatMap(spoken, numLayers)} ${topCharacters(spoken, layer)}`}
+        <p class="spoken" lang="en">${guard([spoken, spoken.length, layer], () => spoken.map((one) => letter(one, layer)))}</p>
+        ${guard([spoken, spoken.length, layer], () =>
+          spoken.length === 0 ? '' : html`${heatMap(spoken, numLayers)} ${topCharacters(spoken, layer)}`,
+        )}
       </div>
     </div>
   </section>`;
