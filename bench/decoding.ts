@@ -3,6 +3,7 @@ import type {LayersModel} from '@tensorflow/tfjs-layers';
 import type {MoeModelConfig} from '../src/checkpoints/config_reader';
 import {generate} from '../src/models/generate';
 import * as tf from '../src/tf';
+import {CoreOpsModel} from './decoding_core_ops';
 import {currentDevice, endedByDeviceErrors} from './device';
 import {formatTable, threeDigits} from './harness';
 
@@ -63,12 +64,15 @@ export type DecodingRow = {
   /** On webgpu. */
   launchesPerToken: number | undefined;
   megabytes: number;
+  /** The same in core ops, without a prompt: as many positions are in its cache. */
+  coreOps: {tokensPerSecond: number; launchesPerToken: number | undefined; megabytes: number} | undefined;
 };
 
 export type DecodingOptions = {
   models: string[];
   numTokens: number;
   numRuns: number;
+  hasBaselines: boolean;
   resetBackend: () => Promise<void>;
 };
 
@@ -109,7 +113,7 @@ function countLaunches(): () => number {
   };
 }
 
-async function timeModel(name: string, numTokens: number, numRuns: number): Promise<DecodingRow> {
+async function timeModel(name: string, numTokens: number, numRuns: number): Promise<Omit<DecodingRow, 'coreOps'>> {
   const model = tf.moeLanguageModel(decodingModels[name], {
     expertFormat: 'int4',
     expertScaleFormat: 'float16',
@@ -160,6 +164,37 @@ async function timeModel(name: string, numTokens: number, numRuns: number): Prom
   }
 }
 
+async function timeCoreOps(name: string, numTokens: number, numRuns: number): Promise<DecodingRow['coreOps']> {
+  const model = new CoreOpsModel(decodingModels[name], PROMPT_LENGTH);
+  try {
+    const {numBytes} = tf.memory();
+    const tokens = async (count: number) => {
+      for (let token = 0; token < count; token++) {
+        const chosen = model.next(token);
+        await chosen.data();
+        chosen.dispose();
+      }
+    };
+    await tokens(8);
+    const times: number[] = [];
+    for (let run = 0; run < numRuns; run++) {
+      const start = performance.now();
+      await tokens(numTokens);
+      times.push((performance.now() - start) / numTokens);
+    }
+    let launchesPerToken: number | undefined;
+    if (currentDevice() != null) {
+      const counted = countLaunches();
+      await tokens(1);
+      launchesPerToken = counted();
+    }
+    const sorted = times.sort((a, b) => a - b);
+    return {tokensPerSecond: 1000 / sorted[sorted.length >> 1], launchesPerToken, megabytes: numBytes / 1e6};
+  } finally {
+    model.dispose();
+  }
+}
+
 /** The time in which JavaScript asks for a token: the step runs until its first wait, which is for the token. */
 async function hostMilliseconds(model: LayersModel, prompt: number[]): Promise<number> {
   const times: number[] = [];
@@ -183,13 +218,16 @@ async function hostMilliseconds(model: LayersModel, prompt: number[]): Promise<n
 }
 
 export async function timeDecoding(
-  {models, numTokens, numRuns, resetBackend}: DecodingOptions,
+  {models, numTokens, numRuns, hasBaselines, resetBackend}: DecodingOptions,
   print: (line: string) => void,
 ): Promise<DecodingRow[]> {
   const rows: DecodingRow[] = [];
   for (const name of models) {
     await resetBackend();
-    rows.push(await endedByDeviceErrors(() => timeModel(name, numTokens, numRuns)));
+    const row = await endedByDeviceErrors(() => timeModel(name, numTokens, numRuns));
+    await resetBackend();
+    const coreOps = hasBaselines ? await endedByDeviceErrors(() => timeCoreOps(name, numTokens, numRuns)) : undefined;
+    rows.push({...row, coreOps});
   }
   const header = [
     'model',
@@ -199,6 +237,9 @@ export async function timeDecoding(
     'launches',
     `prompt of ${PROMPT_LENGTH}, ms`,
     'MB of tensors',
+    'core ops: tokens/s',
+    'launches',
+    'MB',
   ];
   const lines = rows.map((row) => [
     row.model,
@@ -208,6 +249,9 @@ export async function timeDecoding(
     String(row.launchesPerToken ?? '–'),
     threeDigits(row.promptMilliseconds),
     row.megabytes.toFixed(0),
+    row.coreOps == null ? '–' : threeDigits(row.coreOps.tokensPerSecond),
+    String(row.coreOps?.launchesPerToken ?? '–'),
+    row.coreOps?.megabytes.toFixed(0) ?? '–',
   ]);
   print(formatTable([header, ...lines]));
   return rows;

@@ -139,7 +139,10 @@ async function main(): Promise<void> {
     }
     const numTokens = positive('tokens', flags.tokens);
     const numRuns = Math.min(5, positive('runs', flags.runs));
-    const rows = await timeDecoding({models, numTokens, numRuns, resetBackend: reset}, console.log);
+    const rows = await timeDecoding(
+      {models, numTokens, numRuns, hasBaselines: !flags['no-baselines'], resetBackend: reset},
+      console.log,
+    );
     writeRows(device, rows);
     return;
   }

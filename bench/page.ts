@@ -84,7 +84,16 @@ async function rowsOf(device: string): Promise<unknown[]> {
   if (parameters.has('decoding')) {
     const numTokens = Number(parameters.get('tokens') ?? 64);
     const numRuns = Number(parameters.get('runs') ?? 5);
-    return timeDecoding({models: list('decoding', []), numTokens, numRuns, resetBackend}, print);
+    return timeDecoding(
+      {
+        models: list('decoding', []),
+        numTokens,
+        numRuns,
+        hasBaselines: parameters.get('baselines') === '1',
+        resetBackend,
+      },
+      print,
+    );
   }
   if (wantsHostTime) {
     return timeHosts(options, print);

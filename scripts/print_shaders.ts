@@ -106,6 +106,11 @@ const calls: KernelCalls = {
       attrs: {slidingWindow: null},
     })),
   ),
+  MoeProjections: [
+    {inputs: {x: floats(1, 6), weights0: floats(6, 8)}, attrs: {}},
+    {inputs: {x: floats(3, 6), weights0: floats(6, 7), weights1: floats(6, 8), weights2: floats(6, 8)}, attrs: {}},
+  ],
+  MoeScaledSum: [{inputs: {a: floats(6), b: floats(6)}, attrs: {factorA: 1, factorB: 0.5}}],
   MoePermute: [7, 8, 4000, 4001].flatMap((size) => {
     const numTokens = size > 8 ? 8192 : 5;
     const inputs = {hiddenStates: floats(numTokens, size % 2 === 0 ? 8 : 7), topkIds: ints(numTokens, 2)};

@@ -63,34 +63,36 @@ export async function speak({model, alphabet}: TextModel, prompt: string, option
 /** Records where layers of experts send their tokens. */
 function recordRoutes(model: tf.LayersModel) {
   const layers = expertLayers(model);
-  let logits: tf.Tensor[] = [];
-  for (const layer of layers) {
+  /** For each layer the router's logits of the last step. */
+  const logits: tf.Tensor[] = [];
+  const drop = (): void => tf.dispose(logits.splice(0));
+  layers.forEach((layer, l) =>
     layer.setCallHook((inputs) => {
+      if (l === 0) {
+        drop();
+      }
       const [states] = [inputs].flat() as tf.Tensor[];
       const [routerKernel] = layer.getWeights() as tf.Tensor2D[];
       const tokens = tf.reshape<tf.Rank.R2>(states, [-1, routerKernel.shape[0]]);
-      logits.push(tf.keep(tf.tidy(() => tf.matMul(tokens, routerKernel))));
-    });
-  }
-  const take = (): tf.Tensor[] => {
-    const taken = logits;
-    logits = [];
-    return taken;
-  };
+      logits.push(tf.keep(tf.matMul(tokens, routerKernel)));
+    }),
+  );
   return {
-    /** For each layer the first expert of each token since the last call: the softmax is largest where the logit is. */
+    /**
+     * For each layer the first expert of each token of the last step: the softmax is largest where the logit is. A step
+     * that webgpu repeats without calling layers writes its logits into the same tensors, so they stay, and are not
+     * read themselves: tfjs would keep what it has read.
+     */
     read: async (): Promise<number[][]> => {
-      const taken = take();
-      const first = tf.tidy(() => tf.argMax(tf.stack(taken), -1));
-      tf.dispose(taken);
+      const first = tf.tidy(() => tf.argMax(tf.stack(logits), -1));
       const ids = Array.from(await first.data());
       first.dispose();
       const numTokens = ids.length / layers.length;
-      return layers.map((_, layer) => ids.slice(layer * numTokens, (layer + 1) * numTokens));
+      return layers.map((_, l) => ids.slice(l * numTokens, (l + 1) * numTokens));
     },
     end: (): void => {
       layers.forEach((layer) => layer.clearCallHook());
-      tf.dispose(take());
+      drop();
     },
   };
 }

@@ -422,6 +422,31 @@ export type MoeCachedAttentionOutputs = {
   out: Tensor3D; //                        float32 [B, T, N*D]; 0 for a query that sees no key
 };
 
+/** x . weights of each of up to three matrices, such as those of queries, keys and values. No gradient. */
+export const MoeProjections = 'MoeProjections';
+export type MoeProjectionsInputs = {
+  x: TensorInfo; //                        float32 [R, H], of at most 4 rows
+  weights0: TensorInfo; //                 float32 [H, D0]
+  weights1?: TensorInfo; //                float32 [H, D1]
+  weights2?: TensorInfo; //                float32 [H, D2]
+};
+export type MoeProjectionsOutputs = {
+  out0: Tensor2D; //                       float32 [R, D0]
+  out1?: Tensor2D; //                      float32 [R, D1], of weights1
+  out2?: Tensor2D; //                      float32 [R, D2], of weights2
+};
+
+/** factorA * a + factorB * b, as residual connections have it. No gradient. */
+export const MoeScaledSum = 'MoeScaledSum';
+export type MoeScaledSumInputs = {
+  a: TensorInfo; //                        float32 [n]
+  b: TensorInfo; //                        float32 [n]
+};
+export type MoeScaledSumAttrs = {factorA: number; factorB: number};
+export type MoeScaledSumOutputs = {
+  out: Tensor1D; //                        float32 [n]
+};
+
 type NoAttrs = Record<string, never>;
 
 /** Every kernel by its name. A kernel table that lacks one of these does not compile. */
@@ -493,10 +518,17 @@ export type MoeKernels = {
     attrs: MoeCachedAttentionAttrs;
     outputs: MoeCachedAttentionOutputs;
   };
+  [MoeProjections]: {inputs: MoeProjectionsInputs; attrs: NoAttrs; outputs: MoeProjectionsOutputs};
+  [MoeScaledSum]: {inputs: MoeScaledSumInputs; attrs: MoeScaledSumAttrs; outputs: MoeScaledSumOutputs};
 };
 export type MoeKernelName = keyof MoeKernels;
 /** Kernels of webgpu alone, without gradients of their own. Elsewhere core ops do their work, and for gradients. */
-export type MoeDecodingKernelName = typeof MoeRmsNorm | typeof MoeRotateIntoCache | typeof MoeCachedAttention;
+export type MoeDecodingKernelName =
+  | typeof MoeRmsNorm
+  | typeof MoeRotateIntoCache
+  | typeof MoeCachedAttention
+  | typeof MoeProjections
+  | typeof MoeScaledSum;
 
 /** The order of the outputs that a kernel gives to tfjs. */
 export const moeKernelOutputNames: {
@@ -532,4 +564,6 @@ export const moeKernelOutputNames: {
   MoeRmsNorm: ['out'],
   MoeRotateIntoCache: ['rotated'],
   MoeCachedAttention: ['out'],
+  MoeProjections: ['out0', 'out1', 'out2'],
+  MoeScaledSum: ['out'],
 };

@@ -1,17 +1,17 @@
 /** Registers, on import, the kernels of every backend and the gradients. */
 import {cpuKernels} from './cpu';
-import type {MoeKernel} from './shared/moe_kernel';
 import {webglKernels} from './webgl';
-import {webgpuKernels} from './webgpu';
+import {registerWebGPUKernels} from './webgpu';
 import {registerKernels} from './register';
 
-const kernelTables = {cpu: cpuKernels, webgl: webglKernels, webgpu: webgpuKernels} satisfies Record<
-  string,
-  Record<string, MoeKernel>
->;
+const registrations = {
+  cpu: (backendName: string) => registerKernels(cpuKernels, backendName),
+  webgl: (backendName: string) => registerKernels(webglKernels, backendName),
+  webgpu: registerWebGPUKernels,
+};
 
 /** A backend that this package has kernels for. */
-export type MoeBackendName = keyof typeof kernelTables;
+export type MoeBackendName = keyof typeof registrations;
 
 /**
  * Registers the kernels of one backend under another backend's name.
@@ -25,10 +25,10 @@ export type MoeBackendName = keyof typeof kernelTables;
  * @throws if there are no kernels for `like`.
  */
 export function registerMoeKernels(backendName: string, like: MoeBackendName): void {
-  if (!Object.prototype.hasOwnProperty.call(kernelTables, like)) {
+  if (!Object.prototype.hasOwnProperty.call(registrations, like)) {
     throw new Error(
-      `Error in registerMoeKernels: like must be one of ${Object.keys(kernelTables).join(', ')}, but is '${like}'.`,
+      `Error in registerMoeKernels: like must be one of ${Object.keys(registrations).join(', ')}, but is '${like}'.`,
     );
   }
-  registerKernels(kernelTables[like], backendName);
+  registrations[like](backendName);
 }

@@ -34,13 +34,6 @@ export function swapHeadsAndPositions(x: Tensor4D): Tensor4D {
   return first === 1 || second === 1 ? reshape(x, [batchSize, second, first, headDim]) : transpose(x, [0, 2, 1, 3]);
 }
 
-/** x [B, S, C] . kernel [C, D] + bias [D]. */
-export function linear(x: Tensor3D, kernel: Tensor2D, bias: Tensor1D | undefined): Tensor3D {
-  const [batchSize, numPositions, numIn] = x.shape;
-  const product = matMul(reshape<Tensor2D['rankType']>(x, [batchSize * numPositions, numIn]), kernel);
-  return reshape(bias == null ? product : add(product, bias), [batchSize, numPositions, kernel.shape[1]]);
-}
-
 /** What each query must not see. */
 export type Visibility = {
   /** The position of the first query. Keys begin at position 0. */

@@ -1,6 +1,21 @@
-import {cast, gather, matMul, notEqual, reshape, type serialization, Tensor, tidy} from '@tensorflow/tfjs-core';
+import {
+  cast,
+  expandDims,
+  gather,
+  matMul,
+  notEqual,
+  type Rank,
+  reshape,
+  type serialization,
+  Tensor,
+  type Tensor2D,
+  type Tensor3D,
+  tidy,
+} from '@tensorflow/tfjs-core';
 import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, checkCount, checkOptions} from '../arguments/checks';
+import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
+import {hasProjectionsOf} from './projections';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
 import {assertInputs, type Inputs, type Kwargs, onlyInput, onlyShape, type Shape} from './layer_calls';
 import {resolveWeightParts, type TfjsLayers} from './weight_parts';
@@ -158,8 +173,8 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
         if (areIds(input.shape)) {
           return gather(embeddings, cast(input, 'int32'));
         }
-        const states = reshape(cast(input, 'float32'), [input.size / units, units]);
-        return reshape(matMul(states, embeddings, false, true), [...input.shape.slice(0, -1), vocabSize]);
+        const states = reshape<Rank.R2>(cast(input, 'float32'), [input.size / units, units]);
+        return reshape(logitsOf(states, embeddings as Tensor2D), [...input.shape.slice(0, -1), vocabSize]);
       });
     }
 
@@ -180,6 +195,15 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
     }
   }
   return ReversibleEmbeddingLayer as unknown as ReversibleEmbeddingClass;
+}
+
+/** The products of states [R, H] with embeddings [V, H]. tfjs's product of few rows is slow on webgpu. */
+function logitsOf(states: Tensor2D, embeddings: Tensor2D): Tensor2D {
+  const [numRows] = states.shape;
+  if (!hasProjectionsOf(numRows)) {
+    return matMul(states, embeddings, false, true);
+  }
+  return moeGroupedMatMul(states, expandDims<Tensor3D>(embeddings), [0, numRows]);
 }
 
 const areIds = (shape: Array<number | null>): boolean => shape.length === 2;

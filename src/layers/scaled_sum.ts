@@ -1,6 +1,9 @@
-import {addN, cast, mul, type serialization, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
+import {addN, cast, mul, reshape, type serialization, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
 import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, checkOptions, describeValue} from '../arguments/checks';
+import {MoeScaledSum} from '../contract/kernel_names';
+import {runMoeKernel} from '../contract/run_kernel';
+import {runsWithoutGradient} from './decoding_kernels';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
 import {assertInputs, type Inputs, type Kwargs, type Shape} from './layer_calls';
 import type {TfjsLayers} from './weight_parts';
@@ -81,11 +84,10 @@ export function makeScaledSum(tf: TfjsLayers): ScaledSumClass {
         this.invokeCallHook(inputs, kwargs);
         const given = [inputs].flat();
         this.assertFits(given.map(({shape}) => shape));
-        const terms = given.map((input, i) => {
-          const values = cast(input, 'float32');
-          return this.factors[i] === 1 ? values : mul(values, this.factors[i]);
-        });
-        return terms.length === 1 ? terms[0] : addN(terms);
+        const terms = given.map((input) => cast(input, 'float32'));
+        return terms.length === 2 && runsWithoutGradient(MoeScaledSum)
+          ? sumOfTwo(terms, this.factors)
+          : sumOf(terms, this.factors);
       });
     }
 
@@ -108,6 +110,16 @@ export function makeScaledSum(tf: TfjsLayers): ScaledSumClass {
     }
   }
   return ScaledSumLayer as unknown as ScaledSumClass;
+}
+
+function sumOf(terms: Tensor[], factors: number[]): Tensor {
+  const scaled = terms.map((term, i) => (factors[i] === 1 ? term : mul(term, factors[i])));
+  return scaled.length === 1 ? scaled[0] : addN(scaled);
+}
+
+function sumOfTwo(terms: Tensor[], [factorA, factorB]: number[]): Tensor {
+  const [a, b] = terms.map((term) => reshape(term, [term.size]));
+  return reshape(runMoeKernel(MoeScaledSum, {a, b}, {factorA, factorB}).out, terms[0].shape);
 }
 
 function checkArgs(args: ScaledSumArgs): number[] {

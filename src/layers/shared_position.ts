@@ -6,6 +6,7 @@ import {getBackend, keep, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
  */
 class SharedPosition {
   private numUsers = 0;
+  private pinned: Tensor1D | undefined;
   private last: {position: number; backendName: string; tensor: Tensor1D} | undefined;
 
   acquire(): void {
@@ -21,12 +22,25 @@ class SharedPosition {
 
   /** int32 [1], valid until another position is asked for. */
   at(position: number): Tensor1D {
+    if (this.pinned != null) {
+      return this.pinned;
+    }
     const backendName = getBackend();
     if (this.last?.position !== position || this.last.backendName !== backendName || this.last.tensor.isDisposed) {
       this.forget();
       this.last = {position, backendName, tensor: keep(tensor1d([position], 'int32'))};
     }
     return this.last.tensor;
+  }
+
+  /** In `run`, the place is in this tensor, whatever position is asked for. */
+  in<Result>(position: Tensor1D, run: () => Result): Result {
+    this.pinned = position;
+    try {
+      return run();
+    } finally {
+      this.pinned = undefined;
+    }
   }
 
   private forget(): void {

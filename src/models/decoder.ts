@@ -91,6 +91,15 @@ export function partsOf({layers: all}: Pick<LayersModel, 'layers'>, opName: stri
   };
 }
 
+/** All layers. */
+export function layersOf({embedding, embeddingScale, blocks, norm, head, logitsScale}: DecoderParts): Layer[] {
+  const ofBlocks = blocks.flatMap(({feedForward: parts, ...block}) => [
+    ...Object.values(block),
+    ...Object.values<Layer>(parts),
+  ]);
+  return [embedding, ...ofBlocks, norm, head, embeddingScale ?? [], logitsScale ?? []].flat();
+}
+
 /** Asserts a model with layers, before partsOf looks for them. */
 export function assertModel(model: LayersModel, opName: string): void {
   assert(

@@ -1,11 +1,13 @@
 /** A model that reads positions one after the other, with the keys and values of those before them. */
-import {cast, slice, type Tensor, type Tensor2D, type Tensor3D, reshape, tidy} from '@tensorflow/tfjs-core';
+import {cast, reshape, slice, type Tensor, type Tensor2D, type Tensor3D, tidy} from '@tensorflow/tfjs-core';
 import type {layers} from '@tensorflow/tfjs-layers';
 import type {KeyValueCache} from '../layers/key_value_cache';
 import {type Apply, type DecoderParts, hiddenStates, logitsOf} from './decoder';
+import {DecodingStep} from './decoding_step';
 
 export class Decoding {
   private readonly caches = new Map<layers.Layer, KeyValueCache>();
+  private readonly step: DecodingStep;
 
   /** Room for `capacity` positions of `batchSize` sequences. */
   constructor(
@@ -21,13 +23,14 @@ export class Decoding {
       this.dispose();
       throw error;
     }
+    this.step = new DecodingStep(parts, [...this.caches.values()], (ids) => this.read(ids));
   }
 
   /**
    * The logits [B, V] after the next positions, ids [B, T]. `mask`, float32 [B, T], is 0 for padding, which no position
    * sees.
    */
-  next(ids: Tensor2D, mask?: Tensor2D): Tensor2D {
+  read(ids: Tensor2D, mask?: Tensor2D): Tensor2D {
     return tidy(() => {
       const apply: Apply<Tensor> = (layer, input) => {
         const cache = this.caches.get(layer);
@@ -43,7 +46,13 @@ export class Decoding {
     });
   }
 
+  /** The logits [B, V] after the next position of each sequence. */
+  next(ids: readonly number[]): Tensor2D {
+    return this.step.run(ids);
+  }
+
   dispose(): void {
+    this.step?.dispose();
     this.caches.forEach((cache) => cache.dispose());
   }
 }

@@ -121,7 +121,7 @@ async function decode(
 ): Promise<number[][]> {
   const sequences: number[][] = prompts.map(() => []);
   const isOpen = prompts.map(() => true);
-  let logits = tidy(() => decoding.next(...padded(prompts)));
+  let logits = tidy(() => decoding.read(...padded(prompts)));
   for (;;) {
     const ids = await sample(logits).finally(() => logits.dispose());
     signal?.throwIfAborted();
@@ -137,7 +137,7 @@ async function decode(
     if (!isOpen.some(Boolean)) {
       return sequences;
     }
-    logits = tidy(() => decoding.next(tensor2d(ids, [ids.length, 1], 'int32')));
+    logits = decoding.next(ids);
   }
 }
 

@@ -64,20 +64,44 @@ async function draw(logits: Tensor2D, drawing: Drawing): Promise<number[]> {
 function drawOne(logits: Float32Array, {temperature, topK, topP, random}: Drawing): number {
   const largest = logits.reduce((a, b) => Math.max(a, b), -Infinity);
   const weights = logits.map((logit) => Math.exp((logit - largest) / temperature));
-  let ids = Array.from(weights.keys());
-  if (topK < weights.length || topP < 1) {
-    ids.sort((a, b) => weights[b] - weights[a] || a - b);
-    ids = ids.slice(0, topK);
-  }
-  if (topP < 1) {
-    const enough = topP * sumOf(ids, weights);
-    let sum = 0;
-    const last = ids.findIndex((id) => (sum += weights[id]) >= enough);
-    ids = last === -1 ? ids : ids.slice(0, last + 1);
-  }
+  const ids = topK < weights.length || topP < 1 ? allowedIds(weights, topK, topP) : Array.from(weights.keys());
   let left = random() * sumOf(ids, weights);
   return ids.find((id) => (left -= weights[id]) < 0) ?? ids[ids.length - 1];
 }
+
+/** The ids that topK and topP leave, the likeliest first. */
+function allowedIds(weights: Float32Array, topK: number, topP: number): number[] {
+  const ids = likeliestIds(weights, topK, topP).slice(0, topK);
+  if (topP === 1) {
+    return ids;
+  }
+  const enough = topP * (topK < weights.length ? sumOf(ids, weights) : sum(weights));
+  let reached = 0;
+  const last = ids.findIndex((id) => (reached += weights[id]) >= enough);
+  return last === -1 ? ids : ids.slice(0, last + 1);
+}
+
+/**
+ * The likeliest ids in order, so many that the first topK are among them, or without topK those that reach topP. Most
+ * of a large vocabulary has next to no weight and need not be sorted. The largest weight is 1.
+ */
+function likeliestIds(weights: Float32Array, topK: number, topP: number): number[] {
+  const enough = topP * sum(weights);
+  for (let least = 1e-2; ; least = least > 1e-30 ? least / 1e3 : 0) {
+    const ids: number[] = [];
+    weights.forEach((weight, id) => {
+      if (weight >= least) {
+        ids.push(id);
+      }
+    });
+    const suffices = topK < weights.length ? ids.length >= topK : sumOf(ids, weights) >= enough;
+    if (suffices || least === 0) {
+      return ids.sort((a, b) => weights[b] - weights[a] || a - b);
+    }
+  }
+}
+
+const sum = (weights: Float32Array): number => weights.reduce((all, weight) => all + weight, 0);
 
 const sumOf = (ids: readonly number[], weights: Float32Array): number => ids.reduce((sum, id) => sum + weights[id], 0);
 

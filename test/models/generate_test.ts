@@ -69,7 +69,23 @@ describeWithFlags('generate, on the host', cpu, () => {
     expectNear(await countsOf({}), [0.1, 0.4, 0.3, 0.2]);
     expectNear(await countsOf({topK: 2}), [0, 4 / 7, 3 / 7, 0]);
     expectNear(await countsOf({topP: 0.75}), [0, 4 / 9, 3 / 9, 2 / 9]);
+    expectNear(await countsOf({topK: 3, topP: 0.75}), [0, 4 / 7, 3 / 7, 0]);
     expectNear(await countsOf({temperature: 0.5}), [1 / 30, 16 / 30, 9 / 30, 4 / 30]);
+  });
+
+  it('draws from a large vocabulary, of which most has no weight', async () => {
+    // The weight of id i is 0.9^i, in a shuffled order; from 0.9^1000 on it is next to none.
+    const logits = tf.tensor2d([Array.from({length: 5000}, (_, id) => ((id * 7) % 5000) * Math.log(0.9))]);
+    const rank = (id: number) => (id * 7) % 5000;
+    for (const [options, numLeft] of [[{topK: 40}, 40], [{topP: 0.9}, 22], [{topP: 1 - 1e-6}, 132], [{topK: 4999}, 4999]] as const) {
+      const sample = sampler({temperature: 1, seed: 1, ...options}, 'spec');
+      let largest = 0;
+      for (let i = 0; i < 300; i++) {
+        largest = Math.max(largest, rank((await sample(logits))[0]));
+      }
+      expect(largest).toBeLessThan(numLeft);
+      expect(largest).toBeGreaterThan(Math.min(numLeft - 10, 25));
+    }
   });
 
   it('ends before stop tokens, each sequence by itself', async () => {

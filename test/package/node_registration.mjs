@@ -5,7 +5,7 @@ import * as moe from 'tfjs-moe';
 assert.deepEqual(Object.keys(engine().registryFactory), [], 'importing must not bring a backend');
 const kernelNames = Object.keys(moe).filter((name) => /^Moe/.test(name) && typeof moe[name] === 'string');
 // They run only where no gradient is wanted of them.
-const ofDecoding = ['MoeCachedAttention', 'MoeRmsNorm', 'MoeRotateIntoCache'];
+const ofDecoding = ['MoeCachedAttention', 'MoeProjections', 'MoeRmsNorm', 'MoeRotateIntoCache', 'MoeScaledSum'];
 const withoutGradient = ['MoeFusedExperts', 'MoeExpertsDownBackprop', ...ofDecoding];
 /** Kernels that some backends do without. */
 const isOn = {

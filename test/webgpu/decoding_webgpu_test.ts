@@ -1,11 +1,21 @@
 /** The kernels of decoding: launches of a step, memory over many steps, and caches of many tiles. */
 import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import type {CausalSelfAttentionArgs} from '../../src/layers/index';
+import {projections} from '../../src/layers/projections';
 import * as tf from '../../src/tf';
 import {attentionLayer} from '../support/attention_cases';
 import {expectWithin} from '../support/expect';
 import {randomTensor} from '../support/layers';
 import {countLaunches, onLaunch} from '../support/webgpu_launches';
+
+/** The labels of what runs. */
+function launchesOf(run: () => unknown): string[] {
+  const labels: string[] = [];
+  const undo = onLaunch(({label}) => labels.push(label));
+  run();
+  undo();
+  return labels;
+}
 
 /** The launches of the third step. */
 function launchesOfStep(args: CausalSelfAttentionArgs, hiddenSize: number): string[] {
@@ -15,22 +25,50 @@ function launchesOfStep(args: CausalSelfAttentionArgs, hiddenSize: number): stri
   const step = () => layer.attend(x, cache).dispose();
   step();
   step();
-  const labels: string[] = [];
-  const undo = onLaunch(({label}) => labels.push(label));
-  step();
-  undo();
+  const labels = launchesOf(step);
   cache.dispose();
   return labels;
 }
 
 describeWithFlags('decoding on webgpu', ALL_ENVS, () => {
-  it('takes 6 launches for a step of attention, and more for norms and biases', () => {
+  it('takes 4 launches for a step of attention, and more for norms and biases', () => {
     const heads = {numHeads: 4, numKeyValueHeads: 2};
     const plain = launchesOfStep(heads, 16);
-    expect(plain.length).toBe(6);
-    expect(plain.filter((label) => label.startsWith('Moe'))).toEqual(['MoeRotateIntoCache', 'MoeCachedAttention']);
-    expect(launchesOfStep({...heads, queryKeyNormalization: 'head'}, 16).length).toBe(8);
-    expect(launchesOfStep({...heads, useBias: true, useOutputBias: true, useSinks: true}, 16).length).toBe(10);
+    expect(plain.length).toBe(4);
+    expect(plain.filter((label) => label.startsWith('Moe'))).toEqual(['MoeProjections3_quads_1', 'MoeRotateIntoCache', 'MoeCachedAttention', 'MoeProjections1_quads_1']);
+    expect(launchesOfStep({...heads, queryKeyNormalization: 'head'}, 16).length).toBe(6);
+    expect(launchesOfStep({...heads, useBias: true, useOutputBias: true, useSinks: true}, 16).length).toBe(8);
+  });
+
+  it('multiplies few rows with one to three matrices of any size', async () => {
+    const sizes = [[8, 4, 4], [5, 1, 7], [64, 3, 8], [130, 6], [1, 5], [300, 20, 12, 9], [520, 36, 8, 4]];
+    for (const [numIn, ...numsOut] of sizes) {
+      for (const numRows of [1, 3, 4]) {
+        const x = randomTensor([1, numRows, numIn], 1) as tf.Tensor3D;
+        const kernels = numsOut.map((numOut, i) => randomTensor([numIn, numOut], i + 2) as tf.Tensor2D);
+        const bias = randomTensor([numsOut[0]], 9) as tf.Tensor1D;
+        const given = kernels.map((kernel, i) => ({kernel, bias: i === 0 ? bias : undefined}));
+        let outs: tf.Tensor[] = [];
+        const labels = launchesOf(() => (outs = projections(x, given)));
+        expect(labels.filter((label) => label.startsWith('MoeProjections')).length).toBe(1);
+        for (const [i, kernel] of kernels.entries()) {
+          const product = tf.matMul(tf.reshape(x, [numRows, numIn]), kernel);
+          const wanted = await (i === 0 ? tf.add(product, bias) : product).array() as number[][];
+          await expectWithin(outs[i], [wanted], () => 1e-6 * numIn, `[${numRows}, ${numIn}] . [${numIn}, ${numsOut[i]}]`);
+        }
+      }
+    }
+    expect(launchesOf(() => projections(tf.ones([1, 5, 8]), [{kernel: tf.ones([8, 4]), bias: undefined}]))[0]).not.toMatch(/^Moe/);
+  });
+
+  it('takes 1 launch for a scaled sum, but not for a gradient', async () => {
+    const sum = tf.layers.scaledSum({factors: [1, -0.5]});
+    const inputs = [randomTensor([2, 3, 7], 1), randomTensor([2, 3, 7], 2)];
+    expect(launchesOf(() => sum.apply(inputs))).toEqual(['MoeScaledSum']);
+    const wanted = await tf.add(inputs[0], tf.mul(inputs[1], -0.5)).array() as number[][][];
+    await expectWithin(sum.apply(inputs) as tf.Tensor, wanted, () => 1e-6, 'scaled sum');
+    const [gradient] = tf.grads((a, b) => sum.apply([a, b]) as tf.Tensor)(inputs).slice(1);
+    await expectWithin(tf.reshape(gradient, [42]), new Array<number>(42).fill(-0.5), () => 0, 'gradient');
   });
 
   it('takes 1 launch for rmsNormalization, but not for a gradient', async () => {

@@ -64,6 +64,8 @@ export class Recorder<Backend extends KernelBackend> {
   /** Launches belong to one device, and so to one backend. */
   private kept = new WeakMap<Backend, KeptOfBackend<Backend>>();
   private running: Running<Backend> | undefined;
+  /** How often steps have given back what they hold. What was launched before then cannot be launched again. */
+  numFreed = 0;
 
   constructor(options: RecorderOptions<Backend>) {
     this.options = options;
@@ -158,6 +160,7 @@ export class Recorder<Backend extends KernelBackend> {
   }
 
   private free(backend: Backend, kept: Kept<Backend>): void {
+    this.numFreed++;
     this.options.beforeFree?.(backend);
     for (const {recording} of kept) {
       recording.steps.forEach(({step}) => step.free?.());

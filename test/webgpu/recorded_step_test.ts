@@ -1,0 +1,112 @@
+/** Steps of decoding that webgpu repeats without the JavaScript of layers and ops. */
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_util';
+import {modelGoldens} from 'model-goldens';
+import {generate, loadMoeLanguageModel} from '../../src/models/index';
+import * as tf from '../../src/tf';
+
+const PROMPT = [5, 9, 30, 2];
+
+const load = (name: string) => loadMoeLanguageModel(modelGoldens[name].file, modelGoldens[name].config);
+
+/** What layers are applied to while a token comes. */
+function countApplications(model: tf.LayersModel): () => number {
+  let count = 0;
+  for (const layer of model.layers) {
+    const apply = layer.apply.bind(layer);
+    layer.apply = (...args) => {
+      count++;
+      return apply(...args);
+    };
+  }
+  return () => count;
+}
+
+/** The tokens that a model says after each other, where each is asked for alone. */
+async function oneAtATime(model: tf.LayersModel, numTokens: number): Promise<number[]> {
+  const ids = [...PROMPT];
+  for (let token = 0; token < numTokens; token++) {
+    ids.push(...(await generate(model, ids, {maxNewTokens: 1, capacity: 16})));
+  }
+  return ids.slice(PROMPT.length);
+}
+
+describeWithFlags('a step that has been recorded', ALL_ENVS, () => {
+  it('gives the tokens of steps that are not, and applies no layer', async () => {
+    const model = await load('mixtral');
+    const wanted = await oneAtATime(model, 8);
+    const applied = countApplications(model);
+    const counts: number[] = [];
+    const onToken = () => counts.push(applied());
+    expect(await generate(model, PROMPT, {maxNewTokens: 8, onToken})).toEqual(wanted);
+    // The prompt, a step, and the step that is recorded.
+    expect(counts[2]).toBeGreaterThan(counts[1]);
+    expect(counts.slice(3)).toEqual(counts.slice(3).map(() => counts[3]));
+  });
+
+  it('leaves no tensor and no buffer', async () => {
+    const model = await load('granitemoe');
+    const {bufferManager} = tf.backend() as WebGPUBackend;
+    const memory = () => ({
+      numTensors: tf.memory().numTensors,
+      numUsed: bufferManager.getNumUsedBuffers(),
+      numBytes: (tf.memory() as tf.MemoryInfo & {numBytesAllocatedInGPU: number}).numBytesAllocatedInGPU,
+    });
+    const steps = () => generate(model, PROMPT, {maxNewTokens: 8});
+    await steps();
+    await steps();
+    const before = memory();
+    await steps();
+    await steps();
+    expect(memory()).toEqual(before);
+  });
+
+  it('is recorded anew for other weights', async () => {
+    const model = await load('mixtral');
+    const head = model.getLayer('head');
+    const [kernel] = head.getWeights().map((weight) => tf.keep(tf.clone(weight)));
+    const reversed = tf.keep(tf.reverse(kernel, 1));
+    const wanted = await generate(model, PROMPT, {maxNewTokens: 5});
+    let heard = 0;
+    const onToken = () => {
+      heard++;
+      if (heard === 5) {
+        head.setWeights([reversed]);
+        // Their places are for others now.
+        tf.fill(kernel.shape, 7);
+      }
+    };
+    const tokens = await generate(model, PROMPT, {maxNewTokens: 6, onToken});
+    expect(tokens.slice(0, 5)).toEqual(wanted);
+    const [after] = await generate(model, [...PROMPT, ...wanted], {maxNewTokens: 1});
+    expect(tokens[5]).toBe(after);
+  });
+
+  it('is recorded anew after kernels gave back what they held', async () => {
+    const model = await load('mixtral');
+    const wanted = await generate(model, PROMPT, {maxNewTokens: 8});
+    let heard = 0;
+    const onToken = () => {
+      heard++;
+      if (heard === 5) {
+        for (let rows = 1; rows <= 200; rows++) {
+          tf.dispose(tf.moePermute(tf.ones([rows, 2]), tf.zeros([rows, 1], 'int32'), 2));
+          tf.dispose(tf.moeTopk(tf.ones([rows, 4]), 2));
+        }
+      }
+    };
+    expect(await generate(model, PROMPT, {maxNewTokens: 8, onToken})).toEqual(wanted);
+  });
+
+  it('is not repeated while programs are timed', async () => {
+    const model = await load('mixtral');
+    const wanted = await generate(model, PROMPT, {maxNewTokens: 6});
+    let tokens: number[] = [];
+    const {kernels} = await tf.profile(async () => {
+      tokens = await generate(model, PROMPT, {maxNewTokens: 6});
+      return tf.scalar(0);
+    });
+    expect(tokens).toEqual(wanted);
+    expect(kernels.filter(({name}) => name === 'MoeCachedAttention').length).toBeGreaterThan(10);
+  });
+});
