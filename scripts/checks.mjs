@@ -86,6 +86,7 @@ export async function checkSources() {
       'scripts',
       'bench',
       'examples',
+      'demo',
       'device_check',
       '*.{js,cjs,mjs}',
     ),

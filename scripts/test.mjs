@@ -15,8 +15,8 @@ const backendNames = ['cpu', 'wasm', 'webgl', 'webgpu'];
 
 const usage = `npm test [-- --browsers chromium,firefox] [--backends ${backendNames}]
 
-Without flags everything: types, lint, import rules, package gates, the page of the example, the ops on webgpu in Node.js,
-and the specs in all browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
+Without flags everything: types, lint, import rules, package gates, the page of the example, the live page, the ops on
+webgpu in Node.js, and the specs in all browsers, on the backends that the matrix of test/runner/matrix.js has for them. With a flag types,
 lint, import rules, and of the matrix what it names.
 npm run check runs the specs without a browser.`;
 
@@ -41,6 +41,11 @@ const checkedOps = [
 const gates = [
   {name: 'package', script: 'scripts/check_package.mjs'},
   {name: 'page of the example', script: 'scripts/check_example.mjs'},
+  ...['chromium', 'firefox'].map((name) => ({
+    name: `live page in ${name}`,
+    script: 'scripts/check_demo.mjs',
+    args: [name],
+  })),
 ];
 
 /** One bundle for all pages of Karma. */
@@ -89,7 +94,13 @@ if (isWhole) {
     checkedOps.join(),
     ...smallSizes,
   );
-  runs.push(...gates.map((gate) => () => runner(gate.name, process.execPath, [gate.script])));
+  runs.push(
+    ...gates.map(
+      ({name, script, args = []}) =>
+        () =>
+          runner(name, process.execPath, [script, ...args]),
+    ),
+  );
 } else {
   console.log(`Specs on ${backends} in ${browserNames} alone: no package gates, example or webgpu in Node.js.`);
 }
