@@ -11,7 +11,9 @@ import * as esbuild from 'esbuild';
 import {chromium} from 'playwright-core';
 import {publint} from 'publint';
 import {formatMessage} from 'publint/utils';
-import {softwareGpuEnvironment} from './browser.mjs';
+import {build as buildWithVite, createLogger} from 'vite';
+import webpack from 'webpack';
+import {chromiumFlags, softwareGpuEnvironment} from './browser.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
 
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -53,15 +55,14 @@ async function packPackage() {
   tarball = join(folder, JSON.parse(stdout)[0].filename);
 }
 
-/** Installs packages, in the versions of this repository. */
-async function install(...packages) {
-  const versioned = packages.map((name) => {
-    const {version} = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'));
-    return `${name}@${version}`;
-  });
-  const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-  await run('npm', ['install', tarball, ...versioned, ...flags]);
-}
+/** A package in the version of this repository. */
+const versioned = (name) => {
+  const {version} = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'));
+  return `${name}@${version}`;
+};
+
+const flagsOfNpm = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+const install = (...packages) => run('npm', ['install', tarball, ...packages.map(versioned), ...flagsOfNpm]);
 
 async function installPackage() {
   cpSync(join(root, 'test', 'package'), consumer, {recursive: true});
@@ -163,6 +164,27 @@ const runsInNode = (file) => async () => {
   assert(printed === '', `it printed: ${printed}`);
 };
 
+async function runsInDeno() {
+  for (const file of ['node_tf.mjs', 'node_layers.mjs']) {
+    const args = ['run', '--allow-all', '--quiet', '--node-modules-dir=manual', file];
+    const {stdout, stderr} = await runBin('deno', args);
+    const printed = withoutGreeting(stdout + stderr);
+    assert(printed === '', `it printed: ${printed}`);
+  }
+}
+
+/** The release candidate that the peer range takes. npm refuses to install what does not fit. */
+async function runsWithNextTfjs() {
+  const next = join(folder, 'consumer_of_next');
+  cpSync(join(root, 'test', 'package'), next, {recursive: true});
+  await run('npm', ['install', tarball, '@tensorflow/tfjs@4.23.0-rc.0', ...flagsOfNpm], next);
+  for (const file of ['node_tf.mjs', 'node_graph.mjs', 'node_layers.mjs']) {
+    const {stdout, stderr} = await run(process.execPath, [file], next);
+    const printed = withoutGreeting(stdout + stderr);
+    assert(printed === '', `it printed: ${printed}`);
+  }
+}
+
 // The package through a bundler, and in a page.
 
 const bundle = (options) =>
@@ -199,60 +221,110 @@ async function treeShakes() {
   assert(unused.length === 0, `a bundle of moeSum alone has ${unused.join(', ')}`);
 }
 
-/** Bundles a script of test/package, tfjs included, and runs it in the page of the same name. */
-const runsBundled = (name) => async () => {
-  const {warnings} = await bundle({entryPoints: [`${name}.mjs`], outfile: `${name}.bundle.js`, write: true});
+/** Bundles a script of test/package, tfjs included. */
+async function bundleScript(name, options) {
+  const {warnings} = await bundle({
+    entryPoints: [`${name}.mjs`],
+    outfile: `${name}.bundle.js`,
+    write: true,
+    ...options,
+  });
   assert(warnings.length === 0, warnings.map(({text}) => text).join('\n'));
+}
+
+/** Bundles a script of test/package and runs it in the page of the same name. */
+const runsBundled = (name) => async () => {
+  await bundleScript(name);
   await runsInPage(`${name}.html`)();
 };
 
+/** The bundlers that applications are made with: their first choice of exports and fields of package.json. */
+async function runsInViteBuild() {
+  const warnings = [];
+  const warn = (text) => warnings.push(text);
+  const customLogger = {...createLogger('silent'), warn, warnOnce: warn};
+  await buildWithVite({
+    root: join(consumer, 'vite'),
+    base: './',
+    configFile: false,
+    customLogger,
+    logLevel: 'warn',
+    build: {minify: false, chunkSizeWarningLimit: Infinity},
+  });
+  assert(warnings.length === 0, warnings.join('\n'));
+  await runsInPage('vite/dist/index.html')();
+}
+
+async function runsInWebpackBundle() {
+  const compiler = webpack({
+    context: consumer,
+    mode: 'production',
+    optimization: {minimize: false},
+    entry: './bundle_app.mjs',
+    output: {path: consumer, filename: 'bundle_webpack.bundle.js'},
+    performance: false,
+  });
+  const stats = await promisify(compiler.run.bind(compiler))();
+  await promisify(compiler.close.bind(compiler))();
+  const {errors, warnings} = stats.toJson({all: false, errors: true, warnings: true});
+  assert(errors.length + warnings.length === 0, [...errors, ...warnings].map(({message}) => message).join('\n'));
+  await runsInPage('bundle_webpack.html')();
+}
+
+/** A policy without eval or code in the page: `wasm-unsafe-eval` is for wasm alone. */
+const policyOf = (script) => `default-src 'none'; script-src ${script}; worker-src 'self'; connect-src 'self'`;
+
+async function runsUnderStrictPolicy() {
+  await bundleScript('strict_policy');
+  await bundleScript('module_worker', {format: 'esm'});
+  await runsInPage('strict_policy.html', {policy: policyOf(`'self'`)})();
+  await runsInPage('strict_policy.html?wasm', {policy: policyOf(`'self' 'wasm-unsafe-eval'`)})();
+}
+
 /**
- * Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. Gives what it
- * printed.
+ * Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. Every file
+ * has the Content Security Policy, if there is one. Gives what the page printed.
  */
-const runsInPage = (file, expectedError) => async () => {
-  browser ??= await chromium.launch({
-    executablePath: ensureBrowsers(['chromium']).chromium,
-    args: [
-      '--no-sandbox',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
-  const page = await browser.newPage();
-  const errors = [];
-  page.on('pageerror', ({message}) => errors.push(message));
-  let printed = '';
-  page.on('console', (message) => (printed += `${message.text()}\n`));
-  // From disk: no server, and nothing else of this name to be reached.
-  await page.route('http://consumer.test/**', (route) => {
-    const path = join(consumer, new URL(route.request().url()).pathname);
-    const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
-    if (begin == null) {
-      return route.fulfill({path});
+const runsInPage =
+  (file, {expectedError, policy} = {}) =>
+  async () => {
+    browser ??= await chromium.launch({
+      executablePath: ensureBrowsers(['chromium']).chromium,
+      args: chromiumFlags,
+      env: {...process.env, ...softwareGpuEnvironment},
+    });
+    const page = await browser.newPage();
+    const errors = [];
+    page.on('pageerror', ({message}) => errors.push(message));
+    let printed = '';
+    page.on('console', (message) => (printed += `${message.text()}\n`));
+    const policyHeaders = policy == null ? {} : {'Content-Security-Policy': policy};
+    // From disk: no server, and nothing else of this name to be reached.
+    await page.route('https://consumer.test/**', (route) => {
+      const path = join(consumer, new URL(route.request().url()).pathname);
+      const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
+      if (begin == null) {
+        return route.fulfill({path, headers: policyHeaders});
+      }
+      const bytes = readFileSync(path);
+      const range = `bytes ${begin}-${last}/${bytes.length}`;
+      const body = bytes.subarray(Number(begin), Number(last) + 1);
+      return route.fulfill({status: 206, headers: {'Content-Range': range}, body});
+    });
+    try {
+      await page.goto(`https://consumer.test/${file}`);
+      await page.evaluate(() => globalThis.check());
+    } finally {
+      await page.close();
     }
-    const bytes = readFileSync(path);
-    const range = `bytes ${begin}-${last}/${bytes.length}`;
-    const body = bytes.subarray(Number(begin), Number(last) + 1);
-    return route.fulfill({status: 206, headers: {'Content-Range': range}, body});
-  });
-  try {
-    await page.goto(`http://consumer.test/${file}`);
-    await page.evaluate(() => globalThis.check());
-  } finally {
-    await page.close();
-  }
-  if (expectedError == null) {
-    assert(errors.length === 0, errors.join('\n'));
-  } else {
-    const found = errors.length === 1 && expectedError.test(errors[0]);
-    assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
-  }
-  return printed;
-};
+    if (expectedError == null) {
+      assert(errors.length === 0, errors.join('\n'));
+    } else {
+      const found = errors.length === 1 && expectedError.test(errors[0]);
+      assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
+    }
+    return printed;
+  };
 
 // README.md, as printed.
 
@@ -314,9 +386,11 @@ function writeCheckpoint() {
   writeFileSync(join(consumer, 'config.json'), JSON.stringify(config));
 }
 
-/** All programs, with what they say must be installed: in Node.js if they import the package webgpu, else in a page. */
+const installBackends = () =>
+  install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', '@tensorflow/tfjs-backend-wasm', 'webgpu');
+
+/** All programs: in Node.js if they import the package webgpu, else in a page. */
 async function runReadme() {
-  await install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', 'webgpu');
   writeCheckpoint();
   const page = `<!doctype html><title>README.md</title>
     <script>globalThis.check = () => import('./readme.bundle.js');</script>`;
@@ -380,15 +454,25 @@ const gates = [
   ['bundled with a bare import, in Chromium', runsBundled('bundle_bare_import')],
   ['script tag after tf.min.js', runsInPage('script_tag.html')],
   ['script tag after tf.es2017.min.js', runsInPage('script_tag_es2017.html')],
-  ['script tag without tf', runsInPage('script_tag_without_tf.html', /Load tf\.min\.js .*before this script/)],
-  // The last: it installs what they say.
+  [
+    'script tag without tf',
+    runsInPage('script_tag_without_tf.html', {expectedError: /Load tf\.min\.js .*before this script/}),
+  ],
+  ['bundled by Vite, in Chromium', runsInViteBuild],
+  ['bundled by webpack, in Chromium', runsInWebpackBundle],
+  ['Deno', runsInDeno],
+  // What no gate before this one needs.
+  ['installs beside all backends', installBackends],
+  ['a page and a module worker under a strict policy, on cpu, webgl, webgpu and wasm', runsUnderStrictPolicy],
   ['the examples of README.md', runReadme],
+  ['installs beside the next @tensorflow/tfjs, and runs there', runsWithNextTfjs],
 ];
 
 async function passes([name, check]) {
+  const start = performance.now();
   try {
     await check();
-    console.log(`ok ${name}`);
+    console.log(`ok ${name}, ${((performance.now() - start) / 1000).toFixed(1)} s`);
     return true;
   } catch (error) {
     console.log(`FAILED ${name}: ${error.message}`);
