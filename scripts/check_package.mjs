@@ -3,7 +3,7 @@
  * every way it says it can be used. One line for each gate; exit code 1 if one fails.
  */
 import {execFile} from 'node:child_process';
-import {cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {dirname, join, relative} from 'node:path';
 import {promisify} from 'node:util';
@@ -12,6 +12,8 @@ import {chromium} from 'playwright-core';
 import {publint} from 'publint';
 import {formatMessage} from 'publint/utils';
 import {softwareGpuEnvironment} from './browser.mjs';
+import {bundleForNode} from './bundle.mjs';
+import {programsOf} from './doc_programs.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
 
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -20,6 +22,7 @@ const entries = Object.keys(packageJson.exports).filter((name) => name !== './pa
 const folder = mkdtempSync(join(tmpdir(), 'tfjs-moe-package-'));
 const consumer = join(folder, 'consumer');
 const installed = join(consumer, 'node_modules', packageJson.name);
+const hub = join(folder, 'hub');
 let tarball;
 let browser;
 
@@ -206,71 +209,94 @@ const runsBundled = (name) => async () => {
   await runsInPage(`${name}.html`)();
 };
 
-/**
- * Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. Gives what it
- * printed.
- */
-const runsInPage = (file, expectedError) => async () => {
-  browser ??= await chromium.launch({
-    executablePath: ensureBrowsers(['chromium']).chromium,
-    args: [
-      '--no-sandbox',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-    ],
-  });
-  const page = await browser.newPage();
-  const errors = [];
-  page.on('pageerror', ({message}) => errors.push(message));
-  let printed = '';
-  page.on('console', (message) => (printed += `${message.text()}\n`));
-  // From disk: no server, and nothing else of this name to be reached.
-  await page.route('http://consumer.test/**', (route) => {
-    const path = join(consumer, new URL(route.request().url()).pathname);
-    const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
-    if (begin == null) {
-      return route.fulfill({path});
-    }
-    const bytes = readFileSync(path);
-    const range = `bytes ${begin}-${last}/${bytes.length}`;
-    const body = bytes.subarray(Number(begin), Number(last) + 1);
-    return route.fulfill({status: 206, headers: {'Content-Range': range}, body});
-  });
-  try {
-    await page.goto(`http://consumer.test/${file}`);
-    await page.evaluate(() => globalThis.check());
-  } finally {
-    await page.close();
+/** Files of this machine in place of those that an address of the web names. */
+function fileOf(address) {
+  const {hostname, pathname} = new URL(address);
+  const [, name, file] = /^\/npm\/((?:@[^/]+\/)?[^/@]+)@[^/]+(\/.*)$/.exec(pathname) ?? [];
+  const [, repository, path] = /^\/([^/]+\/[^/]+)\/resolve\/main\/(.*)$/.exec(pathname) ?? [];
+  switch (hostname) {
+    case 'consumer.test':
+      return join(consumer, pathname);
+    case 'cdn.jsdelivr.net':
+      return join(consumer, 'node_modules', name, file);
+    case 'huggingface.co':
+      return join(hub, repository, path);
+    default:
+      throw new Error(`A program asks for ${address}, for which there is no file.`);
   }
-  if (expectedError == null) {
-    assert(errors.length === 0, errors.join('\n'));
-  } else {
-    const found = errors.length === 1 && expectedError.test(errors[0]);
-    assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
-  }
-  return printed;
-};
-
-// README.md, as printed.
-
-/**
- * Programs and what they print first: a ```js block that begins with imports, and those after it that go on with it; a
- * ```text block says what was printed until then.
- */
-function readmePrograms() {
-  const programs = [];
-  const readme = readFileSync(join(installed, 'README.md'), 'utf8');
-  for (const [, language, text] of readme.matchAll(/^```(js|text)\n([^]*?)^```$/gm)) {
-    if (language === 'js' && text.startsWith('import ')) {
-      programs.push({code: '', printed: ''});
-    }
-    programs.at(-1)[language === 'js' ? 'code' : 'printed'] += text;
-  }
-  return programs;
 }
+
+/** Answers from disk: no server, and nothing else of these names to be reached. */
+async function answer(route) {
+  const path = fileOf(route.request().url());
+  const headers = {'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': '*'};
+  const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
+  if (begin == null) {
+    return route.fulfill({path, headers});
+  }
+  const bytes = readFileSync(path);
+  const body = bytes.subarray(Number(begin), Number(last) + 1);
+  const range = `bytes ${begin}-${Number(begin) + body.length - 1}/${bytes.length}`;
+  return route.fulfill({status: 206, headers: {...headers, 'Content-Range': range}, body});
+}
+
+const PRINT_TIMEOUT_MS = 30_000;
+
+/**
+ * Opens a page of test/package. It awaits the page's `check()`, or that the page prints `awaited`. The page may raise
+ * no other errors than `expectedError`. Gives what it printed.
+ */
+const runsInPage =
+  (file, {expectedError, awaited} = {}) =>
+  async () => {
+    browser ??= await chromium.launch({
+      executablePath: ensureBrowsers(['chromium']).chromium,
+      args: [
+        '--no-sandbox',
+        '--disable-quic',
+        '--no-first-run',
+        '--disable-background-networking',
+        '--disable-component-update',
+        '--disable-sync',
+      ],
+    });
+    const page = await browser.newPage();
+    const errors = [];
+    page.on('pageerror', ({message}) => errors.push(message));
+    let printed = '';
+    page.on('console', (message) => (printed += `${message.text()}\n`));
+    await page.route('**/*', (route) =>
+      answer(route).catch(({message}) => {
+        errors.push(message);
+        return route.abort();
+      }),
+    );
+    try {
+      await page.goto(`http://consumer.test/${file}`);
+      if (awaited == null) {
+        await page.evaluate(() => globalThis.check());
+      }
+      const end = Date.now() + PRINT_TIMEOUT_MS;
+      while (awaited != null && !printed.includes(awaited.trim()) && errors.length === 0 && Date.now() < end) {
+        await page.waitForTimeout(50);
+      }
+    } finally {
+      await page.close();
+    }
+    if (expectedError == null) {
+      assert(errors.length === 0, errors.join('\n'));
+    } else {
+      const found = errors.length === 1 && expectedError.test(errors[0]);
+      assert(found, `the errors were [${errors.join('\n')}], not ${expectedError}`);
+    }
+    return printed;
+  };
+
+// The pages, as printed.
+
+const pagesOfPackage = () => ['README.md', ...readdirSync(join(installed, 'docs')).filter(isPage).map(inDocs)];
+const isPage = (file) => file.endsWith('.md');
+const inDocs = (file) => join('docs', file);
 
 function checkPrinted(printed, wanted) {
   assert(printed.trimStart().startsWith(wanted.trim()), `it printed\n${printed}\nand not\n${wanted}`);
@@ -278,15 +304,15 @@ function checkPrinted(printed, wanted) {
 
 /** The first program, which needs no more than @tensorflow/tfjs, in Node.js. */
 async function runReadmeInNode() {
-  const [{code, printed}] = readmePrograms();
+  const [{code, printed}] = programsOf(readFileSync(join(installed, 'README.md'), 'utf8'));
   writeFileSync(join(consumer, 'readme.mjs'), code);
   const {stdout} = await run(process.execPath, ['readme.mjs']);
   checkPrinted(stdout, printed);
 }
 
-/** A checkpoint for the program that reads one: float32 of zeros. */
+/** A checkpoint for programs that read one from their own server: float32 of zeros. */
 function writeCheckpoint() {
-  const [numExperts, hidden, intermediate] = [4, 8, 6];
+  const [numExperts, hidden, intermediate] = [4, 32, 32];
   const block = 'model.layers.3.block_sparse_moe';
   const shapes = {[`${block}.gate.weight`]: [numExperts, hidden]};
   for (let expert = 0; expert < numExperts; expert++) {
@@ -314,21 +340,81 @@ function writeCheckpoint() {
   writeFileSync(join(consumer, 'config.json'), JSON.stringify(config));
 }
 
-/** All programs, with what they say must be installed: in Node.js if they import the package webgpu, else in a page. */
-async function runReadme() {
-  await install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', 'webgpu');
+/** Tiny models in place of those that programs load from the Hugging Face Hub, by the names of their repositories. */
+async function writeHub() {
+  const models = join(root, 'test', 'golden', 'models');
+  cpSync(join(models, 'granitemoe'), join(hub, 'ibm-granite', 'granite-3.0-1b-a400m-instruct'), {recursive: true});
+
+  const [numExperts, hidden, intermediate] = [4, 256, 256];
+  const q4k = (...shape) => {
+    const numWeights = shape.reduce((product, length) => product * length);
+    return {shape, type: 12, bytes: new Uint8Array((numWeights / 256) * 144)};
+  };
+  const block = 'blk.3.ffn';
+  const {ggufFile} = await import(await bundleForNode('gguf', {entryPoints: [join(root, 'test/support/gguf.ts')]}));
+  const file = ggufFile([
+    {
+      name: `${block}_gate_inp.weight`,
+      shape: [numExperts, hidden],
+      type: 0,
+      bytes: new Uint8Array(4 * numExperts * hidden),
+    },
+    {name: `${block}_gate_exps.weight`, ...q4k(numExperts, intermediate, hidden)},
+    {name: `${block}_up_exps.weight`, ...q4k(numExperts, intermediate, hidden)},
+    {name: `${block}_down_exps.weight`, ...q4k(numExperts, hidden, intermediate)},
+  ]);
+  const config = {
+    model_type: 'qwen3_moe',
+    hidden_size: hidden,
+    moe_intermediate_size: intermediate,
+    num_experts: numExperts,
+    num_experts_per_tok: 2,
+  };
+  for (const [name, path, contents] of [
+    ['Qwen/Qwen3-30B-A3B-GGUF', 'Qwen3-30B-A3B-Q4_K_M.gguf', file],
+    ['Qwen/Qwen3-30B-A3B', 'config.json', JSON.stringify(config)],
+  ]) {
+    mkdirSync(join(hub, name), {recursive: true});
+    writeFileSync(join(hub, name, path), contents);
+  }
+}
+
+/** All programs of all pages, with the packages that they say they need: in Node.js if they import webgpu. */
+async function runPages() {
+  await install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', '@huggingface/gguf', 'webgpu');
   writeCheckpoint();
-  const page = `<!doctype html><title>README.md</title>
-    <script>globalThis.check = () => import('./readme.bundle.js');</script>`;
-  writeFileSync(join(consumer, 'readme.html'), page);
-  for (const {code, printed} of readmePrograms()) {
-    writeFileSync(join(consumer, 'readme.mjs'), code);
-    if (code.includes(`from 'webgpu'`)) {
-      const {stdout} = await run(process.execPath, ['readme.mjs']);
-      checkPrinted(stdout, printed);
-    } else {
-      await bundle({entryPoints: ['readme.mjs'], outfile: 'readme.bundle.js', write: true, format: 'esm'});
-      checkPrinted(await runsInPage('readme.html')(), printed);
+  await writeHub();
+  const programs = pagesOfPackage().flatMap((page) =>
+    programsOf(readFileSync(join(installed, page), 'utf8')).map((program, i) => ({
+      ...program,
+      name: `${page.replace(/\W/g, '_')}_${i}`,
+      where: `program ${i + 1} of ${page}`,
+      isForNode: program.code.includes(`from 'webgpu'`),
+    })),
+  );
+  const bundled = programs.filter(({language, isForNode}) => language === 'js' && !isForNode);
+  for (const {name, language, code} of programs) {
+    writeFileSync(join(consumer, `${name}.${language === 'js' ? 'mjs' : language}`), code);
+  }
+  for (const {name} of bundled) {
+    const html = `<!doctype html><script>globalThis.check = () => import('./bundles/${name}.js');</script>`;
+    writeFileSync(join(consumer, `${name}.html`), html);
+  }
+  // One copy of tfjs for all of them, which is bundled once.
+  const entryPoints = bundled.map(({name}) => `${name}.mjs`);
+  // Its file for browsers, which its exports do not name.
+  const alias = {'@huggingface/gguf': './node_modules/@huggingface/gguf/dist/browser/index.mjs'};
+  await bundle({entryPoints, alias, outdir: 'bundles', write: true, format: 'esm', splitting: true});
+  for (const {name, language, printed, where, isForNode} of programs) {
+    try {
+      if (isForNode) {
+        const {stdout} = await run(process.execPath, [`${name}.mjs`]);
+        checkPrinted(stdout, printed);
+      } else {
+        checkPrinted(await runsInPage(`${name}.html`, {awaited: language === 'html' ? printed : undefined})(), printed);
+      }
+    } catch (error) {
+      throw new Error(`${where}: ${error.message}`);
     }
   }
 }
@@ -380,9 +466,12 @@ const gates = [
   ['bundled with a bare import, in Chromium', runsBundled('bundle_bare_import')],
   ['script tag after tf.min.js', runsInPage('script_tag.html')],
   ['script tag after tf.es2017.min.js', runsInPage('script_tag_es2017.html')],
-  ['script tag without tf', runsInPage('script_tag_without_tf.html', /Load tf\.min\.js .*before this script/)],
+  [
+    'script tag without tf',
+    runsInPage('script_tag_without_tf.html', {expectedError: /Load tf\.min\.js .*before this script/}),
+  ],
   // The last: it installs what they say.
-  ['the examples of README.md', runReadme],
+  ['the programs of README.md and docs', runPages],
 ];
 
 async function passes([name, check]) {

@@ -1,4 +1,4 @@
-/** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
+/** `npm test`: types, lint, import rules, package gates, pages of example and docs, and the specs in real browsers. */
 import {createRequire} from 'node:module';
 import {availableParallelism} from 'node:os';
 import {listOf, parseCommandLine} from './command_line.mjs';
@@ -35,6 +35,7 @@ const checkedOps = [
 const gates = [
   ['package', 'scripts/check_package.mjs'],
   ['page of the example', 'scripts/check_example.mjs'],
+  ['site of the docs', 'scripts/check_site.mjs'],
 ];
 
 /** A page of Karma, with a display of its own. */
