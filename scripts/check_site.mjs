@@ -13,7 +13,7 @@ const WIDTHS = [390, 1280];
 const HEIGHT = 800;
 const referencePages = [
   'modules.html',
-  'types/tfjs-moe.MoePermuteOptions.html',
+  'functions/tfjs-moe.moePermute.html',
   'types/tfjs-moe_layers.MixtureOfExpertsArgs.html',
 ];
 
@@ -51,7 +51,7 @@ try {
   await page.click('#tsd-search-trigger');
   await page.fill('#tsd-search-input', 'moePermute');
   const found = await page.locator('#tsd-search-results a').first().textContent();
-  expect(/moePermute/.test(found), `A search for moePermute finds ${found}.`);
+  expect(/moePermute/i.test(found), `A search for moePermute finds ${found}.`);
 } finally {
   await browser.close();
   stop();
