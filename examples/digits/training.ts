@@ -88,7 +88,8 @@ export async function trainBoth(digits: Digits, amounts: Amounts, listener: List
   ];
 }
 
-async function trainOnce(
+/** Trains a model and evaluates it. The model is disposed of in the end. */
+export async function trainOnce(
   run: Run,
   training: Digits,
   heldOut: Digits,

@@ -5,6 +5,7 @@ import {join} from 'node:path';
 import {parseArgs} from 'node:util';
 import * as tf from '../../src/tf';
 import {startNodeBackend} from '../shared/node_backend';
+import {countOf} from '../shared/count_of';
 import {runMain} from '../shared/run_main';
 import {amountsFor} from './amounts';
 import {type ExpertFormat, expertFormats, quantizedFiles} from './quantized_files';
@@ -26,13 +27,14 @@ const {values: flags} = parseArgs({
     format: {type: 'string'},
     speak: {type: 'boolean', default: false},
     prompt: {type: 'string'},
+    length: {type: 'string'},
   },
 });
 const hasColors = process.stdout.isTTY === true && process.env.NO_COLOR == null;
 
 function checkFlags(): void {
   const {speak: speaks, save: folder, format} = flags;
-  const others = speaks ? (['steps', 'save', 'format'] as const) : (['prompt'] as const);
+  const others = speaks ? (['steps', 'save', 'format'] as const) : (['prompt', 'length'] as const);
   const other = others.find((name) => flags[name] != null);
   if (other != null) {
     throw new Error(`--${other} is for ${speaks ? 'training, and --speak trains nothing' : '--speak'}.`);
@@ -97,13 +99,33 @@ async function train(): Promise<void> {
 /** Characters appear one by one, in the colours of the first layer's experts. */
 async function speakFromFiles(): Promise<void> {
   const kept = await loadTextModel(filesIn(KEPT_MODEL));
-  const spoken = await speak(kept, flags.prompt ?? PROMPT, {
-    length: SPOKEN_LENGTH,
-    onCharacter: (character, [first]) =>
-      process.stdout.write(hasColors && character !== '\n' ? inColor(character, first) : character),
+  const prompt = flags.prompt ?? PROMPT;
+  const length = flags.length == null ? SPOKEN_LENGTH : countOf('length', flags.length, 30_000);
+  /** Between them, memory is flat: what is made once is there, and what ends has not ended. */
+  const marks = [0.1, 0.9].map((part) => Math.ceil(part * length));
+  const memory: string[] = [];
+  let numTold = 0;
+  const start = performance.now();
+  const spoken = await speak(kept, prompt, {
+    length,
+    onCharacter: (character, [first]) => {
+      process.stdout.write(hasColors && character !== '\n' ? inColor(character, first) : character);
+      numTold++;
+      if (marks.includes(numTold)) {
+        memory.push(`After ${numTold.toLocaleString('en-US')} characters ${describeMemory()}`);
+      }
+    },
   });
-  console.log(`\n\n${describeText(spoken, hasColors)}`);
+  const seconds = (performance.now() - start) / 1000;
+  console.log(`\n\n${(length / seconds).toFixed(0)} characters/s\n${memory.join('\n')}`);
+  console.log(`\n${describeText(spoken, hasColors)}`);
   kept.model.dispose();
+}
+
+function describeMemory(): string {
+  const {numTensors, numBytesAllocatedInGPU: numBytes} = tf.memory() as tf.MemoryInfo & Record<string, unknown>;
+  const ofDevice = typeof numBytes === 'number' ? ` and ${numBytes.toLocaleString('en-US')} bytes of the device` : '';
+  return `${numTensors} tensors${ofDevice} are in use.`;
 }
 
 async function main(): Promise<void> {

@@ -51,6 +51,7 @@ export async function speak({model, alphabet}: TextModel, prompt: string, option
       onToken: (id) => {
         tell(characters);
         characters = alphabet.decode([id]);
+        return pause();
       },
     });
   } finally {
@@ -58,6 +59,18 @@ export async function speak({model, alphabet}: TextModel, prompt: string, option
     await telling;
   }
   return {text, experts};
+}
+
+/** Lets other events in, such as the click that calls the speech off. A timer would wait for 4 ms. */
+function pause(): Promise<void> {
+  return new Promise((resolve) => {
+    const {port1, port2} = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
 }
 
 /** Records where layers of experts send their tokens. */

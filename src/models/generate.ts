@@ -16,8 +16,11 @@ export type GenerateOptions = SamplingOptions & {
    * tokens but the last. One capacity for many calls spares a GPU new shaders. Default: as many as needed.
    */
   capacity?: number | null;
-  /** Called with each new token, and the number of its sequence. */
-  onToken?: ((tokenId: number, sequence: number) => void) | null;
+  /**
+   * Called with each new token, and the number of its sequence. The next token waits for a promise that it returns: on
+   * cpu nothing else lets a page or a worker hear of its events meanwhile.
+   */
+  onToken?: ((tokenId: number, sequence: number) => unknown) | null;
   /** Calls the generation off. The promise is rejected with its reason, and no tensor stays. */
   signal?: AbortSignal | null;
 };
@@ -125,14 +128,16 @@ async function decode(
   for (;;) {
     const ids = await sample(logits).finally(() => logits.dispose());
     signal?.throwIfAborted();
+    const heard: unknown[] = [];
     ids.forEach((id, s) => {
       isOpen[s] &&= !stops.has(id);
       if (isOpen[s]) {
         sequences[s].push(id);
-        onToken?.(id, s);
+        heard.push(onToken?.(id, s));
         isOpen[s] = sequences[s].length < maxNewTokens;
       }
     });
+    await Promise.all(heard);
     signal?.throwIfAborted();
     if (!isOpen.some(Boolean)) {
       return sequences;

@@ -53,9 +53,10 @@ export function naivePermute(
   const numRows = block == null ? numAssignments : ceilTo(maxPaddedRows(numAssignments, numExperts, block), block);
   const sorted = sortedAssignments(routing);
 
+  const counts = new Array<number>(numLocal).fill(0);
+  sorted.filter(({local}) => local).forEach(({key}) => counts[key]++);
   const offset = [0];
-  for (let expert = 0; expert < numLocal; expert++) {
-    const count = sorted.filter(({key}) => key === expert).length;
+  for (const [expert, count] of counts.entries()) {
     offset.push(offset[expert] + (block == null ? count : ceilTo(count, block)));
   }
 
@@ -74,9 +75,10 @@ export function naivePermute(
   });
 
   const rowToken = permutedIdx.map((i) => (i < numAssignments ? Math.floor(i / topk) : -1));
-  const experts = upTo(numLocal);
-  const expertOf = (row: number) => experts.find((e) => offset[e] <= row && row < offset[e + 1]);
-  const mIndices = upTo(numRows).map((row) => (block == null ? undefined : expertOf(row)) ?? fillInvalidExpert);
+  const mIndices = new Array<number>(numRows).fill(fillInvalidExpert);
+  if (block != null) {
+    counts.forEach((_, expert) => mIndices.fill(expert, offset[expert], offset[expert + 1]));
+  }
   return {
     numRows,
     rowToken,

@@ -1,6 +1,6 @@
 /** One example with known values, for every way of loading the package. `moePermute` takes the ops' arguments. */
-export async function workedExample(tf, moePermute) {
-  await tf.setBackend('cpu');
+export async function workedExample(tf, moePermute, backendName = 'cpu') {
+  await tf.setBackend(backendName);
   const hiddenStates = tf.tensor2d([[1, 1], [2, 2], [3, 3]]);
   const topkIds = tf.tensor2d([[2, 0], [0, 1], [2, 1]], [3, 2], 'int32');
   const {permutedHiddenStates} = moePermute(hiddenStates, topkIds, 4);

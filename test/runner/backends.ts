@@ -1,7 +1,8 @@
 /** Sets the backends that the specs run on. One that cannot start is a failure. */
-import {env, getBackend, setBackend} from '@tensorflow/tfjs-core';
+import {env, getBackend, ones, setBackend, tidy} from '@tensorflow/tfjs-core';
 import {ALL_ENVS, describeWithFlags, setTestEnvs} from '@tensorflow/tfjs-core/dist/jasmine_util';
 import {setWasmPaths} from '@tensorflow/tfjs-backend-wasm';
+import {constraints} from '@tensorflow/tfjs-layers';
 import './webgpu_device';
 import {testedBackends} from './tested_backends';
 import './webgpu_errors';
@@ -21,7 +22,10 @@ function requiredBackends(): typeof testedBackends {
 
 setWasmPaths('/base/node_modules/@tensorflow/tfjs-backend-wasm/dist/');
 const required = requiredBackends();
-const place = typeof window === 'undefined' ? 'Node.js' : navigator.userAgent.includes('Firefox') ? 'Firefox' : 'Chromium';
+/** The user agent of Chromium names WebKit too. */
+const {userAgent} = navigator;
+const browser = userAgent.includes('Firefox') ? 'Firefox' : userAgent.includes('Chrome') ? 'Chromium' : 'WebKit';
+const place = typeof window === 'undefined' ? 'Node.js' : browser;
 
 /**
  * Has the specs that are described next run on these backends, of those required; whether there are any. With
@@ -35,12 +39,16 @@ export function setSpecBackends(names: {[place: string]: string[]}, WEBGL_USE_SH
   return backends.length > 0;
 }
 
+/** tfjs-layers keeps the epsilon of the first backend that asks for it: here the first of the page. */
+const keepLayersEpsilon = () => tidy(() => void constraints.unitNorm({axis: 0}).apply(ones([1])));
+
 // Where a backend does not start, tfjs goes on with another one, without a word.
 setTestEnvs(required);
 describeWithFlags('the backend', ALL_ENVS, ({backendName}) => {
   it(`${backendName} starts`, async () => {
     expect(await setBackend(backendName)).toBeTrue();
     expect(getBackend()).toBe(backendName);
+    keepLayersEpsilon();
   });
 });
 

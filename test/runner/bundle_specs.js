@@ -90,29 +90,36 @@ const specPlugins = (filesOf) => [
   binaryFiles,
 ];
 
+/** test/main.ts with every spec, as text. */
+async function bundleSpecFiles() {
+  const {outputFiles} = await esbuild.build({
+    entryPoints: [join(testFolder, 'main.ts')],
+    bundle: true,
+    write: false,
+    format: 'iife',
+    platform: 'browser',
+    target: 'es2022',
+    logLevel: 'warning',
+    // Its file for browsers, which its exports do not name.
+    alias: {'@huggingface/gguf': join(testFolder, '..', 'node_modules/@huggingface/gguf/dist/browser/index.mjs')},
+    // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
+    ignoreAnnotations: true,
+    plugins: specPlugins(specFiles),
+  });
+  return outputFiles[0].text;
+}
+
+/** SPEC_BUNDLE names a bundle that is there already: npm test makes one for all pages. */
 function bundleSpecs() {
   return async (content, file, done) => {
     try {
-      const {outputFiles} = await esbuild.build({
-        entryPoints: [file.originalPath],
-        bundle: true,
-        write: false,
-        format: 'iife',
-        sourcemap: 'inline',
-        platform: 'browser',
-        target: 'es2022',
-        logLevel: 'warning',
-        // Its file for browsers, which its exports do not name.
-        alias: {'@huggingface/gguf': join(testFolder, '..', 'node_modules/@huggingface/gguf/dist/browser/index.mjs')},
-        // The sideEffects list of package.json is for those who use the package, not for its own specs and tools.
-        ignoreAnnotations: true,
-        plugins: specPlugins(specFiles),
-      });
+      const bundle = process.env.SPEC_BUNDLE ? readFileSync(process.env.SPEC_BUNDLE, 'utf8') : await bundleSpecFiles();
       file.path = file.originalPath.replace(/\.ts$/, '.js');
-      done(null, outputFiles[0].text);
+      done(null, bundle);
     } catch (error) {
       done(error);
     }
   };
 }
-module.exports = {bundleSpecs, docstringBlocks, specFiles, specPlugins};
+
+module.exports = {bundleSpecFiles, bundleSpecs, docstringBlocks, specFiles, specPlugins};

@@ -4,15 +4,11 @@
  */
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
-
-const POLL_MS = 2;
+import {keepPolling} from './firefox_polling';
 
 let device: Promise<{device: GPUDevice; info: GPUAdapterInfo}> | undefined;
 /** Of that device: tfjs's own pipelines would go with the backend. */
 const pipelineCache: Record<string, GPUComputePipeline> = {};
-
-/** Firefox looks for what a GPU has done every 100 ms, and after each submit. */
-const keepPolling = (device: GPUDevice) => setInterval(() => device.queue.submit([]), POLL_MS);
 
 async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo}> {
   const adapter = await navigator.gpu.requestAdapter();
@@ -23,9 +19,7 @@ async function requestDevice(): Promise<{device: GPUDevice; info: GPUAdapterInfo
   const {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX} = adapter.limits;
   const requiredLimits = {maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX};
   const device = await adapter.requestDevice({requiredLimits});
-  if (navigator.userAgent.includes('Firefox')) {
-    keepPolling(device);
-  }
+  keepPolling(device);
   return {device, info: adapter.info};
 }
 

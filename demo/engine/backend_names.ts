@@ -1,0 +1,2 @@
+export const backendNames = ['webgpu', 'webgl', 'cpu'] as const;
+export type BackendName = (typeof backendNames)[number];

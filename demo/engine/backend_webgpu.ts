@@ -1,0 +1,4 @@
+import '../../src/kernels/webgpu';
+import {registerWebGPUBackend} from '../../src/webgpu';
+
+export const prepare = (): Promise<void> => registerWebGPUBackend();

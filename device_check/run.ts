@@ -1,0 +1,139 @@
+/** Runs the checks on each backend that starts, and makes the report. */
+import {jasmineEnv} from './jasmine';
+import * as tf from '../src/tf';
+import {type AbsentBackend, backendNames, startBackend, type StartedBackend} from './backends';
+import {type Check, loadChecks} from './checks';
+import {randomRoutings} from './random_routings';
+import {addFailure, type BackendReport, type CheckReport, hasPassed, type Report, verdict} from './report';
+import '../test/runner/webgpu_errors';
+
+export type Events = {
+  onStart: (backends: BackendReport[], absent: AbsentBackend[], numSpecs: number) => void;
+  /** A spec or some routings of a check are through. */
+  onProgress: (check: CheckReport, numDone: number) => void;
+  /** A check begins or ends. */
+  onCheck: (backend: BackendReport, check: CheckReport, isOver: boolean) => void;
+};
+
+const SPEC_TIMEOUT_MS = 120_000;
+
+/** Describes the checks on a backend. The scopes are those of tfjs's own specs. */
+function describeBackend({env}: StartedBackend, checks: Check[]): void {
+  describe(env.name, () => {
+    beforeAll(async () => {
+      tf.env().setFlags({...env.flags});
+      expect(await tf.setBackend(env.backendName)).toBeTrue();
+    });
+    beforeEach(() => {
+      // On wasm tfjs copies what a custom gradient saves, and its check of kernels takes the copies for a leak.
+      tf.env().set('IS_TEST', env.name !== 'wasm');
+      tf.engine().startScope();
+    });
+    afterEach(() => {
+      tf.engine().endScope();
+      tf.disposeVariables();
+    });
+    for (const {title, groups} of checks) {
+      describe(title, () => {
+        const fitting = groups.filter(({constraints}) => constraints.predicate?.(env) ?? true);
+        fitting.forEach(({name, specs}) => describe(name, () => specs(env)));
+      });
+    }
+  });
+}
+
+/** Follows jasmine's suites: the outermost is a backend, the next a check. */
+function reporterOf(backends: BackendReport[], events: Events): jasmine.CustomReporter {
+  const suites: string[] = [];
+  let numDone = 0;
+  let checkStart = 0;
+  const current = () => {
+    const backend = backends.find(({name}) => name === suites[0])!;
+    // What fails outside of a check, such as the start of a backend, counts as a failure of its first check.
+    const check = backend.checks.find(({title}) => title === suites[1]) ?? backend.checks[0];
+    return {backend, check};
+  };
+  const addFailures = (name: string, failures: Array<{message: string}> | undefined) =>
+    failures?.forEach(({message}) => addFailure(current().check, `${name}: ${message}`));
+  return {
+    suiteStarted: ({description}) => {
+      suites.push(description);
+      if (suites.length === 2) {
+        checkStart = performance.now();
+        const {backend, check} = current();
+        randomRoutings.onProgress = (done) => {
+          check.routings = {done, wanted: randomRoutings.wanted};
+          events.onProgress(check, numDone);
+        };
+        events.onCheck(backend, check, false);
+      }
+    },
+    specDone: ({description, status, failedExpectations}) => {
+      const {check} = current();
+      check[status === 'passed' ? 'passed' : 'failed']++;
+      addFailures(description, failedExpectations);
+      numDone++;
+      events.onProgress(check, numDone);
+    },
+    suiteDone: ({description, failedExpectations}) => {
+      const {backend, check} = current();
+      check.failed += failedExpectations?.length ?? 0;
+      addFailures(description, failedExpectations);
+      if (suites.length === 2) {
+        check.seconds = Math.round((performance.now() - checkStart) / 100) / 10;
+        events.onCheck(backend, check, true);
+      }
+      suites.pop();
+    },
+  };
+}
+
+/** Starts the wanted backends; cpu only where wasm does not start, or where it alone is wanted. */
+async function startBackends(names: string[]): Promise<{started: StartedBackend[]; absent: AbsentBackend[]}> {
+  const started: StartedBackend[] = [];
+  const absent: AbsentBackend[] = [];
+  for (const name of backendNames.filter((known) => names.includes(known))) {
+    if (name === 'cpu' && started.some(({env}) => env.name === 'wasm')) {
+      continue;
+    }
+    const backend = await startBackend(name);
+    if ('env' in backend) {
+      started.push(backend);
+    } else {
+      absent.push(backend);
+    }
+  }
+  return {started, absent};
+}
+
+export async function checkDevice(names: string[], seed: number, events: Events): Promise<Report> {
+  const start = performance.now();
+  randomRoutings.seed = seed;
+  const {started, absent} = await startBackends(names);
+  const checks = loadChecks();
+  const backends = started.map(({env, device}): BackendReport => ({
+    name: env.name,
+    device,
+    checks: checks.map(({title}) => ({title, passed: 0, failed: 0, seconds: 0, failures: []})),
+  }));
+  jasmine.DEFAULT_TIMEOUT_INTERVAL = SPEC_TIMEOUT_MS;
+  started.forEach((backend) => describeBackend(backend, checks));
+  jasmineEnv.addReporter({
+    jasmineStarted: ({totalSpecsDefined}) => events.onStart(backends, absent, totalSpecsDefined),
+    ...reporterOf(backends, events),
+  });
+  await jasmineEnv.execute();
+  return {
+    package: `tfjs-moe ${tf.version_moe}`,
+    tfjs: tf.version.tfjs,
+    date: new Date().toISOString(),
+    page: location.href,
+    userAgent: navigator.userAgent,
+    seed,
+    seconds: Math.round((performance.now() - start) / 100) / 10,
+    passed: hasPassed(backends),
+    verdict: verdict(backends, absent),
+    backends,
+    absent,
+  };
+}

@@ -1,0 +1,322 @@
+/**
+ * Clicks through the live page in the browser that is named, chromium or firefox: what a visitor can do gives what the
+ * page says it does, and axe-core finds nothing. Ends with `N passed, N failed`.
+ */
+import {readFileSync} from 'node:fs';
+import {createRequire} from 'node:module';
+import {join} from 'node:path';
+import {gzipSync} from 'node:zlib';
+import {launch} from 'puppeteer-core';
+import {firefoxEnvironment, softwareGpuEnvironment} from './browser.mjs';
+import browserFlags from './browser_flags.cjs';
+import {buildDemo, demoFolder} from './build_demo.mjs';
+import {serveFolder} from './serve_folder.mjs';
+import {ensureBrowsers} from './set_up.mjs';
+
+/** What is transferred before a visitor asks for more, compressed as servers do. */
+const MAX_FIRST_BYTES = 500_000;
+const FIRST_ANSWER_MS = 20_000;
+/** A visitor notices 50 ms. Machines that share their cores with others count more than they compute. */
+const LONGEST_TASK_MS = 200;
+const TIMEOUT_MS = 120_000;
+const WIDTHS = [320, 390, 768, 1280];
+const HEIGHT = 900;
+const LEAST_ACCURACY = 90;
+
+const browserName = process.argv[2] ?? 'chromium';
+const failures = [];
+let numPassed = 0;
+function expect(isMet, line) {
+  if (isMet) {
+    numPassed++;
+  } else {
+    failures.push(line);
+  }
+}
+
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+function launchBrowser() {
+  const browsers = ensureBrowsers([browserName]);
+  return browserName === 'firefox'
+    ? launch({
+        browser: 'firefox',
+        executablePath: browsers.firefox,
+        extraPrefsFirefox: browserFlags.firefoxPreferences,
+        env: {...process.env, ...firefoxEnvironment},
+      })
+    : launch({
+        executablePath: browsers.chromium,
+        // Without a GPU, pages are composed faster by Skia than by SwiftShader.
+        args: [...browserFlags.chromiumFlags, '--disable-gpu-compositing'],
+        env: {...process.env, ...softwareGpuEnvironment},
+      });
+}
+
+await buildDemo();
+const {url, stop} = await serveFolder(demoFolder);
+const browser = await launchBrowser();
+const start = Date.now();
+const seconds = () => `${((Date.now() - start) / 1000).toFixed(1)} s`;
+
+/** Runs in the page; what it is given must be JSON. */
+async function openPage(address) {
+  const page = await browser.newPage();
+  await page.setViewport({width: 1280, height: HEIGHT});
+  page.setDefaultTimeout(TIMEOUT_MS);
+  page.on('pageerror', ({message}) => failures.push(`An error of the page: ${message}`));
+  page.on('console', (message) => message.type() === 'error' && failures.push(`The console: ${message.text()}`));
+  await page.goto(address);
+  return page;
+}
+
+const page = await openPage('about:blank');
+const requested = [];
+page.on('request', (request) => requested.push(new URL(request.url()).pathname));
+
+const textOf = (selector) => page.$eval(selector, (element) => element.textContent.trim());
+/** Clicks the first button whose name begins so, as soon as there is one that can be clicked. */
+const click = (name) =>
+  page
+    .waitForFunction(
+      (wanted) => {
+        const nameOf = (button) => (button.getAttribute('aria-label') ?? button.textContent).trim();
+        const buttons = [...document.querySelectorAll('button:enabled')];
+        return buttons.find((button) => nameOf(button).startsWith(wanted));
+      },
+      {},
+      name,
+    )
+    .then((button) => button.evaluate((element) => element.click()))
+    .catch(() => {
+      throw new Error(`There is no button '${name}' to click.`);
+    });
+const numRows = (selector = '.row') => page.$$eval(selector, (rows) => rows.length);
+const until = (condition, ...args) => page.waitForFunction(condition, {timeout: TIMEOUT_MS}, ...args);
+const untilRows = (wanted) => until((n) => document.querySelectorAll('.row:not(.dropped)').length === n, wanted);
+const accuracy = async () => parseFloat(await textOf('.accuracy .figure'));
+const idsOf = () => page.$eval('.array', (element) => element.textContent);
+
+/** Runs a part, and gives the longest task of the page's main thread meanwhile, in ms that it computed. */
+async function longestTaskOf(part) {
+  await page.tracing.start({categories: ['toplevel']});
+  await part();
+  const {traceEvents} = JSON.parse(Buffer.from(await page.tracing.stop()).toString());
+  const isMainThread = ({name, args}) => name === 'thread_name' && args.name === 'CrRendererMain';
+  const threads = new Set(traceEvents.filter(isMainThread).map(({pid, tid}) => `${pid} ${tid}`));
+  const tasks = traceEvents.filter(
+    ({name, pid, tid}) => name === 'ThreadControllerImpl::RunTask' && threads.has(`${pid} ${tid}`),
+  );
+  expect(tasks.length > 100, `The trace has ${tasks.length} tasks of the main thread.`);
+  // On a busy machine a task waits for its core; tdur leaves this out.
+  return Math.max(...tasks.map(({tdur}) => tdur ?? 0)) / 1000;
+}
+
+async function checkFirstAnswer() {
+  await page.goto(url);
+  const opened = Date.now();
+  await untilRows(18);
+  const answered = Date.now() - opened;
+  console.log(`The first answer took ${answered} ms.`);
+  expect(answered < FIRST_ANSWER_MS, `The first answer took ${answered} ms.`);
+  await until(() => /\d/.test(document.querySelector('.accuracy .figure').textContent));
+  expect((await accuracy()) > LEAST_ACCURACY, `The held-out accuracy is ${await accuracy()} %.`);
+  expect((await textOf('.reads')).endsWith('is right'), 'The first digit is read wrongly.');
+  const fileOf = (path) => readFileSync(join(demoFolder, path === '/' ? 'index.html' : path));
+  const files = [...new Set(requested)].filter((path) => path.startsWith('/'));
+  const bytes = files.reduce((sum, path) => sum + gzipSync(fileOf(path)).length, 0);
+  console.log(`Before more is asked for, ${files.length} files of ${(bytes / 1000).toFixed(0)} kB are transferred.`);
+  expect(bytes < MAX_FIRST_BYTES, `The first files are ${bytes} bytes: ${files}`);
+}
+
+async function checkDrawing() {
+  await click('Clear');
+  await untilRows(0);
+  const pad = await page.$('#pad');
+  const {x, y, width, height} = await pad.boundingBox();
+  await page.mouse.move(x + 0.5 * width, y + 0.15 * height);
+  await page.mouse.down();
+  await page.mouse.move(x + 0.5 * width, y + 0.85 * height, {steps: 12});
+  await page.mouse.up();
+  await untilRows(18);
+  await until(() => document.querySelector('.digit').textContent === '1');
+  await until(() => location.hash.includes('strokes='));
+  await pad.focus();
+  await page.keyboard.press('7');
+  await until(() => document.querySelector('.digit').textContent === '7');
+  numPassed++;
+}
+
+/** The address of an edited net shows the same net in a new page. */
+async function checkAddress() {
+  await click('Silence');
+  await until(() => location.hash.includes('silent=6'));
+  const again = await openPage(`${url}${await page.evaluate(() => location.hash)}`);
+  await again.waitForFunction(
+    () => document.querySelector('.silenced') != null && /\d/.test(document.querySelector('.digit').textContent),
+    {timeout: TIMEOUT_MS},
+  );
+  const digit = await again.$eval('.digit', (element) => element.textContent);
+  expect(digit === (await textOf('.digit')), `The address of a ${await textOf('.digit')} shows a ${digit}.`);
+  await again.close();
+  await page.bringToFront();
+  await click('All as trained');
+}
+
+async function checkEdits() {
+  const before = await accuracy();
+  await click('Expert 6');
+  await click('Silence');
+  await until(() => document.querySelectorAll('.expert')[6].querySelectorAll('.row').length === 0);
+  await until((was) => parseFloat(document.querySelector('.accuracy .figure').textContent) !== was, before);
+  await until(() => location.hash.includes('silent=6'));
+  numPassed++;
+  await click('Silence');
+  await click('Clone over 7');
+  await click('Boost');
+  await until(() => /clone=6-7/.test(location.hash) && /boost=6x2/.test(location.hash));
+  numPassed++;
+  await click('All as trained');
+  await until((was) => parseFloat(document.querySelector('.accuracy .figure').textContent) === was, before);
+  numPassed++;
+  await click('× 0.5');
+  await until(() => document.querySelectorAll('.row.dropped').length > 0);
+  expect((await numRows('.row')) === 18, 'Kept and dropped patches are not 18.');
+  await click('any');
+  await untilRows(18);
+}
+
+/** The rows of the page are where the device put them. */
+async function checkPermutation() {
+  await click('Permute');
+  await page.waitForSelector('.permutation[aria-label="Rows in the order of experts"]');
+  const {tops, permutedIdx} = await page.evaluate(() => {
+    const rows = [...document.querySelectorAll('.permutation li')];
+    const arrays = [...document.querySelectorAll('.array')];
+    return {
+      tops: rows.map((row) => Number(/translateY\((\d+)px/.exec(row.getAttribute('style'))[1])),
+      permutedIdx: arrays[1].textContent.match(/\d+/g).map(Number),
+    };
+  });
+  await click('Unpermute');
+  const order = tops.map((_, slot) => slot).sort((a, b) => tops[a] - tops[b]);
+  expect(order.join() === permutedIdx.join(), `Rows lie in the order ${order}, not ${permutedIdx}.`);
+}
+
+async function checkTraining() {
+  // Firefox lets nobody look into a worker.
+  const worker = browserName === 'chromium' ? page.workers()[0] : undefined;
+  const evenness = () => textOf('.figures div:nth-child(3) dd').then(Number);
+  await click('Watch it collapse and recover');
+  await until(() => Number(document.querySelector('.figures div:nth-child(3) dd').textContent) < 0.5);
+  await until(() => document.querySelector('.story p').textContent.includes('with the balancing loss'));
+  const collapsed = await evenness();
+  await until(() => document.querySelector('.story p').textContent === '');
+  const recovered = await evenness();
+  console.log(`The entropy of the load went from ${collapsed} to ${recovered} of uniform, at ${seconds()}.`);
+  expect(collapsed < 0.6, `Without the balancing loss the entropy of the load is ${collapsed} of uniform.`);
+  expect(recovered > 0.8, `With the balancing loss the entropy of the load is ${recovered} of uniform.`);
+  expect((await page.$$('.uplot canvas')).length === 2, 'There are not two charts.');
+  if (worker != null) {
+    const numTensors = () => worker.evaluate(() => globalThis._tfengine.state.numTensors);
+    const before = await numTensors();
+    await click('Step');
+    await until(() => [...document.querySelectorAll('button')].some((one) => one.textContent.trim() === 'Train'));
+    await click('Another digit');
+    await until(() => document.querySelectorAll('.row').length === 9);
+    await page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 500)));
+    expect((await numTensors()) === before, `${(await numTensors()) - before} tensors were not disposed of.`);
+  }
+  await click('Trained weights');
+  await click('2');
+  await untilRows(18);
+  console.log(`Trained at ${seconds()}.`);
+}
+
+async function checkMachine() {
+  console.log(`Measures at ${seconds()}.`);
+  await click('Measure');
+  await page.waitForSelector('#machine table');
+  const kernels = await page.$$eval('#machine tbody tr', (rows) =>
+    rows.map((row) => row.firstElementChild.textContent),
+  );
+  for (const name of ['MoeTopK', 'MoePermute', 'MoeUnpermute']) {
+    expect(kernels.includes(name), `The table of kernels has no ${name}, but ${kernels}.`);
+  }
+}
+
+async function checkSpeech() {
+  console.log(`Speaks at ${seconds()}.`);
+  await click('Speak');
+  await until(() => document.querySelectorAll('.spoken span').length >= 30);
+  await click('Stop');
+  await until(() => [...document.querySelectorAll('button')].some((one) => one.textContent.trim() === 'Speak'));
+  expect((await textOf('.spoken')).startsWith('And the LORD said'), 'The speech does not begin with its prompt.');
+  expect((await numRows('.heat-map rect')) > 90, 'The heat map is empty.');
+}
+
+async function checkBackend(name) {
+  const ids = await idsOf();
+  await click(name);
+  await until((wanted) => document.querySelector('.runs-on [aria-pressed=true]').textContent.trim() === wanted, name);
+  await untilRows(18);
+  expect((await idsOf()) === ids, `On ${name} patches go to other experts: ${await idsOf()}, not ${ids}.`);
+  console.log(`${name} answers at ${seconds()}.`);
+}
+
+async function checkLayout() {
+  await page.evaluate(axe);
+  // Firefox takes no scheme from here, and shows its own.
+  for (const scheme of browserName === 'chromium' ? ['light', 'dark'] : ['light']) {
+    if (browserName === 'chromium') {
+      await page.emulateMediaFeatures([
+        {name: 'prefers-color-scheme', value: scheme},
+        {name: 'prefers-reduced-motion', value: 'reduce'},
+      ]);
+    }
+    for (const width of WIDTHS) {
+      await page.setViewport({width, height: HEIGHT});
+      const pageWidth = await page.evaluate(() => document.documentElement.scrollWidth);
+      expect(pageWidth <= width, `At ${width} px the page lays out at ${pageWidth}.`);
+      // Colours differ by the scheme, and what is shown by the width.
+      if (width === (scheme === 'light' ? 1280 : 390)) {
+        const {violations} = await page.evaluate(() => globalThis.axe.run());
+        const found = violations.map(
+          ({id, nodes}) => `${id}: ${nodes.map(({html}) => html.slice(0, 120)).join(' | ')}`,
+        );
+        expect(violations.length === 0, `axe-core at ${width} px, ${scheme}: ${found.join('\n')}`);
+      }
+    }
+  }
+}
+
+try {
+  await checkFirstAnswer();
+  const use = async () => {
+    await checkDrawing();
+    await checkEdits();
+    await checkPermutation();
+    await checkTraining();
+    await checkMachine();
+    await checkSpeech();
+  };
+  if (browserName === 'chromium') {
+    const longest = await longestTaskOf(use);
+    console.log(`The longest task of the main thread computed for ${longest.toFixed(0)} ms.`);
+    expect(longest < LONGEST_TASK_MS, `The main thread was blocked for ${longest} ms.`);
+  } else {
+    await use();
+  }
+  await checkAddress();
+  await checkLayout();
+  await checkBackend(browserName === 'firefox' ? 'webgpu' : 'webgl');
+} catch (error) {
+  failures.push(`${error.message}, at ${seconds()}`);
+} finally {
+  await browser.close();
+  stop();
+}
+failures.forEach((line) => console.log(`FAILED ${line}`));
+console.log(`It took ${seconds()}.`);
+console.log(`${numPassed} passed, ${failures.length} failed`);
+process.exitCode = failures.length === 0 ? 0 : 1;
