@@ -1,12 +1,14 @@
 /**
- * What editors show of the package: every export is in scripts/exports.json, by entry, so that none comes or goes
- * unnoticed (--write lists them anew); every example in a docstring compiles under strict TypeScript, as it would where
- * somebody pastes it, and every property of an exported type has a description. Exit code 1 with a line for each fault.
+ * What editors and pages show of the package: every export is in scripts/exports.json, by entry, so that none comes or
+ * goes unnoticed (--write lists them anew); every example in a docstring compiles under strict TypeScript, as it would
+ * where somebody pastes it; every property of an exported type has a description; every excerpt in docs is in the file
+ * that it names. Exit code 1 with a line for each fault.
  */
-import {readFileSync, writeFileSync} from 'node:fs';
+import {existsSync, readdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {join, relative} from 'node:path';
 import ts from 'typescript';
+import {excerptsOf} from './doc_programs.mjs';
 import {root} from './set_up.mjs';
 
 const {docstringBlocks} = createRequire(import.meta.url)('../test/runner/bundle_specs.js');
@@ -108,10 +110,22 @@ function* faultsOfExports() {
   }
 }
 
+function* faultsOfExcerpts() {
+  const docs = join(root, 'docs');
+  for (const page of readdirSync(docs).filter((file) => file.endsWith('.md'))) {
+    for (const {path, parts} of excerptsOf(readFileSync(join(docs, page), 'utf8'))) {
+      const source = existsSync(join(root, path)) ? readFileSync(join(root, path), 'utf8') : '';
+      for (const part of parts.filter((part) => !source.includes(part))) {
+        yield `docs/${page} has an excerpt that ${path} has not:\n${part}`;
+      }
+    }
+  }
+}
+
 if (process.argv.includes('--write')) {
   writeFileSync(exportList, `${JSON.stringify(exportsOfEntries(), null, 2)}\n`);
 }
 
-const faults = [...faultsOfExports(), ...faultsOfExamples(), ...faultsOfProperties()];
+const faults = [...faultsOfExports(), ...faultsOfExamples(), ...faultsOfProperties(), ...faultsOfExcerpts()];
 console.log(faults.length === 0 ? `${examples.size} examples compile` : faults.join('\n'));
 process.exitCode = faults.length === 0 ? 0 : 1;

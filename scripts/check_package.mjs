@@ -3,7 +3,7 @@
  * every way it says it can be used. One line for each gate; exit code 1 if one fails.
  */
 import {execFile} from 'node:child_process';
-import {cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {dirname, join, relative} from 'node:path';
 import {promisify} from 'node:util';
@@ -14,6 +14,8 @@ import {formatMessage} from 'publint/utils';
 import {build as buildWithVite, createLogger} from 'vite';
 import webpack from 'webpack';
 import {chromiumFlags, softwareGpuEnvironment} from './browser.mjs';
+import {bundleForNode} from './bundle.mjs';
+import {programsOf} from './doc_programs.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
 
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -22,6 +24,7 @@ const entries = Object.keys(packageJson.exports).filter((name) => name !== './pa
 const folder = mkdtempSync(join(tmpdir(), 'tfjs-moe-package-'));
 const consumer = join(folder, 'consumer');
 const installed = join(consumer, 'node_modules', packageJson.name);
+const hub = join(folder, 'hub');
 let tarball;
 let browser;
 
@@ -281,12 +284,50 @@ async function runsUnderStrictPolicy() {
   await runsInPage('strict_policy.html?wasm', {policy: policyOf(`'self' 'wasm-unsafe-eval'`)})();
 }
 
+/** Files of this machine in place of those that an address of the web names. */
+function fileOf(address) {
+  const {hostname, pathname} = new URL(address);
+  const [, name, file] = /^\/npm\/((?:@[^/]+\/)?[^/@]+)@[^/]+(\/.*)$/.exec(pathname) ?? [];
+  const [, repository, path] = /^\/([^/]+\/[^/]+)\/resolve\/main\/(.*)$/.exec(pathname) ?? [];
+  switch (hostname) {
+    case 'consumer.test':
+      return join(consumer, pathname);
+    case 'cdn.jsdelivr.net':
+      return join(consumer, 'node_modules', name, file);
+    case 'huggingface.co':
+      return join(hub, repository, path);
+    default:
+      throw new Error(`A program asks for ${address}, for which there is no file.`);
+  }
+}
+
+/** Answers from disk: no server, and nothing else of these names to be reached. */
+async function answer(route, policy) {
+  const path = fileOf(route.request().url());
+  const headers = {
+    'Access-Control-Allow-Origin': '*',
+    'Access-Control-Expose-Headers': '*',
+    ...(policy == null ? {} : {'Content-Security-Policy': policy}),
+  };
+  const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
+  if (begin == null) {
+    return route.fulfill({path, headers});
+  }
+  const bytes = readFileSync(path);
+  const body = bytes.subarray(Number(begin), Number(last) + 1);
+  const range = `bytes ${begin}-${Number(begin) + body.length - 1}/${bytes.length}`;
+  return route.fulfill({status: 206, headers: {...headers, 'Content-Range': range}, body});
+}
+
+const PRINT_TIMEOUT_MS = 30_000;
+
 /**
- * Opens a page of test/package and awaits its `check()`; it may raise no other errors than the one named. Every file
- * has the Content Security Policy, if there is one. Gives what the page printed.
+ * Opens a page of test/package. It awaits the page's `check()`, or that the page prints `awaited`. The page may raise
+ * no other errors than `expectedError`. Every file has the Content Security Policy, if there is one. Gives what the
+ * page printed.
  */
 const runsInPage =
-  (file, {expectedError, policy} = {}) =>
+  (file, {expectedError, awaited, policy} = {}) =>
   async () => {
     browser ??= await chromium.launch({
       executablePath: ensureBrowsers(['chromium']).chromium,
@@ -297,23 +338,25 @@ const runsInPage =
     const errors = [];
     page.on('pageerror', ({message}) => errors.push(message));
     let printed = '';
-    page.on('console', (message) => (printed += `${message.text()}\n`));
-    const policyHeaders = policy == null ? {} : {'Content-Security-Policy': policy};
-    // From disk: no server, and nothing else of this name to be reached.
-    await page.route('https://consumer.test/**', (route) => {
-      const path = join(consumer, new URL(route.request().url()).pathname);
-      const [, begin, last] = /bytes=(\d+)-(\d+)/.exec(route.request().headers().range ?? '') ?? [];
-      if (begin == null) {
-        return route.fulfill({path, headers: policyHeaders});
-      }
-      const bytes = readFileSync(path);
-      const range = `bytes ${begin}-${last}/${bytes.length}`;
-      const body = bytes.subarray(Number(begin), Number(last) + 1);
-      return route.fulfill({status: 206, headers: {'Content-Range': range}, body});
+    page.on('console', (message) => {
+      // Not the browser's own warnings of slow reads.
+      printed += message.type() === 'log' ? `${message.text()}\n` : '';
     });
+    await page.route('**/*', (route) =>
+      answer(route, policy).catch(({message}) => {
+        errors.push(message);
+        return route.abort();
+      }),
+    );
     try {
       await page.goto(`https://consumer.test/${file}`);
-      await page.evaluate(() => globalThis.check());
+      if (awaited == null) {
+        await page.evaluate(() => globalThis.check());
+      }
+      const end = Date.now() + PRINT_TIMEOUT_MS;
+      while (awaited != null && !printed.includes(awaited.trim()) && errors.length === 0 && Date.now() < end) {
+        await page.waitForTimeout(50);
+      }
     } finally {
       await page.close();
     }
@@ -326,23 +369,11 @@ const runsInPage =
     return printed;
   };
 
-// README.md, as printed.
+// The pages, as printed.
 
-/**
- * Programs and what they print first: a ```js block that begins with imports, and those after it that go on with it; a
- * ```text block says what was printed until then.
- */
-function readmePrograms() {
-  const programs = [];
-  const readme = readFileSync(join(installed, 'README.md'), 'utf8');
-  for (const [, language, text] of readme.matchAll(/^```(js|text)\n([^]*?)^```$/gm)) {
-    if (language === 'js' && text.startsWith('import ')) {
-      programs.push({code: '', printed: ''});
-    }
-    programs.at(-1)[language === 'js' ? 'code' : 'printed'] += text;
-  }
-  return programs;
-}
+const pagesOfPackage = () => ['README.md', ...readdirSync(join(installed, 'docs')).filter(isPage).map(inDocs)];
+const isPage = (file) => file.endsWith('.md');
+const inDocs = (file) => join('docs', file);
 
 function checkPrinted(printed, wanted) {
   assert(printed.trimStart().startsWith(wanted.trim()), `it printed\n${printed}\nand not\n${wanted}`);
@@ -350,15 +381,15 @@ function checkPrinted(printed, wanted) {
 
 /** The first program, which needs no more than @tensorflow/tfjs, in Node.js. */
 async function runReadmeInNode() {
-  const [{code, printed}] = readmePrograms();
+  const [{code, printed}] = programsOf(readFileSync(join(installed, 'README.md'), 'utf8'));
   writeFileSync(join(consumer, 'readme.mjs'), code);
   const {stdout} = await run(process.execPath, ['readme.mjs']);
   checkPrinted(stdout, printed);
 }
 
-/** A checkpoint for the program that reads one: float32 of zeros. */
+/** A checkpoint for programs that read one from their own server: float32 of zeros. */
 function writeCheckpoint() {
-  const [numExperts, hidden, intermediate] = [4, 8, 6];
+  const [numExperts, hidden, intermediate] = [4, 32, 32];
   const block = 'model.layers.3.block_sparse_moe';
   const shapes = {[`${block}.gate.weight`]: [numExperts, hidden]};
   for (let expert = 0; expert < numExperts; expert++) {
@@ -387,22 +418,94 @@ function writeCheckpoint() {
 }
 
 const installBackends = () =>
-  install('@tensorflow/tfjs', '@tensorflow/tfjs-backend-webgpu', '@tensorflow/tfjs-backend-wasm', 'webgpu');
+  install(
+    '@tensorflow/tfjs',
+    '@tensorflow/tfjs-backend-webgpu',
+    '@tensorflow/tfjs-backend-wasm',
+    '@huggingface/gguf',
+    'webgpu',
+  );
 
-/** All programs: in Node.js if they import the package webgpu, else in a page. */
-async function runReadme() {
+/** Tiny models in place of those that programs load from the Hugging Face Hub, by the names of their repositories. */
+async function writeHub() {
+  const models = join(root, 'test', 'golden', 'models');
+  cpSync(join(models, 'granitemoe'), join(hub, 'ibm-granite', 'granite-3.0-1b-a400m-instruct'), {recursive: true});
+
+  const [numExperts, hidden, intermediate] = [4, 256, 256];
+  const q4k = (...shape) => {
+    const numWeights = shape.reduce((product, length) => product * length);
+    return {shape, type: 12, bytes: new Uint8Array((numWeights / 256) * 144)};
+  };
+  const block = 'blk.3.ffn';
+  const {ggufFile} = await import(await bundleForNode('gguf', {entryPoints: [join(root, 'test/support/gguf.ts')]}));
+  const file = ggufFile([
+    {
+      name: `${block}_gate_inp.weight`,
+      shape: [numExperts, hidden],
+      type: 0,
+      bytes: new Uint8Array(4 * numExperts * hidden),
+    },
+    {name: `${block}_gate_exps.weight`, ...q4k(numExperts, intermediate, hidden)},
+    {name: `${block}_up_exps.weight`, ...q4k(numExperts, intermediate, hidden)},
+    {name: `${block}_down_exps.weight`, ...q4k(numExperts, hidden, intermediate)},
+  ]);
+  const config = {
+    model_type: 'qwen3_moe',
+    hidden_size: hidden,
+    moe_intermediate_size: intermediate,
+    num_experts: numExperts,
+    num_experts_per_tok: 2,
+  };
+  for (const [name, path, contents] of [
+    ['Qwen/Qwen3-30B-A3B-GGUF', 'Qwen3-30B-A3B-Q4_K_M.gguf', file],
+    ['Qwen/Qwen3-30B-A3B', 'config.json', JSON.stringify(config)],
+  ]) {
+    mkdirSync(join(hub, name), {recursive: true});
+    writeFileSync(join(hub, name, path), contents);
+  }
+}
+
+/** A software GPU takes longer to compile the shaders of a small program than the CPU takes to run it. */
+const WITHOUT_WEBGL = '?tfjsflags=HAS_WEBGL:false';
+
+/** All programs of all pages, with the packages that they say they need: in Node.js if they import webgpu. */
+async function runPages() {
   writeCheckpoint();
-  const page = `<!doctype html><title>README.md</title>
-    <script>globalThis.check = () => import('./readme.bundle.js');</script>`;
-  writeFileSync(join(consumer, 'readme.html'), page);
-  for (const {code, printed} of readmePrograms()) {
-    writeFileSync(join(consumer, 'readme.mjs'), code);
-    if (code.includes(`from 'webgpu'`)) {
-      const {stdout} = await run(process.execPath, ['readme.mjs']);
-      checkPrinted(stdout, printed);
-    } else {
-      await bundle({entryPoints: ['readme.mjs'], outfile: 'readme.bundle.js', write: true, format: 'esm'});
-      checkPrinted(await runsInPage('readme.html')(), printed);
+  await writeHub();
+  const programs = pagesOfPackage().flatMap((page) =>
+    programsOf(readFileSync(join(installed, page), 'utf8')).map((program, i) => ({
+      ...program,
+      name: `${page.replace(/\W/g, '_')}_${i}`,
+      where: `program ${i + 1} of ${page}`,
+      isForNode: program.code.includes(`from 'webgpu'`),
+    })),
+  );
+  const silent = programs.find(({language, printed}) => language === 'html' && printed === '');
+  assert(silent == null, `${silent?.where} is a page that does not say what it prints.`);
+  const bundled = programs.filter(({language, isForNode}) => language === 'js' && !isForNode);
+  for (const {name, language, code} of programs) {
+    writeFileSync(join(consumer, `${name}.${language === 'js' ? 'mjs' : language}`), code);
+  }
+  for (const {name} of bundled) {
+    const html = `<!doctype html><script>globalThis.check = () => import('./bundles/${name}.js');</script>`;
+    writeFileSync(join(consumer, `${name}.html`), html);
+  }
+  // One copy of tfjs for all of them, which is bundled once.
+  const entryPoints = bundled.map(({name}) => `${name}.mjs`);
+  // Its file for browsers, which its exports do not name.
+  const alias = {'@huggingface/gguf': './node_modules/@huggingface/gguf/dist/browser/index.mjs'};
+  await bundle({entryPoints, alias, outdir: 'bundles', write: true, format: 'esm', splitting: true});
+  for (const {name, language, code, printed, where, isForNode} of programs) {
+    try {
+      if (isForNode) {
+        const {stdout} = await run(process.execPath, [`${name}.mjs`]);
+        checkPrinted(stdout, printed);
+      } else {
+        const file = `${name}.html${code.includes('webgl') ? '' : WITHOUT_WEBGL}`;
+        checkPrinted(await runsInPage(file, {awaited: language === 'html' ? printed : undefined})(), printed);
+      }
+    } catch (error) {
+      throw new Error(`${where}: ${error.message}`);
     }
   }
 }
@@ -464,7 +567,7 @@ const gates = [
   // What no gate before this one needs.
   ['installs beside all backends', installBackends],
   ['a page and a module worker under a strict policy, on cpu, webgl, webgpu and wasm', runsUnderStrictPolicy],
-  ['the examples of README.md', runReadme],
+  ['the programs of README.md and docs', runPages],
   ['installs beside the next @tensorflow/tfjs, and runs there', runsWithNextTfjs],
 ];
 

@@ -6,6 +6,9 @@ import {root} from './set_up.mjs';
 
 export const bin = (name) => join(root, 'node_modules', '.bin', name);
 
+/** Their links must lead to files and headings that are there. */
+const pages = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'docs'];
+
 const counts = {passed: 0, failed: 0};
 
 /** Runs a command to its end; what it writes is shown at once if `isShown`. */
@@ -88,9 +91,11 @@ export async function checkSources() {
       'examples',
       'demo',
       'device_check',
+      'site',
       '*.{js,cjs,mjs}',
     ),
     check('docs', process.execPath, 'scripts/check_docs.mjs'),
+    check('links', bin('remark'), '--quiet', '--frail', '--use', 'validate-links=repository:false', ...pages),
     check('import rules', bin('depcruise'), 'src', '--config', '.dependency-cruiser.cjs'),
     check('support table', process.execPath, 'scripts/support_table.mjs', '--check'),
     check('table of checkpoints', process.execPath, 'scripts/checkpoints_table.mjs', '--check'),

@@ -1,5 +1,5 @@
 /**
- * Writes the table of ops and backends into README.md from what importing the package registers, so that it
+ * Writes the table of ops and backends into docs/support.md from what importing the package registers, so that it
  * cannot say more than is there. With --check it only compares.
  */
 import {readFileSync, writeFileSync} from 'node:fs';
@@ -8,7 +8,7 @@ import {join} from 'node:path';
 import {bundleForNode} from './bundle.mjs';
 import {root} from './set_up.mjs';
 
-const readme = join(root, 'README.md');
+const page = join(root, 'docs', 'support.md');
 const [begin, end] = ['<!-- support table: begin -->', '<!-- support table: end -->'];
 
 const bundle = await bundleForNode('support_table', {
@@ -84,13 +84,13 @@ const line = (cells) => `| ${cells.join(' | ')} |`;
 const header = ['op', ...Object.values(backends), 'gradient to'];
 const table = [line(header), line(header.map(() => '---')), ...rows.map(line)].join('\n');
 
-const text = readFileSync(readme, 'utf8');
+const text = readFileSync(page, 'utf8');
 const wanted = `${text.split(begin)[0]}${begin}\n${table}\n${end}${text.split(end)[1]}`;
 if (process.argv.includes('--check')) {
   if (text !== wanted) {
-    console.error('README.md differs from what the package registers: run `node scripts/support_table.mjs`.');
+    console.error('docs/support.md differs from what the package registers: run `node scripts/support_table.mjs`.');
     process.exitCode = 1;
   }
 } else {
-  writeFileSync(readme, wanted);
+  writeFileSync(page, wanted);
 }

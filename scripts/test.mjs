@@ -1,4 +1,4 @@
-/** `npm test`: types, lint, import rules, package gates, the example's page, and the specs in real browsers. */
+/** `npm test`: types, lint, import rules, package gates, pages of example and docs, and the specs in real browsers. */
 import {writeFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {availableParallelism} from 'node:os';
@@ -41,6 +41,7 @@ const checkedOps = [
 const gates = [
   {name: 'package', script: 'scripts/check_package.mjs'},
   {name: 'page of the example', script: 'scripts/check_example.mjs'},
+  {name: 'site of the docs', script: 'scripts/check_site.mjs'},
   ...['chromium', 'firefox'].map((name) => ({
     name: `live page in ${name}`,
     script: 'scripts/check_demo.mjs',

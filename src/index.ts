@@ -1,4 +1,8 @@
-/** The whole public interface, with all kernels and gradients registered and the chained methods added: `tfjs-moe`. */
+/**
+ * The whole public interface, with all kernels and gradients registered and the chained methods added: `tfjs-moe`.
+ *
+ * @module tfjs-moe
+ */
 import './kernels/index';
 import './chained_ops';
 

@@ -1,4 +1,8 @@
-/** `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with every useful feature and limit of the adapter. */
+/**
+ * `tfjs-moe/webgpu`: tfjs's WebGPU backend on a device with every useful feature and limit of the adapter.
+ *
+ * @module tfjs-moe/webgpu
+ */
 import {findBackendFactory, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {watchDevice} from './contract/devices';

@@ -1,4 +1,8 @@
-/** Hugging Face checkpoints, for fusedMoe and for the layer: `tfjs-moe/checkpoints`. */
+/**
+ * Hugging Face checkpoints, for fusedMoe and for the layer: `tfjs-moe/checkpoints`.
+ *
+ * @module tfjs-moe/checkpoints
+ */
 export type {LoadMoeCheckpointOptions, MoeCheckpointSource} from './block';
 export type {MoeModelConfig} from './config_reader';
 export {type MoeLayerConfig, moeLayerConfig} from './moe_layer_config';

@@ -35,7 +35,7 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
   routerKernel: Tensor2D;
   /** float32 [E], added to the logits; absent if the family has no router bias. */
   routerBias?: Tensor1D;
-  /** [E, 2I, H]: for each expert its gates, then its ups. */
+  /** [E, 2I, H]. For each expert its gates, then its ups. */
   w1: Experts;
   /** [E, H, I]. */
   w2: Experts;
@@ -98,8 +98,8 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  * @param options  {@link MoeCheckpointOptions}: layerIndex, prefix, onProgress and signal; format, groupSize, symmetric
  *     and scaleFormat of w1 and w2, as in moeQuantizeWeights; and expertsPerTensor.
  * @returns A promise of tensors, which belong to the caller: `tf.dispose(result)`. `routerKernel` [H, E], and
- *     `routerBias` [E] if the family has one. `w1` [E, 2I, H]: for each expert its gates, then its ups. `w2` [E, H, I].
- *     `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family has them
+ *     `routerBias` [E] if the family has one. `w1` is [E, 2I, H], for each expert its gates, then its ups. `w2` is
+ *     [E, H, I]. `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family has them
  *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts. All are float32, but w1 and w2 may be
  *     quantized.
  *

@@ -39,7 +39,7 @@ export const scaleBits: Readonly<Record<ScaleFormat, number>> = {float32: 32, fl
 export type QuantizedWeights = {
   /** How a code stands for a number. */
   format: QuantizedFormat;
-  /** [L, D, C]: experts, outputs, inputs. */
+  /** Experts, outputs and inputs: [L, D, C]. */
   shape: number[];
   /**
    * int32 [L, D, C*bits/32]: code c of a row is in word floor(c*bits/32), (c*bits) % 32 bits up. A row has whole words.

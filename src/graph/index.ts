@@ -1,4 +1,8 @@
-/** The ops of this package in GraphModels, registered only by a call of registerMoeGraphOps: `tfjs-moe/graph`. */
+/**
+ * The ops of this package in GraphModels, registered only by a call of registerMoeGraphOps: `tfjs-moe/graph`.
+ *
+ * @module tfjs-moe/graph
+ */
 import '../index';
 
 export type {MoeGraphOpRegistry} from './graph_ops';

@@ -1,4 +1,8 @@
-/** Layers for tf.layers, registered for models to load: `tfjs-moe/layers`. */
+/**
+ * Layers for tf.layers, registered for models to load: `tfjs-moe/layers`.
+ *
+ * @module tfjs-moe/layers
+ */
 import {serialization} from '@tensorflow/tfjs-core';
 import {layers} from '@tensorflow/tfjs-layers';
 import '../index';

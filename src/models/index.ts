@@ -1,4 +1,8 @@
-/** Language models of mixture-of-experts blocks: `tfjs-moe/models`. */
+/**
+ * Language models of mixture-of-experts blocks: `tfjs-moe/models`.
+ *
+ * @module tfjs-moe/models
+ */
 import {serialization} from '@tensorflow/tfjs-core';
 import {input, layers, model} from '@tensorflow/tfjs-layers';
 import '../layers/index';

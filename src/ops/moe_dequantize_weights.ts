@@ -6,7 +6,7 @@ import {assert, checkOptions, describeValue, isPlainObject} from '../arguments/c
 import {convertQuantizedWeights} from '../arguments/quantized_weights';
 
 export type MoeDequantizeWeightsOptions = {
-  /** [first, count]: only these experts. Default: all. */
+  /** Only these experts: [first, count]. Default: all. */
   experts?: [first: number, count: number] | null;
 };
 

@@ -54,7 +54,7 @@ export type MoePermuteOptions = {
 };
 
 export type MoePermuteResult = {
-  /** [R, H]: rows of no assignment are 0. */
+  /** [R, H]. Rows of no assignment are 0. */
   permutedHiddenStates: Tensor2D;
   /** int32 [L+1]: the first row of each local expert; the last value is the number of rows in use. */
   expertFirstTokenOffset: Tensor1D;

@@ -22,7 +22,7 @@ export type MoePermuteBlockAlignedOptions = {
 };
 
 export type MoePermuteBlockAlignedResult = {
-  /** [S, H]: padding rows are copies of the last token. */
+  /** [S, H]. Padding rows are copies of the last token. */
   permutedHiddenStates: Tensor2D;
   /** int32 [S]: the assignment of each row, N-1 for padding. */
   sortedTokenIds: Tensor1D;

@@ -28,13 +28,13 @@ export type MoeUnpermuteAndReduceOptions = {
 function moeUnpermuteAndReduce_(
   permutedHiddenStates: Tensor | TensorLike,
   topkWeights: Tensor | TensorLike,
-  inverse?: MoeIndices | MoeUnpermuteAndReduceOptions | null,
+  invPermutedIdx?: MoeIndices | MoeUnpermuteAndReduceOptions | null,
   options?: MoeUnpermuteAndReduceOptions | null,
 ): Tensor2D {
   const opName = 'moeUnpermuteAndReduce';
   const optionNames = ['invPermutedIdx', 'applyRouterWeightOnInput', 'out'] as const;
-  const {invPermutedIdx, ...given} = mergeIntoOptions<MoeUnpermuteAndReduceOptions, 'invPermutedIdx'>(
-    inverse,
+  const {invPermutedIdx: indices, ...given} = mergeIntoOptions<MoeUnpermuteAndReduceOptions, 'invPermutedIdx'>(
+    invPermutedIdx,
     'invPermutedIdx',
     options,
     optionNames,
@@ -47,8 +47,8 @@ function moeUnpermuteAndReduce_(
   const isAssignmentRows =
     ($rows.rank === 2 && $rows.shape[0] === numAssignments) ||
     ($rows.rank === 3 && $rows.shape[0] === numTokens && $rows.shape[1] === topk);
-  assert(invPermutedIdx == null ? isAssignmentRows : $rows.rank === 2, opName, () =>
-    invPermutedIdx == null
+  assert(indices == null ? isAssignmentRows : $rows.rank === 2, opName, () =>
+    indices == null
       ? `permutedHiddenStates must be [${numAssignments}, H] or [${numTokens}, ${topk}, H] without ` +
         `invPermutedIdx, but is [${$rows.shape}].`
       : `permutedHiddenStates must be rank 2 [S, H] with invPermutedIdx, but got rank ${$rows.rank} ` +
@@ -57,13 +57,13 @@ function moeUnpermuteAndReduce_(
   const hiddenSize = $rows.shape[$rows.rank - 1];
   assert(hiddenSize >= 1, opName, () => 'permutedHiddenStates must have at least 1 column (H), but has 0.');
   const $inverse =
-    invPermutedIdx == null
+    indices == null
       ? tensor1d(Int32Array.from({length: numAssignments}, (_, i) => i))
-      : convertInvPermutedIdx(invPermutedIdx, $weights, opName);
+      : convertInvPermutedIdx(indices, $weights, opName);
   const applied = checkBoolean(given.applyRouterWeightOnInput, 'applyRouterWeightOnInput', opName);
   assertOut(given.out, [numTokens, hiddenSize], 'float32', opName);
 
-  const numRows = invPermutedIdx == null ? numAssignments : $rows.shape[0];
+  const numRows = indices == null ? numAssignments : $rows.shape[0];
   const {out} = runMoeKernel(
     MoeUnpermute,
     {

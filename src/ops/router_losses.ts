@@ -42,9 +42,9 @@ export function convertTokenMask(
 }
 
 export type RoutedTokens = {
-  /** [T, E]: each expert's score divided by the sum of the token's scores. */
+  /** [T, E]. Each expert's score divided by the sum of the token's scores. */
   probabilities: Tensor;
-  /** [T, 1]: the logarithm of the sum of the token's scores. */
+  /** [T, 1]. The logarithm of the sum of the token's scores. */
   logSums: Tensor;
   /** float32 [T, 1]: 1 for a token that counts, 0 for a masked token and for a token whose logits are all -Infinity. */
   counts: Tensor;

@@ -36,9 +36,7 @@ const opName = 'remoteCheckpointFile';
  * are such requests.
  *
  * @param url  Where the file is. Its server must answer requests of ranges, and for other origins allow them by CORS.
- * @param options.requestInit  Options of each request, such as `{headers: {Authorization: 'Bearer …'}}`.
- * @param options.fetchFunc  Used in place of the global fetch.
- * @param options.signal  Calls the first request off. The functions that read the file have a signal of their own.
+ * @param options  {@link RemoteCheckpointFileOptions}.
  * @returns A promise of `{size, slice(start, end)}`; slices have arrayBuffer(), as those of a Blob. Nothing is cached.
  *
  * @throws if the server answers with an error, or without regard to the range, or does not say how long the file is.
