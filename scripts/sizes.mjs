@@ -10,7 +10,7 @@ import {root} from './set_up.mjs';
 
 const TOLERANCE = 0.1;
 /** The script build with all backends, gzipped. */
-const MAX_SCRIPT_BYTES = 97_000;
+const MAX_SCRIPT_BYTES = 101_000;
 const readme = join(root, 'README.md');
 const [begin, end] = ['<!-- sizes: begin -->', '<!-- sizes: end -->'];
 
