@@ -99,8 +99,8 @@ export type MoeCheckpoint<Experts = MoeCheckpointExperts> = {
  *     and scaleFormat of w1 and w2, as in moeQuantizeWeights; and expertsPerTensor.
  * @returns A promise of tensors, which belong to the caller: `tf.dispose(result)`. `routerKernel` [H, E], and
  *     `routerBias` [E] if the family has one. `w1` is [E, 2I, H], for each expert its gates, then its ups. `w2` is
- *     [E, H, I]. `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family has them
- *     the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts. All are float32, but w1 and w2 may be
+ *     [E, H, I]. `topk`, and `options` of fusedMoe: scoring, renormalize, activation, groups, scale, and if the family
+ *     has them the tensors w1Bias, w2Bias, scoreCorrectionBias and sharedExperts. All are float32, but w1 and w2 may be
  *     quantized.
  *
  * Memory: files are read in slices of at most 2 MiB, three at a time, and rows are converted as they pass. Of a file
