@@ -53,7 +53,7 @@ const engineFiles = [
 ];
 
 const composites =
-  /^(browser|examples|graph|layers|models)\/|^checkpoints\/(?!families_)|^golden\/model_shapes_|^gradients\/second_order_/;
+  /^(browser|demo|examples|graph|layers|models)\/|^checkpoints\/(?!families_)|^golden\/model_shapes_|^gradients\/second_order_/;
 
 /** The page's backends in Chromium. The host's are Karma's. */
 const deviceCheckBackends = ['webgpu', 'webgl'];
