@@ -40,9 +40,9 @@ try {
   const guides = readdirSync(join(siteFolder, 'documents')).map((file) => `documents/${file}`);
   const pages = ['index.html', ...guides, ...referencePages];
   for (const name of pages) {
+    await page.goto(`${url}${name}`);
     for (const width of WIDTHS) {
       await page.setViewportSize({width, height: HEIGHT});
-      await page.goto(`${url}${name}`);
       const pageWidth = await page.evaluate(() => document.documentElement.scrollWidth);
       expect(pageWidth === width, `At ${width} px ${name} lays out at ${pageWidth}.`);
     }
