@@ -11,6 +11,7 @@ import {firefoxEnvironment, softwareGpuEnvironment} from './browser.mjs';
 import browserFlags from './browser_flags.cjs';
 import {buildDemo, demoFolder} from './build_demo.mjs';
 import {serveFolder} from './serve_folder.mjs';
+import {expect, fails, passes, printPageCounts} from './page_counts.mjs';
 import {ensureBrowsers} from './set_up.mjs';
 
 /** What is transferred before a visitor asks for more, compressed as servers do. */
@@ -24,16 +25,6 @@ const HEIGHT = 900;
 const LEAST_ACCURACY = 90;
 
 const browserName = process.argv[2] ?? 'chromium';
-const failures = [];
-let numPassed = 0;
-function expect(isMet, line) {
-  if (isMet) {
-    numPassed++;
-  } else {
-    failures.push(line);
-  }
-}
-
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 
 function launchBrowser() {
@@ -64,8 +55,8 @@ async function openPage(address) {
   const page = await browser.newPage();
   await page.setViewport({width: 1280, height: HEIGHT});
   page.setDefaultTimeout(TIMEOUT_MS);
-  page.on('pageerror', ({message}) => failures.push(`An error of the page: ${message}`));
-  page.on('console', (message) => message.type() === 'error' && failures.push(`The console: ${message.text()}`));
+  page.on('pageerror', ({message}) => fails(`An error of the page: ${message}`));
+  page.on('console', (message) => message.type() === 'error' && fails(`The console: ${message.text()}`));
   await page.goto(address);
   return page;
 }
@@ -144,7 +135,7 @@ async function checkDrawing() {
   await pad.focus();
   await page.keyboard.press('7');
   await until(() => document.querySelector('.digit').textContent === '7');
-  numPassed++;
+  passes();
 }
 
 /** The address of an edited net shows the same net in a new page. */
@@ -170,15 +161,15 @@ async function checkEdits() {
   await until(() => document.querySelectorAll('.expert')[6].querySelectorAll('.row').length === 0);
   await until((was) => parseFloat(document.querySelector('.accuracy .figure').textContent) !== was, before);
   await until(() => location.hash.includes('silent=6'));
-  numPassed++;
+  passes();
   await click('Silence');
   await click('Clone over 7');
   await click('Boost');
   await until(() => /clone=6-7/.test(location.hash) && /boost=6x2/.test(location.hash));
-  numPassed++;
+  passes();
   await click('All as trained');
   await until((was) => parseFloat(document.querySelector('.accuracy .figure').textContent) === was, before);
-  numPassed++;
+  passes();
   await click('× 0.5');
   await until(() => document.querySelectorAll('.row.dropped').length > 0);
   expect((await numRows('.row')) === 18, 'Kept and dropped patches are not 18.');
@@ -311,12 +302,10 @@ try {
   await checkLayout();
   await checkBackend(browserName === 'firefox' ? 'webgpu' : 'webgl');
 } catch (error) {
-  failures.push(`${error.message}, at ${seconds()}`);
+  fails(`${error.message}, at ${seconds()}`);
 } finally {
   await browser.close();
   stop();
 }
-failures.forEach((line) => console.log(`FAILED ${line}`));
 console.log(`It took ${seconds()}.`);
-console.log(`${numPassed} passed, ${failures.length} failed`);
-process.exitCode = failures.length === 0 ? 0 : 1;
+printPageCounts();

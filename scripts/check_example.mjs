@@ -4,20 +4,11 @@
  */
 import {chromium} from 'playwright-core';
 import {serveExample} from './serve_example.mjs';
+import {expect, fails, printPageCounts} from './page_counts.mjs';
 import {ensureBrowsers} from './set_up.mjs';
 
 const WIDTHS = [320, 390, 1280];
 const HEIGHT = 800;
-
-const failures = [];
-let numPassed = 0;
-function expect(isMet, line) {
-  if (isMet) {
-    numPassed++;
-  } else {
-    failures.push(line);
-  }
-}
 
 const {url, done, stop} = await serveExample();
 const args = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking'];
@@ -25,8 +16,8 @@ const browser = await chromium.launch({executablePath: ensureBrowsers(['chromium
 try {
   const context = await browser.newContext({viewport: {width: WIDTHS[0], height: HEIGHT}, isMobile: true});
   const page = await context.newPage();
-  page.on('pageerror', ({message}) => failures.push(message));
-  page.on('crash', () => failures.push('The page crashed.'));
+  page.on('pageerror', ({message}) => fails(message));
+  page.on('crash', () => fails('The page crashed.'));
   await page.goto(`${url}?backend=cpu&digits=50&epochs=1`);
   const {error} = await done;
   expect(error == null, error);
@@ -41,6 +32,4 @@ try {
   await browser.close();
   stop();
 }
-failures.forEach((line) => console.log(`FAILED ${line}`));
-console.log(`${numPassed} passed, ${failures.length} failed`);
-process.exitCode = failures.length === 0 ? 0 : 1;
+printPageCounts();

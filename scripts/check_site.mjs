@@ -7,6 +7,7 @@ import {join} from 'node:path';
 import {chromium} from 'playwright-core';
 import {buildSite, siteFolder} from './build_site.mjs';
 import {serveFolder} from './serve_folder.mjs';
+import {expect, fails, printPageCounts} from './page_counts.mjs';
 import {ensureBrowsers} from './set_up.mjs';
 
 const WIDTHS = [390, 1280];
@@ -17,16 +18,6 @@ const referencePages = [
   'types/tfjs-moe_layers.MixtureOfExpertsArgs.html',
 ];
 
-const failures = [];
-let numPassed = 0;
-function expect(isMet, line) {
-  if (isMet) {
-    numPassed++;
-  } else {
-    failures.push(line);
-  }
-}
-
 buildSite();
 const {url, stop} = await serveFolder(siteFolder);
 const args = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking'];
@@ -34,7 +25,7 @@ const browser = await chromium.launch({executablePath: ensureBrowsers(['chromium
 try {
   const context = await browser.newContext({viewport: {width: WIDTHS[0], height: HEIGHT}, isMobile: true});
   const page = await context.newPage();
-  page.on('pageerror', ({message}) => failures.push(`${page.url()}: ${message}`));
+  page.on('pageerror', ({message}) => fails(`${page.url()}: ${message}`));
   page.on('response', (response) => expect(response.ok(), `${response.url()} has status ${response.status()}.`));
   page.on('request', (request) => expect(request.url().startsWith(url), `A page asks for ${request.url()}.`));
   const guides = readdirSync(join(siteFolder, 'documents')).map((file) => `documents/${file}`);
@@ -56,6 +47,4 @@ try {
   await browser.close();
   stop();
 }
-failures.forEach((line) => console.log(`FAILED ${line}`));
-console.log(`${numPassed} passed, ${failures.length} failed`);
-process.exitCode = failures.length === 0 ? 0 : 1;
+printPageCounts();
