@@ -97,6 +97,9 @@ async function main(): Promise<Report> {
       });
       progress.max = numSpecs;
     },
+    onShaders: ({name}) => {
+      status.textContent = `${name}: compiling its shaders …`;
+    },
     onProgress: (check, numDone) => {
       progress.value = numDone;
       rows.get(check)!.cells[1].textContent = `running: ${wordsOf(check)} …`;

@@ -11,7 +11,13 @@ export type CheckReport = {
   /** The first failures, as sentences. */
   failures: string[];
 };
-export type BackendReport = {name: string; device: Device; checks: CheckReport[]};
+export type BackendReport = {
+  name: string;
+  device: Device;
+  /** How long the compilation of all shaders took, before the checks. */
+  shaderSeconds: number;
+  checks: CheckReport[];
+};
 export type Report = {
   package: string;
   tfjs: string;

@@ -3,12 +3,17 @@ import {jasmineEnv} from './jasmine';
 import * as tf from '../src/tf';
 import {type AbsentBackend, backendNames, startBackend, type StartedBackend} from './backends';
 import {type Check, loadChecks} from './checks';
+import type {DescribedSpecs} from './described_specs';
 import {randomRoutings} from './random_routings';
 import {addFailure, type BackendReport, type CheckReport, hasPassed, type Report, verdict} from './report';
+import {compileShaders} from './shader_compilation';
+import {results} from '../test/support/expect';
 import '../test/runner/webgpu_errors';
 
 export type Events = {
   onStart: (backends: BackendReport[], absent: AbsentBackend[], numSpecs: number) => void;
+  /** The shaders of a backend are compiled from now on. */
+  onShaders: (backend: BackendReport) => void;
   /** A spec or some routings of a check are through. */
   onProgress: (check: CheckReport, numDone: number) => void;
   /** A check begins or ends. */
@@ -16,14 +21,25 @@ export type Events = {
 };
 
 const SPEC_TIMEOUT_MS = 120_000;
+/** A software GPU on a busy machine takes minutes. */
+const SHADERS_TIMEOUT_MS = 600_000;
+const secondsSince = (start: number): number => Math.round((performance.now() - start) / 100) / 10;
 
 /** Describes the checks on a backend. The scopes are those of tfjs's own specs. */
-function describeBackend({env}: StartedBackend, checks: Check[]): void {
+function describeBackend({env}: StartedBackend, checks: Check[], noteShaders: (seconds: number) => void): void {
+  const fits = ({constraints}: DescribedSpecs) => constraints.predicate?.(env) ?? true;
   describe(env.name, () => {
     beforeAll(async () => {
       tf.env().setFlags({...env.flags});
       expect(await tf.setBackend(env.backendName)).toBeTrue();
-    });
+      const start = performance.now();
+      await compileShaders(
+        env,
+        checks.flatMap(({groups}) => groups.filter(fits)),
+      );
+      noteShaders(secondsSince(start));
+      expect(results.areLookedAt).toBeTrue();
+    }, SHADERS_TIMEOUT_MS);
     beforeEach(() => {
       // On wasm tfjs copies what a custom gradient saves, and its check of kernels takes the copies for a leak.
       tf.env().set('IS_TEST', env.name !== 'wasm');
@@ -35,8 +51,7 @@ function describeBackend({env}: StartedBackend, checks: Check[]): void {
     });
     for (const {title, groups} of checks) {
       describe(title, () => {
-        const fitting = groups.filter(({constraints}) => constraints.predicate?.(env) ?? true);
-        fitting.forEach(({name, specs}) => describe(name, () => specs(env)));
+        groups.filter(fits).forEach(({name, specs}) => describe(name, () => specs(env)));
       });
     }
   });
@@ -58,6 +73,9 @@ function reporterOf(backends: BackendReport[], events: Events): jasmine.CustomRe
   return {
     suiteStarted: ({description}) => {
       suites.push(description);
+      if (suites.length === 1) {
+        events.onShaders(current().backend);
+      }
       if (suites.length === 2) {
         checkStart = performance.now();
         const {backend, check} = current();
@@ -80,7 +98,7 @@ function reporterOf(backends: BackendReport[], events: Events): jasmine.CustomRe
       check.failed += failedExpectations?.length ?? 0;
       addFailures(description, failedExpectations);
       if (suites.length === 2) {
-        check.seconds = Math.round((performance.now() - checkStart) / 100) / 10;
+        check.seconds = secondsSince(checkStart);
         events.onCheck(backend, check, true);
       }
       suites.pop();
@@ -114,10 +132,11 @@ export async function checkDevice(names: string[], seed: number, events: Events)
   const backends = started.map(({env, device}): BackendReport => ({
     name: env.name,
     device,
+    shaderSeconds: 0,
     checks: checks.map(({title}) => ({title, passed: 0, failed: 0, seconds: 0, failures: []})),
   }));
   jasmine.DEFAULT_TIMEOUT_INTERVAL = SPEC_TIMEOUT_MS;
-  started.forEach((backend) => describeBackend(backend, checks));
+  started.forEach((backend, b) => describeBackend(backend, checks, (seconds) => (backends[b].shaderSeconds = seconds)));
   jasmineEnv.addReporter({
     jasmineStarted: ({totalSpecsDefined}) => events.onStart(backends, absent, totalSpecsDefined),
     ...reporterOf(backends, events),
@@ -130,7 +149,7 @@ export async function checkDevice(names: string[], seed: number, events: Events)
     page: location.href,
     userAgent: navigator.userAgent,
     seed,
-    seconds: Math.round((performance.now() - start) / 100) / 10,
+    seconds: secondsSince(start),
     passed: hasPassed(backends),
     verdict: verdict(backends, absent),
     backends,

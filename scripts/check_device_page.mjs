@@ -55,7 +55,8 @@ async function passesHere() {
   const {page, report} = await reportOf(`backends=${flags.backends}&seed=1`);
   const names = report.backends.map(({name}) => name).join();
   expect(names === flags.backends, `It ran on ${names || 'no backend'}: ${JSON.stringify(report.absent)}.`);
-  for (const {name, checks} of report.backends) {
+  for (const {name, checks, shaderSeconds} of report.backends) {
+    console.log(`${name} compiled its shaders in ${shaderSeconds} s`);
     for (const {title, passed, failed, seconds, failures, routings} of checks) {
       counts.passed += passed;
       counts.failed += failed;

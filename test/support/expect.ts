@@ -9,6 +9,9 @@ type Expected = Nested | Float32Array | Int32Array;
 const toNumbers = (values: Expected): ArrayLike<number> =>
   values instanceof Float32Array || values instanceof Int32Array ? values : flatten(values);
 
+/** Whether results are looked at: not while the device check only compiles shaders, when nothing has been computed. */
+export const results = {areLookedAt: true};
+
 /** The elements of an int32 tensor, exactly. */
 export async function expectInts(actual: Tensor, expected: Expected, what: string): Promise<void> {
   const wanted = toNumbers(expected);
@@ -44,6 +47,9 @@ function expectNoneWrong(
   what: string,
   isRight: (given: number, wanted: number, i: number) => boolean,
 ): void {
+  if (!results.areLookedAt) {
+    return;
+  }
   if (given.length !== wanted.length) {
     throw new Error(`${what}: ${given.length} elements where ${wanted.length} are wanted`);
   }
