@@ -1,5 +1,9 @@
-/** The page: `?backends=webgpu,webgl&seed=n` chooses. It begins when it is asked to. */
+/**
+ * The page: `?backends=webgpu,webgl&seed=n&seconds=n` chooses, with the seconds that random routings take at most. It
+ * begins when it is asked to.
+ */
 import {backendNames} from './backends';
+import {MAX_SECONDS} from './random_routings';
 import type {BackendReport, CheckReport, Report} from './report';
 import {checkDevice} from './run';
 
@@ -87,28 +91,33 @@ async function main(): Promise<Report> {
   status.textContent = 'Starting the backends …';
   const wanted = parameters.get('backends')?.split(',') ?? backendNames;
   const seed = Number(parameters.get('seed') ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-  const report = await checkDevice(wanted, seed, {
-    onStart: (backends, absent, numSpecs) => {
-      backends.forEach(addBackend);
-      absent.forEach(({name, reason}) => {
-        const section = element('section', '', 'absent');
-        section.append(element('h2', name), element('p', `Not there. ${reason}`, 'device'));
-        find('#backends').append(section);
-      });
-      progress.max = numSpecs;
+  const maxSeconds = Number(parameters.get('seconds') ?? MAX_SECONDS);
+  const report = await checkDevice(
+    wanted,
+    {seed, maxSeconds},
+    {
+      onStart: (backends, absent, numSpecs) => {
+        backends.forEach(addBackend);
+        absent.forEach(({name, reason}) => {
+          const section = element('section', '', 'absent');
+          section.append(element('h2', name), element('p', `Not there. ${reason}`, 'device'));
+          find('#backends').append(section);
+        });
+        progress.max = numSpecs;
+      },
+      onShaders: ({name}) => {
+        status.textContent = `${name}: compiling its shaders …`;
+      },
+      onProgress: (check, numDone) => {
+        progress.value = numDone;
+        rows.get(check)!.cells[1].textContent = `running: ${wordsOf(check)} …`;
+      },
+      onCheck: (backend, check, isOver) => {
+        status.textContent = `${backend.name}: ${check.title.toLowerCase()} …`;
+        showCheck(check, isOver);
+      },
     },
-    onShaders: ({name}) => {
-      status.textContent = `${name}: compiling its shaders …`;
-    },
-    onProgress: (check, numDone) => {
-      progress.value = numDone;
-      rows.get(check)!.cells[1].textContent = `running: ${wordsOf(check)} …`;
-    },
-    onCheck: (backend, check, isOver) => {
-      status.textContent = `${backend.name}: ${check.title.toLowerCase()} …`;
-      showCheck(check, isOver);
-    },
-  });
+  );
   progress.hidden = true;
   status.textContent = `Done in ${report.seconds} s.`;
   showReport(report);

@@ -11,19 +11,20 @@ import {lcg} from '../test/support/routings';
 import {countingRows, countingRowsOf, idsTensor} from '../test/support/tensors';
 
 const WANTED = 100_000;
-const ROUTINGS_PER_LAUNCH = 100;
+export const MAX_SECONDS = 10;
+const ROUTINGS_PER_LAUNCH = 1_000;
 const MAX_TOKENS = 9;
 const MAX_EXPERTS = 8;
 const HIDDEN_SIZE = 3;
-/** Launches whose results are awaited together. */
-const AT_ONCE = 8;
+/** The most launches whose results are awaited together. Each round has twice as many as the one before. */
+const MOST_AT_ONCE = 16;
 
 export const randomRoutings = {
   /** Launch i draws from `seed` + i. */
   seed: 1,
   wanted: WANTED,
   /** After so long no launch begins: a software GPU does not get through them all. */
-  maxSeconds: 5,
+  maxSeconds: MAX_SECONDS,
   onProgress: (_done: number): void => {},
 };
 
@@ -122,15 +123,18 @@ export const describeRandomRoutings = (): void =>
       const {seed, wanted, maxSeconds} = randomRoutings;
       const end = performance.now() + 1000 * maxSeconds;
       let done = 0;
-      for (let launch = 0; done < wanted && (done === 0 || performance.now() < end); launch += AT_ONCE) {
+      let atOnce = 1;
+      while (done < wanted && (done === 0 || performance.now() < end)) {
+        const first = seed + done / ROUTINGS_PER_LAUNCH;
         tf.engine().startScope();
         try {
-          await Promise.all(Array.from({length: AT_ONCE}, (_, i) => checkLaunch(seed + launch + i)));
+          await Promise.all(Array.from({length: atOnce}, (_, i) => checkLaunch(first + i)));
         } finally {
           tf.engine().endScope();
         }
-        done = Math.min(wanted, done + AT_ONCE * ROUTINGS_PER_LAUNCH);
-        randomRoutings.onProgress(done);
+        done += atOnce * ROUTINGS_PER_LAUNCH;
+        randomRoutings.onProgress(Math.min(wanted, done));
+        atOnce = Math.min(2 * atOnce, MOST_AT_ONCE);
       }
       expect(done).toBeGreaterThan(0);
     });

@@ -124,9 +124,14 @@ async function startBackends(names: string[]): Promise<{started: StartedBackend[
   return {started, absent};
 }
 
-export async function checkDevice(names: string[], seed: number, events: Events): Promise<Report> {
+/** Draws random routings from `seed`, and none after `maxSeconds`. */
+export async function checkDevice(
+  names: string[],
+  {seed, maxSeconds}: {seed: number; maxSeconds: number},
+  events: Events,
+): Promise<Report> {
   const start = performance.now();
-  randomRoutings.seed = seed;
+  Object.assign(randomRoutings, {seed, maxSeconds});
   const {started, absent} = await startBackends(names);
   const checks = loadChecks();
   const backends = started.map(({env, device}): BackendReport => ({

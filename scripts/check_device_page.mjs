@@ -52,7 +52,7 @@ async function reportOf(query, prepare = async () => {}) {
 }
 
 async function passesHere() {
-  const {page, report} = await reportOf(`backends=${flags.backends}&seed=1`);
+  const {page, report} = await reportOf(`backends=${flags.backends}&seed=1&seconds=2`);
   const names = report.backends.map(({name}) => name).join();
   expect(names === flags.backends, `It ran on ${names || 'no backend'}: ${JSON.stringify(report.absent)}.`);
   for (const {name, checks, shaderSeconds} of report.backends) {
@@ -79,7 +79,7 @@ async function passesHere() {
 }
 
 async function findsWrongKernel() {
-  const {page, report} = await reportOf('backends=cpu&seed=1', (page) => page.evaluate(breakPermute, 'cpu'));
+  const {page, report} = await reportOf('backends=cpu&seed=1&seconds=2', (page) => page.evaluate(breakPermute, 'cpu'));
   const [{checks}] = report.backends;
   const failed = checks.filter((check) => check.failed > 0).map(({title}) => title);
   const titles = ['Recorded results of other systems', 'Random routings'];
