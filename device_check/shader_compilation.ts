@@ -2,8 +2,8 @@
  * Compiles the shaders of checks side by side. tfjs compiles a shader when a kernel first needs it: one after the
  * other, which takes most of the time of a check on a GPU.
  *
- * So the specs are gone through once beforehand with tfjs's flag that compiles programs and runs none. Nothing is
- * computed then, and no result is looked at.
+ * So the specs are gone through once beforehand with tfjs's flag that compiles programs and runs none. No result is
+ * looked at then. The WebGPU programs of our kernels, which tfjs does not compile, are compiled one by one even so.
  */
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';

@@ -93,8 +93,7 @@ function recordRoutes(model: tf.LayersModel) {
   return {
     /**
      * For each layer the first expert of each token of the last step: the softmax is largest where the logit is. A step
-     * that webgpu repeats without calling layers writes its logits into the same tensors, so they stay, and are not
-     * read themselves: tfjs would keep what it has read.
+     * that webgpu repeats without calling layers writes its logits into the same tensors, so they stay.
      */
     read: async (): Promise<number[][]> => {
       const first = tf.tidy(() => tf.argMax(tf.stack(logits), -1));

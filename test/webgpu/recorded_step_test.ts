@@ -54,6 +54,26 @@ describeWithFlags('a step that has been recorded', ALL_ENVS, () => {
     expect(counts[5]).toBe(counts[3]);
   });
 
+  it('changes the values of a tensor that was kept of it, also after they were read', async () => {
+    const model = await load('mixtral');
+    const kept: tf.Tensor[] = [];
+    model.getLayer('head').setCallHook((inputs) => {
+      kept.push(tf.keep(tf.mul([inputs].flat()[0] as tf.Tensor, 2)));
+    });
+    const reads: Promise<tf.TypedArray>[] = [];
+    // Half of the reads arrive after the next step.
+    const onToken = (): unknown => {
+      const read = kept[kept.length - 1].data();
+      reads.push(read);
+      return reads.length % 2 === 0 ? read : undefined;
+    };
+    await generate(model, PROMPT, {maxNewTokens: 7, onToken});
+    const seen = (await Promise.all(reads)).map((values) => values[values.length - 1]);
+    expect(new Set(seen).size).toBe(7);
+    expect(kept.length).toBe(3);
+    tf.dispose(kept);
+  });
+
   it('leaves no tensor and no buffer', async () => {
     const model = await load('granitemoe');
     const {bufferManager} = tf.backend() as WebGPUBackend;

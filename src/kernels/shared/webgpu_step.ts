@@ -10,6 +10,7 @@ import type {RecordedOutput} from '../../contract/step_recorders';
 import {webgpuRecorder} from './webgpu_steps';
 
 type BufferManager = WebGPUBackend['bufferManager'];
+type TensorData = ReturnType<WebGPUBackend['tensorMap']['get']>;
 
 /** What tfjs's backend does not declare as public. */
 type CommandBatch = {
@@ -37,13 +38,15 @@ export function recordWebGPUStep<Output extends Tensor>(
   }
   inputs.forEach(({dataId}) => backend.uploadToGPU(dataId));
   const {numFreed} = webgpuRecorder;
-  const buffers = new StepBuffers(backend.bufferManager);
+  const buffers = new StepBuffers(backend);
   const {output, launches} = buffers.hold(() => noteLaunches(backend, step));
   if (launches == null) {
     buffers.dispose();
     return {output};
   }
   keep(output);
+  inputs.forEach(({dataId}) => readAnew(backend.tensorMap.get(dataId)));
+  buffers.tensorData().forEach(readAnew);
   const inputBuffers = inputs.map(({dataId}) => backend.tensorMap.get(dataId).resource as GPUBuffer);
   return {
     output,
@@ -56,8 +59,6 @@ export function recordWebGPUStep<Output extends Tensor>(
         const encoder = device.createCommandEncoder();
         encode(encoder.beginComputePass(), launches);
         queue.submit([encoder.finish()]);
-        // tfjs keeps what it has read of a tensor.
-        backend.tensorMap.get(output.dataId).values = null as never;
       },
       dispose: () => {
         output.dispose();
@@ -66,6 +67,11 @@ export function recordWebGPUStep<Output extends Tensor>(
       },
     },
   };
+}
+
+/** Has tfjs read these values from the device each time: it would keep what it has read, and each run changes them. */
+function readAnew(data: TensorData): void {
+  Object.defineProperty(data, 'values', {get: () => null, set: () => {}});
 }
 
 /** Runs a step in one pass. `launches` is undefined if there was more than launches. */
@@ -136,21 +142,29 @@ const heldBuffers = new WeakMap<BufferManager, HeldBuffers>();
 /** The buffers of a recorded step, which no other tensor gets. */
 class StepBuffers {
   private readonly buffers: GPUBuffer[] = [];
+  private readonly dataIds = new Set<object>();
+  private readonly manager: BufferManager;
   private readonly held: HeldBuffers;
 
-  constructor(private readonly manager: BufferManager) {
-    this.held = heldBuffersOf(manager);
+  constructor(private readonly backend: WebGPUBackend) {
+    this.manager = backend.bufferManager;
+    this.held = heldBuffersOf(this.manager);
   }
 
   /** Holds every buffer that `run` asks for. Each is a new one: tfjs writes constants into it without a copy. */
   hold<Result>(run: () => Result): Result {
-    const {manager, buffers, held} = this;
+    const {backend, manager, buffers, dataIds, held} = this;
     const acquire = manager.acquireBuffer.bind(manager);
+    const upload = backend.uploadToGPU.bind(backend);
     manager.acquireBuffer = (size, usage, mappedAtCreation) => {
       const buffer = acquire(size, usage, mappedAtCreation, false);
       buffers.push(buffer);
       held.set(buffer, 'in use');
       return buffer;
+    };
+    backend.uploadToGPU = (dataId) => {
+      upload(dataId);
+      dataIds.add(dataId);
     };
     try {
       return run();
@@ -159,7 +173,15 @@ class StepBuffers {
       throw error;
     } finally {
       manager.acquireBuffer = acquire;
+      backend.uploadToGPU = upload;
     }
+  }
+
+  /** The data of tensors of the step that are still there: its result, and what others have kept of it. */
+  tensorData(): TensorData[] {
+    const {tensorMap} = this.backend;
+    const existing = [...this.dataIds].filter((dataId) => tensorMap.has(dataId)).map((dataId) => tensorMap.get(dataId));
+    return existing.filter(({resource}) => this.buffers.includes(resource as GPUBuffer));
   }
 
   /** Destroys the buffers. A buffer whose tensor is still there is destroyed with it. */
