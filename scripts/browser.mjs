@@ -1,4 +1,4 @@
-/** Opens pages in Chromium or Firefox, on their software GPUs where there is no other. */
+/** Opens pages in Chromium, Firefox or WebKit, on their software GPUs where there is no other. */
 import {spawn} from 'node:child_process';
 import {existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
@@ -38,10 +38,12 @@ export function openBrowser(browsers, name, url) {
   const preferences = Object.entries(browserFlags.firefoxPreferences);
   const lines = preferences.map(([name, value]) => `user_pref('${name}', ${value});\n`);
   writeFileSync(join(profile, 'user.js'), lines.join(''));
-  const [program, ...args] =
-    name === 'firefox'
-      ? withDisplay(browsers, [browsers.firefox, '--no-remote', '--profile', profile, url])
-      : [browsers.chromium, ...chromiumFlags, `--user-data-dir=${profile}`, url];
+  const commands = {
+    chromium: () => [browsers.chromium, ...chromiumFlags, `--user-data-dir=${profile}`, url],
+    firefox: () => withDisplay(browsers, [browsers.firefox, '--no-remote', '--profile', profile, url]),
+    webkit: () => withDisplay(browsers, [browsers.webkit, '--private', url]),
+  };
+  const [program, ...args] = commands[name]();
   // A group of its own: xvfb-run and browsers start further processes.
   const env = {...process.env, ...(name === 'firefox' ? firefoxEnvironment : softwareGpuEnvironment)};
   const child = spawn(program, args, {stdio: 'ignore', detached: true, env});

@@ -4,15 +4,15 @@ import {join} from 'node:path';
 import {fail, parseCommandLine} from './command_line.mjs';
 import {ensureNpmPackages} from './set_up.mjs';
 
-const usage = `npm run device-check                                                serves the page for a browser of yours
-npm run device-check -- build                                       writes it to build/device_check, for any host
-npm run device-check -- chromium|firefox [--backends webgpu,webgl]  runs it in that browser, and writes report.json there`;
+const usage = `npm run device-check                                                 serves the page for a browser of yours
+npm run device-check -- build                                        writes it to build/device_check, for any host
+npm run device-check -- chromium|firefox|webkit [--backends webgpu]  runs it in that browser, and writes report.json there`;
 
 const {flags, words} = parseCommandLine(usage, {backends: {type: 'string'}, seed: {type: 'string'}}, true);
 const [what = 'serve'] = words;
-if (!['serve', 'build', 'chromium', 'firefox'].includes(what) || words.length > 1) {
+if (!['serve', 'build', 'chromium', 'firefox', 'webkit'].includes(what) || words.length > 1) {
   fail(
-    `npm run device-check takes build, chromium, firefox or nothing, but was given '${words.join(' ')}'.\n\n${usage}`,
+    `npm run device-check takes build, chromium, firefox, webkit or nothing, but was given '${words.join(' ')}'.\n\n${usage}`,
   );
 }
 ensureNpmPackages();
