@@ -6,7 +6,10 @@ import {expectInts} from '../support/expect';
 
 describeWithFlags('the shared position', ALL_ENVS, ({backendName}) => {
   async function resetEngine(): Promise<void> {
+    const isTest = tf.env().getBool('IS_TEST');
     tf.engine().reset();
+    // The reset takes flags along.
+    tf.env().set('IS_TEST', isTest);
     await tf.setBackend(backendName);
     // The suite's own scope went with the reset, and its end is near.
     tf.engine().startScope();
