@@ -17,6 +17,7 @@ import {chromiumFlags, softwareGpuEnvironment} from './browser.mjs';
 import {bundleForNode} from './bundle.mjs';
 import {programsOf} from './doc_programs.mjs';
 import {ensureBrowsers, root} from './set_up.mjs';
+import {filesAddress, stagePackage, stagedPackage} from './stage_package.mjs';
 
 const packageJson = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 const entries = Object.keys(packageJson.exports).filter((name) => name !== './package.json');
@@ -54,7 +55,8 @@ const runBin = (name, args, cwd) => run(join(root, 'node_modules', '.bin', name)
 const buildPackage = () => run(process.execPath, [join(root, 'scripts', 'build.mjs')], root);
 
 async function packPackage() {
-  const {stdout} = await run('npm', ['pack', '--json', '--ignore-scripts', '--pack-destination', folder], root);
+  stagePackage();
+  const {stdout} = await run('npm', ['pack', stagedPackage, '--json', '--pack-destination', folder], root);
   tarball = join(folder, JSON.parse(stdout)[0].filename);
 }
 
@@ -121,15 +123,41 @@ async function checkFolders() {
   }
 }
 
-/** From npm, a relative link leads somewhere only if the package has the file. */
+/** Links and pictures of a Markdown text in all their forms. */
+const linksOf = (markdown) =>
+  [
+    ...markdown
+      .replace(/^```[^]*?^```|`[^`]*`/gm, '')
+      .matchAll(/\]\(\s*<?([^)\s>]+)|\b(?:href|src)="([^"]*)"|^ *\[[^\]]+\]: *<?([^\s>]+)/gm),
+  ].map(([, inline, attribute, definition]) => inline ?? attribute ?? definition);
+
+const anchorsOf = (markdown) =>
+  [...markdown.matchAll(/^#+ +(.*)$/gm)].map(([, heading]) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\w\- ]/g, '')
+      .replaceAll(' ', '-'),
+  );
+
+/** npm shows README.md by itself: its links are absolute or to its own headings. Other pages may have relative ones. */
 function checkLinks() {
   const pages = readdirSync(installed, {recursive: true}).filter((file) => file.endsWith('.md'));
   assert(pages.includes('README.md'), 'README.md is missing');
   for (const page of pages) {
     const text = readFileSync(join(installed, page), 'utf8');
-    for (const [, link] of text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)) {
-      const isThere = /^https?:/.test(link) || existsSync(join(installed, dirname(page), link));
-      assert(isThere, `${page} links to ${link}, which is not in the package`);
+    const links = linksOf(text);
+    assert(page !== 'README.md' || links.length > 0, 'README.md has no links: this gate does not see them');
+    for (const link of links) {
+      const isOfPackage = link.startsWith(filesAddress);
+      if (/^https?:/.test(link) && !isOfPackage) {
+        continue;
+      }
+      assert(page !== 'README.md' || isOfPackage || link.startsWith('#'), `README.md has the relative link ${link}`);
+      const [path, anchor] = link.slice(isOfPackage ? filesAddress.length : 0).split('#');
+      const target = path === '' ? page : isOfPackage ? path : join(dirname(page), path);
+      assert(existsSync(join(installed, target)), `${page} links to ${link}, which is not in the package`);
+      const hasAnchor = anchor == null || anchorsOf(readFileSync(join(installed, target), 'utf8')).includes(anchor);
+      assert(hasAnchor, `${page} links to ${link}, but ${target} has no such heading`);
     }
   }
 }

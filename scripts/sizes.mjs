@@ -29,7 +29,7 @@ const bundles = [
   entry('tfjs-moe/checkpoints', ' alone'),
   ['`tfjs-moe/models`, with layers and checkpoints', `export * from 'tfjs-moe/models';`],
   entry('tfjs-moe/graph', ', with these'),
-  entry('tfjs-moe/tf', ': ops, layer, GraphModels, checkpoints'),
+  entry('tfjs-moe/tf', ': all of these'),
 ];
 
 async function bundleOf(contents) {

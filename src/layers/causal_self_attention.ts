@@ -6,7 +6,6 @@ import {
   ones,
   type Rank,
   reshape,
-  type serialization,
   Tensor,
   type Tensor1D,
   type Tensor2D,
@@ -17,10 +16,11 @@ import {
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, assertRank, describeValue} from '../arguments/checks';
 import {MoeCachedAttention, MoeRotateIntoCache} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
+import type {BaseLayerClass} from './base_layer';
 import {attention, swapHeadsAndPositions, type Visibility} from './attention';
 import {
   assertWholeKernels,
@@ -32,21 +32,12 @@ import {
 } from './causal_self_attention_options';
 import {runsWithoutGradient} from './decoding_kernels';
 import {KeyValueCache} from './key_value_cache';
-import {
-  assertInputs,
-  fittingMask,
-  type Inputs,
-  type Kwargs,
-  lastAxis,
-  onlyInput,
-  onlyShape,
-  type Shape,
-} from './layer_calls';
+import {fittingMask, type Kwargs, lastAxis, type Shape} from './layer_calls';
 import {projections, quantizedProjections} from './projections';
 import {rmsNorm} from './rms_norm';
 import {rotate, rotaryTable, type RotaryTable, type Rotation, rowsOfTable} from './rotary_embedding';
 import {type CodesOf, codesSpecs, quantizedWeightsIn, type WeightFormat, weightFormatOf} from './weight_format';
-import {type Constraint, type Initializer, resolveWeightParts, type TfjsLayers, zeroInitializer} from './weight_parts';
+import {type Initializer, type PartsOf, resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 const opName = 'causalSelfAttention';
 
@@ -142,13 +133,13 @@ export type CausalSelfAttentionClass = {
 type Projection = 'query' | 'key' | 'value' | 'output';
 type AttentionWeight = `${Projection}_${'kernel' | 'bias' | 'norm'}` | CodesOf<'query_key_value' | 'output'> | 'sinks';
 
-/** The class of the layer, built on the Layer class of `tf`. */
-export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClass {
-  class CausalSelfAttentionLayer extends tf.layers.Layer {
+type Options = ReturnType<typeof checkArgs>;
+type Parts = PartsOf<typeof weightArgParts>;
+
+/** The class of the layer, for `tf` and its BaseLayer. */
+export function makeCausalSelfAttention(tf: TfjsLayers, BaseLayer: BaseLayerClass): CausalSelfAttentionClass {
+  class CausalSelfAttentionLayer extends BaseLayer<Options, Parts, AttentionWeight> {
     static className = 'CausalSelfAttention';
-    private readonly options;
-    private readonly weightParts;
-    private readonly variables: Partial<Record<AttentionWeight, LayerVariable>> = {};
     private hiddenSize = 0;
     private headDim = 0;
     /** The angles of the last call's positions. */
@@ -157,10 +148,7 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     constructor(args: CausalSelfAttentionArgs) {
       const options = checkArgs(args, opName);
       const weightParts = resolveWeightParts(tf, args, weightArgParts, opName);
-      super(args);
-      this.options = options;
-      this.weightParts = weightParts;
-      this.supportsMasking = true;
+      super(args, {opName, options, weightParts});
       this.inputSpec = [{ndim: 3}];
     }
 
@@ -175,36 +163,24 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       this.addProjection('value', this.hiddenSize, keySize, useBias);
       this.addProjection('output', querySize, this.hiddenSize, useOutputBias);
       if (useSinks) {
-        this.add('sinks', [numHeads], this.weightParts.parts.biasInitializer);
+        this.addNamedWeight({name: 'sinks', shape: [numHeads], initializer: this.parts.biasInitializer});
       }
       this.addCodes('query_key_value', [1, querySize + 2 * keySize, this.hiddenSize]);
       this.addCodes('output', [1, this.hiddenSize, querySize]);
-      this.disposeTableWith(this.variables.query_kernel ?? this.variables.query_key_value_codes!);
+      this.whenDisposed(() => this.disposeTable());
       this.inputSpec = [{ndim: 3, axes: {[-1]: this.hiddenSize}}];
       super.build(inputShape);
     }
 
-    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      assertInputs(this, inputs, tf, opName);
-      return super.apply(inputs, kwargs);
-    }
-
-    override computeOutputShape(inputShape: Shape): Shape {
-      return onlyShape(inputShape);
-    }
-
-    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-      return tidy(() => {
-        this.invokeCallHook(inputs, kwargs);
-        const input = cast(onlyInput(inputs), 'float32') as Tensor3D;
-        const [batchSize, numPositions] = input.shape;
-        if (input.size === 0) {
-          return zeros(input.shape);
-        }
-        const mask = fittingMask(kwargs?.mask, [batchSize, numPositions]) as Tensor2D | undefined;
-        const {queries, keys, values} = this.project(input, this.tableOf(numPositions), mask);
-        return this.attendTo(queries, keys, values, {firstQuery: 0, keyMask: mask && cast(mask, 'float32')});
-      });
+    override forward([given]: Tensor[], kwargs: Kwargs): Tensor {
+      const input = cast(given, 'float32') as Tensor3D;
+      const [batchSize, numPositions] = input.shape;
+      if (input.size === 0) {
+        return zeros(input.shape);
+      }
+      const mask = fittingMask(kwargs?.mask, [batchSize, numPositions]) as Tensor2D | undefined;
+      const {queries, keys, values} = this.project(input, this.tableOf(numPositions), mask);
+      return this.attendTo(queries, keys, values, {firstQuery: 0, keyMask: mask && cast(mask, 'float32')});
     }
 
     makeCache(batchSize: number, capacity: number): KeyValueCache {
@@ -231,23 +207,30 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       });
     }
 
-    override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()} as serialization.ConfigDict;
-    }
-
     private addProjection(name: Projection, numIn: number, numOut: number, hasBias: boolean): void {
-      const {parts} = this.weightParts;
-      const {kernelInitializer, kernelRegularizer, kernelConstraint} = parts;
+      const {parts} = this;
       if (this.weightFormat().format === 'float32') {
-        this.add(`${name}_kernel`, [numIn, numOut], kernelInitializer, kernelRegularizer, kernelConstraint);
+        this.addNamedWeight({
+          name: `${name}_kernel`,
+          shape: [numIn, numOut],
+          initializer: parts.kernelInitializer,
+          regularizer: parts.kernelRegularizer,
+          constraint: parts.kernelConstraint,
+        });
       }
       if (hasBias) {
-        this.add(`${name}_bias`, [numOut], parts.biasInitializer, parts.biasRegularizer, parts.biasConstraint);
+        this.addNamedWeight({
+          name: `${name}_bias`,
+          shape: [numOut],
+          initializer: parts.biasInitializer,
+          regularizer: parts.biasRegularizer,
+          constraint: parts.biasConstraint,
+        });
       }
       const {queryKeyNormalization} = this.options;
       if (queryKeyNormalization != null && (name === 'query' || name === 'key')) {
         const size = queryKeyNormalization === 'head' ? this.headDim : numOut;
-        this.add(`${name}_norm`, [size], onesInitializer);
+        this.addNamedWeight({name: `${name}_norm`, shape: [size], initializer: onesInitializer});
       }
     }
 
@@ -259,40 +242,10 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
     private addCodes(name: 'query_key_value' | 'output', shape: number[]): void {
       const format = this.weightFormat();
       if (format.format !== 'float32') {
-        for (const {name: ofCodes, shape: shapeOfCodes, dtype} of codesSpecs(name, shape, format)) {
-          this.variables[ofCodes] = this.addWeight(
-            ofCodes,
-            shapeOfCodes,
-            dtype,
-            zeroInitializer as never,
-            undefined,
-            false,
-          );
+        for (const spec of codesSpecs(name, shape, format)) {
+          this.addNamedWeight(spec);
         }
       }
-    }
-
-    private add(
-      name: AttentionWeight,
-      shape: number[],
-      initializer: Pick<Initializer, 'apply'>,
-      regularizer?: object | null,
-      constraint?: Constraint | null,
-    ): void {
-      // tf.layers asks for objects of its own classes, but calls only their method `apply`.
-      this.variables[name] = this.addWeight(
-        name,
-        shape,
-        'float32',
-        initializer as never,
-        (regularizer ?? undefined) as never,
-        true,
-        (constraint ?? undefined) as never,
-      );
-    }
-
-    private read<T extends Tensor>(name: AttentionWeight): T | undefined {
-      return this.variables[name]?.read() as T | undefined;
     }
 
     private rotation(): Rotation {
@@ -313,15 +266,6 @@ export function makeCausalSelfAttention(tf: TfjsLayers): CausalSelfAttentionClas
       this.rotaryTable?.cos.dispose();
       this.rotaryTable?.sin.dispose();
       this.rotaryTable = undefined;
-    }
-
-    /** A layer around this one disposes of the weights alone, and calls nothing of this layer. */
-    private disposeTableWith(variable: LayerVariable): void {
-      const dispose = variable.dispose.bind(variable);
-      variable.dispose = () => {
-        this.disposeTable();
-        dispose();
-      };
     }
 
     /** The cache stays where it is, and a step takes 4 launches where nothing is normalized. */

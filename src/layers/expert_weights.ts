@@ -2,31 +2,23 @@
  * The weights of the layer: their names, shapes and order, and how the objects of tf.layers see one expert at a time.
  */
 import {type serialization, stack, type Tensor, tidy, transpose, unstack} from '@tensorflow/tfjs-core';
-import type {LayerVariable} from '@tensorflow/tfjs-layers';
 import type {MixtureOfExpertsOptions, weightArgParts} from './mixture_of_experts_options';
 import {seedOf} from './seeds';
-import {type Constraint, type Initializer, type PartsOf, zeroInitializer} from './weight_parts';
+import {type Constraint, type Initializer, type PartsOf, type WeightSpec, zeroInitializer} from './weight_parts';
 import type {LayerWeightName, WeightName} from '../contract/block_weights';
 import {expertFormatNames} from './expert_format';
 import {codesSpecs, weightFormatOf} from './weight_format';
 
 type WeightParts = PartsOf<typeof weightArgParts>;
 
-export type Weights = Partial<Record<LayerWeightName, LayerVariable>>;
-
-type WeightSpec = {
-  name: LayerWeightName;
-  shape: number[];
-  /** Default: float32. */
-  dtype?: 'float32' | 'int32';
-  initializer: Pick<Initializer, 'apply'>;
-  regularizer?: object | null;
-  constraint?: Constraint | null;
-  trainable?: boolean;
-};
+type ExpertWeightSpec = WeightSpec<LayerWeightName>;
 
 /** The weights for these options, in the order of weightNames, with quantizedWeightNames in place of w1 and w2. */
-export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts, hiddenSize: number): WeightSpec[] {
+export function weightSpecs(
+  options: MixtureOfExpertsOptions,
+  parts: WeightParts,
+  hiddenSize: number,
+): ExpertWeightSpec[] {
   const {numExperts: E, intermediateSize: I, sharedIntermediateSize: F} = options;
   const numRouted = E + options.numZeroExperts;
   const gateAndUp = options.gated ? 2 : 1;
@@ -35,22 +27,18 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
   // With a seed, each matrix draws with a seed of its own: equal experts would stay equal.
   const seeds = {w1: 0, w1Bias: 0, w2: E, w2Bias: E, sharedW1: 2 * E, sharedW2: 2 * E + 1, sharedGate: 2 * E + 2};
   const kernelInitializer = (seed: number) => withSeedOf(parts.kernelInitializer, seed);
-  const trainableExperts = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+  const trainableExperts = (name: WeightName, shape: number[], seed: number): ExpertWeightSpec => ({
     name,
     shape,
     ...kernel,
     initializer: perExpert(parts.kernelInitializer, (e, one) => drawOutIn(kernelInitializer(seed + e), one)),
     constraint: kernel.constraint && mapExperts((weight) => constrainOutIn(kernel.constraint!, weight)),
   });
-  const experts = (name: 'w1' | 'w2', shape: number[], seed: number): WeightSpec[] =>
+  const experts = (name: 'w1' | 'w2', shape: number[], seed: number): ExpertWeightSpec[] =>
     options.expertFormat === 'float32'
       ? [trainableExperts(name, shape, seed)]
-      : codesSpecs(name, shape, weightFormatOf(options, expertFormatNames)).map((weight) => ({
-          ...weight,
-          initializer: zeroInitializer,
-          trainable: false,
-        }));
-  const expertBias = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+      : codesSpecs(name, shape, weightFormatOf(options, expertFormatNames));
+  const expertBias = (name: WeightName, shape: number[], seed: number): ExpertWeightSpec => ({
     name,
     shape,
     ...bias,
@@ -59,7 +47,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     ),
     constraint: bias.constraint && mapExperts((weight) => bias.constraint!.apply(weight)),
   });
-  const shared = (name: WeightName, shape: number[], seed: number): WeightSpec => ({
+  const shared = (name: WeightName, shape: number[], seed: number): ExpertWeightSpec => ({
     name,
     shape,
     ...kernel,
@@ -67,7 +55,7 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
     constraint: kernel.constraint && {apply: (weight) => constrainOutIn(kernel.constraint!, weight)},
   });
 
-  const specs: Array<WeightSpec | false> = [
+  const specs: Array<ExpertWeightSpec | false> = [
     {name: 'router_kernel', shape: [hiddenSize, numRouted], initializer: parts.routerInitializer, ...kernel},
     options.useRouterBias && {name: 'router_bias', shape: [numRouted], initializer: parts.biasInitializer, ...bias},
     ...experts('w1', [E, gateAndUp * I, hiddenSize], seeds.w1),
@@ -93,7 +81,10 @@ export function weightSpecs(options: MixtureOfExpertsOptions, parts: WeightParts
 }
 
 /** `draw`, except for an initializer of one value, which costs nothing: such a layer is made to be filled later. */
-const unlessConstant = (initializer: Initializer, draw: (shape: number[]) => Tensor): WeightSpec['initializer'] =>
+const unlessConstant = (
+  initializer: Initializer,
+  draw: (shape: number[]) => Tensor,
+): ExpertWeightSpec['initializer'] =>
   ['Zeros', 'Ones', 'Constant'].includes(initializer.getClassName()) ? initializer : {apply: draw};
 
 /** An initializer of [experts, ...] that draws each expert separately. */

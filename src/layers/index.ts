@@ -35,6 +35,8 @@ const {functions, classes} = registerLayerClasses({layers, serialization});
 
 /**
  * A mixture-of-experts layer for tf.layers, from input [..., H] to output of the same shape: {@link MixtureOfExperts}.
+ *
+ * @function
  */
 export const mixtureOfExperts: MoeLayers['mixtureOfExperts'] = functions.mixtureOfExperts;
 export const MixtureOfExperts: MixtureOfExpertsClass = classes.MixtureOfExperts;
@@ -42,12 +44,18 @@ export type MixtureOfExperts = MixtureOfExpertsLayer;
 
 /**
  * Causal self-attention for tf.layers, from input [B, S, H] to output of the same shape: {@link CausalSelfAttention}.
+ *
+ * @function
  */
 export const causalSelfAttention: MoeLayers['causalSelfAttention'] = functions.causalSelfAttention;
 export const CausalSelfAttention: CausalSelfAttentionClass = classes.CausalSelfAttention;
 export type CausalSelfAttention = CausalSelfAttentionLayer;
 
-/** RMS normalization for tf.layers, from input [..., H] to output of the same shape: {@link RmsNormalization}. */
+/**
+ * RMS normalization for tf.layers, from input [..., H] to output of the same shape: {@link RmsNormalization}.
+ *
+ * @function
+ */
 export const rmsNormalization: MoeLayers['rmsNormalization'] = functions.rmsNormalization;
 export const RmsNormalization: RmsNormalizationClass = classes.RmsNormalization;
 export type RmsNormalization = RmsNormalizationLayer;
@@ -55,12 +63,18 @@ export type RmsNormalization = RmsNormalizationLayer;
 /**
  * Token embeddings for tf.layers, from ids [B, S] to [B, S, H], and from hidden states [..., H] to logits [..., V]:
  * {@link ReversibleEmbedding}.
+ *
+ * @function
  */
 export const reversibleEmbedding: MoeLayers['reversibleEmbedding'] = functions.reversibleEmbedding;
 export const ReversibleEmbedding: ReversibleEmbeddingClass = classes.ReversibleEmbedding;
 export type ReversibleEmbedding = ReversibleEmbeddingLayer;
 
-/** A sum of inputs of one shape for tf.layers, each times a factor: {@link ScaledSum}. */
+/**
+ * A sum of inputs of one shape for tf.layers, each times a factor: {@link ScaledSum}.
+ *
+ * @function
+ */
 export const scaledSum: MoeLayers['scaledSum'] = functions.scaledSum;
 export const ScaledSum: ScaledSumClass = classes.ScaledSum;
 export type ScaledSum = ScaledSumLayer;

@@ -18,7 +18,7 @@ import {
   zeros,
 } from '@tensorflow/tfjs-core';
 import {anglesTable, rotaryTable, type RotaryTable, type Rotation} from './rotary_embedding';
-import {sharedPosition} from './shared_position';
+import {type SharedPosition, sharedPosition} from './shared_position';
 
 type Places = {isNew: Tensor2D; isOld: Tensor2D};
 
@@ -36,6 +36,8 @@ export class KeyValueCache {
   /** Float32 [B, capacity]: 0 for keys of padding. Undefined if there is none. */
   keyMask: Tensor2D | undefined;
   isDisposed = false;
+  /** Where the device finds `length`. */
+  readonly sharedPosition: SharedPosition;
   private readonly rotation: Rotation;
   private table: RotaryTable | undefined;
   private angles: Tensor2D | undefined;
@@ -50,7 +52,8 @@ export class KeyValueCache {
     this.keys = keep(zeros(shape));
     this.values = keep(zeros(shape));
     this.rotation = rotation;
-    sharedPosition.acquire();
+    this.sharedPosition = sharedPosition();
+    this.sharedPosition.acquire();
   }
 
   /** The angles of all positions, made when they are asked for. */
@@ -65,7 +68,7 @@ export class KeyValueCache {
   /** What kernels take besides keys and values. */
   forKernels(): {angles: Tensor2D; position: Tensor1D} {
     this.angles ??= keep(anglesTable(this.capacity, this.rotation));
-    return {angles: this.angles, position: sharedPosition.at(this.length)};
+    return {angles: this.angles, position: this.sharedPosition.at(this.length)};
   }
 
   /** Adds the keys and values [B, M, T, D] of the next T positions, and their mask. */
@@ -96,7 +99,7 @@ export class KeyValueCache {
     if (!this.isDisposed) {
       this.isDisposed = true;
       dispose([this.keys, this.values, this.keyMask ?? [], this.angles ?? [], this.table ?? []]);
-      sharedPosition.release();
+      this.sharedPosition.release();
     }
   }
 

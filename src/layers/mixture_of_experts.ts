@@ -10,7 +10,6 @@ import {
   reshape,
   scalar,
   type Scalar,
-  type serialization,
   slice,
   type Tensor,
   type Tensor1D,
@@ -18,42 +17,37 @@ import {
   type Tensor2D,
   type Tensor3D,
   tidy,
-  type Variable,
   where,
   zeros,
   zerosLike,
 } from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import type {layers} from '@tensorflow/tfjs-layers';
 import {fusedExperts} from '../ops/fused_experts';
 import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
 import {moeLoadBalancingLoss} from '../ops/moe_load_balancing_loss';
 import {moeRouterZLoss} from '../ops/moe_router_z_loss';
 import {moeTopk} from '../ops/moe_topk';
 import {AuxiliaryLosses} from './auxiliary_losses';
+import type {BaseLayerClass} from './base_layer';
 import {type Batch, Batches} from './batches';
 import {dropOverCapacity, expertCapacity} from './expert_capacity';
 import {BatchLoad, droppedShareOf, entropyOf} from './expert_load';
 import {expertCounts} from '../ops/expert_counts';
-import {type Weights, weightSpecs} from './expert_weights';
+import {weightSpecs} from './expert_weights';
 import type {LayerWeightName} from '../contract/block_weights';
 import type {QuantizedWeights} from '../contract/quantized_weights';
 import {expertFormatNames} from './expert_format';
+import {fittingMask, type Kwargs, lastAxis, type Mask, type Shape} from './layer_calls';
 import {
-  assertInputs,
-  fittingMask,
-  type Inputs,
-  type Kwargs,
-  lastAxis,
-  type Mask,
-  onlyInput,
-  onlyShape,
-  type Shape,
-} from './layer_calls';
-import {checkArgs, type MixtureOfExpertsArgs, weightArgParts} from './mixture_of_experts_options';
+  checkArgs,
+  type MixtureOfExpertsArgs,
+  type MixtureOfExpertsOptions,
+  weightArgParts,
+} from './mixture_of_experts_options';
 import {ScoreCorrection} from './score_correction';
 import {seedOf} from './seeds';
 import {assertWholeWords, quantizedWeightsIn, weightFormatOf} from './weight_format';
-import {resolveWeightParts, type TfjsLayers} from './weight_parts';
+import {type PartsOf, resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 const opName = 'mixtureOfExperts';
 
@@ -164,13 +158,12 @@ export type MixtureOfExpertsClass = {
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The class of the layer, built on the Layer class of `tf`. */
-export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
-  class MixtureOfExpertsLayer extends tf.layers.Layer {
+type Parts = PartsOf<typeof weightArgParts>;
+
+/** The class of the layer, for `tf` and its BaseLayer. */
+export function makeMixtureOfExperts(tf: TfjsLayers, BaseLayer: BaseLayerClass): MixtureOfExpertsClass {
+  class MixtureOfExpertsLayer extends BaseLayer<MixtureOfExpertsOptions, Parts, LayerWeightName> {
     static className = 'MixtureOfExperts';
-    private readonly options;
-    private readonly weightParts;
-    private readonly variables: Weights = {};
     private readonly batches = new Batches();
     private readonly auxiliaryLosses = new AuxiliaryLosses();
     private readonly scoreCorrection = new ScoreCorrection();
@@ -180,11 +173,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     constructor(args: MixtureOfExpertsArgs) {
       const options = checkArgs(args, opName);
       const weightParts = resolveWeightParts(tf, args, weightArgParts, opName);
-      super(args);
-      this.options = options;
-      this.weightParts = weightParts;
+      super(args, {opName, options, weightParts});
       this.batchLoad = new BatchLoad(options.numExperts + options.numZeroExperts);
-      this.supportsMasking = true;
       this.inputSpec = [{minNDim: this.minRank()}];
       if (options.loadBalancingLossWeight > 0 || options.routerZLossWeight > 0) {
         this.addLoss(() => this.auxiliaryLoss());
@@ -194,54 +184,36 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
     override build(inputShape: Shape): void {
       const hiddenSize = lastAxis(inputShape, opName);
       assertWholeWords(hiddenSize, this.options.expertFormat, 'the last axis of the input (H)', opName);
-      for (const spec of weightSpecs(this.options, this.weightParts.parts, hiddenSize)) {
-        // tf.layers asks for objects of its own classes, but calls only their method `apply`.
-        this.variables[spec.name] = this.addWeight(
-          spec.name,
-          spec.shape,
-          spec.dtype ?? 'float32',
-          spec.initializer as never,
-          spec.regularizer as never,
-          spec.trainable ?? true,
-          spec.constraint as never,
-        );
+      for (const spec of weightSpecs(this.options, this.parts, hiddenSize)) {
+        this.addNamedWeight(spec);
       }
-      this.disposeKeptWith(this.variables.router_kernel!);
+      this.whenDisposed(() => {
+        this.auxiliaryLosses.dispose();
+        this.scoreCorrection.dispose();
+        this.batchLoad.dispose();
+      });
       this.inputSpec = [{minNDim: this.minRank(), axes: {[-1]: hiddenSize}}];
       super.build(inputShape);
     }
 
-    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      assertInputs(this, inputs, tf, opName);
-      return super.apply(inputs, kwargs);
-    }
-
-    override computeOutputShape(inputShape: Shape): Shape {
-      return onlyShape(inputShape);
-    }
-
-    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-      return tidy(() => {
-        this.invokeCallHook(inputs, kwargs);
-        const input = onlyInput(inputs);
-        const isTraining = Boolean(kwargs?.training);
-        const {x, mask} = tokensOf(input, tokenMask(kwargs?.mask, input.shape));
-        // A frozen model freezes the weights of its layers, but does not change their `trainable`.
-        const isLearning = isTraining && this.trainableWeights.length > 0;
-        const batch = this.batches.batchOf(isTraining);
-        const logits = this.routerLogits(x, isTraining);
-        const {topkWeights, topkIds} = this.chooseExperts(logits, batch);
-        const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
-        const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
-        if (isLearning) {
-          const numSequences = input.size > 0 ? input.shape[0] : 1;
-          this.addAuxiliaryLosses(logits, chosenIds, mask, numSequences, batch);
-          this.updateScoreCorrectionBias(chosenIds, batch);
-        }
-        this.batchLoad.add({chosenIds, keptIds}, batch);
-        const output = this.outputOf(x, topkWeights, keptIds);
-        return reshape(input.size > 0 ? output : slice(output, 0, 0), input.shape);
-      });
+    override forward([input]: Tensor[], kwargs: Kwargs): Tensor {
+      const isTraining = Boolean(kwargs?.training);
+      const {x, mask} = tokensOf(input, tokenMask(kwargs?.mask, input.shape));
+      // A frozen model freezes the weights of its layers, but does not change their `trainable`.
+      const isLearning = isTraining && this.trainableWeights.length > 0;
+      const batch = this.batches.batchOf(isTraining);
+      const logits = this.routerLogits(x, isTraining);
+      const {topkWeights, topkIds} = this.chooseExperts(logits, batch);
+      const chosenIds = mask == null ? topkIds : where(expandDims(mask, 1), topkIds, noExperts(topkIds.shape));
+      const keptIds = isTraining ? this.dropPastCapacity(chosenIds, topkWeights) : chosenIds;
+      if (isLearning) {
+        const numSequences = input.size > 0 ? input.shape[0] : 1;
+        this.addAuxiliaryLosses(logits, chosenIds, mask, numSequences, batch);
+        this.updateScoreCorrectionBias(chosenIds, batch);
+      }
+      this.batchLoad.add({chosenIds, keptIds}, batch);
+      const output = this.outputOf(x, topkWeights, keptIds);
+      return reshape(input.size > 0 ? output : slice(output, 0, 0), input.shape);
     }
 
     expertLoad(): Tensor1D {
@@ -256,30 +228,8 @@ export function makeMixtureOfExperts(tf: TfjsLayers): MixtureOfExpertsClass {
       return tidy(() => droppedShareOf(this.loadsFor('droppedShare')));
     }
 
-    override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
-    }
-
-    /**
-     * Disposes of the layer's other tensors together with its weights. A layer around this one disposes of the weights
-     * alone, and calls nothing of this layer.
-     */
-    private disposeKeptWith(variable: LayerVariable): void {
-      const dispose = variable.dispose.bind(variable);
-      variable.dispose = () => {
-        this.auxiliaryLosses.dispose();
-        this.scoreCorrection.dispose();
-        this.batchLoad.dispose();
-        dispose();
-      };
-    }
-
     private minRank(): number {
       return this.options.loadBalancingLossPer === 'sequence' ? 3 : 2;
-    }
-
-    private read(name: LayerWeightName): Variable | undefined {
-      return this.variables[name]?.read() as Variable | undefined;
     }
 
     /** Not with tfjs's matMul, because its gradient to the kernel is a float32 sum over all tokens. */

@@ -1,4 +1,5 @@
 import type {serialization} from '@tensorflow/tfjs-core';
+import {makeBaseLayer} from './base_layer';
 import {
   type CausalSelfAttention,
   type CausalSelfAttentionClass,
@@ -68,12 +69,13 @@ type Made = {functions: MoeLayerFunctions; classes: MoeLayerClasses; all: MoeLay
 const madeFor = new WeakMap<object, Made>();
 
 function makeLayers(tf: TfjsLayers): Made {
+  const BaseLayer = makeBaseLayer(tf);
   const classes: MoeLayerClasses = {
-    MixtureOfExperts: makeMixtureOfExperts(tf),
-    CausalSelfAttention: makeCausalSelfAttention(tf),
-    RmsNormalization: makeRmsNormalization(tf),
-    ReversibleEmbedding: makeReversibleEmbedding(tf),
-    ScaledSum: makeScaledSum(tf),
+    MixtureOfExperts: makeMixtureOfExperts(tf, BaseLayer),
+    CausalSelfAttention: makeCausalSelfAttention(tf, BaseLayer),
+    RmsNormalization: makeRmsNormalization(tf, BaseLayer),
+    ReversibleEmbedding: makeReversibleEmbedding(tf, BaseLayer),
+    ScaledSum: makeScaledSum(BaseLayer),
   };
   const functions: MoeLayerFunctions = {
     mixtureOfExperts: (args) => new classes.MixtureOfExperts(args),

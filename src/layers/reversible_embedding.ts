@@ -6,22 +6,21 @@ import {
   notEqual,
   type Rank,
   reshape,
-  type serialization,
   Tensor,
   type Tensor2D,
   type Tensor3D,
-  tidy,
 } from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, assertPositiveInteger, checkCount, checkOptions} from '../arguments/checks';
 import {convertQuantizedWeights} from '../arguments/quantized_weights';
 import {MoeDequantizeRows} from '../contract/kernel_names';
 import type {QuantizedFormat, QuantizedWeights, ScaleFormat} from '../contract/quantized_weights';
 import {runMoeKernel} from '../contract/run_kernel';
 import {moeGroupedMatMul} from '../ops/moe_grouped_mat_mul';
+import type {BaseLayerClass} from './base_layer';
 import {hasProjectionsOf, quantizedProductsOf} from './projections';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
-import {assertInputs, type Inputs, type Kwargs, onlyInput, onlyShape, type Shape} from './layer_calls';
+import {type Inputs, type Kwargs, onlyInput, onlyShape, type Shape} from './layer_calls';
 import {
   assertWholeWords,
   checkWeightFormat,
@@ -31,7 +30,7 @@ import {
   type WeightFormat,
   weightFormatOf,
 } from './weight_format';
-import {resolveWeightParts, type TfjsLayers, zeroInitializer} from './weight_parts';
+import {type PartsOf, resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
@@ -159,13 +158,14 @@ export type ReversibleEmbeddingClass = {
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The class of the layer, built on the Layer class of `tf`. */
-export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClass {
-  class ReversibleEmbeddingLayer extends tf.layers.Layer {
+type Options = ReturnType<typeof checkArgs>;
+type Parts = PartsOf<typeof weightArgParts>;
+type EmbeddingWeight = 'embeddings' | CodesOf<'embeddings'>;
+
+/** The class of the layer, for `tf` and its BaseLayer. */
+export function makeReversibleEmbedding(tf: TfjsLayers, BaseLayer: BaseLayerClass): ReversibleEmbeddingClass {
+  class ReversibleEmbeddingLayer extends BaseLayer<Options, Parts, EmbeddingWeight> {
     static className = 'ReversibleEmbedding';
-    private readonly options;
-    private readonly weightParts;
-    private readonly variables: Partial<Record<'embeddings' | CodesOf<'embeddings'>, LayerVariable>> = {};
 
     constructor(args: ReversibleEmbeddingArgs) {
       const options = checkArgs(args);
@@ -173,38 +173,32 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
       const weightParts = resolveWeightParts(tf, withDefaults, weightArgParts, opName);
       // As of tf.layers.embedding, so that the layer can be the first of a sequential model.
       const hasShape = args.inputShape != null || args.batchInputShape != null;
-      super(hasShape ? args : {...args, batchInputShape: [args.batchSize ?? null, null]});
-      this.options = options;
-      this.weightParts = weightParts;
-      this.supportsMasking = true;
+      const withShape = hasShape ? args : {...args, batchInputShape: [args.batchSize ?? null, null]};
+      super(withShape, {opName, options, weightParts});
       this.inputSpec = [{minNDim: 2}];
     }
 
     override build(inputShape: Shape): void {
       const {vocabSize, units} = this.options;
-      const {embeddingsInitializer, embeddingsRegularizer, embeddingsConstraint} = this.weightParts.parts;
+      const {parts} = this;
       const format = this.weightFormat();
-      // tf.layers asks for objects of its own classes, but calls only their method `apply`.
       if (format.format === 'float32') {
-        this.variables.embeddings = this.addWeight(
-          'embeddings',
-          [vocabSize, units],
-          'float32',
-          embeddingsInitializer as never,
-          embeddingsRegularizer as never,
-          true,
-          embeddingsConstraint as never,
-        );
+        this.addNamedWeight({
+          name: 'embeddings',
+          shape: [vocabSize, units],
+          initializer: parts.embeddingsInitializer,
+          regularizer: parts.embeddingsRegularizer,
+          constraint: parts.embeddingsConstraint,
+        });
       } else {
-        for (const {name, shape, dtype} of codesSpecs('embeddings', [1, vocabSize, units], format)) {
-          this.variables[name] = this.addWeight(name, shape, dtype, zeroInitializer as never, undefined, false);
+        for (const spec of codesSpecs('embeddings', [1, vocabSize, units], format)) {
+          this.addNamedWeight(spec);
         }
       }
       super.build(inputShape);
     }
 
     override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      assertInputs(this, inputs, tf, opName);
       const outputs = super.apply(inputs, kwargs);
       const [input] = [inputs].flat();
       // A model disposes of a layer once, and tf.layers counts its uses: a tied head is not one more.
@@ -233,22 +227,14 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
       return padTokenId != null && areIds(input.shape) ? notEqual(input, padTokenId) : given;
     }
 
-    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-      return tidy(() => {
-        this.invokeCallHook(inputs, kwargs);
-        const input = onlyInput(inputs);
-        this.assertShape(input.shape);
-        const {vocabSize, units} = this.options;
-        if (areIds(input.shape)) {
-          return this.embeddingsOf(cast(input, 'int32'));
-        }
-        const states = reshape<Rank.R2>(cast(input, 'float32'), [input.size / units, units]);
-        return reshape(this.logitsOf(states), [...input.shape.slice(0, -1), vocabSize]);
-      });
-    }
-
-    override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), ...this.options, ...this.weightParts.getConfig()};
+    override forward([input]: Tensor[]): Tensor {
+      this.assertShape(input.shape);
+      const {vocabSize, units} = this.options;
+      if (areIds(input.shape)) {
+        return this.embeddingsOf(cast(input, 'int32'));
+      }
+      const states = reshape<Rank.R2>(cast(input, 'float32'), [input.size / units, units]);
+      return reshape(this.logitsOf(states), [...input.shape.slice(0, -1), vocabSize]);
     }
 
     private weightFormat(): WeightFormat {
@@ -260,13 +246,13 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
       const format = this.weightFormat();
       return format.format === 'float32'
         ? undefined
-        : quantizedWeightsIn('embeddings', format, (name) => this.variables[name]?.read());
+        : quantizedWeightsIn('embeddings', format, (name) => this.read(name));
     }
 
     private embeddingsOf(ids: Tensor): Tensor {
       const codes = this.codes();
       if (codes == null) {
-        return gather(this.variables.embeddings!.read(), ids);
+        return gather(this.read('embeddings')!, ids);
       }
       const {encoding, parts} = convertQuantizedWeights(codes, 'embeddings', 'outIn', opName);
       const rows = reshape<Rank.R1>(ids, [ids.size]);
@@ -277,7 +263,7 @@ export function makeReversibleEmbedding(tf: TfjsLayers): ReversibleEmbeddingClas
     private logitsOf(states: Tensor2D): Tensor2D {
       const codes = this.codes();
       return codes == null
-        ? logitsOf(states, this.variables.embeddings!.read() as Tensor2D)
+        ? logitsOf(states, this.read<Tensor2D>('embeddings')!)
         : quantizedProductsOf(states, codes, undefined, [this.options.vocabSize], opName)[0];
     }
 

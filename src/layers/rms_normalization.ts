@@ -1,11 +1,12 @@
-import {cast, type serialization, type Tensor, tidy} from '@tensorflow/tfjs-core';
-import type {layers, LayerVariable} from '@tensorflow/tfjs-layers';
+import {cast, type Tensor} from '@tensorflow/tfjs-core';
+import type {layers} from '@tensorflow/tfjs-layers';
 import {checkOptions} from '../arguments/checks';
+import type {BaseLayerClass} from './base_layer';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
-import {assertInputs, type Inputs, type Kwargs, lastAxis, onlyInput, onlyShape, type Shape} from './layer_calls';
+import {lastAxis, type Shape} from './layer_calls';
 import {checkPositive} from './numbers';
 import {rmsNorm} from './rms_norm';
-import {resolveWeightParts, type TfjsLayers} from './weight_parts';
+import {type PartsOf, resolveWeightParts, type TfjsLayers} from './weight_parts';
 
 type DenseArgs = Parameters<typeof layers.dense>[0];
 
@@ -63,13 +64,13 @@ export type RmsNormalizationClass = {
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The class of the layer, built on the Layer class of `tf`. */
-export function makeRmsNormalization(tf: TfjsLayers): RmsNormalizationClass {
-  class RmsNormalizationLayer extends tf.layers.Layer {
+type Options = {epsilon: number};
+type Parts = PartsOf<typeof weightArgParts>;
+
+/** The class of the layer, for `tf` and its BaseLayer. */
+export function makeRmsNormalization(tf: TfjsLayers, BaseLayer: BaseLayerClass): RmsNormalizationClass {
+  class RmsNormalizationLayer extends BaseLayer<Options, Parts, 'gamma'> {
     static className = 'RmsNormalization';
-    private readonly epsilon: number;
-    private readonly weightParts;
-    private gamma: LayerVariable | undefined;
 
     constructor(args?: RmsNormalizationArgs | null) {
       const given = checkOptions<RmsNormalizationArgs & {customObjects?: unknown}>(args, argNames, opName);
@@ -77,48 +78,20 @@ export function makeRmsNormalization(tf: TfjsLayers): RmsNormalizationClass {
       const epsilon = checkPositive(given.epsilon ?? 1e-6, 'epsilon', opName);
       const withDefaults = {...given, gammaInitializer: given.gammaInitializer ?? 'ones'};
       const weightParts = resolveWeightParts(tf, withDefaults, weightArgParts, opName);
-      super(given as RmsNormalizationArgs);
-      this.epsilon = epsilon;
-      this.weightParts = weightParts;
-      this.supportsMasking = true;
+      super(given as RmsNormalizationArgs, {opName, options: {epsilon}, weightParts});
       this.inputSpec = [{minNDim: 2}];
     }
 
     override build(inputShape: Shape): void {
       const hiddenSize = lastAxis(inputShape, opName);
-      const {gammaInitializer, gammaRegularizer, gammaConstraint} = this.weightParts.parts;
-      // tf.layers asks for objects of its own classes, but calls only their method `apply`.
-      this.gamma = this.addWeight(
-        'gamma',
-        [hiddenSize],
-        'float32',
-        gammaInitializer as never,
-        gammaRegularizer as never,
-        true,
-        gammaConstraint as never,
-      );
+      const {gammaInitializer: initializer, gammaRegularizer: regularizer, gammaConstraint: constraint} = this.parts;
+      this.addNamedWeight({name: 'gamma', shape: [hiddenSize], initializer, regularizer, constraint});
       this.inputSpec = [{minNDim: 2, axes: {[-1]: hiddenSize}}];
       super.build(inputShape);
     }
 
-    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      assertInputs(this, inputs, tf, opName);
-      return super.apply(inputs, kwargs);
-    }
-
-    override computeOutputShape(inputShape: Shape): Shape {
-      return onlyShape(inputShape);
-    }
-
-    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-      return tidy(() => {
-        this.invokeCallHook(inputs, kwargs);
-        return rmsNorm(cast(onlyInput(inputs), 'float32'), this.gamma!.read(), this.epsilon);
-      });
-    }
-
-    override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), epsilon: this.epsilon, ...this.weightParts.getConfig()};
+    override forward([input]: Tensor[]): Tensor {
+      return rmsNorm(cast(input, 'float32'), this.read('gamma')!, this.options.epsilon);
     }
   }
   return RmsNormalizationLayer as unknown as RmsNormalizationClass;

@@ -1,12 +1,12 @@
-import {addN, cast, mul, reshape, type serialization, type Tensor, tidy, util} from '@tensorflow/tfjs-core';
+import {addN, cast, mul, reshape, type serialization, type Tensor, util} from '@tensorflow/tfjs-core';
 import type {layers} from '@tensorflow/tfjs-layers';
 import {assert, checkOptions, describeValue} from '../arguments/checks';
 import {MoeScaledSum} from '../contract/kernel_names';
 import {runMoeKernel} from '../contract/run_kernel';
+import type {BaseLayerClass} from './base_layer';
 import {runsWithoutGradient} from './decoding_kernels';
 import {checkArgsOfEveryLayer, type LayerArgs, layerArgNames} from './layer_arguments';
-import {assertInputs, type Inputs, type Kwargs, type Shape} from './layer_calls';
-import type {TfjsLayers} from './weight_parts';
+import type {Shape} from './layer_calls';
 
 export type ScaledSumArgs = LayerArgs & {
   /** The factor of each input. */
@@ -50,22 +50,15 @@ export type ScaledSumClass = {
   fromConfig: (typeof layers.Layer)['fromConfig'];
 };
 
-/** The class of the layer, built on the Layer class of `tf`. */
-export function makeScaledSum(tf: TfjsLayers): ScaledSumClass {
-  class ScaledSumLayer extends tf.layers.Layer {
+type Options = {factors: number[]};
+
+/** The class of the layer, on the BaseLayer of a copy of tfjs. */
+export function makeScaledSum(BaseLayer: BaseLayerClass): ScaledSumClass {
+  class ScaledSumLayer extends BaseLayer<Options, undefined, never> {
     static className = 'ScaledSum';
-    private readonly factors: number[];
 
     constructor(args: ScaledSumArgs) {
-      const factors = checkArgs(args);
-      super(args);
-      this.factors = factors;
-      this.supportsMasking = true;
-    }
-
-    override apply(inputs: Inputs, kwargs?: Kwargs): ReturnType<layers.Layer['apply']> {
-      assertInputs(this, inputs, tf, opName);
-      return super.apply(inputs, kwargs);
+      super(args, {opName, options: {factors: checkArgs(args)}});
     }
 
     override computeOutputShape(inputShape: Shape): Shape {
@@ -79,32 +72,29 @@ export function makeScaledSum(tf: TfjsLayers): ScaledSumClass {
       return (Array.isArray(mask) ? mask[0] : (mask ?? null)) as Tensor;
     }
 
-    override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-      return tidy(() => {
-        this.invokeCallHook(inputs, kwargs);
-        const given = [inputs].flat();
-        this.assertFits(given.map(({shape}) => shape));
-        const terms = given.map((input) => cast(input, 'float32'));
-        return terms.length === 2 && runsWithoutGradient(MoeScaledSum)
-          ? sumOfTwo(terms, this.factors)
-          : sumOf(terms, this.factors);
-      });
+    override forward(inputs: Tensor[]): Tensor {
+      const {factors} = this.options;
+      this.assertFits(inputs.map(({shape}) => shape));
+      const terms = inputs.map((input) => cast(input, 'float32'));
+      return terms.length === 2 && runsWithoutGradient(MoeScaledSum) ? sumOfTwo(terms, factors) : sumOf(terms, factors);
     }
 
     override getConfig(): serialization.ConfigDict {
-      return {...super.getConfig(), factors: [...this.factors]};
+      // A copy, because callers may change it.
+      return {...super.getConfig(), factors: [...this.options.factors]};
     }
 
     private assertFits(shapes: Array<Array<number | null>>): void {
+      const {factors} = this.options;
       const isKnown = (shape: Array<number | null>) => shape.every((size) => size != null);
       const fits = shapes.every(
         (shape) => !isKnown(shape) || !isKnown(shapes[0]) || util.arraysEqual(shape, shapes[0]),
       );
       assert(
-        shapes.length === this.factors.length && fits,
+        shapes.length === factors.length && fits,
         opName,
         () =>
-          `layer '${this.name}' must have ${this.factors.length} inputs of one shape, one for each factor, but has ` +
+          `layer '${this.name}' must have ${factors.length} inputs of one shape, one for each factor, but has ` +
           `${JSON.stringify(shapes)}.`,
       );
     }

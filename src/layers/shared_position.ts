@@ -1,10 +1,10 @@
-import {getBackend, keep, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
+import {backend, getBackend, keep, type KernelBackend, type Tensor1D, tensor1d} from '@tensorflow/tfjs-core';
 
 /**
  * The place of the next position on the device, for the caches of all layers: in a step of a model they have the same.
  * A kernel that took it as an attribute would be another one for each position.
  */
-class SharedPosition {
+export class SharedPosition {
   private numUsers = 0;
   private pinned: Tensor1D | undefined;
   private last: {position: number; backendName: string; tensor: Tensor1D} | undefined;
@@ -49,4 +49,11 @@ class SharedPosition {
   }
 }
 
-export const sharedPosition = new SharedPosition();
+const ofBackends = new WeakMap<KernelBackend, SharedPosition>();
+
+/** The place for caches that are made now. A new instance of the backend, as after tf.engine().reset(), has its own. */
+export function sharedPosition(): SharedPosition {
+  const ofBackend = ofBackends.get(backend()) ?? new SharedPosition();
+  ofBackends.set(backend(), ofBackend);
+  return ofBackend;
+}

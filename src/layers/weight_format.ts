@@ -16,6 +16,7 @@ import {
   type ScaleFormat,
   type WeightEncoding,
 } from '../contract/quantized_weights';
+import {type WeightSpec, zeroInitializer} from './weight_parts';
 
 /** Null for what a format does not have. */
 export type WeightFormat = {
@@ -145,23 +146,22 @@ export function weightEncodingOf(weightFormat: WeightFormat, numIn: number): Wei
 /** The names that a weight's codes, scales and offsets have in a layer. */
 export type CodesOf<Name extends string> = `${Name}_${'codes' | 'scales' | 'offsets'}`;
 
-export type CodesSpec<Name extends string> = {name: CodesOf<Name>; shape: number[]; dtype: 'float32' | 'int32'};
-
-/** The weights that stand for `name` [L, D, C] in a format other than float32. */
+/** The weights that stand for `name` [L, D, C] in a format other than float32. They are 0 until they are set. */
 export function codesSpecs<Name extends string>(
   name: Name,
   shape: number[],
   weightFormat: WeightFormat,
-): Array<CodesSpec<Name>> {
+): Array<WeightSpec<CodesOf<Name>>> {
   const encoding = weightEncodingOf(weightFormat, shape[2]);
   const shapes = quantizedShapes(shape, encoding as WeightEncoding & {format: QuantizedFormat});
-  const codes: CodesSpec<Name> = {name: `${name}_codes`, shape: shapes.codes, dtype: 'int32'};
+  const frozen = {initializer: zeroInitializer, trainable: false};
+  const codes = {name: `${name}_codes` as const, shape: shapes.codes, dtype: 'int32' as const, ...frozen};
   if (weightFormat.scaleFormat == null) {
     return [codes];
   }
   const dtype = weightFormat.scaleFormat === 'float32' ? 'float32' : 'int32';
-  const scales: CodesSpec<Name> = {name: `${name}_scales`, shape: shapes.scales, dtype};
-  const offsets: CodesSpec<Name> = {name: `${name}_offsets`, shape: shapes.scales, dtype};
+  const scales = {name: `${name}_scales` as const, shape: shapes.scales, dtype, ...frozen} as const;
+  const offsets = {name: `${name}_offsets` as const, shape: shapes.scales, dtype, ...frozen} as const;
   return weightFormat.hasOffsets ? [codes, scales, offsets] : [codes, scales];
 }
 

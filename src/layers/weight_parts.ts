@@ -37,13 +37,28 @@ type DenseParts = {
 type PartNames = {readonly [argName: string]: keyof DenseParts};
 export type PartsOf<Names extends PartNames> = {[Name in keyof Names]: DenseParts[Names[Name]]};
 
+export type WeightParts<Parts> = {parts: Parts; getConfig: () => serialization.ConfigDict};
+
+/** A weight that a layer has. */
+export type WeightSpec<Name extends string> = {
+  name: Name;
+  shape: number[];
+  /** Default: float32. */
+  dtype?: 'float32' | 'int32';
+  initializer: Pick<Initializer, 'apply'>;
+  regularizer?: object | null;
+  constraint?: Constraint | null;
+  /** Default: true. */
+  trainable?: boolean;
+};
+
 /** Resolves names and configs with a dense layer, because tf.layers resolves them inside its layers only. */
 export function resolveWeightParts<Names extends PartNames>(
   {layers}: TfjsLayers,
   given: {[Name in keyof Names]?: unknown},
   names: Names,
   opName: string,
-): {parts: PartsOf<Names>; getConfig: () => serialization.ConfigDict} {
+): WeightParts<PartsOf<Names>> {
   const parts: {[argName: string]: unknown} = {};
   const configs: Array<() => [string, serialization.ConfigDictValue]> = [];
   for (const [argName, denseArgName] of Object.entries(names)) {

@@ -15,7 +15,6 @@ import {
 } from '@tensorflow/tfjs-core';
 import {canRecordSteps, type RecordedStep, recordStep} from '../contract/step_recorders';
 import type {KeyValueCache} from '../layers/key_value_cache';
-import {sharedPosition} from '../layers/shared_position';
 import {type DecoderParts, layersOf} from './decoder';
 
 type Recording = {
@@ -69,7 +68,8 @@ export class DecodingStep {
 
   private record(ids: readonly number[]): Tensor2D {
     const idsTensor = keep(tensorOf(ids));
-    const position = keep(tensor1d([this.caches[0].length], 'int32'));
+    const [{length, sharedPosition}] = this.caches;
+    const position = keep(tensor1d([length], 'int32'));
     const inputs = [idsTensor, position];
     const weights = this.weights();
     try {

@@ -17,8 +17,16 @@ export type {SamplingOptions} from './sampling';
 
 const functions = languageModelFunctions({layers, serialization, model, input});
 
-/** A language model with new weights, from config.json: {@link MoeLanguageModel}. */
+/**
+ * A language model with new weights, from config.json: {@link MoeLanguageModel}.
+ *
+ * @function
+ */
 export const moeLanguageModel: LanguageModelFunctions['moeLanguageModel'] = functions.moeLanguageModel;
 
-/** A language model with the weights of a Hugging Face checkpoint: {@link LoadMoeLanguageModel}. */
+/**
+ * A language model with the weights of a Hugging Face checkpoint: {@link LoadMoeLanguageModel}.
+ *
+ * @function
+ */
 export const loadMoeLanguageModel: LanguageModelFunctions['loadMoeLanguageModel'] = functions.loadMoeLanguageModel;

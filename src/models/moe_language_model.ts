@@ -63,8 +63,8 @@ export function buildModel(
 const optionNames = [...modelOptionNames, ...expertFormatArgNames] as const;
 
 /**
- * A language model of mixture-of-experts blocks with new weights, from the config.json of a family. It is a model of
- * tf.layers that trains, saves and loads as any other.
+ * A language model of mixture-of-experts blocks with new weights, from the config.json of a family. The result is
+ * a model of tf.layers, and trains, saves and loads as such.
  *
  * ```js
  * import {moeLanguageModel} from 'tfjs-moe/models';

@@ -34,8 +34,7 @@ const withGradientOf = /* @__PURE__ */ customGrad((...args) => {
  * gradient[0] > 0 && gradient[1] < 0; // => true
  * ```
  *
- * @param y  float32, of any shape: any tensor from which the minimized loss is computed, such as the result of
- *     fusedMoe.
+ * @param y  a float32 tensor of any shape from which the minimized loss is computed, such as the result of fusedMoe.
  * @param loss  float32 scalar: an auxiliary loss, times its weight. If the minimized loss is scaled, or is a mean over
  *     devices or accumulated steps, scale `loss` by the same factor.
  * @returns a new handle of y's values. The minimized loss must be computed from this handle: otherwise `loss` adds

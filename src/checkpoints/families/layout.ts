@@ -48,7 +48,7 @@ export type MoeCheckpointRouting = {
   topkGroups?: number;
   /** The factor of the weights, if it is not 1. */
   routedScalingFactor?: number;
-  /** The number of experts that give their input back, if the family has any; the router has logits for them too. */
+  /** The number of experts that return their input, if the family has such experts. The router has logits for them. */
   numZeroExperts?: number;
   /** Whether weights multiply the experts' inputs, and not their outputs. Default false. */
   applyRouterWeightOnInput?: boolean;
