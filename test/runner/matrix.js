@@ -85,7 +85,7 @@ const backendsOfFile = (file) => {
  * compile. Not in the specs of WebGL itself, nor in those where tfjs 4.22 reads a tensor of more rows than a texture by
  * the program of a smaller one, which is wrong.
  */
-const hasShapesAsUniforms = (file) => !/^webgl\/|^ops\/(long_sums|moe_permute_block_aligned)_/.test(file);
+const hasShapesAsUniforms = (file) => !/^webgl\/|\/(long_sums|moe_permute_block_aligned)_/.test(file);
 
 /**
  * The backends of each page of a browser: no two pages compile the same shaders. What a browser has of the host is with
