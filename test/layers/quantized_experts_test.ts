@@ -379,3 +379,31 @@ describeWithFlags('quantizeMixtureOfExperts', cpu, () => {
     });
   }
 });
+
+describeWithFlags('fusedMoe of frozen int4 experts', ALL_ENVS, () => {
+  it('trains a router and an adapter before them', async () => {
+    const [E, I] = [3, 8];
+    const numTokens = 24;
+    const [w1, w2] = [[E, 2 * I, H], [E, H, I]].map((shape, i) =>
+      tf.moeQuantizeWeights(tf.randomNormal(shape as [number, number, number], 0, 0.4, 'float32', i + 1), {groupSize: 16, scaleFormat: 'float16'}));
+    const adapter = tf.variable(tf.eye(H));
+    const router = tf.variable(tf.randomNormal<tf.Rank.R2>([H, E], 0, 0.1, 'float32', 3));
+    const x = tf.randomNormal<tf.Rank.R2>([numTokens, H], 0, 1, 'float32', 4);
+    const target = tf.randomNormal<tf.Rank.R2>([numTokens, H], 0, 0.5, 'float32', 5);
+    const loss = () => tf.tidy(() => {
+      const tokens = tf.matMul(x, adapter) as tf.Tensor2D;
+      const y = tf.fusedMoe(tokens, w1, w2, tf.matMul(tokens, router) as tf.Tensor2D, 2);
+      return tf.mean(tf.squaredDifference(y, target)) as tf.Scalar;
+    });
+    const optimizer = tf.train.adam(0.05);
+    const [first] = await loss().data();
+    const routerBefore = await router.data();
+    for (let step = 0; step < 30; step++) {
+      optimizer.minimize(loss, false, [adapter, router]);
+    }
+    const [last] = await loss().data();
+    expect(last).toBeLessThan(0.8 * first);
+    expect(await router.data()).not.toEqual(routerBefore);
+    tf.dispose([w1, w2] as tf.TensorContainer);
+  });
+});

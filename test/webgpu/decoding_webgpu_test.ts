@@ -9,6 +9,8 @@ import {randomTensor} from '../support/layers';
 import {attentionPair} from '../support/quantized_projections';
 import {countLaunches, onLaunch} from '../support/webgpu_launches';
 
+const int8 = {format: 'int8', groupSize: 16, scaleFormat: 'float16'} as const;
+
 /** The labels of what runs. */
 function launchesOf(run: () => unknown): string[] {
   const labels: string[] = [];
@@ -42,16 +44,28 @@ describeWithFlags('decoding on webgpu', ALL_ENVS, () => {
   });
 
   it('takes as many launches for a step of attention with kernels in codes, and 1 for its three biases', () => {
-    const launchesOf = (args: CausalSelfAttentionArgs) => {
-      const {quantized} = attentionPair({args, hiddenSize: 16}, {format: 'int8', groupSize: 16, scaleFormat: 'float16'});
-      return launchesOfStep(quantized, 16);
-    };
+    const launchesOf = (args: CausalSelfAttentionArgs) => launchesOfStep(attentionPair({args, hiddenSize: 16}, int8).quantized, 16);
     const heads = {numHeads: 4, numKeyValueHeads: 2};
     const encoding = 'int8_16_float16_128';
     const ofAttention = ['MoeRotateIntoCache', 'MoeCachedAttention'];
     expect(launchesOf(heads)).toEqual([`MoeQuantizedProjections3_${encoding}`, ...ofAttention, `MoeQuantizedProjections1_${encoding}`]);
     expect(launchesOf({...heads, queryKeyNormalization: 'head'}).length).toBe(6);
     expect(launchesOf({...heads, useBias: true, useOutputBias: true, useSinks: true}).length).toBeLessThanOrEqual(6);
+  });
+
+  it('computes a step of attention with kernels in codes as with their values', async () => {
+    const {quantized, standIn} = attentionPair({args: {numHeads: 4, numKeyValueHeads: 2}, hiddenSize: 16}, int8);
+    const x = randomTensor([1, 1, 16], 5) as tf.Tensor3D;
+    const [given, wanted] = [quantized, standIn].map((layer) => {
+      const cache = layer.makeCache(1, 1);
+      const output = layer.attend(x, cache);
+      cache.dispose();
+      return output;
+    });
+    const values = (await wanted.data()) as Float32Array;
+    const largest = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    expect(largest).toBeGreaterThan(0);
+    await expectWithin(given, values, () => 1e-5 * largest, 'step');
   });
 
   it('takes 1 launch for embeddings in codes, and 1 for logits', () => {
@@ -125,12 +139,19 @@ describeWithFlags('decoding on webgpu', ALL_ENVS, () => {
   });
 
   it('computes over several tiles of keys, and over a part of one, as a call does', async () => {
-    for (const args of [{numHeads: 2, headDim: 6}, {numHeads: 4, numKeyValueHeads: 1, headDim: 8, useSinks: true, slidingWindow: 300}, {numHeads: 1, headDim: 256}]) {
+    // A tile has 256 keys.
+    const cases: Array<[numPositions: number, args: CausalSelfAttentionArgs]> = [
+      [600, {numHeads: 2, headDim: 6}],
+      [600, {numHeads: 4, numKeyValueHeads: 1, headDim: 8, useSinks: true, slidingWindow: 300}],
+      [260, {numHeads: 1, headDim: 256}],
+    ];
+    for (const [numPositions, args] of cases) {
       const layer = attentionLayer({hiddenSize: 4, args});
-      const x = randomTensor([1, 600, 4], 5) as tf.Tensor3D;
+      const x = randomTensor([1, numPositions, 4], 5) as tf.Tensor3D;
       const wanted = (await (layer.apply(x) as tf.Tensor).data()) as Float32Array;
-      const cache = layer.makeCache(1, 600);
-      const parts = [layer.attend(tf.slice(x, [0, 0, 0], [1, 597, 4]), cache), layer.attend(tf.slice(x, [0, 597, 0], [1, 3, 4]), cache)];
+      const cache = layer.makeCache(1, numPositions);
+      const prompt = numPositions - 3;
+      const parts = [layer.attend(tf.slice(x, [0, 0, 0], [1, prompt, 4]), cache), layer.attend(tf.slice(x, [0, prompt, 0], [1, 3, 4]), cache)];
       await expectWithin(tf.concat(parts, 1), wanted, (_, value) => 1e-4 * Math.max(1, Math.abs(value)), JSON.stringify(args));
       cache.dispose();
     }

@@ -4,32 +4,9 @@ import {ALL_ENVS, describeWithFlags} from '@tensorflow/tfjs-core/dist/jasmine_ut
 import {modelGoldens} from 'model-goldens';
 import {generate, loadMoeLanguageModel} from '../../src/models/index';
 import * as tf from '../../src/tf';
-
-const PROMPT = [5, 9, 30, 2];
+import {countApplications, oneAtATime, PROMPT} from '../support/recorded_steps';
 
 const load = (name: string) => loadMoeLanguageModel(modelGoldens[name].file, modelGoldens[name].config);
-
-/** What layers are applied to while a token comes. */
-function countApplications(model: tf.LayersModel): () => number {
-  let count = 0;
-  for (const layer of model.layers) {
-    const apply = layer.apply.bind(layer);
-    layer.apply = (...args) => {
-      count++;
-      return apply(...args);
-    };
-  }
-  return () => count;
-}
-
-/** The tokens that a model says after each other, where each is asked for alone. */
-async function oneAtATime(model: tf.LayersModel, numTokens: number): Promise<number[]> {
-  const ids = [...PROMPT];
-  for (let token = 0; token < numTokens; token++) {
-    ids.push(...(await generate(model, ids, {maxNewTokens: 1, capacity: 16})));
-  }
-  return ids.slice(PROMPT.length);
-}
 
 describeWithFlags('a step that has been recorded', ALL_ENVS, () => {
   it('gives the tokens of steps that are not, and applies no layer', async () => {
@@ -42,16 +19,6 @@ describeWithFlags('a step that has been recorded', ALL_ENVS, () => {
     // The prompt, a step, and the step that is recorded.
     expect(counts[2]).toBeGreaterThan(counts[1]);
     expect(counts.slice(3)).toEqual(counts.slice(3).map(() => counts[3]));
-  });
-
-  it('gives the tokens of a model in codes', async () => {
-    const {file, config} = modelGoldens.mixtral;
-    const model = await loadMoeLanguageModel(file, config, {format: 'int8', denseFormat: 'int8', denseScaleFormat: 'float16'});
-    const wanted = await oneAtATime(model, 6);
-    const applied = countApplications(model);
-    const counts: number[] = [];
-    expect(await generate(model, PROMPT, {maxNewTokens: 6, onToken: () => counts.push(applied())})).toEqual(wanted);
-    expect(counts[5]).toBe(counts[3]);
   });
 
   it('changes the values of a tensor that was kept of it, also after they were read', async () => {
