@@ -3,7 +3,7 @@
  * other, which takes most of the time of a check on a GPU.
  *
  * So the specs are gone through once beforehand with tfjs's flag that compiles programs and runs none. No result is
- * looked at then. The WebGPU programs of our kernels, which tfjs does not compile, are compiled one by one even so.
+ * looked at then.
  */
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';

@@ -248,6 +248,50 @@ describe('a lost WebGPU device', () => {
   });
 });
 
+describeWithFlags('the compilation of shaders ahead on webgpu', webgpu, () => {
+  const launch = () => {
+    const out = backend().makeTensorInfo([4], 'float32');
+    runWgsl(backend(), {
+      name: 'MoeCompiledAhead',
+      buffers: [{name: 'out', type: 'f32', access: 'read_write', tensor: out}],
+      uniforms: {size: 4},
+      numWorkgroups: 1,
+      code: () => entryPoint('if (thread < uniforms.size) { out[thread] = 7.0; }'),
+    });
+    return tf.engine().makeTensorFromTensorInfo(out);
+  };
+
+  /** Compiles what is asked for, and gives the number of launches. */
+  async function compileOnly(run: () => void): Promise<number> {
+    tf.env().set('WEBGPU_ENGINE_COMPILE_ONLY', true);
+    try {
+      const numLaunches = countLaunches(run);
+      await backend().checkCompileCompletionAsync();
+      return numLaunches;
+    } finally {
+      tf.env().set('WEBGPU_ENGINE_COMPILE_ONLY', false);
+    }
+  }
+
+  it('launches nothing, and leaves nothing to compile to the first launch', async () => {
+    const {device} = backend();
+    const atOnce = spyOn(device, 'createComputePipeline').and.callThrough();
+    const ahead = spyOn(device, 'createComputePipelineAsync').and.callThrough();
+    expect(await compileOnly(() => tf.dispose([launch(), launch()]))).toBe(0);
+    expect(ahead).toHaveBeenCalledTimes(1);
+    await expectFloats(launch(), [7, 7, 7, 7], 'out');
+    expect(atOnce).not.toHaveBeenCalled();
+    expect(ahead).toHaveBeenCalledTimes(1);
+  });
+
+  it('leaves kernels right that were asked for meanwhile', async () => {
+    const permute = () => tf.moePermute(countingRows(3, 2), tf.tensor2d([1, 0, 1], [3, 1], 'int32'), 2);
+    expect(await compileOnly(() => tf.dispose(permute()))).toBe(0);
+    const {permutedHiddenStates} = permute();
+    await expectFloats(permutedHiddenStates, [2, 3, 0, 1, 4, 5], 'permutedHiddenStates');
+  });
+});
+
 describeWithFlags('the source of a shader on webgpu', webgpu, () => {
   const launch = (name: string, statement: string) =>
     runWgsl(backend(), {

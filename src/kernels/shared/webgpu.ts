@@ -4,7 +4,7 @@
  * tfjs generates a prologue for every program that has one output and hides the builtins in private variables, after
  * which no workgroup may leave before a barrier. So pipelines are made here, from WGSL that is complete as written.
  */
-import {type TensorInfo, util} from '@tensorflow/tfjs-core';
+import {env, type TensorInfo, util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {assertBindable as assertDeviceBinds} from '../../contract/devices';
 import type {MoeKernelName, MoeKernels} from '../../contract/kernel_names';
@@ -61,11 +61,14 @@ export function webgpuKernel<K extends MoeKernelName>(
       const shapes = given.map(([name, {shape}]) => [argumentName(name, inputs), shape]);
       assertBindable(backend, kernelName, Object.fromEntries(shapes) as Record<string, number[]>);
     };
-    const runOn = (floats: MoeKernels[K]['inputs']) =>
-      webgpuRecorder.run(backend, kernelName, floats, attrs, () => {
+    const runOn = (floats: MoeKernels[K]['inputs']) => {
+      const runKernel = () => {
         assertInputsBind();
         return run(backend, floats, attrs);
-      });
+      };
+      // Without launches there is nothing to repeat.
+      return isCompileOnly() ? runKernel() : webgpuRecorder.run(backend, kernelName, floats, attrs, runKernel);
+    };
     const isInteger = ({dataId, dtype}: TensorInfo) =>
       dtype === 'float32' && backend.tensorMap.get(dataId).dtype !== 'float32';
     const integers = Object.entries(inputs as Record<string, TensorInfo>).filter(([, input]) => isInteger(input));
@@ -125,21 +128,49 @@ export function runWgsl(backend: WebGPUBackend, program: WgslProgram): void {
     return standIns[standIns.length - 1];
   };
   const tensors = buffers.map(({tensor}) => bindable(tensor));
-  const pipeline = pipelineOf(backend.device, program);
-  launchOn(backend, makeLaunch(backend.device, name, pipeline, Object.values(uniforms), numWorkgroups), tensors);
+  if (isCompileOnly()) {
+    tensors.forEach(({dataId}) => backend.uploadToGPU(dataId));
+    compileAhead(backend, program);
+  } else {
+    const pipeline = pipelineOf(backend.device, program);
+    launchOn(backend, makeLaunch(backend.device, name, pipeline, Object.values(uniforms), numWorkgroups), tensors);
+  }
   disposeAll(backend, standIns);
 }
+
+/** Whether tfjs compiles programs and runs none. */
+const isCompileOnly = (): boolean => env().getBool('WEBGPU_ENGINE_COMPILE_ONLY');
 
 /** Pipelines outlive a backend as long as its device, which another backend may use. */
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-function pipelineOf(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
-  const key = pipelineKey(program);
+function pipelinesOf(device: GPUDevice): Map<string, GPUComputePipeline> {
   const ofDevice = pipelines.get(device) ?? new Map<string, GPUComputePipeline>();
   pipelines.set(device, ofDevice);
-  const pipeline = ofDevice.get(key) ?? makePipeline(device, key, program);
+  return ofDevice;
+}
+
+function pipelineOf(device: GPUDevice, program: WgslProgram): GPUComputePipeline {
+  const key = pipelineKey(program);
+  const ofDevice = pipelinesOf(device);
+  const pipeline = ofDevice.get(key) ?? device.createComputePipeline(describePipeline(device, key, program));
   ofDevice.set(key, pipeline);
   return pipeline;
+}
+
+/** Compiles a pipeline beside others. It is among tfjs's, for whose end checkCompileCompletionAsync waits. */
+function compileAhead(backend: WebGPUBackend, program: WgslProgram): void {
+  const {device} = backend;
+  const {pipelineCache} = backend as unknown as {pipelineCache: Record<string, unknown>};
+  const key = pipelineKey(program);
+  const ofDevice = pipelinesOf(device);
+  if (!ofDevice.has(key) && !(key in pipelineCache)) {
+    const compiled = device.createComputePipelineAsync(describePipeline(device, key, program));
+    pipelineCache[key] = compiled.then((pipeline) => {
+      ofDevice.set(key, pipeline);
+      return pipeline;
+    });
+  }
 }
 
 function pipelineKey({name, buffers, constants = {}}: WgslProgram): string {
@@ -148,7 +179,7 @@ function pipelineKey({name, buffers, constants = {}}: WgslProgram): string {
   return `tfjs-moe ${name} ${buffersKey} ${constantsKey}`;
 }
 
-function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipeline {
+function describePipeline(device: GPUDevice, key: string, program: WgslProgram): GPUComputePipelineDescriptor {
   const {name, buffers, uniforms, constants = {}, code} = program;
   const wgsl = [
     ...Object.entries(constants).map(([constant, value]) => `const ${constant} = ${value}u;`),
@@ -166,7 +197,7 @@ function makePipeline(device: GPUDevice, key: string, program: WgslProgram): GPU
   const module = device.createShaderModule({label: name, code: wgsl});
   // A device that is lost reports nothing; the next call of a kernel says so.
   reportCompileErrors(name, module, wgsl).catch(() => undefined);
-  return device.createComputePipeline({label: name, layout: 'auto', compute: {module, entryPoint: 'main'}});
+  return {label: name, layout: 'auto', compute: {module, entryPoint: 'main'}};
 }
 
 /**

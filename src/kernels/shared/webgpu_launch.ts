@@ -87,9 +87,6 @@ export function recordLaunch(backend: WebGPUBackend, launch: Launch, tensors: re
     batch.commandQueueOwnedIds.add(dataId);
     bindGroups = bindGroupsOfNext(bindGroups, bufferOf(backend, dataId));
   }
-  if (env().getBool('WEBGPU_ENGINE_COMPILE_ONLY')) {
-    return;
-  }
   bindGroups.group ??= makeBindGroup(backend, launch, tensors);
 
   const isTimed = batch.activeTimers != null;
