@@ -144,7 +144,7 @@ async function checkAddress() {
   await until(() => location.hash.includes('silent=6'));
   const again = await openPage(`${url}${await page.evaluate(() => location.hash)}`);
   await again.waitForFunction(
-    () => document.querySelector('.silenced') != null && /\d/.test(document.querySelector('.digit').textContent),
+    () => document.querySelector('#draw .name.silent') != null && /\d/.test(document.querySelector('.digit').textContent),
     {timeout: TIMEOUT_MS},
   );
   const digit = await again.$eval('.digit', (element) => element.textContent);
@@ -281,15 +281,19 @@ async function checkLayout() {
   }
 }
 
+/** Runs a part of the check, and prints how long it took. */
+async function timed(part) {
+  const began = Date.now();
+  await part();
+  console.log(`${part.name} took ${((Date.now() - began) / 1000).toFixed(1)} s.`);
+}
+
 try {
-  await checkFirstAnswer();
+  await timed(checkFirstAnswer);
   const use = async () => {
-    await checkDrawing();
-    await checkEdits();
-    await checkPermutation();
-    await checkTraining();
-    await checkMachine();
-    await checkSpeech();
+    for (const part of [checkDrawing, checkEdits, checkPermutation, checkTraining, checkMachine, checkSpeech]) {
+      await timed(part);
+    }
   };
   if (browserName === 'chromium') {
     const longest = await longestTaskOf(use);
@@ -298,9 +302,12 @@ try {
   } else {
     await use();
   }
-  await checkAddress();
-  await checkLayout();
-  await checkBackend(browserName === 'firefox' ? 'webgpu' : 'webgl');
+  await timed(checkAddress);
+  await timed(checkLayout);
+  const name = browserName === 'firefox' ? 'webgpu' : 'webgl';
+  await timed(async function checkBackends() {
+    await checkBackend(name);
+  });
 } catch (error) {
   fails(`${error.message}, at ${seconds()}`);
 } finally {
