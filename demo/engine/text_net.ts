@@ -228,7 +228,7 @@ export class TextNet {
   }
 }
 
-/** The model with a score correction bias in each layer, by which experts are silenced. The given one is disposed of. */
+/** The model with a score correction bias in each layer, by which experts are silenced. The given one goes. */
 async function editable(model: tf.LayersModel): Promise<tf.LayersModel> {
   type SavedLayer = {class_name: string; config: {[name: string]: unknown}};
   const saved = model.toJSON(null, false) as unknown as {config: {layers: SavedLayer[]}};
