@@ -3,9 +3,10 @@
  * page says it does, and axe-core finds nothing. Ends with `N passed, N failed`.
  */
 import {readFileSync} from 'node:fs';
+import {once} from 'node:events';
 import {createRequire} from 'node:module';
 import {join} from 'node:path';
-import {gzipSync} from 'node:zlib';
+import {gunzipSync, gzipSync} from 'node:zlib';
 import {launch} from 'puppeteer-core';
 import {firefoxEnvironment, softwareGpuEnvironment} from './browser.mjs';
 import browserFlags from './browser_flags.cjs';
@@ -17,8 +18,8 @@ import {ensureBrowsers} from './set_up.mjs';
 /** What is transferred before a visitor asks for more, compressed as servers do. */
 const MAX_FIRST_BYTES = 500_000;
 const FIRST_ANSWER_MS = 20_000;
-/** A visitor notices 50 ms. Machines that share their cores with others count more than they compute. */
-const LONGEST_TASK_MS = 200;
+/** A visitor notices longer ones. */
+const LONGEST_TASK_MS = 50;
 const TIMEOUT_MS = 120_000;
 const WIDTHS = [320, 390, 768, 1280];
 const HEIGHT = 900;
@@ -91,17 +92,39 @@ const idsOf = () => page.$eval('.array', (element) => element.textContent);
 
 /** Runs a part, and gives the longest task of the page's main thread meanwhile, in ms that it computed. */
 async function longestTaskOf(part) {
-  await page.tracing.start({categories: ['toplevel']});
+  const client = await page.createCDPSession();
+  await client.send('Tracing.start', {
+    transferMode: 'ReturnAsStream',
+    // As plain text a trace takes longer to read than the part takes to run.
+    streamCompression: 'gzip',
+    traceConfig: {includedCategories: ['toplevel'], excludedCategories: ['*'], enableArgumentFilter: true},
+  });
   await part();
-  const {traceEvents} = JSON.parse(Buffer.from(await page.tracing.stop()).toString());
+  const ended = once(client, 'Tracing.tracingComplete');
+  await client.send('Tracing.end');
+  const [{stream}] = await ended;
+  const {traceEvents} = JSON.parse(gunzipSync(await readStream(client, stream)));
+  await client.detach();
   const isMainThread = ({name, args}) => name === 'thread_name' && args.name === 'CrRendererMain';
   const threads = new Set(traceEvents.filter(isMainThread).map(({pid, tid}) => `${pid} ${tid}`));
   const tasks = traceEvents.filter(
     ({name, pid, tid}) => name === 'ThreadControllerImpl::RunTask' && threads.has(`${pid} ${tid}`),
   );
-  expect(tasks.length > 100, `The trace has ${tasks.length} tasks of the main thread.`);
+  expect(tasks.length > 50, `The trace of ${part.name} has ${tasks.length} tasks of the main thread.`);
   // On a busy machine a task waits for its core; tdur leaves this out.
   return Math.max(...tasks.map(({tdur}) => tdur ?? 0)) / 1000;
+}
+
+async function readStream(client, handle) {
+  const chunks = [];
+  for (;;) {
+    const {data, base64Encoded, eof} = await client.send('IO.read', {handle, size: 10_000_000});
+    chunks.push(Buffer.from(data, base64Encoded ? 'base64' : 'utf8'));
+    if (eof) {
+      await client.send('IO.close', {handle});
+      return Buffer.concat(chunks);
+    }
+  }
 }
 
 async function checkFirstAnswer() {
@@ -375,33 +398,32 @@ async function timed(part) {
   console.log(`${part.name} took ${((Date.now() - began) / 1000).toFixed(1)} s.`);
 }
 
+/** A part in which the page must never be blocked, where the browser tells it. */
+async function timedUse(part) {
+  if (!isChromium) {
+    return timed(part);
+  }
+  const began = Date.now();
+  const longest = await longestTaskOf(part);
+  const took = ((Date.now() - began) / 1000).toFixed(1);
+  console.log(`${part.name} took ${took} s; the longest task of the page computed for ${longest.toFixed(0)} ms.`);
+  expect(longest < LONGEST_TASK_MS, `In ${part.name} the page was blocked for ${longest} ms.`);
+}
+
 try {
   await timed(checkFirstAnswer);
   // Chromium does all. Firefox does what engines do differently: pixels, keys, workers, modules, and backends.
-  const use = async () => {
-    const parts = isChromium
-      ? [
-          checkDrawing,
-          checkEdits,
-          checkPermutation,
-          checkTraining,
-          checkMachine,
-          checkSpeech,
-          checkTextEdits,
-          checkTextTraining,
-        ]
-      : [checkDrawing, checkShortTraining, checkMachine, checkSpeech];
-    for (const part of parts) {
-      await timed(part);
-    }
-  };
+  const partsOfUse = isChromium
+    ? [
+        ...[checkDrawing, checkEdits, checkPermutation, checkTraining, checkMachine],
+        ...[checkSpeech, checkTextEdits, checkTextTraining],
+      ]
+    : [checkDrawing, checkShortTraining, checkMachine, checkSpeech];
+  for (const part of partsOfUse) {
+    await timedUse(part);
+  }
   if (isChromium) {
-    const longest = await longestTaskOf(use);
-    console.log(`The longest task of the main thread computed for ${longest.toFixed(0)} ms.`);
-    expect(longest < LONGEST_TASK_MS, `The main thread was blocked for ${longest} ms.`);
     await timed(checkAddress);
-  } else {
-    await use();
   }
   await timed(checkLayout);
   const backend = isChromium ? 'webgl' : 'webgpu';
