@@ -107,8 +107,13 @@ const evaluateAgain = latest(async () => {
 
 const showExpertsAgain = latest(async () => {
   try {
-    state.experts = await engine.expertPatches();
-    show();
+    const found = await engine.expertPatches();
+    // A frame for each: all bitmaps at once would block the page.
+    for (const expert of found.keys()) {
+      state.experts = [...found.slice(0, expert + 1), ...(state.experts ?? []).slice(expert + 1)];
+      showNow();
+      await new Promise(requestAnimationFrame);
+    }
   } catch (error) {
     fail(error);
   }
@@ -267,8 +272,8 @@ async function tell(remedy: Remedy): Promise<void> {
   await engine.pause();
   restart(STORY_SEED);
   const acts = [
-    {balance: 0, biasRate: 0, numSteps: 40, text: 'One expert a patch, and no balance: few experts get everything.'},
-    {...remedies[remedy], numSteps: 50},
+    {balance: 0, biasRate: 0, numSteps: 30, text: 'One expert a patch, and no balance: few experts get everything.'},
+    {...remedies[remedy], numSteps: 40},
   ];
   for (const {numSteps, text, ...balance} of acts) {
     if (isTold()) {
