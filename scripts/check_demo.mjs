@@ -95,7 +95,7 @@ const untilRows = (wanted) => until((n) => document.querySelectorAll('.row:not(.
 const accuracy = async () => parseFloat(await textOf('.accuracy .figure'));
 const idsOf = () => page.$eval('.array', (element) => element.textContent);
 
-/** Runs a part, and gives the tasks of the page's main thread meanwhile: the ms that each computed, the longest first. */
+/** Runs a part, and gives the ms that each task of the page's main thread computed meanwhile, the longest first. */
 async function tasksOf(part) {
   const client = await page.createCDPSession();
   await client.send('Tracing.start', {
