@@ -13,6 +13,7 @@ import {fly} from './views/flow';
 import {expertsView} from './views/experts_view';
 import {header} from './views/header';
 import {machineView} from './views/machine_view';
+import {whenNear} from './views/parts';
 import {textView} from './views/text_view';
 import {type Remedy, trainingView} from './views/training_view';
 
@@ -316,26 +317,14 @@ async function start(): Promise<void> {
   fly(root);
   evaluateAgain();
   state.trainedAccuracy = (await engine.evaluate(defaultSettings())).accuracy;
-  showExpertsIfSeen();
+  whenNear(root.querySelector('#experts')!, () => {
+    areExpertsSeen = true;
+    showExpertsAgain();
+  });
   const {offers, best} = await engine.offers();
   state.offers = offers;
   await startBackend(state.backend ?? best);
   show();
-}
-
-/** The patches of all experts are found when their section first comes near. */
-function showExpertsIfSeen(): void {
-  const observer = new IntersectionObserver(
-    (entries) => {
-      if (entries.some(({isIntersecting}) => isIntersecting)) {
-        observer.disconnect();
-        areExpertsSeen = true;
-        showExpertsAgain();
-      }
-    },
-    {rootMargin: '200px'},
-  );
-  observer.observe(root.querySelector('#experts')!);
 }
 
 addEventListener('hashchange', () => {

@@ -89,3 +89,17 @@ export const slider = (
   </label>`;
 
 export const prefersLessMotion = (): boolean => matchMedia('(prefers-reduced-motion: reduce)').matches;
+
+/** Calls when an element first comes near to what is seen. */
+export function whenNear(element: Element, call: () => void): void {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (entries.some(({isIntersecting}) => isIntersecting)) {
+        observer.disconnect();
+        call();
+      }
+    },
+    {rootMargin: '200px'},
+  );
+  observer.observe(element);
+}
