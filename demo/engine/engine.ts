@@ -10,6 +10,8 @@ import {
   PATCH_PIXELS,
   sliceDigits,
 } from '../../examples/digits/digits';
+import {correctedBias} from '../../src/layers/score_correction';
+import {expertCounts} from '../../src/ops/expert_counts';
 import {moePermute} from '../../src/ops/index';
 import type {BackendName} from './backend_names';
 import {bestOf, type Offer, offers, startBackend} from './backends';
@@ -23,13 +25,14 @@ import {
   type NetWeights,
   newWeightValues,
   route,
+  type Routing,
   weightNames,
   type WeightValues,
 } from './net';
 import type {Comparison, KernelTime} from './measure';
 import {randomOf} from './random';
-import {defaultSettings, eachExpert, type Settings} from './settings';
-import type {OnCharacter, Speaker} from './text';
+import {defaultSettings, eachExpert, NUM_EXPERTS, type Settings} from './settings';
+import {TextEngine} from './text_engine';
 
 /** How a digit went through the net, as the device computed it. */
 export type Routed = {
@@ -58,8 +61,9 @@ export type Measurement = {
 
 export type Progress = {
   step: number;
-  /** The factor of the balancing loss in this step. */
+  /** The factor of the balancing loss, and the step of the balancing bias, in this step. */
   balance: number;
+  biasRate: number;
   loss: number;
   load: number[];
   evenness: number;
@@ -81,6 +85,7 @@ const NUM_TOP_PATCHES = 12;
 const floats = async (tensor: tf.Tensor) => Array.from(await tensor.data());
 
 export class Engine {
+  readonly text = new TextEngine((call) => this.inTurn(call));
   private settings = defaultSettings();
   private weights!: NetWeights;
   private optimizer!: tf.AdamOptimizer;
@@ -88,10 +93,11 @@ export class Engine {
   private heldOut!: Digits;
   private heldOutPatches!: tf.Tensor2D;
   private training: {patches: Float32Array; labels: number[]} | undefined;
+  /** The balancing bias, once a step has moved it. */
+  private bias: tf.Tensor1D | undefined;
   private step = 0;
   /** The number of trainings so far. The last of them goes on until this changes. */
   private numTrainings = 0;
-  private speaker: Promise<Speaker> | undefined;
   private lastCall: Promise<unknown> = Promise.resolve();
 
   /**
@@ -121,8 +127,9 @@ export class Engine {
         return;
       }
       const previous = tf.getBackend() as BackendName;
-      await this.forgetSpeaker();
+      await this.text.leaveBackend();
       const values = await this.weightValues();
+      const biasValues = await this.bias?.data<'float32'>();
       this.disposeTensors();
       try {
         await startBackend(name);
@@ -131,6 +138,7 @@ export class Engine {
         throw error;
       } finally {
         this.makeTensors(values);
+        this.bias = biasValues && tf.tensor1d(biasValues);
       }
       await this.routeNow(this.heldOut.pixels.slice(0, IMAGE_SIZE ** 2));
     });
@@ -160,7 +168,7 @@ export class Engine {
   expertPatches(): Promise<ExpertPatches[]> {
     return this.inTurn(async () => {
       const {keptIds, topkWeights} = tf.tidy(() => {
-        const routing = route(this.weights, this.heldOutPatches, this.settings);
+        const routing = this.routing(this.heldOutPatches);
         return {keptIds: routing.keptIds, topkWeights: routing.topkWeights};
       });
       const [ids, weights] = await Promise.all([keptIds.data(), topkWeights.data()]);
@@ -185,26 +193,11 @@ export class Engine {
       const {compare, kernelTimes} = await import('./measure');
       const backend = tf.getBackend() as BackendName;
       const times = await kernelTimes(() => {
-        const routing = route(this.weights, this.heldOutPatches, this.settings);
+        const routing = this.routing(this.heldOutPatches);
         return classify(this.weights, routing, this.settings);
       });
       return {backend, ...times, comparison: await compare(isOnGpu)};
     });
-  }
-
-  /** Lets the language model speak, until its length is reached or until hush. */
-  async speak(prompt: string, temperature: number, length: number, onCharacter: OnCharacter): Promise<void> {
-    this.speaker ??= import('./text').then(({Speaker}) => Speaker.load());
-    try {
-      await (await this.speaker).speak(prompt, temperature, length, onCharacter);
-    } catch (error) {
-      await this.forgetSpeaker();
-      throw error;
-    }
-  }
-
-  async hush(): Promise<void> {
-    await (await this.speaker)?.stop();
   }
 
   /** Trains until pause, or for a number of steps. */
@@ -238,16 +231,6 @@ export class Engine {
     });
   }
 
-  /** The next speech loads the model again. */
-  private async forgetSpeaker(): Promise<void> {
-    const {speaker} = this;
-    this.speaker = undefined;
-    await speaker?.then(
-      (loaded) => loaded.dispose(),
-      () => {},
-    );
-  }
-
   /** One call after the other, each to its end. */
   private inTurn<T>(call: () => Promise<T>): Promise<T> {
     const result = this.lastCall.then(call);
@@ -265,8 +248,13 @@ export class Engine {
   }
 
   private disposeTensors(): void {
-    tf.dispose([...Object.values(this.weights), this.heldOutPatches]);
+    tf.dispose([...Object.values(this.weights), this.heldOutPatches, this.bias ?? []]);
+    this.bias = undefined;
     this.optimizer.dispose();
+  }
+
+  private routing(patches: tf.Tensor2D, settings = this.settings): Routing {
+    return route(this.weights, patches, settings, {scoreCorrectionBias: this.bias});
   }
 
   private async weightValues(): Promise<WeightValues> {
@@ -278,7 +266,7 @@ export class Engine {
     const start = performance.now();
     const patches = cutPatches({pixels, labels: [0]});
     const routed = tf.tidy(() => {
-      const routing = route(this.weights, tf.tensor2d(patches, [NUM_PATCHES, PATCH_PIXELS]), this.settings);
+      const routing = this.routing(tf.tensor2d(patches, [NUM_PATCHES, PATCH_PIXELS]));
       const {tokens, topkIds, topkWeights, keptIds} = routing;
       const {permutedIdx, expertFirstTokenOffset} = moePermute(tokens, keptIds, this.settings.silenced.length);
       const probabilities = tf.softmax(classify(this.weights, routing, this.settings));
@@ -296,7 +284,7 @@ export class Engine {
     const start = performance.now();
     const {labels} = this.heldOut;
     const results = tf.tidy(() => {
-      const routing = route(this.weights, this.heldOutPatches, settings);
+      const routing = this.routing(this.heldOutPatches, settings);
       const predicted = tf.argMax(classify(this.weights, routing, settings), 1);
       return {predicted, topkIds: routing.topkIds, keptIds: routing.keptIds};
     });
@@ -316,13 +304,23 @@ export class Engine {
     };
   }
 
+  /** A step of balancing without a loss, as DeepSeek-V3 does. */
+  private moveBias(topkIds: tf.Tensor2D, rate: number): void {
+    const before = this.bias ?? tf.zeros<tf.Rank.R1>([NUM_EXPERTS]);
+    this.bias = tf.tidy(() =>
+      tf.keep(correctedBias(before, tf.cast(expertCounts(topkIds, NUM_EXPERTS), 'float32'), rate)),
+    );
+    before.dispose();
+  }
+
   private async trainStep(isReported: boolean): Promise<Progress | undefined> {
     const start = performance.now();
     const {patches, labels} = this.training!;
     const first = (this.step * BATCH_SIZE) % labels.length;
     const tokenValues = NUM_PATCHES * PATCH_PIXELS;
     this.step++;
-    const reported: Losses[] = [];
+    const {balance, biasRate} = this.settings;
+    const kept: Losses[] = [];
     tf.tidy(() => {
       const x = tf.tensor2d(patches.subarray(first * tokenValues, (first + BATCH_SIZE) * tokenValues), [
         BATCH_SIZE * NUM_PATCHES,
@@ -330,21 +328,22 @@ export class Engine {
       ]);
       const digits = tf.tensor1d(labels.slice(first, first + BATCH_SIZE), 'int32');
       const targets = tf.cast(tf.oneHot(digits, NUM_CLASSES), 'float32') as tf.Tensor2D;
-      const {balance} = this.settings;
       const {grads} = tf.variableGrads(() => {
-        const losses = lossesOf(this.weights, x, targets, this.settings);
-        if (isReported) {
-          // The gradient disposes of all that its function does not return.
-          Object.values(losses).forEach((tensor: tf.Tensor) => tf.keep(tensor));
-          reported.push(losses);
-        }
+        const losses = lossesOf(this.weights, x, targets, this.settings, this.bias);
+        // The gradient disposes of all that its function does not return.
+        Object.values(losses).forEach((tensor: tf.Tensor) => tf.keep(tensor));
+        kept.push(losses);
         return balance > 0 ? tf.add(losses.loss, tf.mul(losses.balancingLoss, balance)) : losses.loss;
       }, Object.values(this.weights));
       // tfjs asks for variables, but reads names and tensors.
       this.optimizer.applyGradients(grads as Record<string, tf.Variable>);
     });
-    const [result] = reported;
-    if (result == null) {
+    const [result] = kept;
+    if (biasRate > 0) {
+      this.moveBias(result.topkIds, biasRate);
+    }
+    if (!isReported) {
+      tf.dispose(result);
       return undefined;
     }
     const [[loss], topkIds, keptIds] = await Promise.all([
@@ -360,7 +359,8 @@ export class Engine {
     const dropped = droppedShare(topkIds, keptIds);
     return {
       step: this.step,
-      balance: this.settings.balance,
+      balance,
+      biasRate,
       loss,
       load,
       evenness: evenness(load),

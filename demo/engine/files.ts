@@ -11,11 +11,18 @@ async function load(name: string): Promise<Response> {
   return response;
 }
 
-/** Labels, then pixels of 0..255, a byte each. The file is compressed, because few servers compress such files. */
+/** A file that is compressed by itself, because few servers compress files of its kind. */
+async function loadPacked(name: string): Promise<Response> {
+  const {body} = await load(name);
+  return new Response(body!.pipeThrough(new DecompressionStream('gzip')));
+}
+
+/** What the language model learned from, or a passage that it did not. */
+export const loadText = async (name: string): Promise<string> => (await loadPacked(name)).text();
+
+/** Labels, then pixels of 0..255, a byte each. */
 export async function loadDigits(name: string): Promise<Digits> {
-  const response = await load(name);
-  const unpacked = response.body!.pipeThrough(new DecompressionStream('gzip'));
-  const bytes = new Uint8Array(await new Response(unpacked).arrayBuffer());
+  const bytes = new Uint8Array(await (await loadPacked(name)).arrayBuffer());
   const numDigits = bytes.length / (1 + IMAGE_SIZE ** 2);
   return {
     labels: Array.from(bytes.subarray(0, numDigits)),

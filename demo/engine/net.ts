@@ -7,6 +7,7 @@ import {NUM_CLASSES, NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digi
 import {dropOverCapacity, expertCapacity} from '../../src/layers/expert_capacity';
 import {fusedExperts, moeLoadBalancingLoss, moeTopk} from '../../src/ops/index';
 import {fixed} from '../../src/smooth_ops';
+import {editedExperts, type ExpertWeights, silenceOf} from './edited_experts';
 import {NUM_EXPERTS, type Settings} from './settings';
 
 const HIDDEN_SIZE = 32;
@@ -50,8 +51,12 @@ export function newWeightValues(random: () => number): WeightValues {
   return Object.fromEntries(weightNames.map((name) => [name, valuesOf(weightShapes[name])])) as WeightValues;
 }
 
-/** Of softmax this leaves 0, and no NaN where every expert is silenced. */
-const SILENCE = -1e9;
+export type RouteOptions = {
+  /** As in the settings. Default 0. */
+  jitter?: number;
+  /** [E]: added to the router's probabilities for the choice alone. Default: none. */
+  scoreCorrectionBias?: tf.Tensor1D;
+};
 
 export type Routing = {
   /** [T, H]: what the router and the experts read. */
@@ -64,13 +69,22 @@ export type Routing = {
 };
 
 /** From patches [T, PATCH_PIXELS] to experts. Call it within tf.tidy, as the functions below. */
-export function route(weights: NetWeights, patches: tf.Tensor2D, settings: Settings, jitter = 0): Routing {
+export function route(
+  weights: NetWeights,
+  patches: tf.Tensor2D,
+  settings: Settings,
+  options: RouteOptions = {},
+): Routing {
   const {topk, capacityFactor, silenced} = settings;
+  const {jitter = 0, scoreCorrectionBias} = options;
   const tokens = tf.relu(tf.add(tf.matMul(patches, weights.embed as tf.Tensor2D), weights.embedBias)) as tf.Tensor2D;
   const seen = jitter === 0 ? tokens : tf.mul(tokens, tf.randomUniform(tokens.shape, 1 - jitter, 1 + jitter));
-  const bias = tf.tensor1d(silenced.map((isSilenced) => (isSilenced ? SILENCE : 0)));
-  const routerLogits: tf.Tensor2D = tf.add(tf.matMul(seen as tf.Tensor2D, weights.router as tf.Tensor2D), bias);
-  const {topkIds, topkWeights} = moeTopk(routerLogits, topk, {renormalize: topk > 1});
+  const silence = silenceOf(settings);
+  const routerLogits: tf.Tensor2D = tf.add(tf.matMul(seen as tf.Tensor2D, weights.router as tf.Tensor2D), silence);
+  const {topkIds, topkWeights} = moeTopk(routerLogits, topk, {
+    renormalize: topk > 1,
+    scoreCorrectionBias: scoreCorrectionBias && tf.add(scoreCorrectionBias, silence),
+  });
   // More slots than experts that speak leave some for silenced experts.
   const heardIds =
     silenced.filter((isSilenced) => !isSilenced).length < topk ? withoutSilenced(topkIds, silenced) : topkIds;
@@ -100,26 +114,24 @@ export function classify(
   {tokens, topkWeights, keptIds}: Routing,
   settings: Settings,
 ): tf.Tensor2D {
-  const {w1, w2} = editedExperts(weights, settings);
+  const {w1, w2} = editedExperts(weights as Pick<NetWeights, 'w1' | 'w2'> as ExpertWeights, settings);
   const experts = fusedExperts(tokens, w1, w2, topkWeights, keptIds, {activation: 'relu', gated: false});
   const mixed = tf.reshape<tf.Rank.R2>(tf.add(tokens, experts), [-1, NUM_PATCHES * HIDDEN_SIZE]);
   const features = tf.relu(tf.add(tf.matMul(mixed, weights.features as tf.Tensor2D), weights.featuresBias));
   return tf.add(tf.matMul(features as tf.Tensor2D, weights.classes as tf.Tensor2D), weights.classesBias);
 }
 
-function editedExperts({w1, w2}: NetWeights, {sources, boosts}: Settings): {w1: tf.Tensor3D; w2: tf.Tensor3D} {
-  const isCloned = sources.some((source, expert) => source !== expert);
-  const used = <T extends tf.Tensor>(w: T): T => (isCloned ? tf.gather(w, tf.tensor1d(sources, 'int32')) : w);
-  const isBoosted = boosts.some((boost) => boost !== 1);
-  const boosted = isBoosted ? tf.mul(used(w2), tf.tensor3d(boosts, [NUM_EXPERTS, 1, 1])) : used(w2);
-  return {w1: used(w1) as tf.Tensor as tf.Tensor3D, w2: boosted as tf.Tensor3D};
-}
-
 export type Losses = {loss: tf.Scalar; balancingLoss: tf.Scalar; keptIds: tf.Tensor2D; topkIds: tf.Tensor2D};
 
 /** The cross-entropy of a batch, and its balancing loss without its factor. */
-export function lossesOf(weights: NetWeights, patches: tf.Tensor2D, targets: tf.Tensor2D, settings: Settings): Losses {
-  const routing = route(weights, patches, settings, settings.jitter);
+export function lossesOf(
+  weights: NetWeights,
+  patches: tf.Tensor2D,
+  targets: tf.Tensor2D,
+  settings: Settings,
+  scoreCorrectionBias?: tf.Tensor1D,
+): Losses {
+  const routing = route(weights, patches, settings, {jitter: settings.jitter, scoreCorrectionBias});
   const logits = classify(weights, routing, settings);
   const loss: tf.Scalar = tf.mean(tf.sub(tf.logSumExp(logits, 1), tf.sum(tf.mul(logits, targets), 1)));
   const balancingLoss = moeLoadBalancingLoss(routing.routerLogits, routing.topkIds);

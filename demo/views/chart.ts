@@ -1,7 +1,8 @@
-/** Lines over the steps of a training, by uPlot, which is loaded with the first chart. */
+/** Lines over the steps of a training, by uPlot, which is loaded when the first chart comes near to what is seen. */
 import {html, type TemplateResult} from 'lit-html';
 import {ref} from 'lit-html/directives/ref.js';
 import type uPlot from 'uplot';
+import {whenNear} from './parts';
 
 export type ChartOptions = {
   label: string;
@@ -47,12 +48,16 @@ function mount(key: string, element: HTMLElement | undefined, options: ChartOpti
   }
   const drawn: Drawn = {element, options};
   charts.set(key, drawn);
-  void import('uplot').then(({default: UPlot}) => {
-    const plot = new UPlot(plotOptions(drawn), dataOf(drawn.options), element);
-    drawn.plot = plot;
-    new ResizeObserver(() => plot.setSize({width: element.clientWidth, height: HEIGHT})).observe(element);
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => plot.redraw(false));
-  });
+  whenNear(element, () => void plotIn(drawn));
+}
+
+async function plotIn(drawn: Drawn): Promise<void> {
+  const {default: UPlot} = await import('uplot');
+  const {element} = drawn;
+  const plot = new UPlot(plotOptions(drawn), dataOf(drawn.options), element);
+  drawn.plot = plot;
+  new ResizeObserver(() => plot.setSize({width: element.clientWidth, height: HEIGHT})).observe(element);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => plot.redraw(false));
 }
 
 function plotOptions(drawn: Drawn): uPlot.Options {

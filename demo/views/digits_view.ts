@@ -1,7 +1,8 @@
 /** The first section: a digit, its way through the experts, and the answer. */
 import {html, type TemplateResult} from 'lit-html';
-import {defaultSettings, isEdited, NUM_EXPERTS, type Settings} from '../engine/settings';
+import type {Settings} from '../engine/settings';
 import type {PageState} from '../state';
+import {expertTools} from './expert_tools';
 import {flow} from './flow';
 import {pad, type PadActions} from './pad';
 import {choices, percent} from './parts';
@@ -18,7 +19,7 @@ export const digitsView = (state: PageState, actions: DigitActions): TemplateRes
     <h2 id="draw-title" class="sr-only">Draw</h2>
     ${pad(state, actions)}
     <div class="router">
-      ${flow(state, (expert) => actions.selectExpert(expert))} ${tools(state, actions)}
+      ${flow(state, (expert) => actions.selectExpert(expert))} ${expertTools(state.settings, state.expert, (edits) => actions.change(edits))}
       <div class="knobs">
         <div class="knob">
           <span>Experts for each patch</span>
@@ -39,48 +40,6 @@ export const digitsView = (state: PageState, actions: DigitActions): TemplateRes
     </div>
     ${answer(state)}
   </section>`;
-
-function tools(state: PageState, {change}: DigitActions): TemplateResult {
-  const {settings, expert} = state;
-  const isAnyEdited = settings.silenced.some((_, e) => isEdited(settings, e));
-  const usual = defaultSettings();
-  const restore = html`<button
-    type="button"
-    ?disabled=${!isAnyEdited}
-    @click=${() => change({silenced: usual.silenced, boosts: usual.boosts, sources: usual.sources})}
-  >
-    All as trained
-  </button>`;
-  if (expert == null) {
-    return html`<div class="edit"><p>Click an expert to silence, boost or clone it.</p>
-      ${restore}</div>`;
-  }
-  const replaced = <T>(values: readonly T[], at: number, value: T): T[] => values.map((v, e) => (e === at ? value : v));
-  const next = (expert + 1) % NUM_EXPERTS;
-  const boost = (factor: number) =>
-    change({boosts: replaced(settings.boosts, expert, Math.min(8, Math.max(0.125, settings.boosts[expert] * factor)))});
-  return html`<div class="edit" style="--color: var(--expert-${expert})">
-    <p><b class="chip">${expert}</b></p>
-    <button
-      type="button"
-      aria-pressed=${settings.silenced[expert]}
-      @click=${() => change({silenced: replaced(settings.silenced, expert, !settings.silenced[expert])})}
-    >
-      Silence
-    </button>
-    <button type="button" @click=${() => boost(2)}>Boost × 2</button>
-    <button type="button" @click=${() => boost(0.5)}>× ½</button>
-    <button
-      type="button"
-      aria-pressed=${settings.sources[next] === expert}
-      @click=${() =>
-        change({sources: replaced(settings.sources, next, settings.sources[next] === expert ? next : expert)})}
-    >
-      Clone over ${next}
-    </button>
-    ${restore}
-  </div>`;
-}
 
 function answer(state: PageState): TemplateResult {
   const {routed, evaluation, trainedAccuracy, label, picture} = state;

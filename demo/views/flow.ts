@@ -2,8 +2,9 @@
 import {html, svg, type TemplateResult} from 'lit-html';
 import {NUM_PATCHES, PATCH_PIXELS} from '../../examples/digits/digits';
 import type {Routed} from '../engine/engine';
-import {eachExpert, isEdited, NUM_EXPERTS} from '../engine/settings';
+import {eachExpert, NUM_EXPERTS} from '../engine/settings';
 import type {PageState} from '../state';
+import {expertButton} from './expert_tools';
 import {patch, patchesOf, percent, prefersLessMotion} from './parts';
 
 const FLIGHT_MS = 520;
@@ -18,17 +19,6 @@ const middleOf = (i: number, count: number): number => (100 * (i + 0.5)) / count
 /** The rows of an expert, in their order: the assignment of each. */
 const rowsOf = ({permutedIdx, expertFirstTokenOffset}: Routed, expert: number): number[] =>
   permutedIdx.slice(expertFirstTokenOffset[expert], expertFirstTokenOffset[expert + 1]);
-
-/** What is said of an expert besides its number. */
-function editOf({settings}: PageState, expert: number): string {
-  const {silenced, boosts, sources} = settings;
-  const words = [
-    silenced[expert] ? 'silent' : '',
-    sources[expert] === expert ? '' : `= ${sources[expert]}`,
-    boosts[expert] === 1 ? '' : `× ${boosts[expert]}`,
-  ];
-  return words.filter((word) => word !== '').join(' ');
-}
 
 export function flow(state: PageState, selectExpert: (expert: number) => void): TemplateResult {
   const {pixels, routed, settings} = state;
@@ -49,18 +39,8 @@ export function flow(state: PageState, selectExpert: (expert: number) => void): 
           routed == null
             ? []
             : routed.topkIds.flatMap((id, slot) => (id === expert && routed.keptIds[slot] !== id ? [slot] : []));
-        const edit = editOf(state, expert);
-        return html`<li class="expert ${settings.silenced[expert] ? 'silenced' : ''}" style="--color: var(--expert-${expert})">
-          <button
-            type="button"
-            class="name"
-            aria-pressed=${state.expert === expert}
-            aria-label=${`Expert ${expert}${edit === '' ? '' : `, ${edit}`}: ${rows.length} patches`}
-            data-edited=${isEdited(settings, expert)}
-            @click=${() => selectExpert(expert)}
-          >
-            <b>${expert}</b><small>${edit}</small>
-          </button>
+        return html`<li class="expert" style="--color: var(--expert-${expert})">
+          ${expertButton(settings, expert, {isSelected: state.expert === expert, told: `${rows.length} patches`}, selectExpert)}
           <div class="rows">
             ${rows.map((slot) => {
               const token = Math.floor(slot / topk);

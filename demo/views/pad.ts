@@ -4,7 +4,6 @@ import {ref} from 'lit-html/directives/ref.js';
 import {IMAGE_SIZE} from '../../examples/digits/digits';
 import {drawStrokes} from '../pen';
 import {type PageState, SIDE, type Stroke} from '../state';
-import {pixelsOn} from './parts';
 
 const LINE_WIDTH = 15;
 /** Points that are nearer to the last one than this are left out, so that addresses stay short. */
@@ -61,6 +60,16 @@ function paint(canvas: HTMLCanvasElement, isDrawn: boolean, pixels: Float32Array
     pixelsOn(small, pixels);
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
   }
+}
+
+/** An image of pixels 0..1 in ink. The style sheet turns it over where the page is dark. */
+function pixelsOn(canvas: HTMLCanvasElement, pixels: ArrayLike<number>): void {
+  const context = canvas.getContext('2d')!;
+  const image = context.createImageData(canvas.width, canvas.height);
+  for (let i = 0; i < pixels.length; i++) {
+    image.data[4 * i + 3] = 255 * pixels[i];
+  }
+  context.putImageData(image, 0, 0);
 }
 
 function pointOf({target, clientX, clientY}: PointerEvent): {x: number; y: number} {

@@ -1,135 +1,176 @@
-/** The section in which the language model speaks, each character in the colour of its expert. */
-import {html, svg, type TemplateResult} from 'lit-html';
+/** The section of the language model: characters in the colours of their experts, and the experts to edit. */
+import {html, type TemplateResult} from 'lit-html';
 import {guard} from 'lit-html/directives/guard.js';
-import {eachExpert, NUM_EXPERTS} from '../engine/settings';
-import type {PageState, Spoken} from '../state';
-import {choices, slider} from './parts';
+import type {Route} from '../../examples/text/routes';
+import {eachExpert, noEdits} from '../engine/settings';
+import {MOST_SILENCED, type PageState, type Spoken} from '../state';
+import type {TextActions} from '../text_actions';
+import {expertButton, expertTools} from './expert_tools';
+import {heatMap} from './heat_map';
+import {choices, percent, slider} from './parts';
+import {textTrainingView} from './text_training_view';
 
-export type TextActions = {
-  speak(): void;
-  hush(): void;
-  changeText(change: {prompt?: string; temperature?: number; layer?: number}): void;
-};
-
-/** Columns of the heat map: the last characters. */
-const NUM_COLUMNS = 120;
 const NUM_TOP_CHARACTERS = 10;
+/** Characters are shown in stretches, of which the last one alone changes while the model speaks. */
+const STRETCH = 40;
 
 export function textView(state: PageState, actions: TextActions): TemplateResult {
-  const {speech, prompt, temperature, layer, running} = state;
-  const {spoken, isSpeaking, status} = speech;
-  const numLayers = spoken[0]?.experts.length ?? 0;
+  const {spoken, numLayers} = state.speech;
   return html`<section id="text" aria-labelledby="text-title">
     <div class="heading">
       <h2 id="text-title">Let it speak</h2>
       <p>
         A language model of the same kind writes character by character, after five books of the King James Bible. Each
-        character has the colour of the expert that it went to first.
+        character has the colour of the expert that has the most weight for it, and a line in the colour of the second.
       </p>
     </div>
     <div class="speech">
-      <form
-        class="panel"
-        @submit=${(event: Event) => {
-          event.preventDefault();
-          actions.speak();
-        }}
-      >
-        <label class="field">
-          <span>It goes on from</span>
-          <input
-            type="text"
-            maxlength="200"
-            .value=${prompt}
-            @input=${(event: Event) => actions.changeText({prompt: (event.target as HTMLInputElement).value})}
-          />
-        </label>
-        ${slider(
-          'Temperature',
-          {min: 0.1, max: 1.5, step: 0.1, value: temperature, text: temperature.toFixed(1)},
-          (value) => actions.changeText({temperature: value}),
-        )}
-        <div class="tools">
-          <button type="submit" class="primary" ?disabled=${running == null}>
-            ${isSpeaking ? 'Again' : 'Speak'}
-          </button>
-          <button type="button" ?disabled=${!isSpeaking} @click=${() => actions.hush()}>Stop</button>
-        </div>
-        <p class="note" role="status">${status}</p>
-        ${
-          numLayers < 2
-            ? ''
-            : html`<div class="knob">
-              <span>Colours of layer</span>
-              ${choices(
-                'Layer',
-                Array.from({length: numLayers}, (_, value) => ({value, text: String(value)})),
-                layer,
-                (value) => actions.changeText({layer: value}),
-              )}
-            </div>`
-        }
-      </form>
+      ${controls(state, actions)}
       <div class="panel">
-        <p class="spoken" lang="en">${guard([spoken, spoken.length, layer], () => spoken.map((one) => letter(one, layer)))}</p>
-        ${guard([spoken, spoken.length, layer], () =>
-          spoken.length === 0 ? '' : html`${heatMap(spoken, numLayers)} ${topCharacters(spoken, layer)}`,
-        )}
+        ${text(state, actions)} ${toldRoutes(state)}
+        ${numLayers === 0 ? '' : html`${heatMap(spoken, numLayers)} ${experts(state, actions)}`}
       </div>
     </div>
+    ${textTrainingView(state, actions)}
   </section>`;
 }
 
-const letter = ({character, experts}: Spoken, layer: number): TemplateResult =>
-  html`<span style="--color: var(--expert-${experts[layer] ?? 0})">${character}</span>`;
-
-/** A row for each expert of each layer, and a column for each character. */
-function heatMap(spoken: readonly Spoken[], numLayers: number): TemplateResult {
-  const shown = spoken.slice(-NUM_COLUMNS);
-  const rows = numLayers * (NUM_EXPERTS + 1) - 1;
-  return html`<figure class="heat-map">
-    <figcaption><span>The last ${NUM_COLUMNS} characters, by the experts of layers 0 to ${numLayers - 1}</span></figcaption>
-    <svg
-      viewBox="0 0 ${NUM_COLUMNS} ${rows}"
-      preserveAspectRatio="none"
-      role="img"
-      aria-label="Which expert of each layer each character went to first"
-    >
-      ${Array.from(
-        {length: numLayers},
-        (_, layer) =>
-          svg`<rect class="ground" x="0" y=${layer * (NUM_EXPERTS + 1)} width=${NUM_COLUMNS} height=${NUM_EXPERTS} />`,
-      )}
-      ${shown.flatMap(({experts}, column) =>
-        experts.map(
-          (expert, layer) =>
-            svg`<rect
-              x=${column}
-              y=${layer * (NUM_EXPERTS + 1) + expert}
-              width="1"
-              height="1"
-              style="fill: var(--expert-${expert})"
-            />`,
-        ),
-      )}
-    </svg>
-  </figure>`;
+function controls({speech, prompt, temperature, layer, running}: PageState, actions: TextActions): TemplateResult {
+  const {isSpeaking, status, numLayers, loss} = speech;
+  return html`<form
+    class="panel"
+    @submit=${(event: Event) => {
+      event.preventDefault();
+      actions.speak();
+    }}
+  >
+    <label class="field">
+      <span>Type, and it goes on from there</span>
+      <input
+        type="text"
+        maxlength="200"
+        .value=${prompt}
+        ?disabled=${running == null}
+        @focus=${() => actions.open()}
+        @input=${(event: Event) => actions.choose({prompt: (event.target as HTMLInputElement).value})}
+      />
+    </label>
+    ${slider(
+      'Temperature',
+      {min: 0.1, max: 1.5, step: 0.1, value: temperature, text: temperature.toFixed(1)},
+      (value) => actions.choose({temperature: value}),
+    )}
+    <div class="tools">
+      <button type="submit" class="primary" ?disabled=${running == null}>${isSpeaking ? 'Again' : 'Speak'}</button>
+      <button type="button" ?disabled=${!isSpeaking} @click=${() => actions.hush()}>Stop</button>
+    </div>
+    <p class="note" role="status">${status}</p>
+    ${
+      numLayers === 0
+        ? ''
+        : html`<div class="knob">
+            <span>Layer</span>
+            ${choices(
+              'Layer',
+              Array.from({length: numLayers}, (_, value) => ({value, text: String(value)})),
+              layer,
+              (value) => actions.choose({layer: value}),
+            )}
+          </div>
+          ${bits(loss)}`
+    }
+  </form>`;
 }
+
+function bits(loss: PageState['speech']['loss']): TemplateResult {
+  const change = loss == null ? 0 : loss.bits - loss.bitsWithoutEdits;
+  return html`<p class="accuracy" aria-live="polite">
+    <span class="figure">${loss == null ? '–' : loss.bits.toFixed(3)}</span>
+    <span class=${change > 0.0005 ? 'worse' : change < -0.0005 ? 'better' : ''}
+      >${Math.abs(change) < 0.0005 ? 'bits a character of a kept-out passage' : `${change > 0 ? '+' : '−'}${Math.abs(change).toFixed(3)} bits a character, of a kept-out passage`}</span
+    >
+  </p>`;
+}
+
+/** The characters; the one that is pointed at has its experts told. */
+function text({speech: {spoken}, layer}: PageState, actions: TextActions): TemplateResult {
+  const starts = Array.from({length: Math.ceil(spoken.length / STRETCH)}, (_, i) => i * STRETCH);
+  const point = ({target}: Event) => {
+    const {index} = (target as HTMLElement).dataset;
+    if (index != null) {
+      actions.point(Number(index));
+    }
+  };
+  // Spaces and lines of the template would be shown.
+  return html`<p class="spoken" lang="en" @pointerover=${point}>${starts.map((start) => {
+    const end = Math.min(spoken.length, start + STRETCH);
+    return guard([spoken, end, layer], () =>
+      spoken.slice(start, end).map(({character, routes}, i) => letter(character, routes[layer], start + i)),
+    );
+  })}</p>`;
+}
+
+const LEAST_COLOR = 15;
+const MOST_COLOR = 60;
+
+const letter = (character: string, {experts: [first, second], weights: [weight]}: Route, index: number) =>
+  html`<span
+    data-index=${index}
+    style="--color: var(--expert-${first}); --second: var(--expert-${second}); --share: ${Math.round(LEAST_COLOR + (MOST_COLOR - LEAST_COLOR) * weight)}%"
+    >${character}</span
+  >`;
 
 const visible = (character: string): string => ({' ': '␣', '\n': '¶'})[character] ?? character;
 
-function topCharacters(spoken: readonly Spoken[], layer: number): TemplateResult {
-  const counts = eachExpert(() => new Map<string, number>());
-  for (const {character, experts} of spoken) {
-    const ofExpert = counts[experts[layer]];
-    ofExpert?.set(character, (ofExpert.get(character) ?? 0) + 1);
+/** A line of the experts and weights of one character in each layer. */
+function toldRoutes({speech: {spoken, pointed, numLayers}}: PageState): TemplateResult | string {
+  const told = spoken[pointed ?? spoken.length - 1] ?? spoken.at(-1);
+  if (numLayers === 0 || told == null) {
+    return '';
   }
-  return html`<ol class="characters" aria-label=${`The characters that the experts of layer ${layer} got most often`}>
-    ${counts.map((ofExpert, expert) => {
-      const top = [...ofExpert].sort(([, a], [, b]) => b - a).slice(0, NUM_TOP_CHARACTERS);
-      return html`<li style="--color: var(--expert-${expert})">
-        <b class="chip">${expert}</b><span>${top.map(([character]) => visible(character)).join(' ')}</span>
-      </li>`;
-    })}
-  </ol>`;
+  return html`<dl class="routes">
+    <div><dt>character</dt><dd><b>${visible(told.character)}</b></dd></div>
+    ${told.routes.map(
+      ({experts, weights}, layer) =>
+        html`<div>
+          <dt>layer ${layer}</dt>
+          <dd>
+            ${experts.map(
+              (expert, k) =>
+                html`<span><b class="chip" style="--color: var(--expert-${expert})">${expert}</b> ${percent(weights[k], 0)}</span>`,
+            )}
+          </dd>
+        </div>`,
+    )}
+  </dl>`;
+}
+
+/** The experts of the layer, and the characters that each has the most weight for. */
+function experts(state: PageState, actions: TextActions): TemplateResult {
+  const {speech, layer, textExpert, textEdits} = state;
+  const edits = textEdits[layer] ?? noEdits();
+  const weights = weightsOf(speech.spoken, layer);
+  const total = speech.spoken.length;
+  const select = (expert: number) => actions.choose({textExpert: textExpert === expert ? undefined : expert});
+  return html`<ol class="characters" aria-label=${`The experts of layer ${layer}, and the characters of most weight`}>
+      ${weights.map((ofCharacters, expert) => {
+        const top = [...ofCharacters].sort(([, a], [, b]) => b - a).slice(0, NUM_TOP_CHARACTERS);
+        const share = [...ofCharacters.values()].reduce((sum, weight) => sum + weight, 0) / Math.max(1, total);
+        const told = `${percent(share, 0)} of the weight`;
+        return html`<li>
+          ${expertButton(edits, expert, {isSelected: textExpert === expert, told}, select)}
+          <span>${top.map(([character]) => visible(character)).join(' ')}</span>
+        </li>`;
+      })}
+    </ol>
+    ${expertTools(edits, textExpert, (change) => actions.edit(change), MOST_SILENCED)}`;
+}
+
+function weightsOf(spoken: readonly Spoken[], layer: number): Map<string, number>[] {
+  const sums = eachExpert(() => new Map<string, number>());
+  for (const {character, routes} of spoken) {
+    const {experts: ids, weights} = routes[layer];
+    ids.forEach((expert, k) => sums[expert].set(character, (sums[expert].get(character) ?? 0) + weights[k]));
+  }
+  return sums;
 }

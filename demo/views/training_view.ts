@@ -3,19 +3,20 @@ import {html, type TemplateResult} from 'lit-html';
 import {NUM_EXPERTS, type Settings} from '../engine/settings';
 import type {PageState} from '../state';
 import {chart} from './chart';
+import {figureList, loadBars} from './figures';
 import {percent, slider} from './parts';
+
+/** What brings the experts back. */
+export type Remedy = 'loss' | 'bias';
 
 export type TrainingActions = {
   train(): void;
   pause(): void;
   stepOnce(): void;
   restart(from: 'trained' | number): void;
-  tellStory(): void;
+  tellStory(remedy: Remedy): void;
   change(settings: Partial<Settings>): void;
 };
-
-/** The tallest bar of a load, of an even share. */
-const MOST_OF_EVEN = 3;
 
 export function trainingView(state: PageState, actions: TrainingActions): TemplateResult {
   const {training, settings} = state;
@@ -24,8 +25,9 @@ export function trainingView(state: PageState, actions: TrainingActions): Templa
     <div class="heading">
       <h2 id="train-title">Train it</h2>
       <p>
-        Left alone, a router sends everything to the few experts that learned first. A balancing loss holds it back. Turn
-        the knobs while the net above learns.
+        Left alone, a router sends everything to the few experts that learned first. A balancing loss holds it back, or a
+        bias on the choice alone, which each step moves up for experts with less than an even share and down for the
+        others. Turn the knobs while the net above learns.
       </p>
     </div>
     <div class="training">
@@ -48,14 +50,21 @@ export function trainingView(state: PageState, actions: TrainingActions): Templa
           (balance) => actions.change({balance}),
         )}
         ${slider(
+          'Step of the balancing bias',
+          {min: 0, max: 0.1, step: 0.01, value: settings.biasRate, text: settings.biasRate.toFixed(2)},
+          (biasRate) => actions.change({biasRate}),
+        )}
+        ${slider(
           'Jitter of what the router reads',
           {min: 0, max: 0.5, step: 0.05, value: settings.jitter, text: `± ${percent(settings.jitter, 0)}`},
           (jitter) => actions.change({jitter}),
         )}
         <div class="story">
-          <button type="button" ?disabled=${story != null} @click=${() => actions.tellStory()}>
-            Watch it collapse and recover
-          </button>
+          <h3>Watch it collapse and recover</h3>
+          <div class="tools">
+            <button type="button" ?disabled=${story != null} @click=${() => actions.tellStory('loss')}>By the loss</button>
+            <button type="button" ?disabled=${story != null} @click=${() => actions.tellStory('bias')}>By the bias</button>
+          </div>
           <p role="status">${story ?? ''}</p>
         </div>
       </div>
@@ -67,33 +76,16 @@ export function trainingView(state: PageState, actions: TrainingActions): Templa
 function loadView({training, evaluation}: PageState): TemplateResult {
   const last = training.history.at(-1);
   const load = last?.load ?? evaluation?.load ?? new Array<number>(NUM_EXPERTS).fill(0);
-  const total = Math.max(
-    1,
-    load.reduce((sum, count) => sum + count, 0),
-  );
   const accuracy =
     training.history.filter((progress) => progress.accuracy != null).at(-1)?.accuracy ?? evaluation?.accuracy;
-  const figures = [
+  const figures: [string, string][] = [
     ['loss', last == null ? '–' : last.loss.toFixed(3)],
     ['held-out accuracy', accuracy == null ? '–' : percent(accuracy)],
     ['entropy of the load, of uniform', (last?.evenness ?? evaluation?.evenness)?.toFixed(2) ?? '–'],
     ['dropped', percent(last?.dropped ?? evaluation?.dropped ?? 0)],
   ];
   return html`<div class="panel">
-    <ol class="load" aria-label="The share of patches that each expert gets">
-      ${load.map((count, expert) => {
-        const share = count / total;
-        const height = Math.min(1, (share * NUM_EXPERTS) / MOST_OF_EVEN);
-        return html`<li style="--color: var(--expert-${expert})">
-          <span class="column"><span style="transform: scaleY(${height})"></span></span>
-          <span>${percent(share, 0)}</span>
-          <span class="sr-only">for expert ${expert}</span>
-        </li>`;
-      })}
-    </ol>
-    <dl class="figures">
-      ${figures.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
-    </dl>
+    ${loadBars('The share of patches that each expert gets', load)} ${figureList(figures)}
     <p class="note">
       ${last == null ? 'Loads are of the held-out digits.' : `Step ${last.step}: ${last.milliseconds.toFixed(0)} ms for 50 digits.`}
     </p>
@@ -102,9 +94,15 @@ function loadView({training, evaluation}: PageState): TemplateResult {
 
 function chartsView({training: {history}}: PageState): TemplateResult {
   const steps = history.map(({step}) => step);
-  const marks = history.flatMap(({step, balance}, i) =>
-    i > 0 && history[i - 1].balance !== balance ? [{step, text: `balance ${balance}`}] : [],
-  );
+  const marks = history.flatMap(({step, balance, biasRate}, i) => {
+    const before = history[i - 1] ?? {balance, biasRate};
+    const words = [
+      before.balance === balance ? '' : `loss × ${balance}`,
+      before.biasRate === biasRate ? '' : `bias ± ${biasRate}`,
+    ];
+    const text = words.filter((word) => word !== '').join(', ');
+    return text === '' ? [] : [{step, text}];
+  });
   return html`<div class="charts">
     ${chart('loss', {
       label: 'The loss over the steps of the training',

@@ -108,8 +108,8 @@ async function speakFromFiles(): Promise<void> {
   const start = performance.now();
   const spoken = await speak(kept, prompt, {
     length,
-    onCharacter: (character, [first]) => {
-      process.stdout.write(hasColors && character !== '\n' ? inColor(character, first) : character);
+    onCharacter: (character, [{experts}]) => {
+      process.stdout.write(hasColors && character !== '\n' ? inColor(character, experts[0]) : character);
       numTold++;
       if (marks.includes(numTold)) {
         memory.push(`After ${numTold.toLocaleString('en-US')} characters ${describeMemory()}`);

@@ -1,6 +1,6 @@
-/** Lets a model write, and tells which expert each character goes to. */
+/** Lets a model write, and tells which experts each character goes to. */
 import * as tf from '../../src/tf';
-import {expertLayers} from './model';
+import {recordRoutes, type Route} from './routes';
 import type {TextModel} from './text_model';
 
 /** A text, and for each layer the first expert of each of its characters. */
@@ -13,8 +13,8 @@ export type SpeakOptions = {
   /** The same text every time. Default: another one. */
   seed?: number;
   signal?: AbortSignal;
-  /** Called with each character, those of the prompt too, and with its first expert in each layer. */
-  onCharacter?: (character: string, experts: number[]) => void;
+  /** Called with each character, those of the prompt too, and with its route in each layer. */
+  onCharacter?: (character: string, routes: Route[]) => void;
 };
 
 const TEMPERATURE = 0.7;
@@ -23,20 +23,19 @@ const TEMPERATURE = 0.7;
 export async function speak({model, alphabet}: TextModel, prompt: string, options: SpeakOptions): Promise<RoutedText> {
   const {length, temperature = TEMPERATURE, seed, signal, onCharacter} = options;
   const given = alphabet.encode(prompt);
-  const experts = expertLayers(model).map((): number[] => []);
   const routes = recordRoutes(model);
+  const experts = Array.from({length: routes.numLayers}, (): number[] => []);
   let text = '';
   /** Characters are told in their order, each after those before it. */
   let telling: Promise<void> = Promise.resolve();
   const tell = (characters: string): void => {
     const read = routes.read();
     telling = telling.then(async () => {
-      const ofLayers = await read;
+      const paths = await read;
       for (const [i, character] of [...characters].entries()) {
-        const ofCharacter = ofLayers.map((ofLayer) => ofLayer[i]);
-        ofCharacter.forEach((expert, layer) => experts[layer].push(expert));
+        paths[i].forEach((route, layer) => experts[layer].push(route.experts[0]));
         text += character;
-        onCharacter?.(character, ofCharacter);
+        onCharacter?.(character, paths[i]);
       }
     });
   };
@@ -71,40 +70,4 @@ function pause(): Promise<void> {
     };
     port2.postMessage(null);
   });
-}
-
-/** Records where layers of experts send their tokens. */
-function recordRoutes(model: tf.LayersModel) {
-  const layers = expertLayers(model);
-  /** For each layer the router's logits of the last step. */
-  const logits: tf.Tensor[] = [];
-  const drop = (): void => tf.dispose(logits.splice(0));
-  layers.forEach((layer, l) =>
-    layer.setCallHook((inputs) => {
-      if (l === 0) {
-        drop();
-      }
-      const [states] = [inputs].flat() as tf.Tensor[];
-      const [routerKernel] = layer.getWeights() as tf.Tensor2D[];
-      const tokens = tf.reshape<tf.Rank.R2>(states, [-1, routerKernel.shape[0]]);
-      logits.push(tf.keep(tf.matMul(tokens, routerKernel)));
-    }),
-  );
-  return {
-    /**
-     * For each layer the first expert of each token of the last step: the softmax is largest where the logit is. A step
-     * that webgpu repeats without calling layers writes its logits into the same tensors, so they stay.
-     */
-    read: async (): Promise<number[][]> => {
-      const first = tf.tidy(() => tf.argMax(tf.stack(logits), -1));
-      const ids = Array.from(await first.data());
-      first.dispose();
-      const numTokens = ids.length / layers.length;
-      return layers.map((_, l) => ids.slice(l * numTokens, (l + 1) * numTokens));
-    },
-    end: (): void => {
-      layers.forEach((layer) => layer.clearCallHook());
-      drop();
-    },
-  };
 }

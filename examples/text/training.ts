@@ -6,8 +6,11 @@ import {alphabetOf, splitText} from './characters';
 import {configOf, expertLoads, NUM_EXPERTS, TOPK} from './model';
 import {type RoutedText, speak} from './speaking';
 import type {TextModel} from './text_model';
+import {bitsPerCharacter, crossEntropy, evenStarts, randomStarts, windowsOf} from './windows';
 
-const WARM_UP_STEPS = 10;
+export const WARM_UP_STEPS = 10;
+/** Of Adam. */
+export const BETA_2 = 0.99;
 const NUM_HELD_OUT_WINDOWS = 100;
 /** How samples begin. */
 export const PROMPT = 'And ';
@@ -48,12 +51,13 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
   const alphabet = alphabetOf(text);
   const config = configOf(alphabet.size, amounts);
   const model = tf.moeLanguageModel(config);
-  const optimizer = new AdamWithSchedule(learningRate, 0.99);
+  const optimizer = new AdamWithSchedule(learningRate, BETA_2);
   model.compile({optimizer, loss: crossEntropy});
   const {training, heldOut} = splitText(text);
   const trainingIds = alphabet.encode(training);
   const windowsAt = (ids: readonly number[], starts: number[]) => windowsOf(ids, starts, windowLength, alphabet.size);
-  const heldOutWindows = windowsAt(alphabet.encode(heldOut), evenStarts(heldOut.length - windowLength));
+  const heldOutStarts = evenStarts(heldOut.length - windowLength, NUM_HELD_OUT_WINDOWS);
+  const heldOutWindows = windowsAt(alphabet.encode(heldOut), heldOutStarts);
   listener.print(
     `Training on ${number(training.length)} characters for ${number(numSteps)} steps of ` +
       `${batchSize} x ${windowLength} on ${tf.getBackend()}: a Mixtral of ${numLayers} layers and ` +
@@ -102,52 +106,6 @@ export async function trainOnText(text: string, amounts: Amounts, listener: List
       : [`The loss on held-out text went from ${firstBits} to ${heldOutBits} bits a character.`]),
     ...(numLeaked === 0 ? [] : [`${numLeaked} tensors were not disposed.`]),
   ];
-}
-
-/**
- * The loss in nats a character: -log of the probability of the next one. `targets` are one-hot [B, S, V]. The gradient
- * of core ops would upload as many ones as there are logits.
- */
-const crossEntropy = (targets: tf.Tensor, logits: tf.Tensor): tf.Tensor =>
-  tf.customGrad((...args) => {
-    const [given, save] = args as unknown as [tf.Tensor, (tensors: tf.Tensor[]) => void];
-    save([given]);
-    return {
-      value: tf.mean(tf.sub(tf.logSumExp(given, -1), tf.sum(tf.mul(targets, given), -1))),
-      gradFunc: (dy: tf.Tensor, [saved]: tf.Tensor[]) => {
-        const ofCharacter = tf.div(dy, saved.size / saved.shape[saved.rank - 1]);
-        return tf.mul(tf.sub(tf.softmax(saved), targets), ofCharacter);
-      },
-    };
-  })(logits);
-
-type Windows = {ids: tf.Tensor2D; targets: tf.Tensor3D};
-
-/** Windows of a text: ids [B, S], and the characters that follow each, one-hot [B, S, V]. */
-function windowsOf(text: readonly number[], starts: number[], windowLength: number, alphabetSize: number): Windows {
-  return tf.tidy(() => {
-    const rows = starts.map((start) => text.slice(start, start + windowLength + 1));
-    const characters = tf.tensor2d(rows, [starts.length, windowLength + 1], 'int32');
-    const ids = tf.slice(characters, [0, 0], [-1, windowLength]);
-    const next = tf.slice(characters, [0, 1], [-1, windowLength]);
-    // A cast, because on wasm tf.oneHot takes the dtype but writes integers.
-    return {ids, targets: tf.cast(tf.oneHot(next, alphabetSize), 'float32') as tf.Tensor3D};
-  });
-}
-
-/** Places spread evenly over 0..end-1. */
-const evenStarts = (end: number): number[] =>
-  Array.from({length: NUM_HELD_OUT_WINDOWS}, (_, i) => Math.floor((i * end) / NUM_HELD_OUT_WINDOWS));
-
-const randomStarts = (end: number, batchSize: number): number[] =>
-  Array.from({length: batchSize}, () => Math.floor(Math.random() * end));
-
-/** The loss, without what the layers add to it in the training. All windows are one batch, for the experts' load. */
-async function bitsPerCharacter(model: tf.LayersModel, {ids, targets}: Windows): Promise<number> {
-  const loss = tf.tidy(() => crossEntropy(targets, model.predict(ids, {batchSize: ids.shape[0]}) as tf.Tensor));
-  const [nats] = await loss.data();
-  loss.dispose();
-  return nats / Math.LN2;
 }
 
 /** The figures of a report, in a line. */

@@ -1,6 +1,6 @@
 /** What a visitor of the live page chose, in an address and back. */
 import {droppedShare, evenness, loadOf} from '../../demo/engine/load';
-import {defaultSettings, NUM_EXPERTS} from '../../demo/engine/settings';
+import {defaultSettings, noEdits, NUM_EXPERTS} from '../../demo/engine/settings';
 import {latest} from '../../demo/latest';
 import {type Choice, choiceOf, hashOf} from '../../demo/state';
 
@@ -13,10 +13,14 @@ describe('the address of the live page', () => {
   });
 
   it('brings back every choice', () => {
-    const settings = {...defaultSettings(), topk: 3, capacityFactor: 0.5, jitter: 0.2, balance: 0};
+    const settings = {...defaultSettings(), topk: 3, capacityFactor: 0.5, jitter: 0.2, balance: 0, biasRate: 0.02};
     settings.silenced[2] = settings.silenced[5] = true;
     settings.boosts[0] = 0.125;
     settings.sources[7] = 6;
+    const textEdits = [noEdits(), noEdits(), noEdits()];
+    textEdits[0].silenced[1] = textEdits[0].silenced[7] = true;
+    textEdits[2].boosts[3] = 4;
+    textEdits[2].sources[0] = 7;
     const strokes = [[{x: 0, y: 200}], [{x: 7, y: 150}, {x: 100, y: 3}]];
     const choice: Choice = {
       ...usual,
@@ -27,6 +31,8 @@ describe('the address of the live page', () => {
       prompt: 'Noah & "Shem"? #1',
       temperature: 1.2,
       layer: 2,
+      textExpert: 7,
+      textEdits,
     };
     expect(choiceOf(`#${hashOf(choice)}`)).toEqual(choice);
     expect(choiceOf(hashOf({...usual, picture: {sample: 12}})).picture).toEqual({sample: 12});
@@ -34,7 +40,14 @@ describe('the address of the live page', () => {
 
   it('counts nonsense as not given', () => {
     const nonsense = 'k=9&capacity=-1&jitter=x&balance=7&silent=8.x&boost=1x99_9x2&clone=1-9_a-b&digit=-3&expert=8&backend=tpu';
-    expect(choiceOf(`${nonsense}&strokes=%00&temperature=hot&layer=-1`)).toEqual(usual);
+    expect(choiceOf(`${nonsense}&strokes=%00&temperature=hot&layer=3&textExpert=9&bias=-1&silent.0=9&boost.1=0&clone.3=1-2`)).toEqual(usual);
+  });
+});
+
+describe('the edits of the language model', () => {
+  it('leave two experts in each layer', () => {
+    const {textEdits} = choiceOf('silent.1=0.1.2.3.4.5.6.7');
+    expect(textEdits.map(({silenced}) => silenced.filter(Boolean).length)).toEqual([0, 6, 0]);
   });
 });
 

@@ -60,6 +60,19 @@ describeWithFlags('the net of the live page', ALL_ENVS, () => {
     expect(await idsOf(fixture, onlyFirst)).toEqual(new Array<number[]>(NUM_TOKENS).fill([first, -1]));
   });
 
+  it('chooses by the balancing bias, and weights without it', async () => {
+    const {weights, patches} = fixture;
+    const settings = withSettings({topk: 1, silenced: eachExpert((expert) => expert === 4)});
+    const {topkIds, topkWeights, routerLogits} = tf.tidy(() => {
+      const scoreCorrectionBias = tf.tensor1d(eachExpert((expert) => (expert === 3 ? 2 : expert === 4 ? 9 : 0)));
+      return route(weights, patches, settings, {scoreCorrectionBias});
+    });
+    expect(Array.from(await topkIds.data())).toEqual(new Array<number>(NUM_TOKENS).fill(3));
+    const probabilities = tf.tidy(() => tf.slice(tf.softmax(routerLogits), [0, 3], [-1, 1]));
+    await expectWithin(topkWeights as tf.Tensor2D, (await probabilities.array()) as number[][], () => 1e-6, 'weights');
+    tf.dispose([topkIds, topkWeights, routerLogits, probabilities]);
+  });
+
   it('gives an expert another one’s weights, and boosts what it adds', async () => {
     const {weights} = fixture;
     const edited = logitsOf(fixture, withSettings({sources: eachExpert(() => 2), boosts: eachExpert(() => 3)}));

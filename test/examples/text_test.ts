@@ -5,6 +5,7 @@ import {amountsFor} from '../../examples/text/amounts';
 import {alphabetOf, splitText} from '../../examples/text/characters';
 import {configOf, expertLayers, NUM_EXPERTS, TOPK} from '../../examples/text/model';
 import {type ExpertFormat, quantizedFiles} from '../../examples/text/quantized_files';
+import {type Route, routesOf, unrecorded} from '../../examples/text/routes';
 import {speak} from '../../examples/text/speaking';
 import {describeExperts, describeText} from '../../examples/text/terminal';
 import {filesAt, loadTextModel, type TextModel} from '../../examples/text/text_model';
@@ -74,15 +75,36 @@ describeWithFlags('the kept model of the text example', cpu, () => {
     expect((await bits.data())[0]).toBeLessThan(1.8);
     bits.dispose();
 
-    const told: Array<[string, number[]]> = [];
+    const told: Array<[string, Route[]]> = [];
     const options = {length: SAMPLE_LENGTH, seed: 3};
     const spoken = await speak(kept, 'And the', {...options, onCharacter: (...each) => told.push(each)});
     expect(spoken.text.length).toBe('And the'.length + SAMPLE_LENGTH);
     expect(told.map(([character]) => character).join('')).toBe(spoken.text);
-    expect(told.map(([, [first]]) => first)).toEqual(spoken.experts[0]);
+    expect(told.map(([, [{experts}]]) => experts[0])).toEqual(spoken.experts[0]);
     expect((await speak(kept, 'And the', options)).text).toBe(spoken.text);
     kept.model.dispose();
     expect(tf.memory().numTensors).toBe(numTensors);
+  });
+
+  it('tells the same routes where it is called meanwhile, or reads the text at once', async () => {
+    const kept = await loadTextModel(readKept);
+    const options = {length: SAMPLE_LENGTH, seed: 4};
+    const spoken = await speak(kept, 'In the ', options);
+    const ids = tf.tensor2d([[1, 2, 3]], undefined, 'int32');
+    const call = () => unrecorded(kept.model, () => tf.dispose(kept.model.predict(ids)));
+    expect(await speak(kept, 'In the ', {...options, onCharacter: call})).toEqual(spoken);
+    const routes = await routesOf(kept, spoken.text);
+    const {numTensors} = tf.memory();
+    expect(await routesOf(kept, spoken.text)).toEqual(routes);
+    expect(tf.memory().numTensors).toBe(numTensors);
+    expect(spoken.experts.map((_, layer) => routes.map((route) => route[layer].experts[0]))).toEqual(spoken.experts);
+    for (const {experts, weights} of routes.flat()) {
+      expect(new Set(experts).size).toBe(TOPK);
+      expect(weights[0]).toBeGreaterThanOrEqual(weights[1]);
+      expect(weights[0] + weights[1]).toBeCloseTo(1, 5);
+    }
+    ids.dispose();
+    kept.model.dispose();
   });
 
   it('stops where it is called off, and leaves no tensor behind', async () => {
