@@ -53,7 +53,7 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
     const routing = numSpeeches;
     try {
       loading();
-      const {routes, numLayers} = await text.route(prompt, isOnGpu());
+      const {routes, numLayers} = await text.route(prompt);
       state.layer = Math.min(state.layer, numLayers - 1);
       // A speech that began meanwhile tells its own prompt.
       if (routing === numSpeeches) {
@@ -123,8 +123,7 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
     let status = '';
     try {
       await text.edit(state.textEdits);
-      const options = {temperature, length: SPEECH_LENGTH, isOnGpu: isOnGpu()};
-      await text.speak(prompt, options, proxy(hear));
+      await text.speak(prompt, {temperature, length: SPEECH_LENGTH}, proxy(hear));
     } catch (error) {
       status = wordsOf(error);
     }

@@ -22,7 +22,7 @@ const FIRST_ANSWER_MS = 20_000;
 const LONG_TASK_MS = 50;
 /**
  * A virtual machine counts what its host takes away as computed, so that with more programs than cores some task of a
- * few ms counts as 50 to 120, a new one in each run. One in each part may be so long, and none longer than this.
+ * few ms counts as 50 to 170, a new one in each run. One in each part may be so long, and none longer than this.
  */
 const LONGEST_TASK_MS = 200;
 const TIMEOUT_MS = 120_000;

@@ -34,9 +34,8 @@ export class TextEngine {
   /** `inTurn` lets one call follow the other, each to its end. */
   constructor(private readonly inTurn: <T>(call: () => Promise<T>) => Promise<T>) {}
 
-  /** `isOnGpu`, here and below: whether the device is a hardware GPU, for which more is computed at once. */
-  async route(text: string, isOnGpu: boolean): Promise<RoutedText> {
-    const net = await this.loaded(isOnGpu);
+  async route(text: string): Promise<RoutedText> {
+    const net = await this.loaded();
     return this.inTurn(async () => ({routes: await net.routesOf(text), numLayers: net.numLayers}));
   }
 
@@ -50,11 +49,11 @@ export class TextEngine {
   /** Speaks until the length is reached, or until hush. A training ends before. */
   async speak(
     prompt: string,
-    {temperature, length, isOnGpu}: {temperature: number; length: number; isOnGpu: boolean},
+    {temperature, length}: {temperature: number; length: number},
     onCharacter: OnCharacter,
   ): Promise<void> {
     await this.pause();
-    const net = await this.loaded(isOnGpu);
+    const net = await this.loaded();
     await net.speak(prompt, temperature, length, onCharacter);
   }
 
@@ -75,15 +74,15 @@ export class TextEngine {
     return bits == null || bitsWithoutEdits == null ? undefined : {bits, bitsWithoutEdits};
   }
 
-  /** Trains until pause, or for a number of steps. */
+  /** Trains until pause, or for a number of steps. `isOnGpu`: on a hardware GPU, which takes more text in a step. */
   async train(onReport: (report: TextReport) => void, isOnGpu: boolean, numSteps = Infinity): Promise<void> {
     const training = ++this.numTrainings;
     const isLast = () => this.numTrainings === training;
-    const net = await this.loaded(isOnGpu);
+    const net = await this.loaded();
     this.trainingIds ??= net.alphabet.encode(await loadText('text/training.text'));
     const ids = this.trainingIds;
     for (let i = 1; i <= numSteps && isLast(); i++) {
-      const progress = await this.inTurn(async () => (isLast() ? net.trainStep(ids) : undefined));
+      const progress = await this.inTurn(async () => (isLast() ? net.trainStep(ids, isOnGpu) : undefined));
       if (progress != null) {
         this.version++;
         const isEvaluated = progress.step % STEPS_PER_EVALUATION === 0;
@@ -106,15 +105,15 @@ export class TextEngine {
     await this.inTurn(async () => (await this.net)?.endTraining());
   }
 
-  /** The trained weights, or new ones. */
+  /** The trained weights, or new ones: of a larger model for a hardware GPU. */
   async restart(from: 'trained' | 'new', isOnGpu: boolean): Promise<void> {
     await this.pause();
-    const net = await this.loaded(isOnGpu);
+    const net = await this.loaded();
     await this.inTurn(async () => {
       const {vocabulary} = net.alphabet;
       await net.dispose();
       const {TextNet} = await import('./text_net');
-      await this.use(from === 'trained' ? TextNet.load(isOnGpu) : TextNet.random(vocabulary, isOnGpu));
+      await this.use(from === 'trained' ? TextNet.load() : TextNet.random(vocabulary, isOnGpu));
     });
   }
 
@@ -131,13 +130,11 @@ export class TextEngine {
     }
   }
 
-  private loaded(isOnGpu: boolean): Promise<TextNet> {
+  private loaded(): Promise<TextNet> {
     const {state} = this;
     return (
       this.net ??
-      this.use(
-        import('./text_net').then(({TextNet}) => (state == null ? TextNet.load(isOnGpu) : TextNet.restore(state))),
-      )
+      this.use(import('./text_net').then(({TextNet}) => (state == null ? TextNet.load() : TextNet.restore(state))))
     );
   }
 

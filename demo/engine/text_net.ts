@@ -2,7 +2,7 @@
  * The language model of examples/text, in the worker: it speaks, and is edited and trained. It is a chunk of its own,
  * with all of tf.layers.
  */
-import {amountsFor} from '../../examples/text/amounts';
+import {type Amounts, amountsFor} from '../../examples/text/amounts';
 import {type Alphabet, alphabetOfVocabulary} from '../../examples/text/characters';
 import {configOf, expertLayers, expertLoads} from '../../examples/text/model';
 import {type Route, routesOf, unrecorded} from '../../examples/text/routes';
@@ -27,22 +27,25 @@ export type TextProgress = {
   charactersPerSecond: number;
 };
 
-type Windows = {batchSize: number; windowLength: number; learningRate: number};
-
 /** What a model is made of, on any backend. Weights are without edits. */
 export type TextNetState = {
   config: tf.MoeModelConfig;
   vocabulary: Alphabet['vocabulary'];
   weights: Float32Array[];
-  windows: Windows;
+  /** Whether it began with new weights. */
+  isNew: boolean;
   step: number;
 };
 
-/** Of the trained weights: few characters a step, and small steps, so that what was learned stays. */
-const windowsOfTrained: Record<'gpu' | 'software', Windows> = {
-  gpu: {batchSize: 16, windowLength: 128, learningRate: 0.0005},
-  software: {batchSize: 4, windowLength: 32, learningRate: 0.0005},
-};
+/** What a step takes. Of trained weights it is few characters and a small rate, so that what was learned stays. */
+function stepAmounts(isNew: boolean, isOnGpu: boolean): Pick<Amounts, 'batchSize' | 'windowLength' | 'learningRate'> {
+  if (isNew) {
+    return amountsFor(isOnGpu ? 'webgpu' : 'cpu', null);
+  }
+  return isOnGpu
+    ? {batchSize: 16, windowLength: 128, learningRate: 0.0005}
+    : {batchSize: 4, windowLength: 32, learningRate: 0.0005};
+}
 
 export class TextNet {
   private readonly layers: ReturnType<typeof expertLayers>;
@@ -58,17 +61,17 @@ export class TextNet {
     readonly model: tf.LayersModel,
     readonly alphabet: Alphabet,
     private readonly config: tf.MoeModelConfig,
-    private readonly windows: Windows,
+    private readonly isNew: boolean,
     private step: number,
   ) {
     this.layers = expertLayers(model);
-    this.optimizer = new AdamWithSchedule(windows.learningRate, BETA_2);
+    this.optimizer = new AdamWithSchedule(0, BETA_2);
     model.compile({optimizer: this.optimizer, loss: crossEntropy, metrics: [crossEntropy]});
     this.takeBase();
   }
 
   /** The trained model, from the files beside the page. */
-  static async load(isOnGpu: boolean): Promise<TextNet> {
+  static async load(): Promise<TextNet> {
     const read = filesAt(new URL('text/', location.href));
     const json = async (name: string): Promise<unknown> => JSON.parse(new TextDecoder().decode(await read(name)));
     const [config, vocabulary, file] = await Promise.all([
@@ -78,22 +81,20 @@ export class TextNet {
     ]);
     // Weights in codes do not train.
     const model = await tf.loadMoeLanguageModel(file, config, {format: 'float32'});
-    const windows = windowsOfTrained[isOnGpu ? 'gpu' : 'software'];
-    return new TextNet(await editable(model), alphabetOfVocabulary(vocabulary), config, windows, 0);
+    return new TextNet(await editable(model), alphabetOfVocabulary(vocabulary), config, false, 0);
   }
 
   /** A model of new weights, as large as plain JavaScript trains in minutes, or as a GPU does. */
   static async random(vocabulary: Alphabet['vocabulary'], isOnGpu: boolean): Promise<TextNet> {
     const alphabet = alphabetOfVocabulary(vocabulary);
-    const amounts = amountsFor(isOnGpu ? 'webgpu' : 'cpu', null);
-    const config = configOf(alphabet.size, amounts);
-    return new TextNet(await editable(tf.moeLanguageModel(config)), alphabet, config, amounts, 0);
+    const config = configOf(alphabet.size, amountsFor(isOnGpu ? 'webgpu' : 'cpu', null));
+    return new TextNet(await editable(tf.moeLanguageModel(config)), alphabet, config, true, 0);
   }
 
-  static async restore({config, vocabulary, weights, windows, step}: TextNetState): Promise<TextNet> {
+  static async restore({config, vocabulary, weights, isNew, step}: TextNetState): Promise<TextNet> {
     const model = tf.moeLanguageModel(config);
     tf.tidy(() => model.setWeights(model.getWeights().map(({shape}, w) => tf.tensor(weights[w], shape))));
-    return new TextNet(await editable(model), alphabetOfVocabulary(vocabulary), config, windows, step);
+    return new TextNet(await editable(model), alphabetOfVocabulary(vocabulary), config, isNew, step);
   }
 
   async state(): Promise<TextNetState> {
@@ -104,7 +105,7 @@ export class TextNet {
       config: this.config,
       vocabulary: this.alphabet.vocabulary,
       weights: values,
-      windows: this.windows,
+      isNew: this.isNew,
       step: this.step,
     };
   }
@@ -161,15 +162,15 @@ export class TextNet {
     return bits.finally(() => tf.dispose(windows));
   }
 
-  /** A step on windows of a text. What the model has said before is of other weights. */
-  async trainStep(text: readonly number[]): Promise<TextProgress> {
+  /** A step on windows of a text. A speech ends before. */
+  async trainStep(text: readonly number[], isOnGpu: boolean): Promise<TextProgress> {
     if (!this.isTraining) {
       await this.hush();
       this.isTraining = true;
       this.undoEdits();
       tf.dispose(this.base);
     }
-    const {batchSize, windowLength, learningRate} = this.windows;
+    const {batchSize, windowLength, learningRate} = stepAmounts(this.isNew, isOnGpu);
     const start = performance.now();
     this.step++;
     this.optimizer.setLearningRate(learningRate * Math.min(1, this.step / WARM_UP_STEPS));

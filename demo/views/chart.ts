@@ -100,6 +100,7 @@ function drawMarks(plot: uPlot, {marks}: ChartOptions, color: string): void {
   context.strokeStyle = color;
   context.fillStyle = color;
   context.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+  context.textAlign = 'left';
   context.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
   for (const {step, text} of marks) {
     const x = plot.valToPos(step, 'x', true);
