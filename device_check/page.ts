@@ -1,11 +1,10 @@
 /**
- * The page: `?backends=webgpu,webgl&seed=n&seconds=n` chooses, with the seconds that random routings take at most. It
- * begins when it is asked to.
+ * The page: `?backends=webgpu,webgl&seed=n&seconds=n` chooses, `seconds` for each backend. It begins when it is
+ * asked to.
  */
 import {backendNames} from './backends';
-import {MAX_SECONDS} from './random_routings';
 import type {BackendReport, CheckReport, Report} from './report';
-import {checkDevice} from './run';
+import {checkDevice, SECONDS_OF_BACKEND} from './run';
 
 const parameters = new URLSearchParams(location.search);
 const element = <Name extends keyof HTMLElementTagNameMap>(
@@ -91,10 +90,10 @@ async function main(): Promise<Report> {
   status.textContent = 'Starting the backends …';
   const wanted = parameters.get('backends')?.split(',') ?? backendNames;
   const seed = Number(parameters.get('seed') ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-  const maxSeconds = Number(parameters.get('seconds') ?? MAX_SECONDS);
+  const seconds = Number(parameters.get('seconds') ?? SECONDS_OF_BACKEND);
   const report = await checkDevice(
     wanted,
-    {seed, maxSeconds},
+    {seed, seconds},
     {
       onStart: (backends, absent, numSpecs) => {
         backends.forEach(addBackend);

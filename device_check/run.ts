@@ -20,19 +20,26 @@ export type Events = {
   onCheck: (backend: BackendReport, check: CheckReport, isOver: boolean) => void;
 };
 
+/** A check takes 20 s at most on a GPU: the random routings that are under way at the end take some more. */
+export const SECONDS_OF_BACKEND = 18;
 const SPEC_TIMEOUT_MS = 120_000;
 /** A software GPU on a busy machine takes minutes. */
 const SHADERS_TIMEOUT_MS = 600_000;
 const secondsSince = (start: number): number => Math.round((performance.now() - start) / 100) / 10;
 
 /** Describes the checks on a backend. The scopes are those of tfjs's own specs. */
-function describeBackend({env}: StartedBackend, checks: Check[], noteShaders: (seconds: number) => void): void {
+function describeBackend(
+  {env}: StartedBackend,
+  checks: Check[],
+  {seconds, noteShaders}: {seconds: number; noteShaders: (seconds: number) => void},
+): void {
   const fits = ({constraints}: DescribedSpecs) => constraints.predicate?.(env) ?? true;
   describe(env.name, () => {
     beforeAll(async () => {
       tf.env().setFlags({...env.flags});
       expect(await tf.setBackend(env.backendName)).toBeTrue();
       const start = performance.now();
+      randomRoutings.end = start + 1000 * seconds;
       await compileShaders(
         env,
         checks.flatMap(({groups}) => groups.filter(fits)),
@@ -124,14 +131,14 @@ async function startBackends(names: string[]): Promise<{started: StartedBackend[
   return {started, absent};
 }
 
-/** Draws random routings from `seed`, and none after `maxSeconds`. */
+/** Draws random routings from `seed`, for what the other checks leave of a backend's `seconds`. */
 export async function checkDevice(
   names: string[],
-  {seed, maxSeconds}: {seed: number; maxSeconds: number},
+  {seed, seconds}: {seed: number; seconds: number},
   events: Events,
 ): Promise<Report> {
   const start = performance.now();
-  Object.assign(randomRoutings, {seed, maxSeconds});
+  randomRoutings.seed = seed;
   const {started, absent} = await startBackends(names);
   const checks = loadChecks();
   const backends = started.map(({env, device}): BackendReport => ({
@@ -141,7 +148,10 @@ export async function checkDevice(
     checks: checks.map(({title}) => ({title, passed: 0, failed: 0, seconds: 0, failures: []})),
   }));
   jasmine.DEFAULT_TIMEOUT_INTERVAL = SPEC_TIMEOUT_MS;
-  started.forEach((backend, b) => describeBackend(backend, checks, (seconds) => (backends[b].shaderSeconds = seconds)));
+  started.forEach((backend, b) => {
+    const noteShaders = (ofShaders: number) => (backends[b].shaderSeconds = ofShaders);
+    describeBackend(backend, checks, {seconds, noteShaders});
+  });
   jasmineEnv.addReporter({
     jasmineStarted: ({totalSpecsDefined}) => events.onStart(backends, absent, totalSpecsDefined),
     ...reporterOf(backends, events),

@@ -84,7 +84,7 @@ export async function compileShaders(env: TestEnv, groups: DescribedSpecs[]): Pr
   const bodies = await bodiesOf(groups, env);
   const backend = tf.backend() as WebGPUBackend | MathBackendWebGL;
   const noRead = {read: (dataId: object) => Promise.resolve(zerosOf(dataId)), readSync: zerosOf};
-  const oneRound = {maxSeconds: 0, onProgress: () => {}};
+  const oneRound = {end: 0, leastSeconds: 0, onProgress: () => {}};
   tf.env().set(flag, true);
   results.areLookedAt = false;
   try {
