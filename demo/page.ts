@@ -46,16 +46,27 @@ function show(): void {
   }
 }
 
+const sections = [
+  () => digitsView(state, {draw, clear, sample, selectExpert, change}),
+  () => expertsView(state),
+  () => trainingView(state, {train, pause, stepOnce, restart, tellStory, change}),
+  () => textView(state, actionsOnText),
+  () => machineView(state, {permute, measure}),
+];
+let numShown = 1;
+
 function showNow(): void {
-  render(
-    html`${header(state, {useBackend})}
-      <main>
-        ${digitsView(state, {draw, clear, sample, selectExpert, change})} ${expertsView(state)}
-        ${trainingView(state, {train, pause, stepOnce, restart, tellStory, change})}
-        ${textView(state, actionsOnText)} ${machineView(state, {permute, measure})}
-      </main>`,
-    root,
-  );
+  const shown = sections.slice(0, numShown).map((section) => section());
+  render(html`${header(state, {useBackend})} <main>${shown}</main>`, root);
+}
+
+/** A frame for each section below the first: all at once would block the page. */
+async function showOtherSections(): Promise<void> {
+  while (numShown < sections.length) {
+    await new Promise(requestAnimationFrame);
+    numShown++;
+    showNow();
+  }
 }
 
 /** Only at times: browsers limit how often an address may change. */
@@ -309,6 +320,7 @@ async function measureNow(): Promise<void> {
 
 async function start(): Promise<void> {
   showNow();
+  const allSections = showOtherSections();
   const {picture, settings} = state;
   const first = await engine.start(settings, 'sample' in picture ? picture.sample : imageOf(picture.strokes));
   ({labels} = first);
@@ -317,6 +329,7 @@ async function start(): Promise<void> {
   fly(root);
   evaluateAgain();
   state.trainedAccuracy = (await engine.evaluate(defaultSettings())).accuracy;
+  await allSections;
   whenNear(root.querySelector('#experts')!, () => {
     areExpertsSeen = true;
     showExpertsAgain();
