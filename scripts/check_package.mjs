@@ -28,6 +28,7 @@ const installed = join(consumer, 'node_modules', packageJson.name);
 const hub = join(folder, 'hub');
 let tarball;
 let browser;
+let opened;
 
 function assert(condition, message) {
   if (!condition) {
@@ -349,6 +350,29 @@ async function answer(route, policy) {
 
 const PRINT_TIMEOUT_MS = 30_000;
 
+/** Its address is that of the pages, so that Chromium goes on in the same process, but it holds no file. */
+const emptyPage = 'https://consumer.test/empty.html';
+
+/**
+ * One page of the browser for all files: a new one takes seconds to start its process and its GPU. `leave` ends the
+ * document in it, and clears what that has stored.
+ */
+async function openPage() {
+  browser = await chromium.launch({
+    executablePath: ensureBrowsers(['chromium']).chromium,
+    args: chromiumFlags,
+    env: {...process.env, ...softwareGpuEnvironment},
+  });
+  const page = await browser.newPage();
+  await page.route(emptyPage, (route) => route.fulfill({contentType: 'text/html', body: ''}));
+  const devTools = await browser.contexts()[0].newCDPSession(page);
+  const leave = async () => {
+    await page.goto(emptyPage);
+    await devTools.send('Storage.clearDataForOrigin', {origin: new URL(emptyPage).origin, storageTypes: 'all'});
+  };
+  return {page, leave};
+}
+
 /**
  * Opens a page of test/package. It awaits the page's `check()`, or that the page prints `awaited`. The page may raise
  * no other errors than `expectedError`. Every file has the Content Security Policy, if there is one. Gives what the
@@ -357,25 +381,27 @@ const PRINT_TIMEOUT_MS = 30_000;
 const runsInPage =
   (file, {expectedError, awaited, policy} = {}) =>
   async () => {
-    browser ??= await chromium.launch({
-      executablePath: ensureBrowsers(['chromium']).chromium,
-      args: chromiumFlags,
-      env: {...process.env, ...softwareGpuEnvironment},
-    });
-    const page = await browser.newPage();
+    opened ??= await openPage();
+    const {page, leave} = opened;
+    // A document of its own for each file: nothing is left of the one before, nor heard of it.
+    await leave();
     const errors = [];
-    page.on('pageerror', ({message}) => errors.push(message));
     let printed = '';
-    page.on('console', (message) => {
+    const onError = ({message}) => errors.push(message);
+    const onConsole = (message) => {
       // Not the browser's own warnings of slow reads.
       printed += message.type() === 'log' ? `${message.text()}\n` : '';
-    });
-    await page.route('**/*', (route) =>
-      answer(route, policy).catch(({message}) => {
-        errors.push(message);
-        return route.abort();
-      }),
-    );
+    };
+    const onRequest = (route) =>
+      route.request().url() === emptyPage
+        ? route.fallback()
+        : answer(route, policy).catch(({message}) => {
+            errors.push(message);
+            return route.abort();
+          });
+    page.on('pageerror', onError);
+    page.on('console', onConsole);
+    await page.route('**/*', onRequest);
     try {
       await page.goto(`https://consumer.test/${file}`);
       if (awaited == null) {
@@ -386,7 +412,9 @@ const runsInPage =
         await page.waitForTimeout(50);
       }
     } finally {
-      await page.close();
+      page.off('pageerror', onError);
+      page.off('console', onConsole);
+      await page.unroute('**/*', onRequest);
     }
     if (expectedError == null) {
       assert(errors.length === 0, errors.join('\n'));
