@@ -102,6 +102,21 @@ function checkFiles() {
   assert(existsSync(join(installed, 'LICENSE')), 'LICENSE is missing');
 }
 
+/** The file that an import of a path, not of a package, leads to: `exports` do not count. */
+async function resolvedPath(importPath, mainFields) {
+  let resolution;
+  const resolver = {
+    name: 'resolver',
+    setup: ({onStart, resolve}) =>
+      onStart(async () => {
+        resolution = await resolve(importPath, {kind: 'import-statement', resolveDir: consumer});
+      }),
+  };
+  await bundle({stdin: {contents: ''}, mainFields, plugins: [resolver]});
+  assert(resolution.errors.length === 0, resolution.errors.map(({text}) => text).join('\n'));
+  return resolution.path;
+}
+
 /** Parcel and others that do not read `exports` look for a folder of the entry's name. */
 async function checkFolders() {
   for (const entry of entries) {
@@ -110,15 +125,8 @@ async function checkFolders() {
       [['main'], require],
       [['module', 'main'], imported],
     ]) {
-      // As a path, not as a package: `exports` do not count.
-      const {metafile} = await bundle({
-        stdin: {contents: `import './${relative(consumer, join(installed, entry))}';`, resolveDir: consumer},
-        external: ['@tensorflow/*'],
-        ignoreAnnotations: true,
-        mainFields,
-      });
-      const [{path}] = metafile.inputs['<stdin>'].imports;
-      const found = `./${relative(installed, join(consumer, path))}`;
+      const path = await resolvedPath(`./${relative(consumer, join(installed, entry))}`, mainFields);
+      const found = `./${relative(installed, path)}`;
       assert(found === wanted.default, `${entry} by its ${mainFields[0]} is ${found}, not ${wanted.default}`);
     }
   }
