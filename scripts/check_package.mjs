@@ -532,12 +532,17 @@ async function writeHub() {
 /** A software GPU takes longer to compile the shaders of a small program than the CPU takes to run it. */
 const WITHOUT_WEBGL = '?tfjsflags=HAS_WEBGL:false';
 
+/** Blocks of a page that are programs, also where `programsOf` does not find them. */
+const numProgramsIn = (markdown) =>
+  [...markdown.matchAll(/^ *```(?:html|(?:js|javascript|mjs|ts)\b.*\n *import\b)/gm)].length;
+
 /** All programs of all pages, with the packages that they say they need: in Node.js if they import webgpu. */
 async function runPages() {
   writeCheckpoint();
   await writeHub();
-  const programs = pagesOfPackage().flatMap((page) =>
-    programsOf(readFileSync(join(installed, page), 'utf8')).map((program, i) => ({
+  const texts = pagesOfPackage().map((page) => [page, readFileSync(join(installed, page), 'utf8')]);
+  const programs = texts.flatMap(([page, text]) =>
+    programsOf(text).map((program, i) => ({
       ...program,
       name: `${page.replace(/\W/g, '_')}_${i}`,
       where: `program ${i + 1} of ${page}`,
@@ -559,6 +564,7 @@ async function runPages() {
   // Its file for browsers, which its exports do not name.
   const alias = {'@huggingface/gguf': './node_modules/@huggingface/gguf/dist/browser/index.mjs'};
   await bundle({entryPoints, alias, outdir: 'bundles', write: true, format: 'esm', splitting: true});
+  let numRun = 0;
   for (const {name, language, code, printed, where, isForNode} of programs) {
     try {
       if (isForNode) {
@@ -571,7 +577,10 @@ async function runPages() {
     } catch (error) {
       throw new Error(`${where}: ${error.message}`);
     }
+    numRun++;
   }
+  const numPrograms = texts.reduce((sum, [, text]) => sum + numProgramsIn(text), 0);
+  assert(numRun === numPrograms, `${numRun} programs ran, but the pages have ${numPrograms}`);
 }
 
 // The types, as a consumer compiles them.
