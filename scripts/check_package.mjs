@@ -28,6 +28,7 @@ const installed = join(consumer, 'node_modules', packageJson.name);
 const hub = join(folder, 'hub');
 let tarball;
 let browser;
+let opened;
 
 function assert(condition, message) {
   if (!condition) {
@@ -101,6 +102,21 @@ function checkFiles() {
   assert(existsSync(join(installed, 'LICENSE')), 'LICENSE is missing');
 }
 
+/** The file that an import of a path, not of a package, leads to: `exports` do not count. */
+async function resolvedPath(importPath, mainFields) {
+  let resolution;
+  const resolver = {
+    name: 'resolver',
+    setup: ({onStart, resolve}) =>
+      onStart(async () => {
+        resolution = await resolve(importPath, {kind: 'import-statement', resolveDir: consumer});
+      }),
+  };
+  await bundle({stdin: {contents: ''}, mainFields, plugins: [resolver]});
+  assert(resolution.errors.length === 0, resolution.errors.map(({text}) => text).join('\n'));
+  return resolution.path;
+}
+
 /** Parcel and others that do not read `exports` look for a folder of the entry's name. */
 async function checkFolders() {
   for (const entry of entries) {
@@ -109,15 +125,8 @@ async function checkFolders() {
       [['main'], require],
       [['module', 'main'], imported],
     ]) {
-      // As a path, not as a package: `exports` do not count.
-      const {metafile} = await bundle({
-        stdin: {contents: `import './${relative(consumer, join(installed, entry))}';`, resolveDir: consumer},
-        external: ['@tensorflow/*'],
-        ignoreAnnotations: true,
-        mainFields,
-      });
-      const [{path}] = metafile.inputs['<stdin>'].imports;
-      const found = `./${relative(installed, join(consumer, path))}`;
+      const path = await resolvedPath(`./${relative(consumer, join(installed, entry))}`, mainFields);
+      const found = `./${relative(installed, path)}`;
       assert(found === wanted.default, `${entry} by its ${mainFields[0]} is ${found}, not ${wanted.default}`);
     }
   }
@@ -349,6 +358,29 @@ async function answer(route, policy) {
 
 const PRINT_TIMEOUT_MS = 30_000;
 
+/** Its address is that of the pages, so that Chromium goes on in the same process, but it holds no file. */
+const emptyPage = 'https://consumer.test/empty.html';
+
+/**
+ * One page of the browser for all files: a new one takes seconds to start its process and its GPU. `leave` ends the
+ * document in it, and clears what that has stored.
+ */
+async function openPage() {
+  browser = await chromium.launch({
+    executablePath: ensureBrowsers(['chromium']).chromium,
+    args: chromiumFlags,
+    env: {...process.env, ...softwareGpuEnvironment},
+  });
+  const page = await browser.newPage();
+  await page.route(emptyPage, (route) => route.fulfill({contentType: 'text/html', body: ''}));
+  const devTools = await browser.contexts()[0].newCDPSession(page);
+  const leave = async () => {
+    await page.goto(emptyPage);
+    await devTools.send('Storage.clearDataForOrigin', {origin: new URL(emptyPage).origin, storageTypes: 'all'});
+  };
+  return {page, leave};
+}
+
 /**
  * Opens a page of test/package. It awaits the page's `check()`, or that the page prints `awaited`. The page may raise
  * no other errors than `expectedError`. Every file has the Content Security Policy, if there is one. Gives what the
@@ -357,25 +389,27 @@ const PRINT_TIMEOUT_MS = 30_000;
 const runsInPage =
   (file, {expectedError, awaited, policy} = {}) =>
   async () => {
-    browser ??= await chromium.launch({
-      executablePath: ensureBrowsers(['chromium']).chromium,
-      args: chromiumFlags,
-      env: {...process.env, ...softwareGpuEnvironment},
-    });
-    const page = await browser.newPage();
+    opened ??= await openPage();
+    const {page, leave} = opened;
+    // A document of its own for each file: nothing is left of the one before, nor heard of it.
+    await leave();
     const errors = [];
-    page.on('pageerror', ({message}) => errors.push(message));
     let printed = '';
-    page.on('console', (message) => {
+    const onError = ({message}) => errors.push(message);
+    const onConsole = (message) => {
       // Not the browser's own warnings of slow reads.
       printed += message.type() === 'log' ? `${message.text()}\n` : '';
-    });
-    await page.route('**/*', (route) =>
-      answer(route, policy).catch(({message}) => {
-        errors.push(message);
-        return route.abort();
-      }),
-    );
+    };
+    const onRequest = (route) =>
+      route.request().url() === emptyPage
+        ? route.fallback()
+        : answer(route, policy).catch(({message}) => {
+            errors.push(message);
+            return route.abort();
+          });
+    page.on('pageerror', onError);
+    page.on('console', onConsole);
+    await page.route('**/*', onRequest);
     try {
       await page.goto(`https://consumer.test/${file}`);
       if (awaited == null) {
@@ -386,7 +420,9 @@ const runsInPage =
         await page.waitForTimeout(50);
       }
     } finally {
-      await page.close();
+      page.off('pageerror', onError);
+      page.off('console', onConsole);
+      await page.unroute('**/*', onRequest);
     }
     if (expectedError == null) {
       assert(errors.length === 0, errors.join('\n'));
@@ -496,12 +532,17 @@ async function writeHub() {
 /** A software GPU takes longer to compile the shaders of a small program than the CPU takes to run it. */
 const WITHOUT_WEBGL = '?tfjsflags=HAS_WEBGL:false';
 
+/** Blocks of a page that are programs, also where `programsOf` does not find them. */
+const numProgramsIn = (markdown) =>
+  [...markdown.matchAll(/^ *```(?:html|(?:js|javascript|mjs|ts)\b.*\n *import\b)/gm)].length;
+
 /** All programs of all pages, with the packages that they say they need: in Node.js if they import webgpu. */
 async function runPages() {
   writeCheckpoint();
   await writeHub();
-  const programs = pagesOfPackage().flatMap((page) =>
-    programsOf(readFileSync(join(installed, page), 'utf8')).map((program, i) => ({
+  const texts = pagesOfPackage().map((page) => [page, readFileSync(join(installed, page), 'utf8')]);
+  const programs = texts.flatMap(([page, text]) =>
+    programsOf(text).map((program, i) => ({
       ...program,
       name: `${page.replace(/\W/g, '_')}_${i}`,
       where: `program ${i + 1} of ${page}`,
@@ -523,6 +564,7 @@ async function runPages() {
   // Its file for browsers, which its exports do not name.
   const alias = {'@huggingface/gguf': './node_modules/@huggingface/gguf/dist/browser/index.mjs'};
   await bundle({entryPoints, alias, outdir: 'bundles', write: true, format: 'esm', splitting: true});
+  let numRun = 0;
   for (const {name, language, code, printed, where, isForNode} of programs) {
     try {
       if (isForNode) {
@@ -535,7 +577,10 @@ async function runPages() {
     } catch (error) {
       throw new Error(`${where}: ${error.message}`);
     }
+    numRun++;
   }
+  const numPrograms = texts.reduce((sum, [, text]) => sum + numProgramsIn(text), 0);
+  assert(numRun === numPrograms, `${numRun} programs ran, but the pages have ${numPrograms}`);
 }
 
 // The types, as a consumer compiles them.
