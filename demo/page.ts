@@ -207,10 +207,14 @@ async function useBackend(name: BackendName): Promise<void> {
   await startBackend(name);
 }
 
+let numStarting = 0;
+
 async function startBackend(name: BackendName): Promise<void> {
-  if (name === state.running) {
+  // While another backend starts, the running one may be asked for again.
+  if (name === state.running && numStarting === 0) {
     return;
   }
+  numStarting++;
   state.status = `Starting ${name} …`;
   state.hasFailed = false;
   show();
@@ -222,6 +226,7 @@ async function startBackend(name: BackendName): Promise<void> {
   } catch (error) {
     fail(error);
   }
+  numStarting--;
   show();
 }
 
@@ -344,6 +349,9 @@ addEventListener('hashchange', () => {
   Object.assign(state, {expert: undefined, textExpert: undefined, backend: undefined, ...choiceOf(location.hash)});
   change(state.settings);
   actionsOnText.edit({});
+  if (state.backend != null && state.running != null) {
+    void startBackend(state.backend);
+  }
   void showPicture().catch(fail);
 });
 

@@ -77,6 +77,7 @@ export type PageState = Choice & {
 const MAX_K = 4;
 /** Of the language model. */
 export const MAX_LAYERS = 3;
+export const MAX_PROMPT_LENGTH = 200;
 /** Each character goes to two experts, so that two must be left. */
 export const MOST_SILENCED = NUM_EXPERTS - 2;
 const numberIn = (text: string | null, low: number, high: number, other: number): number => {
@@ -177,7 +178,7 @@ export function choiceOf(hash: string): Choice {
     picture,
     expert: integerIn(words.get('expert'), NUM_EXPERTS - 1),
     backend,
-    prompt: words.get('prompt') ?? usualText.prompt,
+    prompt: words.get('prompt')?.slice(0, MAX_PROMPT_LENGTH) ?? usualText.prompt,
     temperature: numberIn(words.get('temperature'), 0.1, 1.5, usualText.temperature),
     layer: integerIn(words.get('layer'), MAX_LAYERS - 1) ?? usualText.layer,
     textExpert: integerIn(words.get('textExpert'), NUM_EXPERTS - 1),

@@ -41,6 +41,12 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
   let numSpeeches = 0;
   let numTrainings = 0;
 
+  /** Models differ in how many layers they have. */
+  const noteLayers = (numLayers: number): void => {
+    speech.numLayers = numLayers;
+    state.layer = Math.min(state.layer, numLayers - 1);
+  };
+
   const loading = (): void => {
     if (speech.numLayers === 0) {
       speech.status = 'Loading the model, 1 MB …';
@@ -54,11 +60,11 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
     try {
       loading();
       const {routes, numLayers} = await text.route(prompt);
-      state.layer = Math.min(state.layer, numLayers - 1);
       // A speech that began meanwhile tells its own prompt.
       if (routing === numSpeeches) {
+        noteLayers(numLayers);
         const spoken = Array.from(prompt, (character, i) => ({character, routes: routes[i]}));
-        Object.assign(speech, {spoken, numLayers, status: '', pointed: undefined});
+        Object.assign(speech, {spoken, status: '', pointed: undefined});
       }
     } catch (error) {
       speech.status = wordsOf(error);
@@ -115,7 +121,8 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
     show();
     const hear = (character: string, routes: PageState['speech']['spoken'][number]['routes']): void => {
       if (thisOne === numSpeeches) {
-        Object.assign(speech, {status: '', numLayers: routes.length});
+        speech.status = '';
+        noteLayers(routes.length);
         speech.spoken.push({character, routes});
         show();
       }
@@ -162,7 +169,7 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
 
   async function restart(from: 'trained' | 'new'): Promise<void> {
     await hush();
-    textTraining.history = [];
+    Object.assign(textTraining, {history: [], status: ''});
     speech.loss = undefined;
     loading();
     try {
@@ -187,13 +194,23 @@ export function textActions({text, state, show, noteAddress, isOnGpu}: TextPage)
       }
     },
     edit(edits) {
+      // An address may name a layer that this model has not.
+      if (speech.numLayers > 0) {
+        noteLayers(speech.numLayers);
+      }
       state.textEdits = state.textEdits.map((ofLayer, layer) =>
         layer === state.layer ? {...ofLayer, ...edits} : ofLayer,
       );
       noteAddress();
       show();
       // Before the model is loaded nothing answers.
-      void text.edit(state.textEdits).then(() => speech.numLayers > 0 && answerAgain());
+      void text
+        .edit(state.textEdits)
+        .then(() => speech.numLayers > 0 && answerAgain())
+        .catch((error: unknown) => {
+          speech.status = wordsOf(error);
+          show();
+        });
     },
     point(character) {
       speech.pointed = character;

@@ -370,6 +370,23 @@ async function checkTextTraining() {
   await page.waitForFunction(() => document.querySelector('#train-text .primary').textContent.trim() === 'Train');
 }
 
+/** A training that is asked for while new weights are made trains them; an address names a layer that they have not. */
+async function checkQuickClicks() {
+  await page.$$eval('#train-text button', (buttons) => {
+    const named = (name) => buttons.find((one) => one.textContent.trim() === name);
+    named('New weights').click();
+    named('Step').click();
+  });
+  await until(() => /Step 1:/.test(document.querySelector('#train-text').textContent));
+  await untilButton('#train-text', 'Train');
+  expect((await textOf('#train-text .note')) === '', `The training says: ${await textOf('#train-text .note')}`);
+  await until(() => document.querySelectorAll('#text form .choices button').length === 2);
+  await page.evaluate(() => (location.hash = 'layer=2'));
+  await until(() => location.hash === '#layer=1');
+  await until(() => document.querySelectorAll('.spoken span').length === 'And the LORD said'.length);
+  passes();
+}
+
 async function checkBackend(name) {
   const ids = await idsOf();
   await click(name);
@@ -440,6 +457,7 @@ try {
       await timedUse(part);
     }
     await timed(checkAddress);
+    await timed(checkQuickClicks);
   } else {
     await timed(checkWebGPU);
     for (const part of [checkDrawing, checkShortTraining, checkSpeech]) {

@@ -4,7 +4,9 @@ import {readSafetensors, safetensorsValues} from '../../src/checkpoints/files/sa
 import {weightNames, type WeightValues} from './net';
 
 async function load(name: string): Promise<Response> {
-  const response = await fetch(new URL(name, location.href));
+  const response = await fetch(new URL(name, location.href)).catch(() => {
+    throw new Error(`${name} does not load: there is no answer from its server.`);
+  });
   if (!response.ok) {
     throw new Error(`${name} does not load: the server says ${response.status}.`);
   }

@@ -35,15 +35,15 @@ export class TextEngine {
   constructor(private readonly inTurn: <T>(call: () => Promise<T>) => Promise<T>) {}
 
   async route(text: string): Promise<RoutedText> {
-    const net = await this.loaded();
-    return this.inTurn(async () => ({routes: await net.routesOf(text), numLayers: net.numLayers}));
+    return this.withNet(async (net) => ({routes: await net.routesOf(text), numLayers: net.numLayers}));
   }
 
   /** The edits of the experts of each layer. */
   async edit(edits: Edits[]): Promise<void> {
     this.edits = edits;
     this.version++;
-    (await this.net)?.edit(edits);
+    // A model that does not load has no edits. Whoever asked for it hears of it.
+    await this.inTurn(async () => (await this.net?.catch(() => undefined))?.edit(this.edits));
   }
 
   /** Speaks until the length is reached, or until hush. A training ends before. */
@@ -53,12 +53,15 @@ export class TextEngine {
     onCharacter: OnCharacter,
   ): Promise<void> {
     await this.pause();
-    const net = await this.loaded();
-    await net.speak(prompt, temperature, length, onCharacter);
+    // The speech begins in turn, and does not keep other calls waiting.
+    const {speech} = await this.withNet(async (net) => ({
+      speech: net.speak(prompt, temperature, length, onCharacter),
+    }));
+    await speech;
   }
 
   async hush(): Promise<void> {
-    await (await this.net)?.hush();
+    await (await this.net?.catch(() => undefined))?.hush();
   }
 
   /** Undefined if the model is not loaded, or changes meanwhile. */
@@ -69,8 +72,8 @@ export class TextEngine {
     }
     const isEdited = this.edits.slice(0, net.numLayers).some(isAnyEdited);
     const {version} = this;
-    const bitsWithoutEdits = await this.bits(net, version, false);
-    const bits = isEdited ? await this.bits(net, version, true) : bitsWithoutEdits;
+    const bitsWithoutEdits = await this.bits(version, false);
+    const bits = isEdited ? await this.bits(version, true) : bitsWithoutEdits;
     return bits == null || bitsWithoutEdits == null ? undefined : {bits, bitsWithoutEdits};
   }
 
@@ -78,22 +81,22 @@ export class TextEngine {
   async train(onReport: (report: TextReport) => void, isOnGpu: boolean, numSteps = Infinity): Promise<void> {
     const training = ++this.numTrainings;
     const isLast = () => this.numTrainings === training;
-    const net = await this.loaded();
-    this.trainingIds ??= net.alphabet.encode(await loadText('text/training.text'));
+    const {alphabet} = await this.loaded();
+    this.trainingIds ??= alphabet.encode(await loadText('text/training.text'));
     const ids = this.trainingIds;
     for (let i = 1; i <= numSteps && isLast(); i++) {
-      const progress = await this.inTurn(async () => (isLast() ? net.trainStep(ids, isOnGpu) : undefined));
+      const progress = await this.withNet(async (net) => (isLast() ? net.trainStep(ids, isOnGpu) : undefined));
       if (progress != null) {
         this.version++;
         const isEvaluated = progress.step % STEPS_PER_EVALUATION === 0;
-        onReport({...progress, heldOutBits: isEvaluated ? await this.bits(net, this.version, false) : undefined});
+        onReport({...progress, heldOutBits: isEvaluated ? await this.bits(this.version, false) : undefined});
       }
       // Calls of the page come in between.
       await new Promise((resolve) => setTimeout(resolve));
     }
     await this.inTurn(async () => {
       if (isLast()) {
-        net.endTraining();
+        (await this.net)?.endTraining();
         this.version++;
       }
     });
@@ -102,14 +105,13 @@ export class TextEngine {
   /** Ends the training. */
   async pause(): Promise<void> {
     this.numTrainings++;
-    await this.inTurn(async () => (await this.net)?.endTraining());
+    await this.inTurn(async () => (await this.net?.catch(() => undefined))?.endTraining());
   }
 
   /** The trained weights, or new ones: of a larger model for a hardware GPU. */
   async restart(from: 'trained' | 'new', isOnGpu: boolean): Promise<void> {
     await this.pause();
-    const net = await this.loaded();
-    await this.inTurn(async () => {
+    await this.withNet(async (net) => {
       const {vocabulary} = net.alphabet;
       await net.dispose();
       const {TextNet} = await import('./text_net');
@@ -128,6 +130,12 @@ export class TextEngine {
       this.state = await net.state();
       await net.dispose();
     }
+  }
+
+  /** In turn, with the model of then: a call that came before may have made another, or taken it from its backend. */
+  private async withNet<T>(call: (net: TextNet) => Promise<T>): Promise<T> {
+    await this.loaded();
+    return this.inTurn(async () => call(await this.loaded()));
   }
 
   private loaded(): Promise<TextNet> {
@@ -153,16 +161,19 @@ export class TextEngine {
   }
 
   /** The mean of all windows. Undefined if the model changes meanwhile. */
-  private async bits(net: TextNet, version: number, isEdited: boolean): Promise<number | undefined> {
+  private async bits(version: number, isEdited: boolean): Promise<number | undefined> {
     this.passage ??= await loadText('text/held_out.text');
     const length = (this.passage.length - 1) / NUM_WINDOWS;
     let sum = 0;
     for (let i = 0; i < NUM_WINDOWS; i++) {
-      if (this.version !== version) {
+      const window = this.passage.slice(i * length, (i + 1) * length + 1);
+      const bits = await this.inTurn(async () =>
+        this.version === version ? (await this.net)?.bitsOf(window, isEdited) : undefined,
+      );
+      if (bits == null) {
         return undefined;
       }
-      const window = this.passage.slice(i * length, (i + 1) * length + 1);
-      sum += await this.inTurn(() => net.bitsOf(window, isEdited));
+      sum += bits;
     }
     return sum / NUM_WINDOWS;
   }

@@ -3,7 +3,7 @@ import {html, type TemplateResult} from 'lit-html';
 import {guard} from 'lit-html/directives/guard.js';
 import type {Route} from '../../examples/text/routes';
 import {eachExpert, noEdits} from '../engine/settings';
-import {MOST_SILENCED, type PageState, type Spoken} from '../state';
+import {MAX_PROMPT_LENGTH, MOST_SILENCED, type PageState, type Spoken} from '../state';
 import type {TextActions} from '../text_actions';
 import {expertButton, expertTools} from './expert_tools';
 import {heatMap} from './heat_map';
@@ -48,7 +48,7 @@ function controls({speech, prompt, temperature, layer, running}: PageState, acti
       <span>Type, and it goes on from there</span>
       <input
         type="text"
-        maxlength="200"
+        maxlength=${MAX_PROMPT_LENGTH}
         .value=${prompt}
         ?disabled=${running == null}
         @focus=${() => actions.open()}
@@ -61,7 +61,9 @@ function controls({speech, prompt, temperature, layer, running}: PageState, acti
       (value) => actions.choose({temperature: value}),
     )}
     <div class="tools">
-      <button type="submit" class="primary" ?disabled=${running == null}>${isSpeaking ? 'Again' : 'Speak'}</button>
+      <button type="submit" class="primary" ?disabled=${running == null || prompt === ''}>
+        ${isSpeaking ? 'Again' : 'Speak'}
+      </button>
       <button type="button" ?disabled=${!isSpeaking} @click=${() => actions.hush()}>Stop</button>
     </div>
     <p class="note" role="status">${status}</p>

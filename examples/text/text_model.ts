@@ -12,7 +12,10 @@ export type ReadFile = (name: string) => Promise<ArrayBuffer>;
 export const filesAt =
   (folder: string | URL): ReadFile =>
   async (name) => {
-    const response = await fetch(new URL(name, folder));
+    const url = new URL(name, folder);
+    const response = await fetch(url).catch((cause: unknown) => {
+      throw new Error(`${url.href} must be a file of the model, but its server gives no answer.`, {cause});
+    });
     if (!response.ok) {
       throw new Error(`${response.url} must be a file of the model, but gives status ${response.status}.`);
     }

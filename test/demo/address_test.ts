@@ -2,7 +2,7 @@
 import {droppedShare, evenness, loadOf} from '../../demo/engine/load';
 import {defaultSettings, noEdits, NUM_EXPERTS} from '../../demo/engine/settings';
 import {latest} from '../../demo/latest';
-import {type Choice, choiceOf, hashOf} from '../../demo/state';
+import {type Choice, choiceOf, hashOf, MAX_PROMPT_LENGTH} from '../../demo/state';
 
 describe('the address of the live page', () => {
   const usual = choiceOf('');
@@ -10,6 +10,11 @@ describe('the address of the live page', () => {
   it('is empty where nothing was chosen', () => {
     expect(usual.settings).toEqual(defaultSettings());
     expect(hashOf(usual)).toBe('');
+  });
+
+  it('has a prompt as long as the page takes, and no longer', () => {
+    expect(choiceOf(`prompt=${'a'.repeat(MAX_PROMPT_LENGTH)}`).prompt.length).toBe(MAX_PROMPT_LENGTH);
+    expect(choiceOf(`prompt=${'a'.repeat(9000)}`).prompt.length).toBe(MAX_PROMPT_LENGTH);
   });
 
   it('brings back every choice', () => {
