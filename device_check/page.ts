@@ -90,7 +90,7 @@ async function main(): Promise<Report> {
   status.textContent = 'Starting the backends …';
   const wanted = parameters.get('backends')?.split(',') ?? backendNames;
   const seed = Number(parameters.get('seed') ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-  const seconds = Number(parameters.get('seconds') ?? SECONDS_OF_BACKEND);
+  const seconds = Number(parameters.get('seconds')) || SECONDS_OF_BACKEND;
   const report = await checkDevice(
     wanted,
     {seed, seconds},

@@ -166,10 +166,17 @@ function compileAhead(backend: WebGPUBackend, program: WgslProgram): void {
   const ofDevice = pipelinesOf(device);
   if (!ofDevice.has(key) && !(key in pipelineCache)) {
     const compiled = device.createComputePipelineAsync(describePipeline(device, key, program));
-    pipelineCache[key] = compiled.then((pipeline) => {
-      ofDevice.set(key, pipeline);
-      return pipeline;
-    });
+    pipelineCache[key] = compiled.then(
+      (pipeline) => {
+        ofDevice.set(key, pipeline);
+        return pipeline;
+      },
+      (error: unknown) => {
+        // tfjs would wait for it, and fail, each time.
+        delete pipelineCache[key];
+        throw error;
+      },
+    );
   }
 }
 
