@@ -424,3 +424,21 @@ describeWithFlags('errors of WebGL', webgl, () => {
     await onOwnBackend(() => expectAllOptions(5), new MathBackendWebGL(canvas));
   });
 });
+
+describeWithFlags('the compilation of shaders ahead on WebGL', webgl, () => {
+  it('leaves kernels right that were asked for meanwhile, however often', () =>
+    onOwnBackend(async (own) => {
+      const permute = () => tf.moePermute(countingRows(3, 2), tf.tensor2d([1, 0, 1], [3, 1], 'int32'), 2);
+      tf.env().set('ENGINE_COMPILE_ONLY', true);
+      try {
+        tf.dispose([permute(), permute()]);
+        await own.checkCompileCompletionAsync();
+        own.getUniformLocations();
+      } finally {
+        tf.env().set('ENGINE_COMPILE_ONLY', false);
+      }
+      for (let call = 0; call < 3; call++) {
+        await expectFloats(permute().permutedHiddenStates, [2, 3, 0, 1, 4, 5], `permutedHiddenStates of call ${call}`);
+      }
+    }));
+});
